@@ -1,0 +1,103 @@
+"""What a report of a problem should tell about the machine and the installation."""
+
+from __future__ import annotations
+
+import os
+import platform
+import subprocess
+import sys
+from importlib import metadata
+from pathlib import Path
+
+from fastsoftmax._version import __version__
+from fastsoftmax.backend import resolve_backend
+
+_REQUIRED = ("numpy", "scikit-learn", "scipy", "joblib", "threadpoolctl")
+_OPTIONAL = ("matplotlib",)
+
+
+def show_versions() -> None:
+    """Print versions, and which kernels, instruction sets and threads are at work.
+
+    ``python -m fastsoftmax info`` prints the same and checks the kernels.
+
+    Examples
+    --------
+    >>> import fastsoftmax
+    >>> fastsoftmax.show_versions()
+    fastsoftmax       ...
+    backend           ...
+    instruction sets  ...
+    """
+    for name, value in describe().items():
+        print(f"{name:<16}  {value}")
+
+
+def describe() -> dict[str, str]:
+    """Return what `show_versions` prints, in order."""
+    return {
+        "fastsoftmax": __version__,
+        **_describe_kernels(),
+        "python": f"{platform.python_version()} ({sys.executable})",
+        "OS": platform.platform(),
+        "CPU": f"{_cpu_model()}, {_n_cpus()} available",
+        **{name: _version(name) for name in (*_REQUIRED, *_OPTIONAL)},
+        "BLAS": _blas(),
+    }
+
+
+def _describe_kernels() -> dict[str, str]:
+    try:
+        kernels = resolve_backend("native")
+        backend = "native (compiled)"
+    except ImportError as error:
+        kernels = resolve_backend("numpy")
+        backend = f"numpy, many times slower. {error}"
+    first, *others = kernels.available_isas()
+    return {
+        "backend": backend,
+        "instruction sets": f"{first} in use" + f", also {', '.join(others)}" * bool(others),
+        "OpenMP": "yes" if kernels.openmp() else "no",
+        "threads": str(kernels.max_threads()),
+    }
+
+
+def _version(name: str) -> str:
+    try:
+        return metadata.version(name)
+    except metadata.PackageNotFoundError:
+        return "not installed"
+
+
+def _cpu_model() -> str:
+    try:
+        if sys.platform == "linux":
+            for line in Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines():
+                if line.startswith("model name"):
+                    return line.partition(":")[2].strip()
+        elif sys.platform == "darwin":
+            command = ["/usr/sbin/sysctl", "-n", "machdep.cpu.brand_string"]
+            return subprocess.run(command, capture_output=True, text=True, check=True).stdout.strip()
+    except (OSError, subprocess.SubprocessError):
+        pass  # a name is good to have, not worth an error
+    return platform.processor() or platform.machine()
+
+
+def _n_cpus() -> int:
+    """Return how many CPUs this process may run on."""
+    if hasattr(os, "sched_getaffinity"):
+        return len(os.sched_getaffinity(0))
+    return os.cpu_count() or 1
+
+
+def _blas() -> str:
+    """Describe the BLAS of the numpy backend."""
+    try:
+        from threadpoolctl import threadpool_info
+    except ImportError:
+        return "unknown (threadpoolctl is not installed)"
+    import numpy as np  # noqa: F401 (loads the library that is looked for)
+
+    pools = [pool for pool in threadpool_info() if pool["user_api"] == "blas"]
+    described = (f"{p['internal_api']} {p['version']}, threads {p['num_threads']}" for p in pools)
+    return "; ".join(dict.fromkeys(described)) or "unknown to threadpoolctl"

@@ -1,0 +1,201 @@
+"""Mini-batches of arrays, frames and sparse matrices, in a new random order for every epoch."""
+
+from __future__ import annotations
+
+import operator
+from collections import deque
+from collections.abc import Iterator
+from itertools import islice
+from typing import TYPE_CHECKING, Any, TypeAlias
+
+import numpy as np
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
+    Rows: TypeAlias = slice | NDArray[np.int64]
+
+__all__ = ["Batches", "iter_batches"]
+
+
+class Batches:
+    """The mini-batches of some rows, as `iter_batches` returns them; can be iterated repeatedly.
+
+    ``len`` is the number of batches. Each iteration is one epoch with an order of its own, which
+    depends on the seed and the number of the iteration alone. Iterators are independent.
+    """
+
+    def __init__(
+        self,
+        arrays: tuple[Any, ...],
+        n_rows: int,
+        batch_size: int,
+        *,
+        seed: int | None,
+        drop_last: bool,
+        prefetch: int,
+    ) -> None:
+        self._arrays = arrays
+        self._n_rows = n_rows
+        self._batch_size = batch_size
+        self._seed = seed
+        self._drop_last = drop_last
+        self._prefetch = prefetch
+        self._n_epochs = 0
+
+    def __len__(self) -> int:
+        """Return the number of batches in one iteration."""
+        n_whole, rest = divmod(self._n_rows, self._batch_size)
+        return n_whole + (rest > 0 and not self._drop_last)
+
+    def __iter__(self) -> Iterator[tuple[Any, ...]]:
+        """Begin the next epoch."""
+        rows = self._split(self._n_epochs)
+        self._n_epochs += 1
+        return self._ahead(rows) if self._prefetch else map(self._gather, rows)
+
+    def _split(self, epoch: int) -> Iterator[Rows]:
+        n, size = self._n_rows, self._batch_size
+        starts = range(0, len(self) * size, size)
+        if self._seed is None:
+            return (slice(start, min(start + size, n)) for start in starts)
+        order = np.random.default_rng((self._seed, epoch)).permutation(n)
+        return (order[start : start + size] for start in starts)
+
+    def _gather(self, rows: Rows) -> tuple[Any, ...]:
+        return tuple(_take(array, rows) for array in self._arrays)
+
+    def _ahead(self, rows: Iterator[Rows]) -> Iterator[tuple[Any, ...]]:
+        """Keep `prefetch` batches ready or in the making; leaving early ends the thread."""
+        from concurrent.futures import ThreadPoolExecutor
+
+        pool = ThreadPoolExecutor(1, thread_name_prefix="fastsoftmax-batches")
+        try:
+            waiting = deque(pool.submit(self._gather, r) for r in islice(rows, self._prefetch))
+            while waiting:
+                batch = waiting.popleft().result()
+                waiting.extend(pool.submit(self._gather, r) for r in islice(rows, 1))
+                yield batch
+        finally:
+            pool.shutdown(wait=True, cancel_futures=True)
+
+
+def iter_batches(
+    X: Any,
+    y: Any,
+    batch_size: int = 256,
+    *,
+    shuffle: bool = True,
+    random_state: int | np.random.Generator | np.random.RandomState | None = None,
+    sample_weight: Any = None,
+    drop_last: bool = False,
+    prefetch: int = 0,
+) -> Batches:
+    """Cut rows into mini-batches, in a new random order for every iteration.
+
+    Parameters
+    ----------
+    X : array of shape (n, ...)
+        The rows: an ndarray, memmap, pandas or polars frame, or scipy sparse matrix (any but CSR
+        is converted to CSR, once). Other sequences become an ndarray.
+    y : array of shape (n,) or (n, K)
+        Labels or class probabilities, of the same kinds.
+    batch_size : int, default=256
+        Rows in a batch; the last one has the rest.
+    shuffle : bool, default=True
+        Visit the rows in random order, another one in each iteration. With False the batches of
+        an ndarray are views of it.
+    random_state : int, Generator, RandomState or None, default=None
+        Fixes the order of every iteration: equal seeds give equal sequences of iterations. A
+        generator is drawn from once, in this call.
+    sample_weight : array of shape (n,), default=None
+        Cut up along with the rows.
+    drop_last : bool, default=False
+        Leave out a last batch with fewer than `batch_size` rows.
+    prefetch : int, default=0
+        Number of batches that a background thread gathers ahead. The thread ends with the
+        iteration, also when that is left early.
+
+    Returns
+    -------
+    batches : Batches
+        A re-iterable of ``(X_b, y_b)``, or ``(X_b, y_b, sample_weight_b)`` if weights are given,
+        each of the kind of its array; ``len(batches)`` is the number of batches.
+
+    Raises
+    ------
+    TypeError
+        If an argument has no rows or is not of the kind above.
+    ValueError
+        If lengths differ or a number is out of range.
+
+    Examples
+    --------
+    >>> from fastsoftmax.datasets import iter_batches, load_fashion_mnist_sample
+    >>> X, y = load_fashion_mnist_sample()
+    >>> batches = iter_batches(X, y, batch_size=256, random_state=0)
+    >>> len(batches)
+    4
+    >>> [X_b.shape for X_b, y_b in batches]
+    [(256, 784), (256, 784), (256, 784), (232, 784)]
+    """
+    batch_size = whole_number("batch_size", batch_size, 1)
+    prefetch = whole_number("prefetch", prefetch, 0)
+    named = {"X": X, "y": y}
+    if sample_weight is not None:
+        named["sample_weight"] = sample_weight
+    arrays = {name: _as_rows(name, array) for name, array in named.items()}
+    n_rows = int(arrays["X"].shape[0])
+    for name, array in arrays.items():
+        if array.shape[0] != n_rows:
+            raise ValueError(f"{name} has {array.shape[0]} rows and X has {n_rows}")
+    return Batches(
+        tuple(arrays.values()),
+        n_rows,
+        batch_size,
+        seed=_seed(random_state) if shuffle else None,
+        drop_last=drop_last,
+        prefetch=prefetch,
+    )
+
+
+def whole_number(name: str, value: Any, least: int) -> int:
+    """Return the value as an int; TypeError if it is none, ValueError if it is below `least`."""
+    try:
+        number = operator.index(value)
+    except TypeError:
+        number = None
+    if number is None or isinstance(value, bool):
+        raise TypeError(f"{name} must be an integer, not {value!r}")
+    if number < least:
+        raise ValueError(f"{name} must be at least {least}, not {number}")
+    return number
+
+
+def _seed(random_state: Any) -> int:
+    if random_state is None:
+        return int(np.random.default_rng().integers(2**63))
+    if isinstance(random_state, np.random.Generator):
+        return int(random_state.integers(2**63))
+    if isinstance(random_state, np.random.RandomState):
+        return int(random_state.randint(2**31, dtype=np.int64))
+    return whole_number("random_state", random_state, 0)
+
+
+def _as_rows(name: str, array: Any) -> Any:
+    """Return the array in a form that has a shape and can be indexed by rows."""
+    if hasattr(array, "tocsr"):
+        return array.tocsr()
+    if not hasattr(array, "shape"):
+        try:
+            array = np.asarray(array)
+        except ValueError as error:
+            raise ValueError(f"{name} is no array: {error}") from error
+    if len(array.shape) == 0:
+        raise TypeError(f"{name} must be an array with rows, not {array!r}")
+    return array
+
+
+def _take(array: Any, rows: Rows) -> Any:
+    batch = array.iloc[rows] if hasattr(array, "iloc") else array[rows]
+    return np.asarray(batch) if isinstance(batch, np.memmap) else batch

@@ -1,0 +1,424 @@
+# cython: language_level=3, binding=True, embedsignature=True, freethreading_compatible=True
+"""The bridge to the compiled kernels: checks arguments, finds memory, lets go of the GIL.
+
+The functions are those of `fastsoftmax.reference`, with the same names, arguments and meanings;
+formulas and layouts are stated in src/kernels/kernels.h. Arrays are checked for number type, shape
+and layout, never converted: `fastsoftmax.functional` and the estimator do that. Rows may be strided,
+the elements of a row are adjacent.
+"""
+
+from cpython.buffer cimport (
+    PyBUF_FORMAT, PyBUF_STRIDES, PyBUF_WRITABLE, PyBuffer_Release, PyObject_GetBuffer, Py_buffer,
+)
+from cpython.mem cimport PyMem_RawFree, PyMem_RawMalloc
+from libc.stdint cimport int32_t, int64_t, uintptr_t
+
+
+cdef extern from "kernels.h" nogil:
+    ctypedef struct fs_rows:
+        const void *x
+        const int32_t *labels
+        const void *target_probs
+        const void *row_weights
+        double label_smoothing
+        ptrdiff_t x_stride, n_rows, n_features, n_classes, n_logits
+
+    ctypedef struct fs_sums:
+        double loss, correct
+
+    ctypedef struct kernels:
+        const char *isa
+        void (*exp_values)(void *, const void *, ptrdiff_t) noexcept nogil
+        void (*log_values)(void *, const void *, ptrdiff_t) noexcept nogil
+
+    const kernels *fs_kernels(ptrdiff_t real_size, int i)
+    int fs_has_openmp()
+    int fs_max_threads()
+    void fs_watch_forks()
+    void fs_softmax_rows(const kernels *, void *out, const void *logits, ptrdiff_t, ptrdiff_t,
+                         ptrdiff_t n_rows, ptrdiff_t n_classes, int n_threads)
+    void fs_log_softmax_rows(const kernels *, void *out, const void *logits, ptrdiff_t, ptrdiff_t,
+                             ptrdiff_t n_rows, ptrdiff_t n_classes, int n_threads)
+    void fs_logsumexp_rows(const kernels *, void *out, const void *logits, ptrdiff_t,
+                           ptrdiff_t n_rows, ptrdiff_t n_classes, int n_threads)
+    void fs_cross_entropy_rows(const kernels *, void *loss, void *grad, const void *logits,
+                               ptrdiff_t, ptrdiff_t, const fs_rows *, int n_threads)
+    void fs_affine_rows(const kernels *, void *logits, const fs_rows *, const void *weights,
+                        const void *bias, ptrdiff_t, int n_threads)
+    ptrdiff_t fs_loss_grad_scratch(const kernels *, const fs_rows *, int with_grad, int n_threads)
+    fs_sums fs_loss_grad(const kernels *, double *grad_weights, double *grad_bias,
+                         const fs_rows *, const void *weights, const void *bias, void *scratch,
+                         int n_threads)
+    ptrdiff_t fs_sgd_scratch(const kernels *, const fs_rows *, ptrdiff_t batch_size, int n_threads)
+    fs_sums fs_sgd_steps(const kernels *, void *params, void *velocity, const fs_rows *,
+                         const int64_t *order, ptrdiff_t n_order, ptrdiff_t batch_size,
+                         double learning_rate, double momentum, double weight_decay,
+                         int fit_bias, void *scratch, int n_threads)
+
+fs_watch_forks()
+
+
+# ---- arguments ----
+
+cdef struct Array:
+    char *data
+    ptrdiff_t n_rows, n_columns, row_stride, size  # the stride in elements
+    char kind  # b'f' float32, b'd' float64, b'i' int32, b'q' int64
+
+
+cdef char kind_of(const Py_buffer *view) noexcept:
+    cdef char letter = view.format[0] if view.format != NULL and view.format[1] == 0 else 0
+    if letter in b"fd":
+        return letter
+    if letter in b"ilq":
+        return b"i" if view.itemsize == 4 else b"q"
+    return 0
+
+
+cdef Array array_of(object array, str name, str kinds, int ndim, bint writable=False) except *:
+    """What a kernel needs of an array. The caller's reference keeps the memory alive."""
+    cdef Py_buffer view
+    cdef Array result
+    cdef ptrdiff_t row_bytes
+    try:
+        PyObject_GetBuffer(array, &view,
+                           PyBUF_FORMAT | PyBUF_STRIDES | (PyBUF_WRITABLE if writable else 0))
+    except (BufferError, ValueError, TypeError) as error:
+        raise ValueError(f"{name} must be {'a writable' if writable else 'an'} array, "
+                         f"got {type(array).__name__} ({error})") from None
+    try:
+        result.kind = kind_of(&view)
+        if result.kind == 0 or chr(result.kind) not in kinds:
+            raise TypeError(f"{name} must hold {' or '.join(NUMBER_TYPES[k] for k in kinds)}, "
+                            f"got {getattr(array, 'dtype', 'something else')}")
+        if view.ndim != ndim:
+            raise ValueError(f"{name} must have {ndim} dimension(s), got {view.ndim}")
+        result.n_rows = view.shape[0]
+        result.n_columns = view.shape[1] if ndim == 2 else 1
+        result.size = result.n_rows * result.n_columns
+        row_bytes = view.strides[0]
+        if result.size > 1:
+            if ndim == 2 and result.n_columns > 1 and view.strides[1] != view.itemsize:
+                raise ValueError(f"the elements of a row of {name} must be adjacent in memory")
+            if ndim == 1 and row_bytes != view.itemsize:
+                raise ValueError(f"{name} must be contiguous")
+            if row_bytes % view.itemsize != 0 or <uintptr_t>view.buf % <uintptr_t>view.itemsize:
+                raise ValueError(f"{name} must be aligned")
+        result.row_stride = row_bytes // view.itemsize if result.n_rows > 1 else result.n_columns
+        result.data = <char *>view.buf
+        return result
+    finally:
+        PyBuffer_Release(&view)
+
+
+NUMBER_TYPES = {"f": "float32", "d": "float64", "i": "int32", "q": "int64"}
+
+
+cdef Array same_type(object array, str name, const Array *like, int ndim,
+                     bint writable=False) except *:
+    return array_of(array, name, chr(like.kind), ndim, writable)
+
+
+cdef int check(bint holds, str message) except -1:
+    if not holds:
+        raise ValueError(message)
+    return 0
+
+
+cdef int threads(n_threads) except -1:
+    if n_threads < 1:
+        raise ValueError(f"n_threads must be at least 1, got {n_threads}")
+    return min(n_threads, 1024)
+
+
+cdef const kernels *table(const Array *like, isa) except NULL:
+    """The functions for an array's number type and an instruction set (None: the best)."""
+    cdef ptrdiff_t real_size = 4 if like.kind == b"f" else 8
+    cdef int i = 0
+    cdef const kernels *found = fs_kernels(real_size, 0)
+    if isa is None:
+        return found
+    while found != NULL:
+        if found.isa == (<str?>isa).encode():
+            return found
+        i += 1
+        found = fs_kernels(real_size, i)
+    raise ValueError(f"isa must be None or one of {available_isas()} on this machine, got {isa!r}")
+
+
+cdef int targets_of(fs_rows *rows, const Array *like, labels, target_probs, row_weights,
+                    double label_smoothing, ptrdiff_t n_rows, ptrdiff_t n_classes) except -1:
+    """Fill in what the rows are compared with."""
+    cdef Array array
+    cdef ptrdiff_t i
+    cdef bint in_range = True
+    rows.n_rows = n_rows
+    rows.n_classes = n_classes
+    rows.labels = NULL
+    rows.target_probs = NULL
+    check((labels is None) != (target_probs is None),
+          "exactly one of labels and target_probs must be given")
+    check(1 <= n_classes <= 1 << 24, f"n_classes must lie in [1, {1 << 24}], got {n_classes}")
+    check(0 <= label_smoothing <= 1, f"label_smoothing must lie in [0, 1], got {label_smoothing}")
+    rows.label_smoothing = label_smoothing
+    if labels is not None:
+        array = array_of(labels, "labels", "i", 1)
+        check(array.n_rows == n_rows, f"labels must have {n_rows} elements, got {array.n_rows}")
+        rows.labels = <const int32_t *>array.data
+        with nogil:
+            for i in range(n_rows):
+                in_range &= 0 <= rows.labels[i] < n_classes
+        check(in_range, f"labels must lie in [0, {n_classes})")
+    else:
+        array = same_type(target_probs, "target_probs", like, 2)
+        check(array.n_rows == n_rows and array.n_columns == n_classes
+              and array.row_stride == n_classes,
+              f"target_probs must be a contiguous array of shape ({n_rows}, {n_classes})")
+        rows.target_probs = array.data
+    array = same_type(row_weights, "row_weights", like, 1)
+    check(array.n_rows == n_rows, f"row_weights must have {n_rows} elements, got {array.n_rows}")
+    rows.row_weights = array.data
+    return 0
+
+
+cdef Array features_of(fs_rows *rows, X) except *:
+    cdef Array x = array_of(X, "X", "fd", 2)
+    rows.x = x.data
+    rows.x_stride = x.row_stride
+    rows.n_rows = x.n_rows
+    rows.n_features = x.n_columns
+    return x
+
+
+cdef int check_classes(const fs_rows *rows) except -1:
+    check(rows.n_logits == rows.n_classes or (rows.n_logits == 1 and rows.n_classes == 2),
+          f"weights must have {rows.n_classes} rows, or 1 for two classes, got {rows.n_logits}")
+    return 0
+
+
+cdef class Scratch:
+    """Memory that a kernel works in, aligned to a cache line."""
+    cdef void *block
+    cdef void *data
+
+    def __cinit__(self, ptrdiff_t n_bytes):
+        self.block = PyMem_RawMalloc(n_bytes + 64) if n_bytes >= 0 else NULL
+        if self.block == NULL:
+            raise MemoryError(f"no memory for {n_bytes} bytes of intermediate results")
+        self.data = <void *>((<uintptr_t>self.block + 63) // 64 * 64)
+
+    def __dealloc__(self):
+        PyMem_RawFree(self.block)
+
+
+# ---- the functions ----
+
+def available_isas():
+    """Instruction sets that `isa` can name on this machine, best first."""
+    names = []
+    while fs_kernels(4, len(names)) != NULL:
+        names.append(fs_kernels(4, len(names)).isa.decode())
+    return tuple(names)
+
+
+def openmp():
+    """Whether the kernels were compiled with OpenMP, so that n_threads has an effect."""
+    return bool(fs_has_openmp())
+
+
+def max_threads():
+    """Threads that OMP_NUM_THREADS, the CPU affinity or threadpoolctl allow now."""
+    return fs_max_threads()
+
+
+def exp_values(out, x, *, isa=None):
+    """out[i] = exp(x[i]); out may be x."""
+    cdef Array a = array_of(x, "x", "fd", 1)
+    cdef Array o = same_type(out, "out", &a, 1, True)
+    cdef const kernels *kern = table(&a, isa)
+    check(o.size == a.size, f"out must have {a.size} elements, got {o.size}")
+    with nogil:
+        kern.exp_values(o.data, a.data, a.size)
+
+
+def log_values(out, x, *, isa=None):
+    """out[i] = log(x[i]); out may be x."""
+    cdef Array a = array_of(x, "x", "fd", 1)
+    cdef Array o = same_type(out, "out", &a, 1, True)
+    cdef const kernels *kern = table(&a, isa)
+    check(o.size == a.size, f"out must have {a.size} elements, got {o.size}")
+    with nogil:
+        kern.log_values(o.data, a.data, a.size)
+
+
+cdef Array logits_of(logits) except *:
+    cdef Array a = array_of(logits, "logits", "fd", 2)
+    check(a.n_columns > 0, "logits must have at least one column")
+    return a
+
+
+cdef Array output_like(out, str name, const Array *a) except *:
+    cdef Array o = same_type(out, name, a, 2, True)
+    check(o.n_rows == a.n_rows and o.n_columns == a.n_columns,
+          f"{name} must have shape ({a.n_rows}, {a.n_columns}), got ({o.n_rows}, {o.n_columns})")
+    return o
+
+
+def softmax_rows(out, logits, *, isa=None, n_threads=1):
+    """out[i, k] = exp(z_ik) / sum_j exp(z_ij); out may be logits."""
+    cdef Array a = logits_of(logits)
+    cdef Array o = output_like(out, "out", &a)
+    cdef const kernels *kern = table(&a, isa)
+    cdef int n = threads(n_threads)
+    with nogil:
+        fs_softmax_rows(kern, o.data, a.data, o.row_stride, a.row_stride, a.n_rows, a.n_columns, n)
+
+
+def log_softmax_rows(out, logits, *, isa=None, n_threads=1):
+    """out[i, k] = z_ik - log(sum_j exp(z_ij)); out may be logits."""
+    cdef Array a = logits_of(logits)
+    cdef Array o = output_like(out, "out", &a)
+    cdef const kernels *kern = table(&a, isa)
+    cdef int n = threads(n_threads)
+    with nogil:
+        fs_log_softmax_rows(kern, o.data, a.data, o.row_stride, a.row_stride, a.n_rows,
+                            a.n_columns, n)
+
+
+def logsumexp_rows(out, logits, *, isa=None, n_threads=1):
+    """out[i] = log(sum_j exp(z_ij))."""
+    cdef Array a = logits_of(logits)
+    cdef Array o = same_type(out, "out", &a, 1, True)
+    cdef const kernels *kern = table(&a, isa)
+    cdef int n = threads(n_threads)
+    check(o.size == a.n_rows, f"out must have {a.n_rows} elements, got {o.size}")
+    with nogil:
+        fs_logsumexp_rows(kern, o.data, a.data, a.row_stride, a.n_rows, a.n_columns, n)
+
+
+def cross_entropy_rows(loss, grad, logits, labels, target_probs, row_weights, label_smoothing, *,
+                       isa=None, n_threads=1):
+    """loss[i] = row_weight_i * cross-entropy of row i, in nats, and its gradient by the logits.
+
+    grad[i] = row_weight_i * (softmax(z_i) - target_i); it may be None, or logits. Exactly one of
+    labels (n,) and target_probs (n, K) is given.
+    """
+    cdef Array a = logits_of(logits)
+    cdef Array losses = same_type(loss, "loss", &a, 1, True)
+    cdef Array gradient
+    cdef fs_rows rows
+    cdef const kernels *kern = table(&a, isa)
+    cdef int n = threads(n_threads)
+    gradient.data = NULL
+    gradient.row_stride = 0
+    if grad is not None:
+        gradient = output_like(grad, "grad", &a)
+    check(losses.size == a.n_rows, f"loss must have {a.n_rows} elements, got {losses.size}")
+    targets_of(&rows, &a, labels, target_probs, row_weights, label_smoothing, a.n_rows,
+               a.n_columns)
+    rows.x = NULL
+    rows.x_stride = rows.n_features = 0
+    rows.n_logits = a.n_columns
+    with nogil:
+        fs_cross_entropy_rows(kern, losses.data, gradient.data, a.data, gradient.row_stride,
+                              a.row_stride, &rows, n)
+
+
+def affine_rows(logits, X, weights, bias, *, isa=None, n_threads=1):
+    """logits[i, k] = x_i . weights_k + bias_k."""
+    cdef fs_rows rows
+    cdef Array x = features_of(&rows, X)
+    cdef Array w = same_type(weights, "weights", &x, 2)
+    cdef Array b = same_type(bias, "bias", &x, 1)
+    cdef Array out = same_type(logits, "logits", &x, 2, True)
+    cdef const kernels *kern = table(&x, isa)
+    cdef int n = threads(n_threads)
+    rows.n_logits = rows.n_classes = w.n_rows
+    check(w.n_columns == x.n_columns and w.row_stride == w.n_columns,
+          f"weights must be contiguous, with {x.n_columns} columns as X")
+    check(b.size == w.n_rows, f"bias must have {w.n_rows} elements, got {b.size}")
+    check(out.n_rows == x.n_rows and out.n_columns == w.n_rows,
+          f"logits must have shape ({x.n_rows}, {w.n_rows})")
+    with nogil:
+        fs_affine_rows(kern, out.data, &rows, w.data, b.data, out.row_stride, n)
+
+
+def loss_grad(grad_weights, grad_bias, X, labels, target_probs, row_weights, label_smoothing,
+              weights, bias, n_classes, *, isa=None, n_threads=1):
+    """Weighted cross-entropy of an affine model, summed over the rows, and its gradient.
+
+    grad_weights (n_logits, d) and grad_bias (n_logits,) are float64 and are overwritten; both None:
+    the loss alone. Returns (loss, correct).
+    """
+    cdef fs_rows rows
+    cdef Array x = features_of(&rows, X)
+    cdef Array w = same_type(weights, "weights", &x, 2)
+    cdef Array b = same_type(bias, "bias", &x, 1)
+    cdef Array grad_w, grad_b
+    cdef bint with_grad = grad_weights is not None
+    cdef const kernels *kern = table(&x, isa)
+    cdef int n = threads(n_threads)
+    cdef fs_sums sums
+    cdef Scratch scratch
+    targets_of(&rows, &x, labels, target_probs, row_weights, label_smoothing, x.n_rows, n_classes)
+    rows.n_logits = w.n_rows
+    check_classes(&rows)
+    check(w.n_columns == x.n_columns and w.row_stride == w.n_columns,
+          f"weights must be contiguous, with {x.n_columns} columns as X")
+    check(b.size == w.n_rows, f"bias must have {w.n_rows} elements, got {b.size}")
+    check(with_grad == (grad_bias is not None), "grad_weights and grad_bias go together")
+    grad_w.data = grad_b.data = NULL
+    if with_grad:
+        grad_w = array_of(grad_weights, "grad_weights", "d", 2, True)
+        grad_b = array_of(grad_bias, "grad_bias", "d", 1, True)
+        check(grad_w.n_rows == w.n_rows and grad_w.n_columns == w.n_columns
+              and grad_w.row_stride == w.n_columns and grad_b.size == w.n_rows,
+              "grad_weights and grad_bias must have the shapes of weights and bias")
+    scratch = Scratch(fs_loss_grad_scratch(kern, &rows, with_grad, n))
+    with nogil:
+        sums = fs_loss_grad(kern, <double *>grad_w.data, <double *>grad_b.data, &rows, w.data,
+                            b.data, scratch.data, n)
+    return sums.loss, sums.correct
+
+
+def sgd_steps(params, velocity, X, labels, target_probs, row_weights, label_smoothing, n_classes,
+              order, batch_size, learning_rate, momentum, weight_decay, fit_bias, *, isa=None,
+              n_threads=1):
+    """Gradient descent over the rows order[0], order[1], ..., batch_size rows at a time.
+
+    params and velocity (flat, weights and after them the bias; velocity None without momentum) are
+    updated in place. Returns (loss, correct), with what each batch saw before its update.
+    """
+    cdef fs_rows rows
+    cdef Array x = features_of(&rows, X)
+    cdef Array p = same_type(params, "params", &x, 1, True)
+    cdef Array v, o = array_of(order, "order", "q", 1)
+    cdef const kernels *kern = table(&x, isa)
+    cdef int n = threads(n_threads)
+    cdef const int64_t *index = <const int64_t *>o.data
+    cdef ptrdiff_t i, batch = batch_size
+    cdef double rate = learning_rate, keep = momentum, decay = weight_decay
+    cdef bint in_range = True, bias_too = fit_bias
+    cdef fs_sums sums
+    cdef Scratch scratch
+    targets_of(&rows, &x, labels, target_probs, row_weights, label_smoothing, x.n_rows, n_classes)
+    rows.n_logits = p.size // (x.n_columns + 1)
+    check(p.size == rows.n_logits * (x.n_columns + 1),
+          f"params must hold weights and bias for {x.n_columns} features, got {p.size} numbers")
+    check_classes(&rows)
+    check(batch >= 1, f"batch_size must be at least 1, got {batch_size}")
+    check(velocity is not None or keep == 0, "velocity must be given where momentum is not 0")
+    v.data = NULL
+    if velocity is not None:
+        v = same_type(velocity, "velocity", &x, 1, True)
+        check(v.size == p.size, f"velocity must have {p.size} elements, got {v.size}")
+    with nogil:
+        for i in range(o.size):
+            in_range &= 0 <= index[i] < rows.n_rows
+    check(in_range, f"order must hold row numbers in [0, {rows.n_rows})")
+    batch = min(batch, max(1, o.size))
+    scratch = Scratch(fs_sgd_scratch(kern, &rows, batch, n))
+    with nogil:
+        sums = fs_sgd_steps(kern, p.data, v.data, &rows, index, o.size, batch,
+                            rate, keep, decay, bias_too, scratch.data, n)
+    return sums.loss, sums.correct

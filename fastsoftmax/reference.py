@@ -1,0 +1,350 @@
+"""The numpy twin of the compiled kernels: same functions, same arguments, same contracts.
+
+It is what the kernels are compared with, and what computes where nothing could be compiled.
+
+Conventions
+-----------
+- Every array argument is of one real dtype, float32 or float64, except `labels` (int32), `order`
+  (int64) and the gradients of `loss_grad` (float64). Outputs come first and are written in place.
+- Products of matrices are taken in the real dtype. Everything after them (exponentials,
+  logarithms, sums) is float64 and is rounded once, at the end.
+- `n_logits` equals `n_classes`, or it is 1 for two classes: the one logit is then the log-odds of
+  class 1, and that of class 0 is 0.
+- Rows are taken in blocks of about two megabytes, so memory does not grow with n_rows * n_classes.
+- `isa` and `n_threads` are accepted for the sake of the common signature and not used.
+
+A row is shifted by its largest logit, and the largest term is then left out of the sum, which
+log1p takes (Blanchard, Higham & Higham 2021, "Accurately computing the log-sum-exp and softmax
+functions", IMA Journal of Numerical Analysis 41(4), Section 4). That keeps the cross-entropy
+accurate near zero, where log(1 + others) would round to 0.
+"""
+
+from collections.abc import Iterator
+from typing import Any, NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+Array = NDArray[Any]
+
+_BLOCK_NUMBERS = 1 << 18
+# A block of a gradient pass has at least this many rows: each block costs a product that reads
+# and writes the whole gradient.
+_MIN_GRAD_ROWS = 16
+
+
+class _Shifted(NamedTuple):
+    """Rows of logits z in terms of their largest, in float64."""
+
+    gap: Array  # (n, K) largest - z
+    exps: Array  # (n, K) exp(-gap)
+    largest: Array  # (n, 1), NaN where the row has a NaN
+    at: Array  # (n, 1) index of the largest
+    others: Array  # (n, 1) sum of exps without the largest; NaN where a row has no distribution
+
+
+class _Targets(NamedTuple):
+    """What the rows are compared with."""
+
+    labels: Array | None  # (n,)
+    probs: Array | None  # (n, K), where labels is None
+    weights: Array  # (n,)
+    smoothing: float
+    n_classes: int
+
+    def check(self) -> "_Targets":
+        if (self.labels is None) == (self.probs is None):
+            raise ValueError("exactly one of labels and target_probs must be given")
+        if self.labels is not None and self.labels.size:
+            low, high = self.labels.min(), self.labels.max()
+            if low < 0 or high >= self.n_classes:
+                raise ValueError(
+                    f"labels must lie in [0, {self.n_classes}), got values from {low} to {high}"
+                )
+        return self
+
+    def of(self, rows: Any) -> tuple[Array, Array, Array]:
+        """(smoothed distributions in a new float64 array, likeliest class, weight) of rows."""
+        if self.probs is not None:
+            target = self.probs[rows].astype(np.float64)
+            likeliest = target.argmax(axis=1)
+        else:
+            assert self.labels is not None
+            likeliest = self.labels[rows]
+            target = np.zeros((len(likeliest), self.n_classes))
+            target[np.arange(len(target)), likeliest] = 1.0
+        if self.smoothing:
+            target *= 1.0 - self.smoothing
+            target += self.smoothing / self.n_classes
+        return target, likeliest, self.weights[rows]
+
+
+def available_isas() -> tuple[str, ...]:
+    """Instruction sets that `isa` can name, best first."""
+    return ("numpy",)
+
+
+def openmp() -> bool:
+    """Whether n_threads has an effect."""
+    return False
+
+
+def max_threads() -> int:
+    """Return the number of threads that n_threads can ask for."""
+    return 1
+
+
+def exp_values(out: Array, x: Array, *, isa: str | None = None) -> None:
+    """out[i] = exp(x[i]); out may be x."""
+    with _quiet():
+        out[...] = np.exp(x, dtype=np.float64)
+
+
+def log_values(out: Array, x: Array, *, isa: str | None = None) -> None:
+    """out[i] = log(x[i]); out may be x."""
+    with _quiet():
+        out[...] = np.log(x, dtype=np.float64)
+
+
+def softmax_rows(out: Array, logits: Array, *, isa: str | None = None, n_threads: int = 1) -> None:
+    """out[i, k] = exp(z_ik) / sum_j exp(z_ij); out may be logits."""
+    for rows in _blocks(*logits.shape):
+        with _quiet():
+            row = _shift(logits[rows])
+            out[rows] = row.exps / (1.0 + row.others)
+
+
+def log_softmax_rows(
+    out: Array, logits: Array, *, isa: str | None = None, n_threads: int = 1
+) -> None:
+    """out[i, k] = z_ik - log(sum_j exp(z_ij)); out may be logits."""
+    for rows in _blocks(*logits.shape):
+        with _quiet():
+            row = _shift(logits[rows])
+            out[rows] = 0.0 - (row.gap + np.log1p(row.others))  # 0.0, not -0.0, for one class
+
+
+def logsumexp_rows(
+    out: Array, logits: Array, *, isa: str | None = None, n_threads: int = 1
+) -> None:
+    """out[i] = log(sum_j exp(z_ij))."""
+    for rows in _blocks(*logits.shape):
+        with _quiet():
+            row = _shift(logits[rows])
+            finite = np.isfinite(row.largest)
+            sums = np.where(finite, row.largest + np.log1p(row.others), row.largest)
+            out[rows] = sums[:, 0]
+
+
+def cross_entropy_rows(
+    loss: Array,
+    grad: Array | None,
+    logits: Array,
+    labels: Array | None,
+    target_probs: Array | None,
+    row_weights: Array,
+    label_smoothing: float,
+    *,
+    isa: str | None = None,
+    n_threads: int = 1,
+) -> None:
+    """loss[i] = row_weight_i * cross-entropy of row i, in nats, and its gradient by the logits.
+
+    grad[i] = row_weight_i * (softmax(z_i) - target_i); it may be None, or logits. Exactly one of
+    labels (n,) and target_probs (n, K) is given.
+    """
+    targets = _Targets(labels, target_probs, row_weights, label_smoothing, logits.shape[1]).check()
+    for rows in _blocks(*logits.shape):
+        with _quiet():
+            target, _, weight = targets.of(rows)
+            row = _shift(logits[rows])
+            loss[rows] = _row_losses(row, target, weight)
+            if grad is not None:
+                grad[rows] = _residual(row, target, weight)
+
+
+def affine_rows(
+    logits: Array,
+    X: Array,
+    weights: Array,
+    bias: Array,
+    *,
+    isa: str | None = None,
+    n_threads: int = 1,
+) -> None:
+    """logits[i, k] = x_i . weights_k + bias_k."""
+    with _quiet():
+        np.matmul(X, weights.T, out=logits)
+        logits += bias
+
+
+def loss_grad(
+    grad_weights: Array | None,
+    grad_bias: Array | None,
+    X: Array,
+    labels: Array | None,
+    target_probs: Array | None,
+    row_weights: Array,
+    label_smoothing: float,
+    weights: Array,
+    bias: Array,
+    n_classes: int,
+    *,
+    isa: str | None = None,
+    n_threads: int = 1,
+) -> tuple[float, float]:
+    """Weighted cross-entropy of an affine model, summed over the rows, and its gradient.
+
+    grad_weights (n_logits, d) and grad_bias (n_logits,) are overwritten; both None: loss only.
+
+    Returns
+    -------
+    loss : float
+        sum_i row_weight_i * cross-entropy_i, in nats.
+    correct : float
+        Sum of row_weight over the rows whose largest logit is that of the target; of two equal
+        ones the first counts.
+    """
+    targets = _Targets(labels, target_probs, row_weights, label_smoothing, n_classes).check()
+    if grad_weights is not None and grad_bias is not None:
+        grad_weights[...] = 0.0
+        grad_bias[...] = 0.0
+    return _add_rows(grad_weights, grad_bias, X, targets, weights, bias)
+
+
+def sgd_steps(
+    params: Array,
+    velocity: Array | None,
+    X: Array,
+    labels: Array | None,
+    target_probs: Array | None,
+    row_weights: Array,
+    label_smoothing: float,
+    n_classes: int,
+    order: Array,
+    batch_size: int,
+    learning_rate: float,
+    momentum: float,
+    weight_decay: float,
+    fit_bias: bool,
+    *,
+    isa: str | None = None,
+    n_threads: int = 1,
+) -> tuple[float, float]:
+    """Gradient descent over the rows order[0], order[1], ..., batch_size rows at a time.
+
+    params (n_logits * d + n_logits,) holds the weights and after them the bias; it and velocity
+    (the same shape, or None when momentum is 0) are updated in place. With g the sum of the
+    batch's row gradients divided by its number of rows, plus weight_decay * weights:
+
+        velocity = momentum * velocity + g;    params -= learning_rate * velocity
+
+    The bias is left alone unless fit_bias.
+
+    Returns
+    -------
+    loss, correct : float
+        As `loss_grad`, with the parameters that each batch saw before its update.
+    """
+    targets = _Targets(labels, target_probs, row_weights, label_smoothing, n_classes).check()
+    n_features = X.shape[1]
+    n_logits = params.size // (n_features + 1)
+    n_weights = n_logits * n_features
+    n_updated = params.size if fit_bias else n_weights
+    weights, bias = params[:n_weights].reshape(n_logits, n_features), params[n_weights:]
+    grad = np.empty(params.size)
+    grad_weights, grad_bias = grad[:n_weights].reshape(weights.shape), grad[n_weights:]
+    sums = np.zeros(2)
+    for start in range(0, len(order), batch_size):
+        batch = order[start : start + batch_size]
+        grad[:] = 0.0
+        sums += _add_rows(grad_weights, grad_bias, X, targets, weights, bias, batch)
+        with _quiet():
+            grad /= len(batch)
+            grad[:n_weights] += float(weight_decay) * params[:n_weights]
+            step = grad[:n_updated]
+            if velocity is not None:
+                step += float(momentum) * velocity[:n_updated]
+                velocity[:n_updated] = step
+            params[:n_updated] -= float(learning_rate) * step
+    return float(sums[0]), float(sums[1])
+
+
+def _add_rows(
+    grad_weights: Array | None,
+    grad_bias: Array | None,
+    X: Array,
+    targets: _Targets,
+    weights: Array,
+    bias: Array,
+    order: Array | None = None,
+) -> tuple[float, float]:
+    """Add the gradients of all rows, or of the rows in order; return (loss, correct)."""
+    n_logits, n_classes = len(weights), targets.n_classes
+    n_rows = len(targets.weights) if order is None else len(order)
+    loss = correct = 0.0
+    width = n_classes if order is None else max(X.shape[1], n_classes)  # rows in order are gathered
+    for block in _blocks(n_rows, width, _MIN_GRAD_ROWS):
+        rows = block if order is None else order[block]
+        x = X[rows]
+        target, likeliest, weight = targets.of(rows)
+        with _quiet():
+            logits = x @ weights.T
+            logits += bias
+            if n_logits < n_classes:
+                logits = np.column_stack([np.zeros_like(logits), logits])
+            row = _shift(logits)
+            loss += float(_row_losses(row, target, weight).sum())
+            correct += float(weight[row.at[:, 0] == likeliest].sum(dtype=np.float64))
+            if grad_weights is not None and grad_bias is not None:
+                residual = _residual(row, target, weight)[:, n_classes - n_logits :]
+                grad_bias += residual.sum(axis=0)
+                grad_weights += residual.astype(X.dtype, copy=False).T @ x
+    return loss, correct
+
+
+def _shift(logits: Array) -> _Shifted:
+    z = logits.astype(np.float64, copy=False)
+    at = z.argmax(axis=1)[:, np.newaxis]
+    largest = np.take_along_axis(z, at, axis=1)
+    gap = largest - z
+    exps = np.exp(-gap)
+    if logits.dtype == np.float64:
+        # Rounding gap to ulp(gap) / 2 would cost exp as many ulp as gap / 2: carry the remainder
+        # of the difference (Knuth's two-sum), as exp(-(gap + r)) = exp(-gap) (1 - r).
+        back = gap - largest
+        remainder = (largest - (gap - back)) - (z + back)
+        exps -= exps * np.where(gap < np.inf, remainder, 0.0)
+    np.put_along_axis(exps, at, 0.0, axis=1)
+    others = exps.sum(axis=1, keepdims=True)
+    others += largest - largest  # NaN for a row that holds NaN or +inf, or nothing but -inf
+    np.put_along_axis(exps, at, 1.0, axis=1)
+    return _Shifted(gap, exps, largest, at, others)
+
+
+def _row_losses(row: _Shifted, target: Array, row_weights: Array) -> Array:
+    """row_weight * sum_k target_k (logsumexp(z) - z_k), a sum of terms that are all >= 0."""
+    terms = np.where(target > 0.0, target * row.gap, 0.0)  # 0 * inf counts as 0
+    losses: Array = row_weights * (terms.sum(axis=1) + np.log1p(row.others[:, 0]))
+    return losses
+
+
+def _residual(row: _Shifted, target: Array, row_weights: Array) -> Array:
+    """row_weight * (softmax - target), without cancellation where both are near 1."""
+    total = 1.0 + row.others
+    residual: Array = row.exps / total - target
+    at_largest = (1.0 - np.take_along_axis(target, row.at, axis=1)) - row.others / total
+    np.put_along_axis(residual, row.at, at_largest, axis=1)
+    residual *= row_weights[:, np.newaxis]
+    return residual
+
+
+def _blocks(n_rows: int, width: int, min_rows: int = 1) -> Iterator[slice]:
+    size = max(min_rows, _BLOCK_NUMBERS // max(1, width))
+    for start in range(0, n_rows, size):
+        yield slice(start, min(start + size, n_rows))
+
+
+def _quiet() -> np.errstate:
+    """Infinities and NaN are results here, not mishaps."""
+    return np.errstate(all="ignore")

@@ -1,0 +1,165 @@
+"""What pyproject.toml cannot state: the extension module and the flags it is compiled with.
+
+Three environment variables steer the build. Each may be 0 (do without), 1 (an error where it
+cannot be had) or unset (use what works).
+
+FASTSOFTMAX_NATIVE
+    The compiled kernels. Without them the package installs all the same, on its numpy backend.
+FASTSOFTMAX_OPENMP
+    Threads. A probe that is compiled, linked and run decides; without them the kernels are serial.
+FASTSOFTMAX_WERROR
+    With 1, warnings in the hand-written C are errors.
+"""
+
+import os
+import subprocess
+import sys
+import sysconfig
+import tempfile
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+from setuptools import Extension, setup
+from setuptools.command.build_ext import build_ext
+
+KERNELS = Path("src", "kernels")
+VARIABLES = ("FASTSOFTMAX_NATIVE", "FASTSOFTMAX_OPENMP", "FASTSOFTMAX_WERROR")
+
+# No option here names an instruction set: the sources in isa/ choose theirs by pragma, and one of
+# them is picked at run time.
+FLAGS = ["-std=c11", "-O3", "-ffp-contract=off", "-fvisibility=hidden"]
+FLAGS_MSVC = ["/std:c11", "/O2", "/fp:precise"]
+STRICT = ["-Wall", "-Wextra", "-Wpedantic", "-Wconversion", "-Werror"]
+STRICT_MSVC = ["/W4", "/WX"]
+
+OPENMP_PROBE = """
+#include <omp.h>
+#ifndef _OPENMP
+#error "the compiler ignores OpenMP"
+#endif
+int probe(void)
+{
+    int n_threads = 0;
+#pragma omp parallel num_threads(2)
+    {
+#pragma omp atomic
+        n_threads += 1;
+    }
+    return n_threads > 0 && omp_get_max_threads() > 0;
+}
+"""
+
+
+def wanted(variable):
+    """Return an environment variable as True, False or, where it is unset or empty, None."""
+    value = os.environ.get(variable, "")
+    if value not in ("", "0", "1"):
+        raise SystemExit(f"{variable}={value!r}: set it to 0 or 1, or leave it unset")
+    return bool(int(value)) if value else None
+
+
+class BuildKernels(build_ext):
+    """build_ext with a probe for OpenMP, parallel compilation, and a way on without a compiler."""
+
+    def finalize_options(self):
+        """Set what does not depend on the compiler."""
+        super().finalize_options()
+        self.force = True  # timestamps know nothing of the variables above
+        self.cython_c_in_temp = True  # generated C stays out of the source tree
+
+    def run(self):
+        """Build; where that fails and nothing demands it, go on without the extension."""
+        for ext in self.extensions:  # what an earlier build left would be installed, or imported
+            Path(self.get_ext_fullpath(ext.name)).unlink(missing_ok=True)
+        try:
+            import Cython  # noqa: F401 (setuptools would look for a kernels.c instead)
+
+            super().run()
+        except Exception as error:  # whatever the reason: the numpy backend needs none of this
+            if any(map(wanted, VARIABLES)):
+                raise
+            self.extensions = []
+            reason = str(error).strip()[:100] or type(error).__name__
+            print(
+                f"fastsoftmax: no compiled kernels, numpy backend only ({reason}). "
+                "To try again: a C compiler, and pip install --no-cache-dir --force-reinstall. "
+                "To see the whole error: FASTSOFTMAX_NATIVE=1.",
+                file=sys.stderr,
+            )
+
+    def build_extension(self, ext):
+        """Compile the sources side by side, the hand-written ones strictly if that is wanted."""
+        msvc = self.compiler.compiler_type == "msvc"
+        compile_flags, link_flags = self.openmp_flags(msvc)
+        ext.extra_compile_args = (FLAGS_MSVC if msvc else FLAGS) + compile_flags
+        ext.extra_link_args = link_flags
+        strict = (STRICT_MSVC if msvc else STRICT) if wanted("FASTSOFTMAX_WERROR") else []
+        compile_all = self.compiler.compile
+
+        def compile_one(source, extra_postargs, options):
+            own = KERNELS in Path(source).parents
+            flags = [*extra_postargs, *strict] if own else extra_postargs
+            return compile_all([source], extra_postargs=flags, **options)
+
+        def compile_in_parallel(sources, *, extra_postargs, **options):
+            with ThreadPoolExecutor(os.cpu_count()) as pool:
+                parts = [pool.submit(compile_one, s, extra_postargs, options) for s in sources]
+            return [obj for part in parts for obj in part.result()]
+
+        self.compiler.compile = compile_in_parallel
+        try:
+            super().build_extension(ext)
+        finally:
+            self.compiler.compile = compile_all
+        if not compile_flags:
+            print("fastsoftmax: the kernels are built without OpenMP: they run in one thread.")
+
+    def openmp_flags(self, msvc):
+        """Return the flags (compiler, linker) under which OpenMP works here, or two empty lists."""
+        if wanted("FASTSOFTMAX_OPENMP") is False:
+            return [], []
+        candidates = [(["/openmp"], [])] if msvc else [(["-fopenmp"], ["-fopenmp"])]
+        if sys.platform == "darwin":  # Apple's clang has the pragmas, libomp comes from elsewhere
+            candidates.append((["-Xpreprocessor", "-fopenmp"], ["-lomp"]))
+        for flags in candidates:
+            if self.openmp_works(*flags):
+                return flags
+        if wanted("FASTSOFTMAX_OPENMP"):
+            raise RuntimeError("FASTSOFTMAX_OPENMP=1, but no OpenMP program could be built and run")
+        return [], []
+
+    def openmp_works(self, compile_flags, link_flags):
+        """Compile, link and (unless for another machine) load and run a parallel region."""
+        with tempfile.TemporaryDirectory() as folder:
+            source = Path(folder, "probe.c")
+            source.write_text(OPENMP_PROBE)
+            library = Path(folder, "probe" + sysconfig.get_config_var("EXT_SUFFIX"))
+            call = f"import ctypes, sys; sys.exit(not ctypes.CDLL({str(library)!r}).probe())"
+            try:
+                objects = self.compiler.compile(
+                    [str(source)], output_dir=folder, extra_postargs=compile_flags
+                )
+                self.compiler.link_shared_object(
+                    objects, str(library), extra_postargs=link_flags, export_symbols=["probe"]
+                )
+                if "_PYTHON_HOST_PLATFORM" not in os.environ:  # set where Python is cross-compiled
+                    subprocess.run([sys.executable, "-c", call], check=True, timeout=60)
+            except Exception:
+                return False
+        return True
+
+
+extension = Extension(
+    "fastsoftmax.kernels",
+    sources=[
+        "fastsoftmax/kernels.pyx",
+        *sorted(path.as_posix() for path in KERNELS.rglob("*.c")),
+    ],
+    include_dirs=[KERNELS.as_posix()],
+    libraries=[] if sys.platform == "win32" else ["m"],
+)
+
+setup(
+    ext_modules=[] if wanted("FASTSOFTMAX_NATIVE") is False else [extension],
+    cmdclass={"build_ext": BuildKernels},
+)

@@ -1,0 +1,19 @@
+#include <stddef.h>
+
+#if defined(__x86_64__) || defined(_M_X64)
+#if defined(__clang__)
+#include <immintrin.h>
+#pragma clang attribute push(__attribute__((target("avx2,fma"))), apply_to = function)
+#elif defined(__GNUC__)
+#pragma GCC target("avx2,fma")
+#endif
+#define KERNELS fs_avx2_f32
+#include "../vec/avx2_f32.h"
+
+#include "../ops/table.h"
+#if defined(__clang__)
+#pragma clang attribute pop
+#endif
+#else
+typedef int fs_not_for_this_processor; /* an empty file is not standard C */
+#endif

@@ -1,0 +1,88 @@
+/* The product of rows and class weights in register tiles of 4 rows by up to TILE_CLASSES classes,
+ * the lanes running over the features; and affine_rows, logits[i - first, k] = x_i . weights_k +
+ * bias_k. The order of the additions of one product depends on n_features alone, so a row's logits
+ * are the same bits whatever stands beside it. */
+
+enum { TILE_ROWS = 4 };
+
+/* sums[k][r] = x[r] . weights[k * stride ..], k < n_tile, a constant where this is inlined. */
+FORCE_INLINE void dot_tile(real sums[][TILE_ROWS], const real *const x[TILE_ROWS],
+                           const real *weights, ptrdiff_t n_features, int n_tile) {
+    vec acc[TILE_CLASSES][TILE_ROWS];
+    const real *x0 = x[0], *x1 = x[1], *x2 = x[2], *x3 = x[3];
+    UNROLL for (int k = 0; k < n_tile; ++k)
+        acc[k][0] = acc[k][1] = acc[k][2] = acc[k][3] = v_set1(0);
+    ptrdiff_t j = 0;
+    for (; j + VEC_WIDTH <= n_features; j += VEC_WIDTH) {
+        vec a = v_load(x0 + j), b = v_load(x1 + j), c = v_load(x2 + j), d = v_load(x3 + j);
+        UNROLL for (int k = 0; k < n_tile; ++k) {
+            vec w = v_load(weights + k * n_features + j);
+            acc[k][0] = v_fma(a, w, acc[k][0]);
+            acc[k][1] = v_fma(b, w, acc[k][1]);
+            acc[k][2] = v_fma(c, w, acc[k][2]);
+            acc[k][3] = v_fma(d, w, acc[k][3]);
+        }
+    }
+    if (j < n_features) {
+        const ptrdiff_t n = n_features - j;
+        vec a = v_load_tail(x0 + j, n, 0), b = v_load_tail(x1 + j, n, 0);
+        vec c = v_load_tail(x2 + j, n, 0), d = v_load_tail(x3 + j, n, 0);
+        UNROLL for (int k = 0; k < n_tile; ++k) {
+            vec w = v_load_tail(weights + k * n_features + j, n, 0);
+            acc[k][0] = v_fma(a, w, acc[k][0]);
+            acc[k][1] = v_fma(b, w, acc[k][1]);
+            acc[k][2] = v_fma(c, w, acc[k][2]);
+            acc[k][3] = v_fma(d, w, acc[k][3]);
+        }
+    }
+    UNROLL for (int k = 0; k < n_tile; ++k)
+        v_sum4(sums[k], acc[k][0], acc[k][1], acc[k][2], acc[k][3]);
+}
+
+static void dot_tile_of(real sums[][TILE_ROWS], const real *const x[TILE_ROWS],
+                        const real *weights, ptrdiff_t n_features, ptrdiff_t n_tile) {
+    switch (n_tile) {
+        case 1: dot_tile(sums, x, weights, n_features, 1); break;
+        case 2: dot_tile(sums, x, weights, n_features, 2); break;
+        case 3: dot_tile(sums, x, weights, n_features, 3); break;
+#if TILE_CLASSES >= 6
+        case 4: dot_tile(sums, x, weights, n_features, 4); break;
+        case 5: dot_tile(sums, x, weights, n_features, 5); break;
+        case 6: dot_tile(sums, x, weights, n_features, 6); break;
+#endif
+        default: break;
+    }
+}
+
+/* The rows of tile i .. i + 3 of a block; past its end the last row stands in. */
+FORCE_INLINE void tile_rows(const real *x[TILE_ROWS], const fs_rows *rows, fs_block block,
+                            ptrdiff_t i) {
+    for (int r = 0; r < TILE_ROWS; ++r)
+        x[r] = x_row(rows, row_of(block, min_size(i + r, block.n_rows - 1)));
+}
+
+/* n things in the fewest parts of at most `most`, sizes as even as can be: where part p begins. */
+FORCE_INLINE ptrdiff_t even_parts(ptrdiff_t n, ptrdiff_t most) { return (n + most - 1) / most; }
+FORCE_INLINE ptrdiff_t even_part(ptrdiff_t n, ptrdiff_t n_parts, ptrdiff_t p) {
+    return n / n_parts * p + min_size(p, n % n_parts);
+}
+
+static void affine_rows(void *logits_, const fs_rows *rows, const void *weights_,
+                        const void *bias_, ptrdiff_t logits_stride, fs_block block) {
+    const real *weights = weights_, *bias = bias_;
+    const ptrdiff_t n_tiles = even_parts(rows->n_logits, TILE_CLASSES);
+    for (ptrdiff_t i = 0; i < block.n_rows; i += TILE_ROWS) {
+        const real *x[TILE_ROWS];
+        tile_rows(x, rows, block, i);
+        for (ptrdiff_t tile = 0; tile < n_tiles; ++tile) {
+            const ptrdiff_t k0 = even_part(rows->n_logits, n_tiles, tile);
+            const ptrdiff_t n_tile = even_part(rows->n_logits, n_tiles, tile + 1) - k0;
+            real sums[TILE_CLASSES][TILE_ROWS];
+            dot_tile_of(sums, x, weights + k0 * rows->n_features, rows->n_features, n_tile);
+            for (ptrdiff_t r = 0; r < min_size(TILE_ROWS, block.n_rows - i); ++r) {
+                real *out = (real *)logits_ + (i + r) * logits_stride + k0;
+                for (ptrdiff_t k = 0; k < n_tile; ++k) out[k] = sums[k][r] + bias[k0 + k];
+            }
+        }
+    }
+}
