@@ -77,7 +77,9 @@ def _cpu_model() -> str:
                     return line.partition(":")[2].strip()
         elif sys.platform == "darwin":
             command = ["/usr/sbin/sysctl", "-n", "machdep.cpu.brand_string"]
-            return subprocess.run(command, capture_output=True, text=True, check=True).stdout.strip()
+            return subprocess.run(
+                command, capture_output=True, text=True, check=True
+            ).stdout.strip()
     except (OSError, subprocess.SubprocessError):
         pass  # a name is good to have, not worth an error
     return platform.processor() or platform.machine()

@@ -10,7 +10,7 @@ Conventions
   logarithms, sums) is float64 and is rounded once, at the end.
 - `n_logits` equals `n_classes`, or it is 1 for two classes: the one logit is then the log-odds of
   class 1, and that of class 0 is 0.
-- Rows are taken in blocks of about two megabytes, so memory does not grow with n_rows * n_classes.
+- Rows are taken in blocks of a few megabytes, so memory does not grow with n_rows * n_classes.
 - `isa` and `n_threads` are accepted for the sake of the common signature and not used.
 
 A row is shifted by its largest logit, and the largest term is then left out of the sum, which
@@ -27,7 +27,9 @@ from numpy.typing import NDArray
 
 Array = NDArray[Any]
 
-_BLOCK_NUMBERS = 1 << 18
+# A block's logits: half a megabyte in float64, of which about eight arrays are alive at a time.
+# The quickest of 2^12 to 2^20 on 60000 x 784 float32 with 10 classes (numpy 2.4, 2 cores).
+_BLOCK_NUMBERS = 1 << 16
 # A block of a gradient pass has at least this many rows: each block costs a product that reads
 # and writes the whole gradient.
 _MIN_GRAD_ROWS = 16
@@ -283,7 +285,8 @@ def _add_rows(
     n_logits, n_classes = len(weights), targets.n_classes
     n_rows = len(targets.weights) if order is None else len(order)
     loss = correct = 0.0
-    width = n_classes if order is None else max(X.shape[1], n_classes)  # rows in order are gathered
+    # Rows in order are copied: an eighth of that, beside the eight arrays of their logits.
+    width = n_classes if order is None else n_classes + X.shape[1] // 8
     for block in _blocks(n_rows, width, _MIN_GRAD_ROWS):
         rows = block if order is None else order[block]
         x = X[rows]

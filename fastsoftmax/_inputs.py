@@ -1,0 +1,118 @@
+"""From what users pass to what a shard needs: labels, weights, threads, features."""
+
+import numbers
+import os
+from types import ModuleType
+from typing import Any
+
+import numpy as np
+from sklearn.utils.multiclass import check_classification_targets
+from sklearn.utils.validation import _check_sample_weight, column_or_1d
+
+from fastsoftmax.shard import Array, DenseShard
+
+# What X is read as. Small integers and float16 are exact in float32; other types count as float64.
+_AS_FLOAT32 = ("uint8", "int8", "uint16", "int16", "float16")
+
+
+def feature_types(X: Any) -> list[type]:
+    """The dtypes that X may keep, the one to convert to first."""
+    if str(getattr(X, "dtype", "")) in _AS_FLOAT32:
+        return [np.float32, np.float64]
+    return [np.float64, np.float32]
+
+
+def with_adjacent_elements(X: Array) -> Array:
+    """X itself where a kernel can read it: rows at any distance, elements of a row side by side."""
+    rows_apart = X.strides[0] % X.itemsize == 0 or X.shape[0] < 2
+    if X.flags.aligned and X.dtype.isnative and rows_apart and X.strides[1] == X.itemsize:
+        return X
+    return np.ascontiguousarray(X, dtype=X.dtype.newbyteorder("="))
+
+
+def encode_labels(y: Any) -> tuple[Array, Array]:
+    """(classes, sorted; class number of each row as int32)."""
+    y = column_or_1d(y, warn=True)
+    check_classification_targets(y)
+    classes, labels = np.unique(y, return_inverse=True)
+    if len(classes) < 2:
+        raise ValueError(
+            "y must hold at least 2 classes: this classifier needs samples of at least two, but "
+            f"the data contains only one class: {classes[0]!r}"
+        )
+    return classes, labels.reshape(-1).astype(np.int32)
+
+
+def encode_known_labels(y: Any, classes: Array, name: str) -> Array:
+    """Class numbers of labels that must be among `classes`, as int32."""
+    y = column_or_1d(y, warn=True)
+    position = np.clip(np.searchsorted(classes, y), 0, len(classes) - 1)
+    unknown = classes[position] != y
+    if unknown.any():
+        raise ValueError(f"{name} holds a label that y does not: {y[unknown][0]!r}")
+    return position.astype(np.int32)
+
+
+def row_weights_of(
+    sample_weight: Any, class_weight: Any, X: Array, classes: Array, labels: Array
+) -> tuple[Array, float]:
+    """(weights of mean 1, in X's dtype; the sum before that scaling)."""
+    weights = _check_sample_weight(sample_weight, X, dtype=np.float64, copy=True)
+    if not np.all(weights >= 0.0):
+        raise ValueError(f"sample_weight must be >= 0, got {weights.min()}")
+    if class_weight is not None:
+        weights *= class_weights_of(class_weight, classes, labels, weights)[labels]
+    largest = float(weights.max(initial=0.0))
+    if largest == 0.0:
+        raise ValueError("sample_weight and class_weight leave no row with a weight above 0")
+    weights /= largest  # so that no sum overflows
+    mean = float(weights.mean())
+    total = mean * len(weights) * largest
+    if not np.isfinite(total):
+        raise ValueError("the sum of sample_weight is too large for float64")
+    return np.ascontiguousarray(weights / mean, dtype=X.dtype), total
+
+
+def class_weights_of(class_weight: Any, classes: Array, labels: Array, weights: Array) -> Array:
+    """One weight for each class, from a dict or "balanced", as scikit-learn defines them."""
+    if class_weight == "balanced":
+        counts = np.bincount(labels, weights, minlength=len(classes))
+        with np.errstate(divide="ignore"):
+            balanced = counts.sum() / (len(classes) * counts)
+        return np.where(counts > 0.0, balanced, 0.0)
+    known = {label: k for k, label in enumerate(classes.tolist())}
+    result = np.ones(len(classes))
+    unknown = [label for label in class_weight if label not in known]
+    if unknown:
+        raise ValueError(f"class_weight names classes that y does not hold: {unknown}")
+    for label, weight in class_weight.items():
+        if not (isinstance(weight, numbers.Real) and 0.0 <= weight < np.inf):
+            raise ValueError(f"class_weight must hold numbers >= 0, got {weight!r} for {label!r}")
+        result[known[label]] = float(weight)
+    return result
+
+
+def thread_count(n_jobs: int | None, backend: ModuleType) -> int:
+    """Threads for n_jobs: None for what OpenMP is allowed, negative as in joblib."""
+    if n_jobs is None:
+        return max(1, int(backend.max_threads()))
+    if n_jobs < 0:
+        try:
+            available = len(os.sched_getaffinity(0))
+        except AttributeError:  # not on macOS or Windows
+            available = os.cpu_count() or 1
+        return max(1, available + 1 + n_jobs)
+    return n_jobs
+
+
+def eval_shard(X: Array, labels: Array, like: DenseShard) -> DenseShard:
+    """Rows to evaluate a fit on, each with weight 1."""
+    return DenseShard(
+        X,
+        labels,
+        None,
+        np.ones(len(X), dtype=X.dtype),
+        like.n_classes,
+        backend=like.backend,
+        n_threads=like.n_threads,
+    )

@@ -1,0 +1,365 @@
+"""``python -m fastsoftmax demo``: softmax regression on Fashion-MNIST, watched and drawn."""
+
+from __future__ import annotations
+
+import argparse
+import math
+import os
+import time
+import warnings
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from fastsoftmax.backend import resolve_backend
+from fastsoftmax.cli.errors import CommandError, as_command_error
+from fastsoftmax.datasets import (
+    FASHION_MNIST_LABELS,
+    load_fashion_mnist,
+    load_fashion_mnist_sample,
+)
+
+if TYPE_CHECKING:
+    from fastsoftmax.estimator import FastSoftmax
+
+_DESCRIPTION = """\
+Train softmax regression on Fashion-MNIST and watch it: a line per epoch with the loss and the
+accuracies, then a fit to the optimum for comparison, then three pictures: training_curve.png,
+predictions.png and weights.png (the last two of the watched run).
+"""
+_EPILOG = """\
+Without --data-home and --download the files are looked for in $FASTSOFTMAX_DATA, or in the user's
+cache; where there are none, the 1,000 + 500 images inside the package are used. Pictures need
+matplotlib: pip install 'fastsoftmax[plot]'. Without it the demo trains all the same and ends with
+exit code 0. Exit code 2 means that the command cannot be carried out as given.
+"""
+_N_PREDICTIONS = 32
+_N_COLUMNS = 8
+
+
+@dataclass(frozen=True)
+class Data:
+    """Images as float32 rows of pixels / 255, and their labels."""
+
+    X: NDArray[np.float32]
+    y: NDArray[np.int64]
+    X_test: NDArray[np.float32]
+    y_test: NDArray[np.int64]
+
+
+@dataclass(frozen=True)
+class Run:
+    """One fit and what it came to."""
+
+    label: str
+    model: FastSoftmax
+    objective: float
+    seconds: float
+    train_accuracy: float
+    test_accuracy: float
+
+
+def add_parser(commands: Any) -> None:
+    """Add the command and its options to the subparsers."""
+    parser = commands.add_parser(
+        "demo",
+        help="train on Fashion-MNIST, print each epoch, draw curve, predictions and templates",
+        description=_DESCRIPTION,
+        epilog=_EPILOG,
+    )
+    parser.set_defaults(run=run)
+    data = parser.add_argument_group("data")
+    _option(data, "--data-home", "DIR", Path, None, "folder of the official files")
+    data.add_argument(
+        "--download", action="store_true", help="fetch the files that are absent (30 MB)"
+    )
+    fit = parser.add_argument_group("watched run")
+    fit.add_argument(
+        "--solver",
+        choices=("sgd", "lbfgs", "auto"),
+        default="sgd",
+        help="sgd: the textbook's mini-batches, a line per epoch; lbfgs or auto: full batch, a "
+        "line per iteration, --epochs of them at most, and no use of the three options that "
+        "follow it (default: sgd)",
+    )
+    _option(fit, "--epochs", "N", _whole, 10, "passes over the training images")
+    _option(fit, "--batch-size", "N", _whole, 256, "images in a mini-batch")
+    _option(fit, "--learning-rate", "RATE", _positive, 0.1, "size of a step")
+    _option(fit, "--momentum", "M", _fraction, 0.0, "in [0, 1)")
+    both = parser.add_argument_group("both runs")
+    _option(both, "--seed", "N", _seed, 0, "fixes the start and the order of the images")
+    both.add_argument(
+        "--backend",
+        choices=("auto", "native", "numpy"),
+        default="auto",
+        help="what computes (default: auto, the compiled kernels where there are any)",
+    )
+    _option(
+        both, "--n-jobs", "N", _n_jobs, None, "number of threads (default: all that OpenMP allows)"
+    )
+    output = parser.add_argument_group("pictures")
+    _option(output, "--output", "DIR", Path, Path("fastsoftmax-demo"), "folder for the pictures")
+    output.add_argument("--no-plots", action="store_true", help="draw none")
+
+
+def run(args: argparse.Namespace) -> int:
+    """Load, train, compare, draw."""
+    with as_command_error(ImportError), warnings.catch_warnings():
+        warnings.simplefilter("ignore", RuntimeWarning)  # said below, in a line of our own
+        kernels = resolve_backend(args.backend)
+    data = _load(args)
+    drawing = not args.no_plots and _can_draw()
+    if drawing:
+        with as_command_error(OSError):
+            args.output.mkdir(parents=True, exist_ok=True)
+    if kernels.__name__.endswith("reference"):
+        print("numpy computes: the compiled kernels are many times faster")
+    watched = _watched_run(args, data)
+    optimum = _optimum_run(args, data)
+    _print_comparison(watched, optimum)
+    if drawing:
+        with as_command_error(OSError):
+            for path in _draw(args.output, watched, data):
+                print(f"wrote {path}", flush=True)
+    return 0
+
+
+# Data
+
+
+def _load(args: argparse.Namespace) -> Data:
+    try:
+        train, test = (
+            load_fashion_mnist(args.data_home, subset, download=args.download)
+            for subset in ("train", "test")
+        )
+        source = "Fashion-MNIST"
+    except FileNotFoundError as error:
+        if args.data_home is not None or args.download or os.environ.get("FASTSOFTMAX_DATA"):
+            raise CommandError(
+                f"{error} Here download=True is --download, and without --data-home (and "
+                "FASTSOFTMAX_DATA) the sample is used."
+            ) from error
+        train, test = (load_fashion_mnist_sample(subset) for subset in ("train", "test"))
+        source = "the sample of Fashion-MNIST inside the package"
+    except (ValueError, OSError) as error:
+        raise CommandError(str(error)) from error
+    for name, (_, labels) in (("training", train), ("test", test)):
+        if len(np.unique(labels)) < (2 if name == "training" else 1):
+            raise CommandError(f"the {name} files hold too few classes: {len(np.unique(labels))}")
+    print(f"{source}: {len(train[1]):,} training and {len(test[1]):,} test images")
+    if source != "Fashion-MNIST":
+        print(
+            "The full data has 60,000 and 10,000: add --download (30 MB), or --data-home DIR "
+            "where you have it."
+        )
+    return Data(_scaled(train[0]), train[1], _scaled(test[0]), test[1])
+
+
+def _scaled(pixels: NDArray[np.uint8]) -> NDArray[np.float32]:
+    return np.divide(pixels, 255.0, dtype=np.float32)
+
+
+# Training
+
+
+def _watched_run(args: argparse.Namespace, data: Data) -> Run:
+    sgd = args.solver == "sgd"
+    unit = "epoch" if sgd else "iteration"
+    label = f"{args.solver}, {args.epochs} {unit}{'s' * (args.epochs != 1)}"
+    how = ""
+    if sgd:
+        how = f": batch size {args.batch_size}, learning rate {args.learning_rate:g}"
+        how += f", momentum {args.momentum:g}" * (args.momentum > 0.0)
+    print(f"\n{label}{how}", flush=True)
+    return _fit(
+        label,
+        data,
+        callbacks=[EpochTable(unit)],
+        solver=args.solver,
+        max_iter=args.epochs,
+        batch_size=args.batch_size,
+        learning_rate=args.learning_rate,
+        momentum=args.momentum,
+        **_common(args),
+    )
+
+
+def _optimum_run(args: argparse.Namespace, data: Data) -> Run:
+    print("\nto the optimum, with the default solver ...", flush=True)
+    return _fit("to the optimum", data, solver="auto", **_common(args))
+
+
+def _common(args: argparse.Namespace) -> dict[str, Any]:
+    return {"random_state": args.seed, "backend": args.backend, "n_jobs": args.n_jobs}
+
+
+def _fit(label: str, data: Data, callbacks: Any = None, **parameters: Any) -> Run:
+    from sklearn.exceptions import ConvergenceWarning
+
+    from fastsoftmax.estimator import FastSoftmax
+
+    model = FastSoftmax(**parameters)
+    watched: dict[str, Any] = {}
+    if callbacks:
+        watched = {"eval_set": [(data.X_test, data.y_test)], "callbacks": callbacks}
+    with warnings.catch_warnings():
+        # The watched run stops where it was told to, and the comparison shows what is missing.
+        warnings.simplefilter("ignore", ConvergenceWarning)
+        warnings.simplefilter("ignore", RuntimeWarning)
+        start = time.perf_counter()
+        model.fit(data.X, data.y, **watched)
+        seconds = time.perf_counter() - start
+    return Run(
+        label=label,
+        model=model,
+        objective=_objective(model, data.X, data.y),
+        seconds=seconds,
+        train_accuracy=float(model.score(data.X, data.y)),
+        test_accuracy=float(model.score(data.X_test, data.y_test)),
+    )
+
+
+def _objective(model: FastSoftmax, X: NDArray[np.float32], y: NDArray[np.int64]) -> float:
+    """Mean cross-entropy plus penalty, which both solvers minimise."""
+    log_probs = model.predict_log_proba(X)
+    chosen = log_probs[np.arange(len(y)), np.searchsorted(model.classes_, y)]
+    penalty = float(np.square(model.coef_, dtype=np.float64).sum()) / (2.0 * model.C * len(y))
+    return penalty - float(chosen.mean(dtype=np.float64))
+
+
+class EpochTable:
+    """A callback that prints a line per epoch or iteration, under a heading, while a fit runs."""
+
+    def __init__(self, unit: str) -> None:
+        self.unit = unit
+        self.begun = False
+
+    def __call__(self, state: Any) -> None:
+        """Print the line of this epoch."""
+        if not self.begun:
+            print(
+                f"{self.unit:>9}  {'train loss':>10}  {'train accuracy':>14}  {'test accuracy':>13}"
+                f"  {'rows/s':>12}"
+            )
+            self.begun = True
+        print(
+            f"{state.iteration:>9}  {state.loss:>10.4f}  {state.accuracy:>14.4f}"
+            f"  {state.eval_accuracy[0]:>13.4f}  {state.rows_per_second:>12,.0f}",
+            flush=True,
+        )
+
+
+def _print_comparison(watched: Run, optimum: Run) -> None:
+    model = optimum.model
+    verdict = "" if model.converged_ else f" (not converged: tol is {model.tol:g})"
+    print(
+        f"stopped after {int(model.n_iter_[0])} iterations at a certified gap of {model.gap_:.1e}: "
+        f"its objective is at most\nthat far above the optimum, relatively{verdict}\n"
+    )
+    width = max(len(watched.label), len(optimum.label))
+    print(f"{'':<{width}}  objective  train accuracy  test accuracy  seconds")
+    for run in (watched, optimum):
+        print(
+            f"{run.label:<{width}}  {run.objective:>9.4f}  {run.train_accuracy:>14.4f}"
+            f"  {run.test_accuracy:>13.4f}  {run.seconds:>7.2f}"
+        )
+    print(flush=True)
+
+
+# Pictures
+
+
+def _can_draw() -> bool:
+    try:
+        import matplotlib.figure  # noqa: F401
+    except ImportError as error:
+        print(
+            f"no pictures: matplotlib cannot be imported ({error}); "
+            "get it with pip install 'fastsoftmax[plot]'"
+        )
+        return False
+    return True
+
+
+def _draw(folder: Path, run: Run, data: Data) -> list[Path]:
+    """Write the three pictures; figures of their own, so that no display is needed."""
+    from matplotlib.figure import Figure
+
+    from fastsoftmax import plot
+
+    model = run.model
+    shown = slice(0, _N_PREDICTIONS)
+    n_rows = math.ceil(len(data.y_test[shown]) / _N_COLUMNS)
+    n_templates = len(model.coef_)
+
+    curve = Figure(figsize=(6.4, 4.4), layout="constrained")
+    plot.history(model, curve.subplots()).set_title(f"Fashion-MNIST, {run.label}")
+
+    grid = Figure(figsize=(1.2 * _N_COLUMNS, 1.6 * n_rows), layout="constrained")
+    plot.predictions(
+        data.X_test[shown],
+        data.y_test[shown],
+        model.predict(data.X_test[shown]),
+        names=FASHION_MNIST_LABELS,
+        ax=grid.subplots(n_rows, _N_COLUMNS),
+    )
+
+    templates = Figure(figsize=(9.0, 4.0), layout="constrained")
+    n_rows = math.ceil(n_templates / 5)
+    plot.weights(model, names=FASHION_MNIST_LABELS, ax=templates.subplots(n_rows, 5))
+
+    paths = []
+    for name, figure in (
+        ("training_curve.png", curve),
+        ("predictions.png", grid),
+        ("weights.png", templates),
+    ):
+        figure.savefig(folder / name, dpi=120)
+        paths.append(folder / name)
+    return paths
+
+
+# Options
+
+
+def _option(
+    group: Any, name: str, metavar: str, kind: Callable[[str], Any], default: Any, text: str
+) -> None:
+    if default is not None:
+        text += " (default: %(default)s)"
+    group.add_argument(name, metavar=metavar, type=kind, default=default, help=text)
+
+
+def _whole(text: str) -> int:
+    return _checked(text, int, lambda value: value >= 1, "a whole number, 1 or more")
+
+
+def _seed(text: str) -> int:
+    return _checked(text, int, lambda value: 0 <= value < 2**32, "a whole number below 2**32")
+
+
+def _n_jobs(text: str) -> int:
+    return _checked(text, int, lambda value: value != 0, "a whole number other than 0")
+
+
+def _positive(text: str) -> float:
+    return _checked(text, float, lambda value: 0.0 < value < math.inf, "a number above 0")
+
+
+def _fraction(text: str) -> float:
+    return _checked(text, float, lambda value: 0.0 <= value < 1.0, "a number in [0, 1)")
+
+
+def _checked(text: str, kind: Any, ok: Callable[[Any], bool], wanted: str) -> Any:
+    try:
+        value = kind(text)
+    except ValueError:
+        value = None
+    if value is None or not ok(value):
+        raise argparse.ArgumentTypeError(f"must be {wanted}, not {text!r}")
+    return value

@@ -1,0 +1,460 @@
+"""FastSoftmax: softmax regression as a scikit-learn estimator. Parameters, labels and validation are
+here; the mathematics is in `objective` and `solvers`, the arithmetic in the kernels.
+"""
+
+import numbers
+import warnings
+from collections.abc import Iterable, Sequence
+from typing import Any, Self
+
+import numpy as np
+from numpy.typing import ArrayLike
+from sklearn.base import BaseEstimator, ClassifierMixin
+from sklearn.exceptions import ConvergenceWarning
+from sklearn.utils import check_random_state
+from sklearn.utils._param_validation import Interval, StrOptions
+from sklearn.utils.validation import check_is_fitted, validate_data
+
+from fastsoftmax import _inputs
+from fastsoftmax.backend import resolve_backend
+from fastsoftmax.monitor import Callback, Monitor
+from fastsoftmax.objective import Evaluation, SoftmaxObjective
+from fastsoftmax.shard import Array, DenseShard
+from fastsoftmax.solvers import lbfgs, sgd
+from fastsoftmax.threads import single_threaded_blas
+
+
+class FastSoftmax(ClassifierMixin, BaseEstimator):
+    r"""Softmax regression (multinomial logistic regression), exact and certified.
+
+    For rows x_i with labels y_i and weights s_i, the fit minimises
+
+    .. math::
+        F(W, b) = \frac{1}{\sum_i s_i} \sum_i s_i \,\mathrm{CE}(W x_i + b,\, y_i)
+                  + \frac{\|W\|^2}{2\, C \sum_i s_i},
+        \qquad \mathrm{CE}(o, y) = \log \sum_k e^{o_k} - o_y,
+
+    the intercept b not penalised. That is scikit-learn's `LogisticRegression` divided by
+    C times the sum of the weights, so `C`, `coef_` and `intercept_` mean the same there and here.
+
+    Conventions: two classes have one row of coefficients, the log-odds of ``classes_[1]``, whose
+    penalty is that of scikit-learn's binary model; losses are in nats; weights are relative, and
+    scaling all of them and 1 / C together changes nothing.
+
+    Parameters
+    ----------
+    C : float, default=1.0
+        Inverse strength of the penalty, > 0; `numpy.inf` for none.
+    fit_intercept : bool, default=True
+        Whether the logits have an intercept.
+    class_weight : dict or "balanced", default=None
+        Weights of the classes, multiplied with `sample_weight`; "balanced" gives every class the
+        same total.
+    solver : {"auto", "lbfgs", "sgd"}, default="auto"
+        "lbfgs" is full-batch, preconditioned, and stops at a certified optimum; "auto" is "lbfgs".
+        "sgd" is mini-batch gradient descent as textbooks have it: W from N(0, 0.01) (standard
+        deviation 0.01), b = 0, rows shuffled each epoch, a constant learning rate; it runs
+        `max_iter` epochs.
+    tol : float, default=1e-4
+        For "lbfgs": the fit stops when (F - min F) / F is certainly at most this.
+    max_iter : int, default=1000
+        Most iterations, or for "sgd" the epochs.
+    batch_size : int, default=256
+        Rows in a mini-batch, for "sgd".
+    learning_rate : float, default=0.1
+        For "sgd".
+    momentum : float, default=0.0
+        In [0, 1), for "sgd".
+    warm_start : bool, default=False
+        Start from the coefficients of the previous fit, where their shape still fits.
+    random_state : int, RandomState or None, default=None
+        Initial weights and shuffling of "sgd"; "lbfgs" has nothing random.
+    n_jobs : int or None, default=None
+        Threads: None for as many as OpenMP is allowed (OMP_NUM_THREADS, CPU affinity,
+        threadpoolctl), -1 for all CPUs. The result is the same to the last bit.
+    verbose : int, default=0
+        From 1, a line for each iteration.
+    backend : {"auto", "native", "numpy"}, default="auto"
+        "native" is the compiled kernels, "numpy" their slow twin; "auto" takes the first that there
+        is, with a warning where that is numpy.
+
+    Attributes
+    ----------
+    classes_ : ndarray of shape (n_classes,)
+        Labels, sorted.
+    coef_ : ndarray of shape (n_classes, n_features), or (1, n_features) for two classes
+        W; float32 where X was, otherwise float64.
+    intercept_ : ndarray of shape (n_classes,), or (1,)
+        b; zeros without an intercept.
+    n_iter_ : ndarray of shape (1,), int32
+        Iterations, or epochs.
+    gap_ : float
+        An upper bound on (F - min F) / F at the result; infinite where C is.
+    converged_ : bool
+        Whether gap_ <= tol.
+    objective_ : float
+        F at the result.
+    history_ : dict of lists
+        By iteration: "loss" (mean cross-entropy), "accuracy", "objective", "gap", "seconds", and
+        for `eval_set` "eval_loss" and "eval_accuracy" (a tuple each, one value for each set). For
+        "sgd" loss and accuracy are running means of the epoch, objective and gap are None.
+    n_features_in_ : int
+        Features seen in `fit`.
+    feature_names_in_ : ndarray of shape (n_features_in_,)
+        Their names, where X has any.
+
+    Notes
+    -----
+    X is read in place as float32 or float64 if the elements of its rows are adjacent; 8 and 16-bit
+    types are converted to float32 and everything else to float64. float32 data is computed on in
+    float32, which ends the attainable gap somewhere around 1e-6; the fit then stops and says so.
+
+    Examples
+    --------
+    >>> from fastsoftmax import FastSoftmax
+    >>> from fastsoftmax.datasets import load_fashion_mnist_sample
+    >>> X, y = load_fashion_mnist_sample("train")
+    >>> clf = FastSoftmax(C=0.01).fit(X / 255.0, y)
+    >>> clf.coef_.shape, clf.converged_, clf.gap_ <= 1e-4
+    ((10, 784), True, True)
+    >>> X_test, y_test = load_fashion_mnist_sample("test")
+    >>> clf.score(X_test / 255.0, y_test) > 0.75
+    True
+    """
+
+    _parameter_constraints: dict[str, list[Any]] = {  # noqa: RUF012 (scikit-learn's protocol)
+        "C": [Interval(numbers.Real, 0.0, None, closed="right")],
+        "fit_intercept": ["boolean"],
+        "class_weight": [dict, StrOptions({"balanced"}), None],
+        "solver": [StrOptions({"auto", "lbfgs", "sgd"})],
+        "tol": [Interval(numbers.Real, 0.0, None, closed="left")],
+        "max_iter": [Interval(numbers.Integral, 0, None, closed="left")],
+        "batch_size": [Interval(numbers.Integral, 1, None, closed="left")],
+        "learning_rate": [Interval(numbers.Real, 0.0, None, closed="neither")],
+        "momentum": [Interval(numbers.Real, 0.0, 1.0, closed="left")],
+        "warm_start": ["boolean"],
+        "random_state": ["random_state"],
+        "n_jobs": [
+            Interval(numbers.Integral, None, -1, closed="right"),
+            Interval(numbers.Integral, 1, None, closed="left"),
+            None,
+        ],
+        "verbose": ["verbose"],
+        "backend": [StrOptions({"auto", "native", "numpy"})],
+    }
+
+    def __init__(
+        self,
+        C: float = 1.0,
+        *,
+        fit_intercept: bool = True,
+        class_weight: dict[Any, float] | str | None = None,
+        solver: str = "auto",
+        tol: float = 1e-4,
+        max_iter: int = 1000,
+        batch_size: int = 256,
+        learning_rate: float = 0.1,
+        momentum: float = 0.0,
+        warm_start: bool = False,
+        random_state: int | np.random.RandomState | None = None,
+        n_jobs: int | None = None,
+        verbose: int = 0,
+        backend: str = "auto",
+    ) -> None:
+        self.C = C
+        self.fit_intercept = fit_intercept
+        self.class_weight = class_weight
+        self.solver = solver
+        self.tol = tol
+        self.max_iter = max_iter
+        self.batch_size = batch_size
+        self.learning_rate = learning_rate
+        self.momentum = momentum
+        self.warm_start = warm_start
+        self.random_state = random_state
+        self.n_jobs = n_jobs
+        self.verbose = verbose
+        self.backend = backend
+
+    # ---- fitting ----
+
+    def fit(
+        self,
+        X: ArrayLike,
+        y: ArrayLike,
+        sample_weight: ArrayLike | None = None,
+        *,
+        eval_set: Sequence[tuple[ArrayLike, ArrayLike]] | None = None,
+        callbacks: Iterable[Callback] | None = None,
+    ) -> Self:
+        """Fit the coefficients.
+
+        Parameters
+        ----------
+        X : array-like of shape (n_rows, n_features)
+            Finite numbers; never written to.
+        y : array-like of shape (n_rows,)
+            Labels of any type; at least two classes.
+        sample_weight : array-like of shape (n_rows,), optional
+            Weights >= 0: weight 2 is the row twice, weight 0 the row removed.
+        eval_set : list of (X, y), optional
+            Rows on which loss and accuracy are measured after every iteration, for `history_`,
+            `verbose` and callbacks.
+        callbacks : iterable of callable, optional
+            Each is called with a `fastsoftmax.monitor.FitState` after every iteration; one that
+            returns True ends the fit.
+
+        Returns
+        -------
+        self
+
+        Raises
+        ------
+        ValueError
+            If an argument or parameter has a value that cannot be used: NaN or infinite X, lengths
+            that differ, one class, negative weights, a label of eval_set that y lacks.
+        TypeError
+            If X is sparse, or an argument is of a type that cannot be used.
+
+        Warns
+        -----
+        ConvergenceWarning
+            If "lbfgs" stopped before `tol`, with the gap that it reached.
+
+        Notes
+        -----
+        Ctrl-C keeps the coefficients of the last iteration, with ``converged_`` False, and raises
+        KeyboardInterrupt.
+        """
+        self._validate_params()
+        X, y = validate_data(
+            self, X, y, dtype=_inputs.feature_types(X), multi_output=False, y_numeric=False
+        )
+        X = _inputs.with_adjacent_elements(X)
+        classes, labels = _inputs.encode_labels(y)
+        weights, total = _inputs.row_weights_of(
+            sample_weight, self.class_weight, X, classes, labels
+        )
+        backend = resolve_backend(self.backend)
+        n_threads = _inputs.thread_count(self.n_jobs, backend)
+        shard = DenseShard(
+            X, labels, None, weights, len(classes), backend=backend, n_threads=n_threads
+        )
+        eval_shards = self._eval_shards(eval_set, classes, shard)
+        start = self._previous_coefficients(classes) if self.warm_start else None
+        penalty = 1.0 / (float(self.C) * total) if self.C < np.inf else 0.0
+        objective = SoftmaxObjective([shard], penalty, fit_intercept=self.fit_intercept)
+        solver = "lbfgs" if self.solver == "auto" else self.solver
+        monitor = Monitor(
+            solver, shard.n_rows, self.max_iter, eval_shards, list(callbacks or ()), self.verbose
+        )
+        self.classes_ = classes
+        self.history_ = monitor.history
+        self.converged_ = False
+        self.gap_ = np.inf
+        if solver == "sgd":
+            self._fit_sgd(objective, monitor, start)
+        else:
+            self._fit_lbfgs(objective, monitor, start)
+        return self
+
+    def _eval_shards(
+        self, eval_set: Any, classes: Array, like: DenseShard
+    ) -> list[DenseShard]:
+        shards = []
+        for i, pair in enumerate(eval_set or ()):
+            if not (isinstance(pair, tuple | list) and len(pair) == 2):
+                raise TypeError(f"eval_set must be a list of (X, y) pairs, got {type(pair).__name__}")
+            X, y = validate_data(self, *pair, reset=False, dtype=like.real)
+            labels = _inputs.encode_known_labels(y, classes, f"eval_set[{i}]")
+            shards.append(_inputs.eval_shard(_inputs.with_adjacent_elements(X), labels, like))
+        return shards
+
+    def _previous_coefficients(self, classes: Array) -> tuple[Array, Array] | None:
+        """Coefficients of an earlier fit, if they are of the shape that this one needs."""
+        coef, intercept = getattr(self, "coef_", None), getattr(self, "intercept_", None)
+        n_logits = 1 if len(classes) == 2 else len(classes)
+        if np.shape(coef) != (n_logits, self.n_features_in_) or np.shape(intercept) != (n_logits,):
+            return None
+        if not (np.isfinite(coef).all() and np.isfinite(intercept).all()):
+            return None
+        return np.asarray(coef, np.float64), np.asarray(intercept, np.float64)
+
+    def _fit_lbfgs(
+        self, objective: SoftmaxObjective, monitor: Monitor, start: tuple[Array, Array] | None
+    ) -> None:
+        def note(n_iter: int, at: Evaluation, gap: float) -> bool:
+            self._keep(objective, at.weights, at.bias, n_iter)
+            self.gap_, self.objective_ = gap, at.value
+            return monitor.record(
+                n_iter, at.loss, at.accuracy, lambda: (at.weights, at.bias), at.value, gap
+            )
+
+        with single_threaded_blas():
+            result = lbfgs.minimise(
+                objective,
+                objective.null_point() if start is None else objective.point_of(*start),
+                preconditioner=objective.preconditioner(),
+                tol=self.tol,
+                max_iter=self.max_iter,
+                on_iteration=note,
+            )
+        at = result.evaluation
+        self._keep(objective, at.weights, at.bias, result.n_iter)
+        self.gap_, self.objective_ = result.gap, at.value
+        self.converged_ = bool(result.gap <= self.tol)
+        if not self.converged_ and result.reason != "stopped":
+            warnings.warn(self._advice(result.reason), ConvergenceWarning, stacklevel=3)
+
+    def _advice(self, reason: str) -> str:
+        if self.C == np.inf:
+            return (
+                "without a penalty (C=inf) no distance to the optimum can be certified; the fit "
+                f"stopped at an objective of {self.objective_:.6g} ({reason}). Give a finite C."
+            )
+        reached = f"the fit is certified to a relative gap of {self.gap_:.1e}, not tol={self.tol:g}"
+        if reason == "max_iter":
+            return f"{reached}: it took all of max_iter={self.max_iter} iterations. Raise max_iter."
+        if self.coef_.dtype == np.float32:
+            return f"{reached}: this is as far as float32 goes. Pass X as float64, or raise tol."
+        return f"{reached}: this is as far as float64 goes. Raise tol, or scale the features."
+
+    def _fit_sgd(
+        self, objective: SoftmaxObjective, monitor: Monitor, start: tuple[Array, Array] | None
+    ) -> None:
+        rng = check_random_state(self.random_state)
+        real = objective.shards[0].real
+        shape = objective.n_logits, objective.n_features
+        if start is None:
+            start = rng.normal(0.0, 0.01, shape), np.zeros(objective.n_logits)
+        params = np.concatenate([part.ravel() for part in start]).astype(real)
+        weights, bias = params[: objective.n_weights].reshape(shape), params[objective.n_weights :]
+
+        def note(epoch: int, loss: float, accuracy: float) -> bool:
+            self._keep(objective, weights, bias, epoch)
+            return monitor.record(epoch, loss, accuracy, lambda: (weights, bias))
+
+        n_epochs = sgd.descend(
+            objective,
+            params,
+            n_epochs=self.max_iter,
+            batch_size=self.batch_size,
+            learning_rate=self.learning_rate,
+            momentum=self.momentum,
+            rng=rng,
+            on_epoch=note,
+        )
+        if not np.isfinite(params).all():
+            raise ValueError(
+                f"solver='sgd' diverged in epoch {n_epochs}: learning_rate={self.learning_rate:g} "
+                "is too large for these features. Lower it, or scale the features."
+            )
+        self._keep(objective, weights, bias, n_epochs)
+        at = objective.evaluate_coefficients(weights, bias)
+        self.gap_, self.objective_ = lbfgs.relative_gap(objective, at), at.value
+        self.converged_ = bool(self.gap_ <= self.tol)
+
+    def _keep(
+        self, objective: SoftmaxObjective, weights: Array, bias: Array, n_iter: int
+    ) -> None:
+        real = objective.shards[0].real
+        self.coef_ = np.array(weights, dtype=real)
+        self.intercept_ = np.array(bias, dtype=real)
+        self.n_iter_ = np.array([n_iter], dtype=np.int32)
+
+    # ---- prediction ----
+
+    def decision_function(self, X: ArrayLike) -> Array:
+        """Logits W x + b.
+
+        Parameters
+        ----------
+        X : array-like of shape (n_rows, n_features)
+
+        Returns
+        -------
+        ndarray of shape (n_rows, n_classes), or (n_rows,) for two classes
+            Of X's dtype where that is float32 or float64. With two classes the log-odds of
+            ``classes_[1]``.
+
+        Raises
+        ------
+        NotFittedError
+            If `fit` has not been called.
+        ValueError
+            If X is not finite or has another number of features, or if coef_ and intercept_ do not
+            fit together.
+        """
+        check_is_fitted(self)
+        X = validate_data(self, X, reset=False, dtype=_inputs.feature_types(X))
+        X = _inputs.with_adjacent_elements(X)
+        n_logits = 1 if len(self.classes_) == 2 else len(self.classes_)
+        coef = np.ascontiguousarray(self.coef_, dtype=X.dtype)
+        intercept = np.ascontiguousarray(self.intercept_, dtype=X.dtype)
+        if coef.shape != (n_logits, X.shape[1]) or intercept.shape != (n_logits,):
+            raise ValueError(
+                f"coef_ and intercept_ must have shapes {(n_logits, X.shape[1])} and "
+                f"{(n_logits,)}, got {coef.shape} and {intercept.shape}"
+            )
+        backend = resolve_backend(self.backend)
+        logits = np.empty((len(X), n_logits), dtype=X.dtype)
+        n_threads = _inputs.thread_count(self.n_jobs, backend)
+        backend.affine_rows(logits, X, coef, intercept, n_threads=n_threads)
+        return logits if n_logits > 1 else logits[:, 0]
+
+    def _class_logits(self, X: ArrayLike) -> Array:
+        """Logits (n_rows, n_classes), also for two classes, in an array of their own."""
+        logits = self.decision_function(X)
+        if logits.ndim == 1:
+            logits = np.column_stack([np.zeros_like(logits), logits])
+        return logits
+
+    def predict(self, X: ArrayLike) -> Array:
+        """The most likely class of each row; of two equal logits that of the first class.
+
+        Parameters
+        ----------
+        X : array-like of shape (n_rows, n_features)
+
+        Returns
+        -------
+        ndarray of shape (n_rows,)
+            Labels, of the dtype of `classes_`.
+        """
+        logits = self.decision_function(X)
+        best = (logits > 0.0).astype(np.intp) if logits.ndim == 1 else logits.argmax(axis=1)
+        return np.asarray(self.classes_[best])
+
+    def predict_proba(self, X: ArrayLike) -> Array:
+        """Probabilities softmax(W x + b), classes in the order of `classes_`.
+
+        Parameters
+        ----------
+        X : array-like of shape (n_rows, n_features)
+
+        Returns
+        -------
+        ndarray of shape (n_rows, n_classes)
+        """
+        logits = self._class_logits(X)
+        backend = resolve_backend(self.backend)
+        n_threads = _inputs.thread_count(self.n_jobs, backend)
+        backend.softmax_rows(logits, logits, n_threads=n_threads)
+        return logits
+
+    def predict_log_proba(self, X: ArrayLike) -> Array:
+        """Logarithms of the probabilities, finite also where those round to 0.
+
+        Parameters
+        ----------
+        X : array-like of shape (n_rows, n_features)
+
+        Returns
+        -------
+        ndarray of shape (n_rows, n_classes)
+        """
+        logits = self._class_logits(X)
+        backend = resolve_backend(self.backend)
+        n_threads = _inputs.thread_count(self.n_jobs, backend)
+        backend.log_softmax_rows(logits, logits, n_threads=n_threads)
+        return logits

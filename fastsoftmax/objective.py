@@ -1,0 +1,239 @@
+"""The penalised problem: value, gradient, preconditioner and certificate.
+
+For rows x_i, targets y_i (distributions over K classes), weights s_i with sum S, and
+lambda = 1 / (C S):
+
+    F(W, b) = (1 / S) sum_i s_i CE(softmax(W x_i + b), y_i) + (lambda / 2) ||W||^2
+
+Two classes have one logit, that of class 1 against class 0 (W is one row, as in scikit-learn).
+
+Conventions
+-----------
+- Row weights are scaled to mean 1 before they reach a shard, so a shard's sums divided by the
+  number of rows are means.
+- Solvers see a flat float64 vector: W (n_logits, n_features) and after it, with an intercept,
+  c = b + W mean(x), the intercept of centred features. Centring costs no copy of X and removes
+  the coupling between W and b.
+- Where the rows are float32, so are W and b in the pass over them; penalty, certificate and
+  result refer to the rounded values.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from fastsoftmax.preconditioner import Preconditioner, build_preconditioner
+from fastsoftmax.shard import Array, DenseShard, Sums, add_sums
+
+
+@dataclass(frozen=True)
+class Evaluation:
+    """The objective at one point."""
+
+    weights: Array  # (n_logits, n_features) float64, as the pass saw them
+    bias: Array  # (n_logits,) float64, for raw features
+    loss: float  # mean cross-entropy, in nats
+    accuracy: float  # weighted share of rows whose largest logit is that of the target
+    value: float  # F
+    data_grad: Array  # (n_logits, n_features) gradient of the mean cross-entropy by W
+    bias_grad: Array  # (n_logits,) the same by b
+    gradient: Array  # flat, of F by the solver's vector
+
+
+class SoftmaxObjective:
+    """F over shards of rows; see the head of this module for the formula.
+
+    Parameters
+    ----------
+    shards : sequence of DenseShard
+        At least one, all with the same classes and features; row weights have mean 1.
+    penalty : float
+        lambda >= 0.
+    fit_intercept : bool
+    """
+
+    def __init__(
+        self, shards: Sequence[DenseShard], penalty: float, *, fit_intercept: bool
+    ) -> None:
+        first = shards[0]
+        self.shards = shards
+        self.penalty = penalty
+        self.fit_intercept = fit_intercept
+        self.n_rows = sum(shard.n_rows for shard in shards)
+        self.n_features = first.n_features
+        self.n_classes = first.n_classes
+        self.n_logits = 1 if first.n_classes == 2 else first.n_classes
+        self.n_weights = self.n_logits * self.n_features
+        self.n_params = self.n_weights + (self.n_logits if fit_intercept else 0)
+        self.epsilon = float(np.finfo(first.real).eps)
+        targets = sum(shard.target_sums() for shard in shards)
+        self.class_share = np.asarray(targets / np.sum(targets))
+        self.center = np.zeros(self.n_features)
+        if fit_intercept:
+            self.center = np.sum([s.feature_sums() for s in shards], axis=0) / self.n_rows
+        self._base_grad: Array | None = None
+
+    # ---- points ----
+
+    def null_point(self) -> Array:
+        """The best model without weights: intercepts at the log class shares, or all zero."""
+        point = np.zeros(self.n_params)
+        if self.fit_intercept:
+            logs = np.log(np.maximum(self.class_share, 1e-12))
+            point[self.n_weights :] = logs[1:] - logs[0] if self.n_logits == 1 else logs - logs.mean()
+        return point
+
+    def point_of(self, weights: Array, bias: Array) -> Array:
+        """The solver's vector for coefficients in the user's terms."""
+        if not self.fit_intercept:
+            return weights.astype(np.float64).ravel()
+        return np.concatenate([weights.ravel(), bias + weights @ self.center]).astype(np.float64)
+
+    def coefficients_of(self, point: Array) -> tuple[Array, Array]:
+        """Weights (n_logits, d) and bias (n_logits,) for raw features, in float64."""
+        weights = point[: self.n_weights].reshape(self.n_logits, self.n_features)
+        if not self.fit_intercept:
+            return weights, np.zeros(self.n_logits)
+        return weights, point[self.n_weights :] - weights @ self.center
+
+    # ---- value and gradient ----
+
+    def evaluate(self, point: Array) -> Evaluation:
+        """One pass over the rows at a solver's vector."""
+        weights, bias = self.coefficients_of(point)
+        return self.evaluate_coefficients(weights, bias)
+
+    def evaluate_coefficients(self, weights: Array, bias: Array) -> Evaluation:
+        """One pass over the rows at weights and bias for raw features."""
+        real = self.shards[0].real
+        weights = weights.astype(real).astype(np.float64)
+        bias = bias.astype(real).astype(np.float64)
+        sums = self._sums(weights, bias)
+        data_grad = sums.grad_weights / self.n_rows
+        bias_grad = sums.grad_bias / self.n_rows
+        loss = sums.loss / self.n_rows
+        gradient = np.empty(self.n_params)
+        grad_weights = gradient[: self.n_weights].reshape(weights.shape)
+        np.multiply(weights, self.penalty, out=grad_weights)
+        grad_weights += data_grad
+        if self.fit_intercept:
+            grad_weights -= np.outer(bias_grad, self.center)
+            gradient[self.n_weights :] = bias_grad
+        return Evaluation(
+            weights=weights,
+            bias=bias,
+            loss=loss,
+            accuracy=sums.correct / self.n_rows,
+            value=loss + 0.5 * self.penalty * float(np.vdot(weights, weights)),
+            data_grad=data_grad,
+            bias_grad=bias_grad,
+            gradient=gradient,
+        )
+
+    def _sums(self, weights: Array, bias: Array) -> Sums:
+        total = self.shards[0].loss_grad(weights, bias)
+        for shard in self.shards[1:]:
+            total = add_sums(total, shard.loss_grad(weights, bias))
+        return total
+
+    def sgd_steps(
+        self,
+        params: Array,
+        velocity: Array | None,
+        order: Array,
+        batch_size: int,
+        learning_rate: float,
+        momentum: float,
+    ) -> tuple[float, float]:
+        """Mini-batch steps in the user's coordinates: params is W and after it b, of X's type.
+
+        The order holds row numbers over all shards; batches do not cross a shard's end.
+        """
+        loss = correct = 0.0
+        start = 0
+        for shard in self.shards:
+            mine = order[(order >= start) & (order < start + shard.n_rows)] - start
+            if len(self.shards) == 1:
+                mine = order
+            sums = shard.sgd_steps(
+                params,
+                velocity,
+                mine,
+                batch_size,
+                learning_rate,
+                momentum,
+                self.penalty,
+                self.fit_intercept,
+            )
+            loss, correct = loss + sums[0], correct + sums[1]
+            start += shard.n_rows
+        return loss / len(order), correct / len(order)
+
+    def preconditioner(self) -> Preconditioner:
+        """The inverse of a scaled bound on the Hessian, in the solver's coordinates."""
+        curvature = 0.5 if self.n_logits > 1 else 0.25
+        return build_preconditioner(
+            self.shards, self.center, self.penalty, curvature, self.n_logits, self.fit_intercept
+        )
+
+    # ---- certificate ----
+
+    def gap_bound(self, at: Evaluation) -> float:
+        """An upper bound on F(W, b) - min F, from the gradient of the pass alone.
+
+        The dual of the problem has a distribution Q_i for each row and the value
+        mean H(Q_i) - ||G_Q||^2 / (2 lambda), G_Q = mean (Q_i - y_i) x_i^T, which is at most min F
+        whenever mean Q_i = mean y_i (that is the intercept's condition; without an intercept there
+        is none). The model's own probabilities P_i give G_P, the gradient of the loss, and
+        mean H(P_i) = loss - <W, G_P> - <b, g>, so nothing has to be computed for it. Where the
+        intercept is not yet at its optimum, g = mean (P_i - y_i) is not 0, and
+        Q_i = (1 - t) P_i + t u meets the condition with the fixed distribution
+        u = mean y - ((1 - t) / t) g, for the smallest t that keeps u >= 0; entropy is concave, so
+        H(Q_i) >= (1 - t) H(P_i) + t H(u). With t = 0 the bound is ||grad_W F||^2 / (2 lambda).
+
+        Source: Fenchel duality as in Shalev-Shwartz & Zhang 2013 (JMLR 14), Section 2, with the
+        constraint that an unpenalised intercept adds.
+        """
+        if self.penalty <= 0.0:
+            return np.inf
+        mixture = self._feasible_mixture(at) if self.fit_intercept else None
+        if mixture is None:
+            residual = at.data_grad + self.penalty * at.weights
+            return float(np.vdot(residual, residual)) / (2.0 * self.penalty)
+        share, u, grad = mixture
+        entropy = at.loss - float(np.vdot(at.weights, at.data_grad)) - float(at.bias @ at.bias_grad)
+        entropy_u = float(-np.sum(u * np.log(u, where=u > 0, out=np.zeros_like(u))))
+        residual = grad + self.penalty * at.weights
+        bound = (
+            float(np.vdot(residual, residual)) / (2.0 * self.penalty)
+            + float(np.vdot(at.weights, at.data_grad - grad))
+            + float(at.bias @ at.bias_grad)
+            + share * (entropy - entropy_u)
+        )
+        return max(bound, 0.0)
+
+    def _feasible_mixture(self, at: Evaluation) -> tuple[float, Array, Array] | None:
+        """(t, u, G_Q) of `gap_bound`; None where the model's own probabilities are feasible."""
+        excess = at.bias_grad
+        if self.n_logits < self.n_classes:
+            excess = np.concatenate([-excess, excess])
+        over = excess > 0.0
+        if not over.any():
+            return None
+        room = float(np.min(self.class_share[over] / excess[over]))  # (1 - t) / t at most this
+        share = 1.0 / (1.0 + room)
+        u = np.maximum(self.class_share - room * excess, 0.0)
+        u /= u.sum()
+        lean = (u - self.class_share)[self.n_classes - self.n_logits :]
+        grad = (1.0 - share) * at.data_grad + share * (
+            self.base_grad() + np.outer(lean, self.center)
+        )
+        return share, u, grad
+
+    def base_grad(self) -> Array:
+        """Gradient of the mean cross-entropy by W where every row has the class shares."""
+        if self._base_grad is None:
+            weights, bias = self.coefficients_of(self.null_point())
+            self._base_grad = self._sums(weights, bias).grad_weights / self.n_rows
+        return self._base_grad

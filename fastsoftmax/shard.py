@@ -1,0 +1,202 @@
+"""Rows of a problem that lie together on one machine, and the sums over them.
+
+A loss, a gradient and the moments of the features are sums over rows, so an objective adds up what
+its shards return, and where the rows lie is the shard's business alone.
+"""
+
+from collections.abc import Iterator
+from types import ModuleType
+from typing import Any, NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+Array = NDArray[Any]
+
+# Multiply-adds of one call into a kernel, which answers no signal: some tenths of a second.
+_WORK_PER_CALL = 1 << 34
+_MOMENT_ROWS = 1024
+
+
+class Sums(NamedTuple):
+    """Sums over rows, each weighted by its row weight."""
+
+    loss: float  # cross-entropy, in nats
+    correct: float  # 1 where the largest logit is that of the target
+    grad_weights: Array  # (n_logits, n_features) float64; empty where only the loss was asked for
+    grad_bias: Array  # (n_logits,) float64
+
+
+class DenseShard:
+    """Rows of a dense matrix with their targets.
+
+    Parameters
+    ----------
+    X : ndarray of shape (n_rows, n_features), float32 or float64, elements of a row adjacent
+        Never written to, never copied.
+    labels : ndarray of shape (n_rows,), int32, or None
+        Class numbers; None where target_probs is given.
+    target_probs : ndarray of shape (n_rows, n_classes) of X's dtype, or None
+        Target distributions.
+    row_weights : ndarray of shape (n_rows,) of X's dtype
+    n_classes : int
+    label_smoothing : float
+    backend : module
+        `fastsoftmax.kernels` or `fastsoftmax.reference`.
+    n_threads : int
+    """
+
+    def __init__(
+        self,
+        X: Array,
+        labels: Array | None,
+        target_probs: Array | None,
+        row_weights: Array,
+        n_classes: int,
+        *,
+        backend: ModuleType,
+        label_smoothing: float = 0.0,
+        n_threads: int = 1,
+    ) -> None:
+        self.X = X
+        self.labels = labels
+        self.target_probs = target_probs
+        self.row_weights = row_weights
+        self.n_classes = n_classes
+        self.label_smoothing = label_smoothing
+        self.backend = backend
+        self.n_threads = n_threads
+
+    @property
+    def n_rows(self) -> int:
+        return self.X.shape[0]
+
+    @property
+    def n_features(self) -> int:
+        return self.X.shape[1]
+
+    @property
+    def real(self) -> np.dtype[Any]:
+        """The number type that the sums are computed in."""
+        return self.X.dtype
+
+    def loss_grad(self, weights: Array, bias: Array, *, with_grad: bool = True) -> Sums:
+        """Cross-entropy of the model o = W x + b, summed over the rows, and its gradient.
+
+        weights is (n_logits, n_features), bias (n_logits,), of any float type: they are rounded
+        to the shard's own.
+        """
+        weights = np.ascontiguousarray(weights, dtype=self.real)
+        bias = np.ascontiguousarray(bias, dtype=self.real)
+        total: Sums | None = None
+        for rows in self._calls(weights.size):
+            grad_weights = np.empty(weights.shape) if with_grad else None
+            grad_bias = np.empty(bias.shape) if with_grad else None
+            loss, correct = self.backend.loss_grad(
+                grad_weights,
+                grad_bias,
+                self.X[rows],
+                None if self.labels is None else self.labels[rows],
+                None if self.target_probs is None else self.target_probs[rows],
+                self.row_weights[rows],
+                self.label_smoothing,
+                weights,
+                bias,
+                self.n_classes,
+                n_threads=self.n_threads,
+            )
+            if grad_weights is None or grad_bias is None:
+                grad_weights, grad_bias = np.empty((0, 0)), np.empty(0)
+            part = Sums(loss, correct, grad_weights, grad_bias)
+            total = part if total is None else add_sums(total, part)
+        assert total is not None
+        return total
+
+    def _calls(self, work_per_row: int) -> Iterator[slice]:
+        """Ranges of rows, each short enough to answer Ctrl-C within a second."""
+        size = max(1024, _WORK_PER_CALL // max(1, work_per_row))
+        for start in range(0, max(1, self.n_rows), size):
+            yield slice(start, start + size)
+
+    def sgd_steps(
+        self,
+        params: Array,
+        velocity: Array | None,
+        order: Array,
+        batch_size: int,
+        learning_rate: float,
+        momentum: float,
+        weight_decay: float,
+        fit_bias: bool,
+    ) -> tuple[float, float]:
+        """Mini-batch steps over the rows in `order`; params and velocity change in place.
+
+        Returns the sums of loss and hits that the batches saw before their updates.
+        """
+        batches = max(1, _WORK_PER_CALL // max(1, params.size * batch_size))
+        loss = correct = 0.0
+        for start in range(0, len(order), batches * batch_size):
+            sums = self.backend.sgd_steps(
+                params,
+                velocity,
+                self.X,
+                self.labels,
+                self.target_probs,
+                self.row_weights,
+                self.label_smoothing,
+                self.n_classes,
+                order[start : start + batches * batch_size],
+                batch_size,
+                learning_rate,
+                momentum,
+                weight_decay,
+                fit_bias,
+                n_threads=self.n_threads,
+            )
+            loss, correct = loss + sums[0], correct + sums[1]
+        return loss, correct
+
+    def target_sums(self) -> Array:
+        """Sum of the smoothed targets over the rows, by class: (n_classes,) float64."""
+        if self.labels is not None:
+            sums = np.bincount(self.labels, self.row_weights, minlength=self.n_classes)
+        else:
+            assert self.target_probs is not None
+            sums = np.asarray(self.row_weights @ self.target_probs, dtype=np.float64)
+        spread = self.label_smoothing / self.n_classes
+        return (1.0 - self.label_smoothing) * sums + spread * sums.sum()
+
+    def feature_sums(self) -> Array:
+        """Weighted sum of the features over the rows: (n_features,) float64."""
+        sums = np.zeros(self.n_features)
+        for start in range(0, self.n_rows, _MOMENT_ROWS):
+            rows = slice(start, start + _MOMENT_ROWS)
+            sums += self.row_weights[rows] @ self.X[rows]
+        return sums
+
+    def second_moments(self, center: Array, step: int, *, diagonal: bool) -> tuple[Array, float]:
+        """Sum of s (x - center) (x - center)^T over every step-th row, or its diagonal, and of s.
+
+        Computed in float64, block by block: memory does not grow with the rows.
+        """
+        d = self.n_features
+        products = np.zeros(d if diagonal else (d, d))
+        weight = 0.0
+        for start in range(0, self.n_rows, step * _MOMENT_ROWS):
+            rows = slice(start, start + step * _MOMENT_ROWS, step)
+            row_weights = self.row_weights[rows].astype(np.float64)
+            x = self.X[rows] - center
+            x *= np.sqrt(row_weights)[:, np.newaxis]
+            products += np.einsum("ij,ij->j", x, x) if diagonal else x.T @ x
+            weight += float(row_weights.sum())
+        return products, weight
+
+
+def add_sums(a: Sums, b: Sums) -> Sums:
+    """Sums over the rows of both, a's first."""
+    return Sums(
+        a.loss + b.loss,
+        a.correct + b.correct,
+        a.grad_weights + b.grad_weights,
+        a.grad_bias + b.grad_bias,
+    )

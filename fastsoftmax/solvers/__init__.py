@@ -1,0 +1,1 @@
+"""Minimisers. They know an objective, not data or classes."""

@@ -1,0 +1,145 @@
+"""Limited-memory BFGS from a preconditioner, for smooth convex functions.
+
+Nocedal & Wright (2006), "Numerical Optimization", 2nd ed., Algorithm 7.4 (the two-loop recursion),
+with gamma * P in place of a multiple of the identity as the initial inverse Hessian. That is the
+same as plain L-BFGS in coordinates where P is the identity.
+"""
+
+from collections import deque
+from collections.abc import Callable
+from typing import Generic, NamedTuple, Protocol, TypeVar
+
+import numpy as np
+
+from fastsoftmax.preconditioner import Preconditioner
+from fastsoftmax.shard import Array
+from fastsoftmax.solvers.line_search import search
+
+
+class Point(Protocol):
+    """What an evaluation tells the solver."""
+
+    @property
+    def value(self) -> float:
+        """The objective."""
+
+    @property
+    def gradient(self) -> Array:
+        """Its gradient, flat."""
+
+
+E = TypeVar("E", bound=Point)
+
+
+class Objective(Protocol[E]):
+    """What the solver asks of a problem."""
+
+    epsilon: float  # relative rounding error of the number type of a pass
+
+    def evaluate(self, point: Array) -> E:
+        """Value and gradient."""
+
+    def gap_bound(self, at: E) -> float:
+        """An upper bound on value - minimum."""
+
+
+class Result(NamedTuple, Generic[E]):
+    """Where the solver stopped, and why."""
+
+    point: Array
+    evaluation: E
+    gap: float  # relative: bound on (value - minimum) / value
+    n_iter: int
+    reason: str  # "converged", "max_iter", "precision", "stopped" (by on_iteration)
+
+
+def relative_gap(objective: Objective[E], at: E) -> float:
+    """gap_bound / value, the figure that `tol` is compared with."""
+    gap = objective.gap_bound(at)
+    return gap / at.value if at.value > 0.0 else (0.0 if gap <= 0.0 else np.inf)
+
+
+def minimise(
+    objective: Objective[E],
+    start: Array,
+    *,
+    preconditioner: Preconditioner,
+    tol: float,
+    max_iter: int,
+    memory: int = 30,
+    on_iteration: Callable[[int, E, float], bool] = lambda n_iter, at, gap: False,
+) -> Result[E]:
+    """Minimise from `start` until the certified relative gap is at most `tol`.
+
+    Parameters
+    ----------
+    objective : Objective
+    start : ndarray, flat, float64
+    preconditioner : Preconditioner
+    tol : float
+        Bound on (F - min F) / F at which to stop.
+    max_iter : int
+        Iterations; each costs one pass, rarely two.
+    memory : int, default=30
+        Pairs of steps and gradient differences kept.
+    on_iteration : callable (n_iter, evaluation, gap) -> bool, optional
+        Called after each iteration; True stops.
+
+    Returns
+    -------
+    Result
+    """
+    point = start
+    at = objective.evaluate(point)
+    gap = relative_gap(objective, at)
+    pairs: deque[tuple[Array, Array, float]] = deque(maxlen=memory)
+    gamma = 1.0
+    stalled = 0
+    for n_iter in range(max_iter + 1):
+        if n_iter and on_iteration(n_iter, at, gap):
+            return Result(point, at, gap, n_iter, "stopped")
+        if gap <= tol:
+            return Result(point, at, gap, n_iter, "converged")
+        if n_iter == max_iter:
+            break
+        direction = _direction(at.gradient, pairs, preconditioner, gamma)
+        found = search(objective, point, direction, at)
+        if found is None and pairs:  # rounding has spoilt the memory: once more without it
+            pairs.clear()
+            direction = -gamma * preconditioner.apply(at.gradient)
+            found = search(objective, point, direction, at)
+        if found is None:
+            return Result(point, at, gap, n_iter, "precision")
+        step, new = found
+        moved = step * direction
+        change = new.gradient - at.gradient
+        curvature = float(moved @ change)
+        # The smallest loss of value that rounding lets one see; several iterations below it: the end.
+        stalled = stalled + 1 if at.value - new.value <= objective.epsilon * abs(at.value) else 0
+        if curvature > 1e-10 * float(np.sqrt((moved @ moved) * (change @ change))):
+            pairs.append((moved, change, curvature))
+            gamma = curvature / float(change @ preconditioner.apply(change))
+        point, at = point + moved, new
+        gap = relative_gap(objective, at)
+        if stalled >= 8 and gap > tol:
+            return Result(point, at, gap, n_iter + 1, "precision")
+    return Result(point, at, gap, max_iter, "max_iter")
+
+
+def _direction(
+    gradient: Array,
+    pairs: deque[tuple[Array, Array, float]],
+    preconditioner: Preconditioner,
+    gamma: float,
+) -> Array:
+    """Minus the approximate inverse Hessian times the gradient."""
+    q = gradient.copy()
+    shares = []
+    for moved, change, curvature in reversed(pairs):
+        share = float(moved @ q) / curvature
+        q -= share * change
+        shares.append(share)
+    r = gamma * preconditioner.apply(q)
+    for (moved, change, curvature), share in zip(pairs, reversed(shares), strict=True):
+        r += (share - float(change @ r) / curvature) * moved
+    return np.negative(r, out=r)

@@ -1,0 +1,86 @@
+/* Memory that tells when a kernel leaves its arrays: each buffer ends where a page ends that may
+ * not be touched, and what precedes it is compared with a pattern. Sealed buffers may not be
+ * written. A page fault ends the program. */
+#include <stdint.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include <signal.h>
+#include <sys/mman.h>
+#include <unistd.h>
+
+enum { PATTERN = 0xa5, MOST_BUFFERS = 64, GUARD_BYTES = 256 };
+
+typedef struct {
+    unsigned char *memory, *data;
+    size_t size, n_bytes; /* of memory without its last page; of data */
+} buffer;
+
+static buffer buffers[MOST_BUFFERS];
+static int n_buffers;
+static const char *running = "nothing"; /* what to name when a page fault ends the program */
+
+static void on_fault(int signal_number) {
+    static const char text[] = "FAILED: a read or write outside of the arrays, or to an input, in ";
+    (void)signal_number;
+    if (write(2, text, sizeof text - 1) < 0 || write(2, running, strlen(running)) < 0 ||
+        write(2, "\n", 1) < 0)
+        _exit(3);
+    _exit(2);
+}
+
+static void watch_faults(void) {
+    signal(SIGSEGV, on_fault);
+    signal(SIGBUS, on_fault);
+}
+
+static size_t page_size(void) { return (size_t)sysconf(_SC_PAGESIZE); }
+
+static unsigned char *map_fenced(size_t size) {
+    unsigned char *memory = mmap(NULL, size + page_size(), PROT_READ | PROT_WRITE,
+                                 MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+    if (memory == MAP_FAILED || mprotect(memory + size, page_size(), PROT_NONE) != 0) return NULL;
+    return memory;
+}
+
+/* n bytes of the pattern, the last of them the last of a page, or nearly so where the alignment
+ * asks for it. */
+static void *new_buffer(ptrdiff_t n, ptrdiff_t alignment) {
+    const size_t page = page_size(), n_bytes = (size_t)n, a = (size_t)alignment;
+    const size_t used = (n_bytes + a - 1) / a * a;
+    buffer b = {NULL, NULL, (used + GUARD_BYTES + page - 1) / page * page, n_bytes};
+    b.memory = map_fenced(b.size);
+    if (!b.memory || n_buffers == MOST_BUFFERS) {
+        fprintf(stderr, "no memory for a buffer of %td bytes\n", n);
+        exit(3);
+    }
+    b.data = b.memory + b.size - used;
+    memset(b.data - GUARD_BYTES, PATTERN, used + GUARD_BYTES);
+    buffers[n_buffers++] = b;
+    return b.data;
+}
+
+static void seal_buffers(void) {
+    for (int i = 0; i < n_buffers; ++i) mprotect(buffers[i].memory, buffers[i].size, PROT_READ);
+}
+
+static int is_pattern(const void *p, size_t n_bytes) {
+    const unsigned char *bytes = p;
+    for (size_t i = 0; i < n_bytes; ++i)
+        if (bytes[i] != PATTERN) return 0;
+    return 1;
+}
+
+/* Frees the buffers made since there were n of them; 0 where one was written outside its array. */
+static int free_buffers(int n) {
+    int whole = 1;
+    while (n_buffers > n) {
+        buffer *b = &buffers[--n_buffers];
+        const unsigned char *after = b->data + b->n_bytes, *end = b->memory + b->size;
+        whole &= is_pattern(b->data - GUARD_BYTES, GUARD_BYTES);
+        whole &= is_pattern(after, (size_t)(end - after));
+        munmap(b->memory, b->size + page_size());
+    }
+    return whole;
+}

@@ -1,0 +1,95 @@
+/* What the checks share: the operations and their limits, the record of the worst errors, random
+ * arrays. */
+#include "naive.h"
+
+#include "buffers.h"
+
+enum { EXP, LOG, SOFTMAX, LOG_SOFTMAX, LOGSUMEXP, CROSS_ENTROPY, CROSS_ENTROPY_GRAD, AFFINE,
+       PASS_LOSS, PASS_GRAD, SGD, N_OPS };
+
+/* Limits: what the package promises, or (roundings of the naive sum of magnitudes) what the length
+ * of the sums here leaves to be expected. Twice as much where multiply-add is two roundings. */
+static const struct {
+    const char *name, *unit;
+    double limit, base_limit;
+} ops[N_OPS] = {
+    {"exp_values", "ulp", 1, 2},          {"log_values", "ulp", 1, 2},
+    {"softmax_rows", "ulp", 4, 4},        {"log_softmax_rows", "ulp", 4, 4},
+    {"logsumexp_rows", "ulp", 4, 4},      {"cross_entropy_rows loss", "ulp", 6, 6},
+    {"cross_entropy_rows grad", "ulp", 6, 6}, {"affine_rows", "roundings", 4, 8},
+    {"fs_loss_grad loss", "roundings", 4, 4}, {"fs_loss_grad grad", "roundings", 6, 8},
+    {"fs_sgd_steps", "roundings", 8, 8},
+};
+
+enum { MOST_TABLES = 4 };
+static const kernels *tables[MOST_TABLES];
+static int n_tables;
+static struct {
+    wide error, where; /* where: the argument, or the number of classes */
+} worst[MOST_TABLES][N_OPS];
+static int n_failures;
+
+static void note(int table, int op, wide error, wide where) {
+    if (!(error > worst[table][op].error)) return;
+    worst[table][op].error = error;
+    worst[table][op].where = where;
+}
+
+static void expect(int holds, int table, int op, const char *promise) {
+    if (holds) return;
+    printf("FAILED: %s %s (%td bytes): %s\n", tables[table]->isa, ops[op].name, real_size, promise);
+    if (++n_failures > 20) exit(1);
+}
+
+static const int thread_counts[] = {1, 2, 3, 7};
+enum { N_THREAD_COUNTS = sizeof thread_counts / sizeof thread_counts[0] };
+
+/* ---- random numbers and arrays of them ---- */
+
+static uint64_t random_bits(void) {
+    static uint64_t state = 0x9e3779b97f4a7c15u;
+    state ^= state << 13;
+    state ^= state >> 7;
+    state ^= state << 17;
+    return state * 0x2545f4914f6cdd1du;
+}
+static ptrdiff_t random_below(ptrdiff_t n) { return (ptrdiff_t)(random_bits() >> 32) % n; }
+static double uniform(double low, double high) {
+    return low + (high - low) * (double)(random_bits() >> 11) * 0x1p-53;
+}
+
+static void *new_reals(ptrdiff_t n) { return new_buffer(n * real_size, real_size); }
+static void *random_reals(ptrdiff_t n, double low, double high) {
+    void *reals = new_reals(n);
+    for (ptrdiff_t i = 0; i < n; ++i) put(reals, i, uniform(low, high));
+    return reals;
+}
+static wide *new_wides(ptrdiff_t n) {
+    wide *wides = new_buffer(n * (ptrdiff_t)sizeof(wide), sizeof(wide));
+    for (ptrdiff_t i = 0; i < n; ++i) wides[i] = 0;
+    return wides;
+}
+
+/* Rows of targets and weights, a quarter of the weights 0. */
+static fs_rows random_targets(ptrdiff_t n, ptrdiff_t n_classes, int soft, double smoothing) {
+    fs_rows rows = {0};
+    rows.n_rows = n;
+    rows.n_classes = rows.n_logits = n_classes;
+    rows.label_smoothing = smoothing;
+    void *weights = random_reals(n, 0.1, 2);
+    for (ptrdiff_t i = 0; i < n; i += 4) put(weights, i, 0);
+    rows.row_weights = weights;
+    int32_t *labels = new_buffer(n * (ptrdiff_t)sizeof *labels, sizeof *labels);
+    for (ptrdiff_t i = 0; i < n; ++i) labels[i] = (int32_t)random_below(n_classes);
+    void *probs = random_reals(n * n_classes, 0, 1);
+    for (ptrdiff_t i = 0; i < n; ++i) {
+        wide sum = 0;
+        put(probs, i * n_classes + random_below(n_classes), n_classes > 1 ? 0 : 1);
+        for (ptrdiff_t k = 0; k < n_classes; ++k) sum += get(probs, i * n_classes + k);
+        for (ptrdiff_t k = 0; k < n_classes; ++k)
+            put(probs, i * n_classes + k, get(probs, i * n_classes + k) / sum);
+    }
+    if (soft) rows.target_probs = probs;
+    else rows.labels = labels;
+    return rows;
+}
