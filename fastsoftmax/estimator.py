@@ -294,7 +294,6 @@ class FastSoftmax(ClassifierMixin, BaseEstimator):
             result = lbfgs.minimise(
                 objective,
                 objective.null_point() if start is None else objective.point_of(*start),
-                preconditioner=objective.preconditioner(),
                 tol=self.tol,
                 max_iter=self.max_iter,
                 on_iteration=note,

@@ -387,7 +387,8 @@ def sgd_steps(params, velocity, X, labels, target_probs, row_weights, label_smoo
     """Gradient descent over the rows order[0], order[1], ..., batch_size rows at a time.
 
     params and velocity (flat, weights and after them the bias; velocity None without momentum) are
-    updated in place. Returns (loss, correct), with what each batch saw before its update.
+    updated in place. A batch's gradient is the sum over its rows divided by batch_size (or by the
+    rows of X, if those are fewer). Returns (loss, correct), as each batch saw them before its update.
     """
     cdef fs_rows rows
     cdef Array x = features_of(&rows, X)
@@ -416,7 +417,7 @@ def sgd_steps(params, velocity, X, labels, target_probs, row_weights, label_smoo
         for i in range(o.size):
             in_range &= 0 <= index[i] < rows.n_rows
     check(in_range, f"order must hold row numbers in [0, {rows.n_rows})")
-    batch = min(batch, max(1, o.size))
+    batch = min(batch, max(1, rows.n_rows))
     scratch = Scratch(fs_sgd_scratch(kern, &rows, batch, n))
     with nogil:
         sums = fs_sgd_steps(kern, p.data, v.data, &rows, index, o.size, batch,

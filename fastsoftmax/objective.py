@@ -23,7 +23,12 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from fastsoftmax.preconditioner import Preconditioner, build_preconditioner
+from fastsoftmax.preconditioner import (
+    Preconditioner,
+    build_blocks,
+    build_preconditioner,
+    refinement_cost,
+)
 from fastsoftmax.shard import Array, DenseShard, Sums, add_sums
 
 
@@ -170,11 +175,22 @@ class SoftmaxObjective:
             start += shard.n_rows
         return loss / len(order), correct / len(order)
 
+    # ---- preconditioners ----
+
     def preconditioner(self) -> Preconditioner:
         """The inverse of a scaled bound on the Hessian, in the solver's coordinates."""
-        curvature = 0.5 if self.n_logits > 1 else 0.25
         return build_preconditioner(
-            self.shards, self.center, self.penalty, curvature, self.n_logits, self.fit_intercept
+            self.shards, self.center, self.penalty, self.n_logits, self.fit_intercept
+        )
+
+    def refinement_cost(self) -> float | None:
+        """What `refined_preconditioner` costs, in passes; None where it is not to be had."""
+        return refinement_cost(self.shards, self.n_logits)
+
+    def refined_preconditioner(self, at: Evaluation) -> Preconditioner:
+        """The inverse of the Hessian's block of each class at a point."""
+        return build_blocks(
+            self.shards, self.center, self.penalty, at.weights, at.bias, self.fit_intercept
         )
 
     # ---- certificate ----

@@ -1,9 +1,14 @@
 """Preconditioners of the penalised problem, in the solver's (centred) coordinates.
 
-Boehning (1992, Annals of the Institute of Statistical Mathematics 44, Section 3) bounds the
-Hessian of softmax regression: it is at most curvature * I_K (x) Cov(x) + lambda I, with curvature
-1/2, or 1/4 for the one logit of two classes. L-BFGS started from the inverse of such a matrix is
-L-BFGS in whitened coordinates.
+The start: Boehning (1992, Annals of the Institute of Statistical Mathematics 44, Section 3) bounds
+the Hessian of softmax regression: it is at most curvature * I_K (x) Cov(x) + lambda I, with
+curvature 1/2, or 1/4 for the one logit of two classes. L-BFGS started from the inverse of such a
+matrix is L-BFGS in whitened coordinates.
+
+Later: at an optimum most rows are decided and the Hessian is far below that bound, by factors that
+differ from class to class. Its blocks on the diagonal, sum_i s_i p_ik (1 - p_ik) x_i x_i^T + lambda
+I for each class k, know that. They cost K products of size rows * d^2, so they are computed a few
+times only, when the passes so far have cost as much.
 """
 
 from collections.abc import Sequence
@@ -15,17 +20,17 @@ from scipy.linalg import lapack
 
 from fastsoftmax.shard import Array, DenseShard
 
-# Away from the start most rows are decided and the Hessian is far below its bound, but more so
-# along the directions of large variance than the penalty, which stays. Passes to a gap of 1e-4 and
-# 1e-6 on images (60000 x 784, K = 10, C = 1) at 1, 4 and 20 times the bound: 120 / 184, 85 / 154,
-# 101 / -; on a probe (50000 x 512, K = 100, C = 10) at 1 and 10 times: 13 / 18, 10 / 17.
+# The bound is scaled by this. Passes to a true gap of 1e-4 and 1e-6 on images (60000 x 784, K = 10,
+# C = 1) at 1 and 4 times the bound: 120 / 184, 85 / 154.
 _SCALE = 4.0
 
-# The matrix is dense up to this many features: its cost, about rows * d^2, is that of d / (4 K)
-# passes over those rows, its memory 8 d^2 bytes (32 MB).
+# The matrices are dense up to this many features: a covariance costs rows * d^2, which is d / (4 K)
+# passes over its rows, and 8 d^2 bytes (32 MB).
 _DENSE_FEATURES = 2048
-# Rows that estimate the covariance: at least this many, and 16 for each feature. Passes to 1e-4 on
-# the images above with all rows, and with a fifth of them: 120 and 114.
+# Most numbers in the blocks of all classes (64 MB).
+_BLOCK_NUMBERS = 1 << 23
+# Rows that estimate a covariance: at least this many, and 16 for each feature. Passes to 1e-4 on the
+# images above with all rows, and with a fifth of them: 120 and 114.
 _LEAST_ROWS = 4096
 _ROWS_PER_FEATURE = 16
 
@@ -38,7 +43,7 @@ class Preconditioner(Protocol):
 
 
 class DensePreconditioner:
-    """(inverse (d, d)) applied to each class's row, a number to the intercepts."""
+    """inverse (d, d), applied to each class's row, and a number for the intercepts."""
 
     def __init__(
         self,
@@ -72,8 +77,36 @@ class DensePreconditioner:
         return result
 
 
+class BlockPreconditioner:
+    """inverses (n_logits, m, m), one for each class; m is d, or d + 1 with the intercept last."""
+
+    def __init__(self, inverses: Array, n_features: int, backend: ModuleType, n_threads: int) -> None:
+        self.inverses = inverses
+        self.n_features = n_features
+        self.backend = backend
+        self.n_threads = n_threads
+        self._zero = np.zeros(1)
+
+    def apply(self, gradient: Array) -> Array:
+        """The product with a flat vector, in a new array."""
+        n_logits, size = self.inverses.shape[:2]
+        n_weights = n_logits * self.n_features
+        rows = np.empty((n_logits, size))
+        rows[:, : self.n_features] = gradient[:n_weights].reshape(n_logits, -1)
+        rows[:, self.n_features :] = gradient[n_weights:].reshape(n_logits, -1)
+        products = np.empty((n_logits, size, 1))
+        for inverse, row, product in zip(self.inverses, rows, products, strict=True):
+            self.backend.affine_rows(
+                product, inverse, row[np.newaxis], self._zero, n_threads=self.n_threads
+            )
+        if n_logits > 1:  # softmax does not see what all classes share, and the optimum has none
+            products -= products.mean(axis=0)
+        weights = products[:, : self.n_features, 0]
+        return np.concatenate([weights.ravel(), products[:, self.n_features :, 0].ravel()])
+
+
 class DiagonalPreconditioner:
-    """One number for each feature, another for the intercepts."""
+    """inverse (d,), the same for each class, and a number for the intercepts."""
 
     def __init__(self, inverse: Array, bias_scale: float, n_logits: int) -> None:
         self.inverse = inverse
@@ -93,43 +126,90 @@ def build_preconditioner(
     shards: Sequence[DenseShard],
     center: Array,
     penalty: float,
-    curvature: float,
     n_logits: int,
     fit_intercept: bool,
 ) -> Preconditioner:
-    """Invert _SCALE * curvature * Cov(x) + penalty * I, or its diagonal where d is large.
+    """Invert the scaled bound _SCALE * curvature * Cov(x) + penalty * I.
 
-    Without an intercept the second moment takes the place of the covariance (center is 0).
+    Its diagonal alone where there are many features. Without an intercept the second moment takes
+    the place of the covariance (center is 0).
     """
     d = shards[0].n_features
     diagonal = d > _DENSE_FEATURES
-    n_rows = sum(shard.n_rows for shard in shards)
-    step = max(1, n_rows // max(_LEAST_ROWS, _ROWS_PER_FEATURE * d))
+    step = _row_step(shards)
     moments = [shard.second_moments(center, step, diagonal=diagonal) for shard in shards]
-    weight = sum(part[1] for part in moments)
-    scale = _SCALE * curvature
-    products = np.sum([part[0] for part in moments], axis=0)
-    products *= scale / max(weight, np.finfo(float).tiny)
+    scale = _SCALE * (0.5 if n_logits > 1 else 0.25)
+    products = np.sum([products for products, _ in moments], axis=0)
+    products *= scale / max(sum(weight for _, weight in moments), np.finfo(float).tiny)
     bias_scale = 1.0 / scale if fit_intercept else 0.0
     if diagonal:
-        floor = max(penalty, 1e-10 * float(products.max()), np.finfo(float).tiny)
+        floor = max(penalty, 1e-10 * float(products.max(initial=0.0)), np.finfo(float).tiny)
         return DiagonalPreconditioner(1.0 / (products + floor), bias_scale, n_logits)
-    inverse = _inverse(products, penalty)
-    return DensePreconditioner(inverse, bias_scale, n_logits, shards[0].backend, shards[0].n_threads)
+    invert(products, np.full(d, penalty))
+    return DensePreconditioner(products, bias_scale, n_logits, shards[0].backend, shards[0].n_threads)
 
 
-def _inverse(matrix: Array, penalty: float) -> Array:
-    """(matrix + penalty I)^-1; matrix is overwritten. The diagonal is raised as far as needed."""
-    size = float(matrix.trace()) / max(1, len(matrix))
-    ridge = max(penalty, 1e-13 * size, np.finfo(float).tiny)
-    diagonal = np.diagonal(matrix).copy()
-    for _ in range(16):
-        np.fill_diagonal(matrix, diagonal + ridge)
-        factor, info = lapack.dpotrf(matrix, lower=0, clean=0)
+def refinement_cost(shards: Sequence[DenseShard], n_logits: int) -> float | None:
+    """What `build_blocks` costs, in passes over the rows; None where it would take too much memory.
+
+    Its products run at about the passes' rate of arithmetic, and half of each is symmetry.
+    """
+    d = shards[0].n_features
+    n_rows = sum(shard.n_rows for shard in shards)
+    if d > _DENSE_FEATURES or n_logits * (d + 1) ** 2 > _BLOCK_NUMBERS:
+        return None
+    return (n_rows / _row_step(shards) * d + d * d) / (4.0 * max(1, n_rows))
+
+
+def build_blocks(
+    shards: Sequence[DenseShard],
+    center: Array,
+    penalty: float,
+    weights: Array,
+    bias: Array,
+    fit_intercept: bool,
+) -> Preconditioner:
+    """Invert the Hessian's block of each class at the model o = W x + b (for raw features)."""
+    step = _row_step(shards)
+    parts = [
+        shard.hessian_blocks(weights, bias, center, step, with_bias=fit_intercept)
+        for shard in shards
+    ]
+    blocks, weight = parts[0]
+    for more, more_weight in parts[1:]:
+        blocks += more
+        weight += more_weight
+    blocks /= max(weight, np.finfo(float).tiny)
+    ridge = np.full(blocks.shape[1], penalty)
+    ridge[weights.shape[1] :] = 0.0
+    for block in blocks:
+        invert(block, ridge)
+    return BlockPreconditioner(blocks, weights.shape[1], shards[0].backend, shards[0].n_threads)
+
+
+def _row_step(shards: Sequence[DenseShard]) -> int:
+    n_rows = sum(shard.n_rows for shard in shards)
+    return max(1, n_rows // max(_LEAST_ROWS, _ROWS_PER_FEATURE * shards[0].n_features))
+
+
+def invert(matrix: Array, ridge: Array) -> None:
+    """Overwrite a positive semidefinite matrix with (matrix + diag(ridge))^-1.
+
+    The diagonal is raised further where rounding demands it.
+    """
+    diagonal = np.diagonal(matrix) + ridge
+    size = float(diagonal.mean()) if len(diagonal) else 1.0
+    extra = 1e-13 * size + np.finfo(float).tiny
+    while True:
+        np.fill_diagonal(matrix, diagonal + extra)
+        factor, info = lapack.dpotrf(matrix.T, lower=1, clean=0)
         if info == 0:
-            inverse, info = lapack.dpotri(factor, lower=0)
-            if info == 0 and np.isfinite(np.diagonal(inverse)).all():
-                upper = np.triu(inverse)
-                return np.ascontiguousarray(upper + np.triu(upper, 1).T)
-        ridge *= 100.0
-    return np.eye(len(matrix)) / max(ridge, 1.0)
+            inverse, info = lapack.dpotri(factor, lower=1, overwrite_c=1)
+        if info == 0 and np.isfinite(inverse).all():
+            break
+        if not np.isfinite(size) or extra > 1e6 * size:
+            inverse = np.eye(len(matrix)) / (size if np.isfinite(size) and size > 0.0 else 1.0)
+            break
+        extra *= 100.0
+    matrix[...] = np.tril(inverse)
+    matrix += np.tril(inverse, -1).T

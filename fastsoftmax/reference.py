@@ -237,7 +237,9 @@ def sgd_steps(
 
     params (n_logits * d + n_logits,) holds the weights and after them the bias; it and velocity
     (the same shape, or None when momentum is 0) are updated in place. With g the sum of the
-    batch's row gradients divided by its number of rows, plus weight_decay * weights:
+    batch's row gradients divided by batch_size (or by the rows of X, if those are fewer), plus
+    weight_decay * weights; in a smaller last batch the decay is smaller in proportion, so that
+    every row of an epoch moves the parameters alike:
 
         velocity = momentum * velocity + g;    params -= learning_rate * velocity
 
@@ -250,6 +252,7 @@ def sgd_steps(
     """
     targets = _Targets(labels, target_probs, row_weights, label_smoothing, n_classes).check()
     n_features = X.shape[1]
+    batch_size = min(batch_size, max(1, len(X)))
     n_logits = params.size // (n_features + 1)
     n_weights = n_logits * n_features
     n_updated = params.size if fit_bias else n_weights
@@ -262,8 +265,9 @@ def sgd_steps(
         grad[:] = 0.0
         sums += _add_rows(grad_weights, grad_bias, X, targets, weights, bias, batch)
         with _quiet():
-            grad /= len(batch)
-            grad[:n_weights] += float(weight_decay) * params[:n_weights]
+            grad /= batch_size
+            decay = float(weight_decay) * len(batch) / batch_size
+            grad[:n_weights] += decay * params[:n_weights]
             step = grad[:n_updated]
             if velocity is not None:
                 step += float(momentum) * velocity[:n_updated]

@@ -191,6 +191,38 @@ class DenseShard:
             weight += float(row_weights.sum())
         return products, weight
 
+    def hessian_blocks(
+        self, weights: Array, bias: Array, center: Array, step: int, *, with_bias: bool
+    ) -> tuple[Array, float]:
+        """Sum of s p_k (1 - p_k) z z^T over every step-th row, for each logit k, and sum of s.
+
+        z is x - center, with a 1 behind it for the intercept if with_bias; p the probabilities of
+        the model o = W x + b. Returns an array (n_logits, m, m), m = n_features (+ 1).
+        """
+        n_logits, d = weights.shape
+        blocks = np.zeros((n_logits, d + with_bias, d + with_bias))
+        weight = 0.0
+        for start in range(0, self.n_rows, step * _MOMENT_ROWS):
+            rows = slice(start, start + step * _MOMENT_ROWS, step)
+            row_weights = self.row_weights[rows].astype(np.float64)
+            x = self.X[rows].astype(np.float64)
+            logits = np.empty((len(x), n_logits))
+            self.backend.affine_rows(logits, x, weights, bias, n_threads=self.n_threads)
+            probs = _log_odds(logits)
+            self.backend.softmax_rows(probs, probs, n_threads=self.n_threads)
+            z = np.ones((len(x), d + with_bias))
+            np.subtract(x, center, out=z[:, :d])
+            for block, p in zip(blocks, probs.T[-n_logits:], strict=True):
+                scaled = z * np.sqrt(row_weights * p * (1.0 - p))[:, np.newaxis]
+                block += scaled.T @ scaled
+            weight += float(row_weights.sum())
+        return blocks, weight
+
+
+def _log_odds(logits: Array) -> Array:
+    """Logits of both classes from the one logit of two."""
+    return np.hstack([np.zeros_like(logits), logits]) if logits.shape[1] == 1 else logits
+
 
 def add_sums(a: Sums, b: Sums) -> Sums:
     """Sums over the rows of both, a's first."""

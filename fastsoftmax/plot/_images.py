@@ -15,7 +15,8 @@ from fastsoftmax.plot._pyplot import pyplot
 # red-green blindness still tell from black.
 _MISTAKE_COLOUR = "#d1420a"
 _MISTAKE_MARK = "\N{BALLOT X}"
-_INCHES_PER_IMAGE = 1.15
+_IMAGE_INCHES = 1.15
+_TEMPLATE_INCHES = 1.7
 
 
 def images(
@@ -68,7 +69,7 @@ def images(
     pictures = _pictures(X, shape)
     if titles is not None and len(titles) != len(pictures):
         raise ValueError(f"titles holds {len(titles)} titles for {len(pictures)} images")
-    axes = _grid(ax, len(pictures), n_columns, n_title_lines=_n_lines(titles))
+    axes = _grid(ax, len(pictures), n_columns, _IMAGE_INCHES, n_title_lines=_n_lines(titles))
     finite = pictures[np.isfinite(pictures)]
     limits = (finite.min(), finite.max()) if finite.size else (0.0, 1.0)
     _draw(axes, pictures, titles, cmap, limits)
@@ -197,7 +198,7 @@ def weights(
     pictures = _pictures(clf.coef_, shape)
     labels = np.asarray(clf.classes_).tolist()[-len(pictures) :]
     titles = [_name(label, names) for label in labels]
-    axes = _grid(ax, len(pictures), n_columns, n_title_lines=1)
+    axes = _grid(ax, len(pictures), n_columns, _TEMPLATE_INCHES, n_title_lines=1)
     limit = np.abs(pictures[np.isfinite(pictures)]).max(initial=0.0) or 1.0
     _draw(axes, pictures, titles, cmap, (-limit, limit))
     if colorbar and len(axes):
@@ -226,18 +227,20 @@ def _pictures(X: ArrayLike, shape: tuple[int, int] | None) -> NDArray[Any]:
     return array.reshape(n, height, width)
 
 
-def _grid(ax: Any, n: int, n_columns: int, n_title_lines: int) -> NDArray[np.object_]:
+def _grid(
+    ax: Any, n: int, n_columns: int, inches: float, n_title_lines: int
+) -> NDArray[np.object_]:
     """Return n axes: of those given, or of a new figure."""
     if ax is None:
         if n_columns < 1:
             raise ValueError(f"n_columns must be at least 1, not {n_columns}")
         columns = max(1, min(n, n_columns))
         rows = max(1, -(-n // columns))
-        height = _INCHES_PER_IMAGE * (1.0 + 0.17 * n_title_lines)
+        height = inches + 0.2 * n_title_lines
         _, ax = pyplot().subplots(
             rows,
             columns,
-            figsize=(_INCHES_PER_IMAGE * columns + 0.2, height * rows + 0.2),
+            figsize=(inches * columns + 0.2, height * rows + 0.2),
             layout="constrained",
             squeeze=False,
         )

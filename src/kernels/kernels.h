@@ -142,9 +142,10 @@ fs_sums fs_loss_grad(const kernels *kern, double *grad_weights, double *grad_bia
 /* Stochastic gradient descent over the rows order[0 .. n_order-1], batch_size at a time (the last
  * batch may be smaller). params and velocity (NULL when momentum is 0) are real and hold the
  * weights (n_logits, n_features) and after them the bias (n_logits). The gradient of a batch is the
- * sum over its rows divided by the number of its rows; weight_decay acts on the weights; the bias
- * is left alone unless fit_bias. The sums returned are those that the batches saw before their
- * updates. scratch as above, from fs_sgd_scratch. */
+ * sum over its rows divided by batch_size, also for a smaller last batch: so every row of an epoch
+ * moves the parameters alike. weight_decay acts on the weights, in proportion to the rows of the
+ * batch; the bias is left alone unless fit_bias. The sums returned are those that the batches saw
+ * before their updates. scratch as above, from fs_sgd_scratch. */
 ptrdiff_t fs_sgd_scratch(const kernels *kern, const fs_rows *rows, ptrdiff_t batch_size,
                          int n_threads);
 fs_sums fs_sgd_steps(const kernels *kern, void *params, void *velocity, const fs_rows *rows,

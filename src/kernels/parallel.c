@@ -487,14 +487,15 @@ fs_sums fs_sgd_steps(const kernels *kern, void *params, void *velocity, const fs
     pass.order = order;
     pass.to_next = batch_size;
     place_scratch(&pass, scratch, pass.plan.n_parts);
-    step_task step = {&pass, params, velocity, 0, learning_rate, momentum, weight_decay, fit_bias};
+    step_task step = {&pass,         params,   velocity,     1 / (double)batch_size,
+                      learning_rate, momentum, weight_decay, fit_bias};
     const int update_threads = pass.plan.n_params * pass.plan.n_parts < SERIAL_UPDATE ? 1 : n_threads;
     fs_sums total = {0, 0};
     for (ptrdiff_t first = 0; first < n_order; first += batch_size) {
         pass.first = first;
         pass.n_rows = min_size(batch_size, n_order - first);
         pass.end_next = min_size(first + 2 * batch_size, n_order);
-        step.scale = 1 / (double)pass.n_rows;
+        step.weight_decay = weight_decay * (double)pass.n_rows / (double)batch_size;
         for_parts(gradient_part, &pass, pass.plan.n_parts, n_threads);
         for_parts(update_part, &step, ceil_div(pass.plan.n_params, SUM_RANGE), update_threads);
         const fs_sums sums = add_sums(pass.sums, pass.plan.n_parts);

@@ -1,0 +1,51 @@
+#!/usr/bin/env bash
+# Compiles check_kernels with the flags of setup.py and runs it, by each way that this machine has:
+# gcc, clang, gcc's sanitizers, and another processor (aarch64) through its cross compiler and qemu.
+# Arguments go to check_kernels; STRIDE_EMULATED replaces them under qemu. Exits with 1 on failure.
+#
+#   tests/c/run.sh                   a few minutes
+#   tests/c/run.sh --exhaustive      exp and log of every float, natively
+set -u
+cd "$(dirname "$0")/../.." || exit 1
+
+flags=(-std=c11 -O3 -ffp-contract=off -fvisibility=hidden -Wall -Wextra -Wpedantic -Wconversion
+       -Werror -Isrc/kernels)
+sources=(tests/c/check_kernels.c src/kernels/*.c src/kernels/isa/*.c)
+folder=$(mktemp -d)
+trap 'rm -rf "$folder"' EXIT
+failures=0
+
+# Threads that wait must not spin: the checks ask for more of them than there are cores.
+export OMP_WAIT_POLICY=passive
+
+# check TITLE RUNNER COMPILER [FLAG...]: builds and runs; RUNNER may be empty.
+check() {
+    local title=$1 runner=$2 compiler=$3
+    shift 3
+    if ! command -v "$compiler" > /dev/null; then
+        echo "== $title: skipped, there is no $compiler"
+        return
+    fi
+    echo "== $title"
+    "$compiler" "${flags[@]}" "$@" "${sources[@]}" -lm -o "$folder/check" &&
+        $runner "$folder/check" "${arguments[@]}" || failures=$((failures + 1))
+}
+
+arguments=("$@")
+check "gcc" "" gcc -fopenmp
+check "clang, serial" "" clang
+if [ $# -eq 0 ]; then
+    check "gcc, sanitizers" "" gcc -fopenmp -g -fsanitize=address,undefined \
+        -fno-sanitize-recover=all
+else
+    arguments+=(997)
+fi
+if [ "$(uname -m)" = aarch64 ]; then
+    echo "== qemu: skipped, this is an aarch64"
+elif emulator=$(command -v qemu-aarch64-static || command -v qemu-aarch64); then
+    check "aarch64-linux-gnu-gcc, qemu" "$emulator" aarch64-linux-gnu-gcc -fopenmp -static
+else
+    echo "== aarch64: skipped, there is no qemu-aarch64"
+fi
+
+[ "$failures" -eq 0 ] || { echo "$failures of the runs failed"; exit 1; }

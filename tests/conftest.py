@@ -1,0 +1,242 @@
+"""What the tests of kernels share: instruction sets, problems, guarded memory, errors in ulp."""
+
+import os
+import subprocess
+import sys
+import zlib
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+import pytest
+
+import fastsoftmax
+
+try:
+    from fastsoftmax import kernels as _kernels
+except ImportError:
+    _kernels = None
+
+NOT_BUILT = "the compiled kernels were not built"
+NO_ISA = [pytest.param(None, marks=pytest.mark.skip(reason=NOT_BUILT))]
+ISAS = _kernels.available_isas() if _kernels else NO_ISA
+
+# What X is stored as; "real": in the number type that is computed in.
+STORAGES = ["real"]
+
+# Kinds of targets: n_classes, soft targets, one logit for two classes, label smoothing.
+CASES = {
+    "one class": (1, False, False, 0.0),
+    "two classes": (2, False, False, 0.0),
+    "one logit": (2, False, True, 0.0),
+    "one logit, smoothed": (2, False, True, 0.1),
+    "one logit, soft": (2, True, True, 0.0),
+    "labels": (7, False, False, 0.0),
+    "smoothed": (7, False, False, 0.1),
+    "wholly smoothed": (5, False, False, 1.0),
+    "soft": (7, True, False, 0.0),
+    "soft, smoothed": (13, True, False, 0.3),
+}
+
+
+@pytest.fixture(scope="session")
+def kernels():
+    """The bridge to the compiled kernels."""
+    if _kernels is None:
+        pytest.skip(NOT_BUILT)
+    return _kernels
+
+
+@pytest.fixture(params=ISAS)
+def isa(request):
+    """Every instruction set that this CPU has."""
+    return request.param
+
+
+@pytest.fixture(params=[np.float32, np.float64], ids=["float32", "float64"])
+def real(request):
+    """The number type that is computed in."""
+    return request.param
+
+
+@pytest.fixture(params=STORAGES)
+def storage(request, real):
+    """The dtype of X."""
+    dtype = np.dtype(real if request.param == "real" else request.param)
+    if request.param != "real" and dtype == real:
+        pytest.skip("this is the storage 'real'")
+    return dtype
+
+
+@pytest.fixture(params=CASES)
+def case(request):
+    """Kinds of targets, as keywords of make_problem."""
+    names = ("n_classes", "soft", "one_logit", "smoothing")
+    return dict(zip(names, CASES[request.param], strict=True))
+
+
+@pytest.fixture
+def rng(request):
+    """Other random numbers in each test, the same in each run."""
+    return np.random.default_rng(zlib.crc32(request.node.name.encode()))
+
+
+# ---- problems
+
+
+class Problem(NamedTuple):
+    """The arguments of loss_grad after its outputs, in its order."""
+
+    X: np.ndarray
+    labels: np.ndarray | None
+    target_probs: np.ndarray | None
+    row_weights: np.ndarray
+    label_smoothing: float
+    weights: np.ndarray
+    bias: np.ndarray
+    n_classes: int
+
+    @property
+    def exact(self):
+        """The same problem with every real number in float64."""
+        reals = ("X", "target_probs", "row_weights", "weights", "bias")
+        values = {name: getattr(self, name) for name in reals}
+        return self._replace(
+            **{name: v.astype(np.float64) for name, v in values.items() if v is not None}
+        )
+
+    def at(self, rows):
+        """The problem of some rows."""
+        per_row = ("X", "labels", "target_probs", "row_weights")
+        values = {name: getattr(self, name) for name in per_row}
+        return self._replace(**{name: v[rows] for name, v in values.items() if v is not None})
+
+    @property
+    def params(self):
+        """Weights and after them the bias, in a new flat array."""
+        return np.append(self.weights.ravel(), self.bias)
+
+    @property
+    def rows(self):
+        """What stands between velocity and order in the arguments of sgd_steps."""
+        return (*self[:5], self.n_classes)
+
+
+@pytest.fixture
+def make_problem(rng, real):
+    """A function that makes random problems with logits of about normal(0, spread)."""
+
+    def make(
+        n, d, n_classes, soft=False, one_logit=False, smoothing=0.0, *, storage=real, spread=2.0
+    ):
+        storage = np.dtype(storage)
+        X = np.zeros((n, d + 3), dtype=storage)[:, 1 : d + 1]  # rows are further apart than d
+        if storage.kind == "f":
+            X[...] = rng.normal(size=(n, d))
+            scale = 1.0
+        else:
+            X[...] = rng.integers(*np.iinfo(storage)[:2], size=(n, d), endpoint=True)
+            scale = 1 / 128
+        n_logits = 1 if one_logit else n_classes
+        scale *= spread / np.sqrt(max(1, d))
+        return Problem(
+            X,
+            None if soft else rng.integers(n_classes, size=n).astype(np.int32),
+            rng.dirichlet(np.ones(n_classes), n).astype(real) if soft else None,
+            rng.choice([0.0, 0.5, 1.0, 3.0], n).astype(real),
+            smoothing,
+            rng.normal(0, scale, (n_logits, d)).astype(real),
+            rng.normal(0, spread / 4, n_logits).astype(real),
+            n_classes,
+        )
+
+    return make
+
+
+# ---- outputs
+
+
+class Guarded:
+    """An output with memory around it that is not to be written to."""
+
+    def __init__(self, shape, dtype, contiguous):
+        columns = np.atleast_1d(shape)[-1]
+        length = int(np.prod(shape)) if contiguous else shape[0] * (columns + 5)
+        self._memory = np.full(length + 22, -77, dtype=dtype)
+        inside = np.zeros(self._memory.shape, dtype=bool)
+        self.array, self._inside = (
+            memory[11:-11].reshape(shape)
+            if contiguous
+            else memory[11:-11].reshape(shape[0], columns + 5)[:, :columns]
+            for memory in (self._memory, inside)
+        )
+        self.array[...] = np.nan
+        self._inside[...] = True
+        self._outside = ~inside
+
+    def checked(self):
+        """The array, after a look at what is around it."""
+        assert (self._memory[self._outside] == -77).all(), "written outside of the output"
+        return self.array
+
+
+@pytest.fixture
+def guarded(real):
+    """A function that makes guarded outputs full of NaN: arrays, or rows that lie apart."""
+
+    def make(shape, dtype=real, *, contiguous=None):
+        return Guarded(shape, dtype, np.ndim(shape) == 0 if contiguous is None else contiguous)
+
+    return make
+
+
+# ---- errors
+
+
+def _ulps(actual, exact, scale=None):
+    """The largest of |actual - exact| in units of the last place of scale (left out: of exact).
+
+    Infinities and NaN must be the same in both.
+    """
+    exact = np.asarray(exact)
+    assert actual.shape == exact.shape
+    finite = np.isfinite(exact)
+    np.testing.assert_array_equal(actual[~finite], exact[~finite])
+    if not finite.any():
+        return 0.0
+    scale = np.abs(exact if scale is None else np.broadcast_to(scale, exact.shape))[finite]
+    unit = np.spacing(scale.astype(actual.dtype)).astype(np.longdouble)
+    return float(np.max(np.abs(actual[finite] - exact[finite]) / unit))
+
+
+@pytest.fixture(scope="session")
+def ulps():
+    """The measure of errors."""
+    return _ulps
+
+
+# ---- other processes
+
+
+@pytest.fixture(scope="session")
+def run_python():
+    """A function that runs code in a new interpreter, with this package, and returns its output.
+
+    What hangs is ended after two minutes, and the test fails.
+    """
+
+    def run(code, *arguments, **environment):
+        package = str(Path(fastsoftmax.__file__).parents[1])
+        paths = os.pathsep.join(filter(None, [package, os.environ.get("PYTHONPATH")]))
+        done = subprocess.run(
+            [sys.executable, "-P", "-c", code, *arguments],
+            env={**os.environ, "PYTHONPATH": paths, **environment},
+            capture_output=True,
+            text=True,
+            timeout=120,
+            check=False,
+        )
+        assert done.returncode == 0, done.stderr
+        return done.stdout
+
+    return run
