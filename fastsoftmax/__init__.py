@@ -12,9 +12,9 @@ from fastsoftmax._version import __version__
 
 _HOME = {
     "FastSoftmax": "estimator",
-    "accuracy": "functional",
-    "cross_entropy": "functional",
-    "linear_cross_entropy": "functional",
+    "accuracy": "losses",
+    "cross_entropy": "losses",
+    "linear_cross_entropy": "losses",
     "log_softmax": "functional",
     "logsumexp": "functional",
     "show_versions": "_show_versions",
@@ -40,14 +40,8 @@ if TYPE_CHECKING:
     from fastsoftmax import datasets, plot
     from fastsoftmax._show_versions import show_versions
     from fastsoftmax.estimator import FastSoftmax
-    from fastsoftmax.functional import (
-        accuracy,
-        cross_entropy,
-        linear_cross_entropy,
-        log_softmax,
-        logsumexp,
-        softmax,
-    )
+    from fastsoftmax.functional import log_softmax, logsumexp, softmax
+    from fastsoftmax.losses import accuracy, cross_entropy, linear_cross_entropy
 
 
 def __getattr__(name: str) -> Any:

@@ -1,8 +1,6 @@
-"""From what users pass to what a shard needs: labels, weights, threads, features."""
+"""From what users pass to the estimator to what a shard needs: labels, weights, features."""
 
 import numbers
-import os
-from types import ModuleType
 from typing import Any
 
 import numpy as np
@@ -16,18 +14,10 @@ _AS_FLOAT32 = ("uint8", "int8", "uint16", "int16", "float16")
 
 
 def feature_types(X: Any) -> list[type]:
-    """The dtypes that X may keep, the one to convert to first."""
+    """Return the dtypes that X may keep, the one to convert to first."""
     if str(getattr(X, "dtype", "")) in _AS_FLOAT32:
         return [np.float32, np.float64]
     return [np.float64, np.float32]
-
-
-def with_adjacent_elements(X: Array) -> Array:
-    """X itself where a kernel can read it: rows at any distance, elements of a row side by side."""
-    rows_apart = X.strides[0] % X.itemsize == 0 or X.shape[0] < 2
-    if X.flags.aligned and X.dtype.isnative and rows_apart and X.strides[1] == X.itemsize:
-        return X
-    return np.ascontiguousarray(X, dtype=X.dtype.newbyteorder("="))
 
 
 def encode_labels(y: Any) -> tuple[Array, Array]:
@@ -46,7 +36,7 @@ def encode_labels(y: Any) -> tuple[Array, Array]:
 def encode_known_labels(y: Any, classes: Array, name: str) -> Array:
     """Class numbers of labels that must be among `classes`, as int32."""
     y = column_or_1d(y, warn=True)
-    position = np.clip(np.searchsorted(classes, y), 0, len(classes) - 1)
+    position: Array = np.clip(np.searchsorted(classes, y), 0, len(classes) - 1)
     unknown = classes[position] != y
     if unknown.any():
         raise ValueError(f"{name} holds a label that y does not: {y[unknown][0]!r}")
@@ -86,23 +76,10 @@ def class_weights_of(class_weight: Any, classes: Array, labels: Array, weights: 
     if unknown:
         raise ValueError(f"class_weight names classes that y does not hold: {unknown}")
     for label, weight in class_weight.items():
-        if not (isinstance(weight, numbers.Real) and 0.0 <= weight < np.inf):
+        if not (isinstance(weight, numbers.Real) and 0.0 <= float(weight) < np.inf):
             raise ValueError(f"class_weight must hold numbers >= 0, got {weight!r} for {label!r}")
         result[known[label]] = float(weight)
     return result
-
-
-def thread_count(n_jobs: int | None, backend: ModuleType) -> int:
-    """Threads for n_jobs: None for what OpenMP is allowed, negative as in joblib."""
-    if n_jobs is None:
-        return max(1, int(backend.max_threads()))
-    if n_jobs < 0:
-        try:
-            available = len(os.sched_getaffinity(0))
-        except AttributeError:  # not on macOS or Windows
-            available = os.cpu_count() or 1
-        return max(1, available + 1 + n_jobs)
-    return n_jobs
 
 
 def eval_shard(X: Array, labels: Array, like: DenseShard) -> DenseShard:

@@ -1,7 +1,10 @@
-"""FastSoftmax: softmax regression as a scikit-learn estimator. Parameters, labels and validation are
-here; the mathematics is in `objective` and `solvers`, the arithmetic in the kernels.
+"""FastSoftmax: softmax regression as a scikit-learn estimator.
+
+Parameters, labels and validation are here; the mathematics is in `objective` and `solvers`, the
+arithmetic in the kernels.
 """
 
+import math
 import numbers
 import warnings
 from collections.abc import Iterable, Sequence
@@ -16,6 +19,7 @@ from sklearn.utils._param_validation import Interval, StrOptions
 from sklearn.utils.validation import check_is_fitted, validate_data
 
 from fastsoftmax import _inputs
+from fastsoftmax._arguments import adjacent_rows, thread_count
 from fastsoftmax.backend import resolve_backend
 from fastsoftmax.monitor import Callback, Monitor
 from fastsoftmax.objective import Evaluation, SoftmaxObjective
@@ -230,19 +234,19 @@ class FastSoftmax(ClassifierMixin, BaseEstimator):
         X, y = validate_data(
             self, X, y, dtype=_inputs.feature_types(X), multi_output=False, y_numeric=False
         )
-        X = _inputs.with_adjacent_elements(X)
+        X = adjacent_rows(np.asarray(X))
         classes, labels = _inputs.encode_labels(y)
         weights, total = _inputs.row_weights_of(
             sample_weight, self.class_weight, X, classes, labels
         )
         backend = resolve_backend(self.backend)
-        n_threads = _inputs.thread_count(self.n_jobs, backend)
+        n_threads = thread_count(self.n_jobs, backend)
         shard = DenseShard(
             X, labels, None, weights, len(classes), backend=backend, n_threads=n_threads
         )
         eval_shards = self._eval_shards(eval_set, classes, shard)
         start = self._previous_coefficients(classes) if self.warm_start else None
-        penalty = 1.0 / (float(self.C) * total) if self.C < np.inf else 0.0
+        penalty = 0.0 if math.isinf(self.C) else 1.0 / (float(self.C) * total)
         objective = SoftmaxObjective([shard], penalty, fit_intercept=self.fit_intercept)
         solver = "lbfgs" if self.solver == "auto" else self.solver
         monitor = Monitor(
@@ -258,21 +262,22 @@ class FastSoftmax(ClassifierMixin, BaseEstimator):
             self._fit_lbfgs(objective, monitor, start)
         return self
 
-    def _eval_shards(
-        self, eval_set: Any, classes: Array, like: DenseShard
-    ) -> list[DenseShard]:
+    def _eval_shards(self, eval_set: Any, classes: Array, like: DenseShard) -> list[DenseShard]:
         shards = []
         for i, pair in enumerate(eval_set or ()):
             if not (isinstance(pair, tuple | list) and len(pair) == 2):
-                raise TypeError(f"eval_set must be a list of (X, y) pairs, got {type(pair).__name__}")
+                raise TypeError(
+                    f"eval_set must be a list of (X, y) pairs, got {type(pair).__name__}"
+                )
             X, y = validate_data(self, *pair, reset=False, dtype=like.real)
             labels = _inputs.encode_known_labels(y, classes, f"eval_set[{i}]")
-            shards.append(_inputs.eval_shard(_inputs.with_adjacent_elements(X), labels, like))
+            shards.append(_inputs.eval_shard(adjacent_rows(X), labels, like))
         return shards
 
     def _previous_coefficients(self, classes: Array) -> tuple[Array, Array] | None:
         """Coefficients of an earlier fit, if they are of the shape that this one needs."""
-        coef, intercept = getattr(self, "coef_", None), getattr(self, "intercept_", None)
+        coef: Any = getattr(self, "coef_", None)
+        intercept: Any = getattr(self, "intercept_", None)
         n_logits = 1 if len(classes) == 2 else len(classes)
         if np.shape(coef) != (n_logits, self.n_features_in_) or np.shape(intercept) != (n_logits,):
             return None
@@ -306,7 +311,7 @@ class FastSoftmax(ClassifierMixin, BaseEstimator):
             warnings.warn(self._advice(result.reason), ConvergenceWarning, stacklevel=3)
 
     def _advice(self, reason: str) -> str:
-        if self.C == np.inf:
+        if math.isinf(self.C):
             return (
                 "without a penalty (C=inf) no distance to the optimum can be certified; the fit "
                 f"stopped at an objective of {self.objective_:.6g} ({reason}). Give a finite C."
@@ -353,9 +358,7 @@ class FastSoftmax(ClassifierMixin, BaseEstimator):
         self.gap_, self.objective_ = lbfgs.relative_gap(objective, at), at.value
         self.converged_ = bool(self.gap_ <= self.tol)
 
-    def _keep(
-        self, objective: SoftmaxObjective, weights: Array, bias: Array, n_iter: int
-    ) -> None:
+    def _keep(self, objective: SoftmaxObjective, weights: Array, bias: Array, n_iter: int) -> None:
         real = objective.shards[0].real
         self.coef_ = np.array(weights, dtype=real)
         self.intercept_ = np.array(bias, dtype=real)
@@ -386,7 +389,7 @@ class FastSoftmax(ClassifierMixin, BaseEstimator):
         """
         check_is_fitted(self)
         X = validate_data(self, X, reset=False, dtype=_inputs.feature_types(X))
-        X = _inputs.with_adjacent_elements(X)
+        X = adjacent_rows(np.asarray(X))
         n_logits = 1 if len(self.classes_) == 2 else len(self.classes_)
         coef = np.ascontiguousarray(self.coef_, dtype=X.dtype)
         intercept = np.ascontiguousarray(self.intercept_, dtype=X.dtype)
@@ -397,7 +400,7 @@ class FastSoftmax(ClassifierMixin, BaseEstimator):
             )
         backend = resolve_backend(self.backend)
         logits = np.empty((len(X), n_logits), dtype=X.dtype)
-        n_threads = _inputs.thread_count(self.n_jobs, backend)
+        n_threads = thread_count(self.n_jobs, backend)
         backend.affine_rows(logits, X, coef, intercept, n_threads=n_threads)
         return logits if n_logits > 1 else logits[:, 0]
 
@@ -409,7 +412,7 @@ class FastSoftmax(ClassifierMixin, BaseEstimator):
         return logits
 
     def predict(self, X: ArrayLike) -> Array:
-        """The most likely class of each row; of two equal logits that of the first class.
+        """Return the most likely class of each row; of two equal logits that of the first class.
 
         Parameters
         ----------
@@ -437,7 +440,7 @@ class FastSoftmax(ClassifierMixin, BaseEstimator):
         """
         logits = self._class_logits(X)
         backend = resolve_backend(self.backend)
-        n_threads = _inputs.thread_count(self.n_jobs, backend)
+        n_threads = thread_count(self.n_jobs, backend)
         backend.softmax_rows(logits, logits, n_threads=n_threads)
         return logits
 
@@ -454,6 +457,6 @@ class FastSoftmax(ClassifierMixin, BaseEstimator):
         """
         logits = self._class_logits(X)
         backend = resolve_backend(self.backend)
-        n_threads = _inputs.thread_count(self.n_jobs, backend)
+        n_threads = thread_count(self.n_jobs, backend)
         backend.log_softmax_rows(logits, logits, n_threads=n_threads)
         return logits

@@ -124,9 +124,9 @@ class Monitor:
         if self.verbose:
             print(_line(state), flush=True)
         # every callback is called, also after one that wants to stop
-        stop = any([callback(state) is True for callback in self.callbacks])
+        wishes = [callback(state) is True for callback in self.callbacks]
         self._clock = time.perf_counter()
-        return stop
+        return any(wishes)
 
 
 def _line(state: FitState) -> str:

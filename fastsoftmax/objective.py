@@ -82,15 +82,16 @@ class SoftmaxObjective:
     # ---- points ----
 
     def null_point(self) -> Array:
-        """The best model without weights: intercepts at the log class shares, or all zero."""
+        """Return the best model without weights: intercepts at the log class shares, or zero."""
         point = np.zeros(self.n_params)
         if self.fit_intercept:
             logs = np.log(np.maximum(self.class_share, 1e-12))
-            point[self.n_weights :] = logs[1:] - logs[0] if self.n_logits == 1 else logs - logs.mean()
+            origin = logs[0] if self.n_logits == 1 else logs.mean()
+            point[self.n_weights :] = logs[-self.n_logits :] - origin
         return point
 
     def point_of(self, weights: Array, bias: Array) -> Array:
-        """The solver's vector for coefficients in the user's terms."""
+        """Return the solver's vector for coefficients in the user's terms."""
         if not self.fit_intercept:
             return weights.astype(np.float64).ravel()
         return np.concatenate([weights.ravel(), bias + weights @ self.center]).astype(np.float64)
@@ -178,17 +179,17 @@ class SoftmaxObjective:
     # ---- preconditioners ----
 
     def preconditioner(self) -> Preconditioner:
-        """The inverse of a scaled bound on the Hessian, in the solver's coordinates."""
+        """Invert a scaled bound on the Hessian, in the solver's coordinates."""
         return build_preconditioner(
             self.shards, self.center, self.penalty, self.n_logits, self.fit_intercept
         )
 
     def refinement_cost(self) -> float | None:
-        """What `refined_preconditioner` costs, in passes; None where it is not to be had."""
+        """Return the cost of `refined_preconditioner` in passes; None where there is none."""
         return refinement_cost(self.shards, self.n_logits)
 
     def refined_preconditioner(self, at: Evaluation) -> Preconditioner:
-        """The inverse of the Hessian's block of each class at a point."""
+        """Invert the Hessian's block of each class at a point."""
         return build_blocks(
             self.shards, self.center, self.penalty, at.weights, at.bias, self.fit_intercept
         )
@@ -196,7 +197,7 @@ class SoftmaxObjective:
     # ---- certificate ----
 
     def gap_bound(self, at: Evaluation) -> float:
-        """An upper bound on F(W, b) - min F, from the gradient of the pass alone.
+        """Return an upper bound on F(W, b) - min F, from the gradient of the pass alone.
 
         The dual of the problem has a distribution Q_i for each row and the value
         mean H(Q_i) - ||G_Q||^2 / (2 lambda), G_Q = mean (Q_i - y_i) x_i^T, which is at most min F

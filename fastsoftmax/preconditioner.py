@@ -29,8 +29,8 @@ _SCALE = 4.0
 _DENSE_FEATURES = 2048
 # Most numbers in the blocks of all classes (64 MB).
 _BLOCK_NUMBERS = 1 << 23
-# Rows that estimate a covariance: at least this many, and 16 for each feature. Passes to 1e-4 on the
-# images above with all rows, and with a fifth of them: 120 and 114.
+# Rows that estimate a covariance: at least this many, and 16 for each feature. Passes to 1e-4 on
+# the images above with all rows, and with a fifth of them: 120 and 114.
 _LEAST_ROWS = 4096
 _ROWS_PER_FEATURE = 16
 
@@ -39,7 +39,7 @@ class Preconditioner(Protocol):
     """An approximation of the inverse Hessian."""
 
     def apply(self, gradient: Array) -> Array:
-        """The product with a flat vector, in a new array."""
+        """Return the product with a flat vector, in a new array."""
 
 
 class DensePreconditioner:
@@ -61,7 +61,7 @@ class DensePreconditioner:
         self._zeros = np.zeros(len(inverse))
 
     def apply(self, gradient: Array) -> Array:
-        """The product with a flat vector, in a new array."""
+        """Return the product with a flat vector, in a new array."""
         result = np.empty_like(gradient)
         shape = self.n_logits, len(self.inverse)
         n_weights = shape[0] * shape[1]
@@ -80,7 +80,9 @@ class DensePreconditioner:
 class BlockPreconditioner:
     """inverses (n_logits, m, m), one for each class; m is d, or d + 1 with the intercept last."""
 
-    def __init__(self, inverses: Array, n_features: int, backend: ModuleType, n_threads: int) -> None:
+    def __init__(
+        self, inverses: Array, n_features: int, backend: ModuleType, n_threads: int
+    ) -> None:
         self.inverses = inverses
         self.n_features = n_features
         self.backend = backend
@@ -88,7 +90,7 @@ class BlockPreconditioner:
         self._zero = np.zeros(1)
 
     def apply(self, gradient: Array) -> Array:
-        """The product with a flat vector, in a new array."""
+        """Return the product with a flat vector, in a new array."""
         n_logits, size = self.inverses.shape[:2]
         n_weights = n_logits * self.n_features
         rows = np.empty((n_logits, size))
@@ -114,7 +116,7 @@ class DiagonalPreconditioner:
         self.n_logits = n_logits
 
     def apply(self, gradient: Array) -> Array:
-        """The product with a flat vector, in a new array."""
+        """Return the product with a flat vector, in a new array."""
         result = gradient * self.bias_scale
         n_weights = self.n_logits * len(self.inverse)
         weights = result[:n_weights].reshape(self.n_logits, -1)
@@ -146,11 +148,13 @@ def build_preconditioner(
         floor = max(penalty, 1e-10 * float(products.max(initial=0.0)), np.finfo(float).tiny)
         return DiagonalPreconditioner(1.0 / (products + floor), bias_scale, n_logits)
     invert(products, np.full(d, penalty))
-    return DensePreconditioner(products, bias_scale, n_logits, shards[0].backend, shards[0].n_threads)
+    return DensePreconditioner(
+        products, bias_scale, n_logits, shards[0].backend, shards[0].n_threads
+    )
 
 
 def refinement_cost(shards: Sequence[DenseShard], n_logits: int) -> float | None:
-    """What `build_blocks` costs, in passes over the rows; None where it would take too much memory.
+    """Return the cost of `build_blocks` in passes over the rows; None where memory forbids it.
 
     Its products run at about the passes' rate of arithmetic, and half of each is symmetry.
     """

@@ -69,11 +69,13 @@ class DenseShard:
 
     @property
     def n_rows(self) -> int:
-        return self.X.shape[0]
+        """Rows of X."""
+        return int(self.X.shape[0])
 
     @property
     def n_features(self) -> int:
-        return self.X.shape[1]
+        """Columns of X."""
+        return int(self.X.shape[1])
 
     @property
     def real(self) -> np.dtype[Any]:
@@ -90,8 +92,8 @@ class DenseShard:
         bias = np.ascontiguousarray(bias, dtype=self.real)
         total: Sums | None = None
         for rows in self._calls(weights.size):
-            grad_weights = np.empty(weights.shape) if with_grad else None
-            grad_bias = np.empty(bias.shape) if with_grad else None
+            grad_weights: Array | None = np.empty(weights.shape) if with_grad else None
+            grad_bias: Array | None = np.empty(bias.shape) if with_grad else None
             loss, correct = self.backend.loss_grad(
                 grad_weights,
                 grad_bias,
@@ -159,12 +161,13 @@ class DenseShard:
     def target_sums(self) -> Array:
         """Sum of the smoothed targets over the rows, by class: (n_classes,) float64."""
         if self.labels is not None:
-            sums = np.bincount(self.labels, self.row_weights, minlength=self.n_classes)
+            sums: Array = np.bincount(self.labels, self.row_weights, minlength=self.n_classes)
         else:
             assert self.target_probs is not None
             sums = np.asarray(self.row_weights @ self.target_probs, dtype=np.float64)
         spread = self.label_smoothing / self.n_classes
-        return (1.0 - self.label_smoothing) * sums + spread * sums.sum()
+        smoothed: Array = (1.0 - self.label_smoothing) * sums + spread * sums.sum()
+        return smoothed
 
     def feature_sums(self) -> Array:
         """Weighted sum of the features over the rows: (n_features,) float64."""
@@ -225,7 +228,7 @@ def _log_odds(logits: Array) -> Array:
 
 
 def add_sums(a: Sums, b: Sums) -> Sums:
-    """Sums over the rows of both, a's first."""
+    """Return the sums over the rows of both, a's first."""
     return Sums(
         a.loss + b.loss,
         a.correct + b.correct,

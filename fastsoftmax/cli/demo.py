@@ -10,7 +10,7 @@ import warnings
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -26,6 +26,8 @@ from fastsoftmax.datasets import (
 if TYPE_CHECKING:
     from fastsoftmax.estimator import FastSoftmax
     from fastsoftmax.monitor import Callback, FitState
+
+T = TypeVar("T")
 
 _DESCRIPTION = """\
 Train softmax regression on Fashion-MNIST and watch it: a line per epoch with the loss and the
@@ -350,11 +352,12 @@ def _fraction(text: str) -> float:
     return _checked(text, float, lambda value: 0.0 <= value < 1.0, "a number in [0, 1)")
 
 
-def _checked(text: str, kind: Any, ok: Callable[[Any], bool], wanted: str) -> Any:
+def _checked(text: str, kind: Callable[[str], T], ok: Callable[[T], bool], wanted: str) -> T:
+    refusal = argparse.ArgumentTypeError(f"must be {wanted}, not {text!r}")
     try:
         value = kind(text)
     except ValueError:
-        value = None
-    if value is None or not ok(value):
-        raise argparse.ArgumentTypeError(f"must be {wanted}, not {text!r}")
+        raise refusal from None
+    if not ok(value):
+        raise refusal
     return value

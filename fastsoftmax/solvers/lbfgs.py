@@ -40,16 +40,16 @@ class Objective(Protocol[E]):
         """Value and gradient."""
 
     def gap_bound(self, at: E) -> float:
-        """An upper bound on value - minimum."""
+        """Return an upper bound on value - minimum."""
 
     def preconditioner(self) -> Preconditioner:
-        """An approximation of the inverse Hessian, up to a factor, for the start."""
+        """Approximate the inverse Hessian, up to a factor, for the start."""
 
     def refinement_cost(self) -> float | None:
-        """What a better one costs, in evaluations; None if there is none."""
+        """Return what a better one costs, in evaluations; None if there is none."""
 
     def refined_preconditioner(self, at: E) -> Preconditioner:
-        """A better one near a point."""
+        """Approximate the inverse Hessian better, near a point."""
 
 
 class Result(NamedTuple, Generic[E]):
@@ -63,9 +63,9 @@ class Result(NamedTuple, Generic[E]):
 
 
 # The first better preconditioner comes when the passes so far have cost this share of its price (it
-# saves more than it costs: images 3615 x 784, C = 1, passes to 1e-4 / 1e-6: 363 / 683 without, 59 / 96
-# with refinements at 15, 60 and 180), but not before the model has taken shape; each next one after
-# this many times the iterations.
+# saves more than it costs: images 3615 x 784, C = 1, passes to 1e-4 / 1e-6: 363 / 683 without,
+# 59 / 96 with refinements at 15, 60 and 180), but not before the model has taken shape; each next
+# one after this many times the iterations.
 _REFINEMENT_SHARE = 0.25
 _LEAST_REFINEMENT = 15
 _REFINEMENT_GROWTH = 4

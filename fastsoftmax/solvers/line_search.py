@@ -24,7 +24,7 @@ _MOST_TRIALS = 30
 def search(
     objective: "Objective[E]", point: Array, direction: Array, at: "E"
 ) -> "tuple[float, E] | None":
-    """A step along direction that fulfils the conditions, and the evaluation there.
+    """Return a step along direction that fulfils the conditions, and the evaluation there.
 
     None where direction does not descend, or no step could be told from the start: then rounding
     forbids further progress.
@@ -61,7 +61,7 @@ def search(
 
 
 def _between(low: float, high: float, root: float) -> float:
-    """The next step to try: the root, kept well inside the bracket, or outwards up to tenfold."""
+    """Return the root, kept well inside the bracket, or a step outwards, up to tenfold."""
     if np.isinf(high):
         return min(max(root, 2.0 * low), 10.0 * low)
     margin = 0.1 * (high - low)

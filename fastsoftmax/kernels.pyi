@@ -1,0 +1,78 @@
+# Names, order, kinds and defaults are compared with the compiled module by tests/test_stub.py.
+from typing import TypeVar
+
+import numpy as np
+from numpy.typing import NDArray
+
+# The number type of a call: all arrays of it agree.
+_Real = TypeVar("_Real", np.float32, np.float64)
+
+def available_isas() -> tuple[str, ...]: ...
+def openmp() -> bool: ...
+def max_threads() -> int: ...
+def exp_values(out: NDArray[_Real], x: NDArray[_Real], *, isa: str | None = None) -> None: ...
+def log_values(out: NDArray[_Real], x: NDArray[_Real], *, isa: str | None = None) -> None: ...
+def softmax_rows(
+    out: NDArray[_Real], logits: NDArray[_Real], *, isa: str | None = None, n_threads: int = 1
+) -> None: ...
+def log_softmax_rows(
+    out: NDArray[_Real], logits: NDArray[_Real], *, isa: str | None = None, n_threads: int = 1
+) -> None: ...
+def logsumexp_rows(
+    out: NDArray[_Real], logits: NDArray[_Real], *, isa: str | None = None, n_threads: int = 1
+) -> None: ...
+def cross_entropy_rows(
+    loss: NDArray[_Real],
+    grad: NDArray[_Real] | None,
+    logits: NDArray[_Real],
+    labels: NDArray[np.int32] | None,
+    target_probs: NDArray[_Real] | None,
+    row_weights: NDArray[_Real],
+    label_smoothing: float,
+    *,
+    isa: str | None = None,
+    n_threads: int = 1,
+) -> None: ...
+def affine_rows(
+    logits: NDArray[_Real],
+    X: NDArray[_Real],
+    weights: NDArray[_Real],
+    bias: NDArray[_Real],
+    *,
+    isa: str | None = None,
+    n_threads: int = 1,
+) -> None: ...
+def loss_grad(
+    grad_weights: NDArray[np.float64] | None,
+    grad_bias: NDArray[np.float64] | None,
+    X: NDArray[_Real],
+    labels: NDArray[np.int32] | None,
+    target_probs: NDArray[_Real] | None,
+    row_weights: NDArray[_Real],
+    label_smoothing: float,
+    weights: NDArray[_Real],
+    bias: NDArray[_Real],
+    n_classes: int,
+    *,
+    isa: str | None = None,
+    n_threads: int = 1,
+) -> tuple[float, float]: ...
+def sgd_steps(
+    params: NDArray[_Real],
+    velocity: NDArray[_Real] | None,
+    X: NDArray[_Real],
+    labels: NDArray[np.int32] | None,
+    target_probs: NDArray[_Real] | None,
+    row_weights: NDArray[_Real],
+    label_smoothing: float,
+    n_classes: int,
+    order: NDArray[np.int64],
+    batch_size: int,
+    learning_rate: float,
+    momentum: float,
+    weight_decay: float,
+    fit_bias: bool,
+    *,
+    isa: str | None = None,
+    n_threads: int = 1,
+) -> tuple[float, float]: ...

@@ -1,0 +1,360 @@
+"""Cross-entropy, of logits and of an affine model, and accuracy, as functions of arrays.
+
+Conventions are those of `fastsoftmax.functional`, where these functions can be had too.
+"""
+
+import math
+from typing import Any, Literal, overload
+
+import numpy as np
+from numpy.typing import ArrayLike
+
+from fastsoftmax._arguments import (
+    Array,
+    adjacent_rows,
+    as_real,
+    cast,
+    check_reduction,
+    class_indices,
+    compute_dtype,
+    divisor_of,
+    real_dtype,
+    smoothing_of,
+    targets_of,
+    thread_count,
+    weights_of,
+)
+from fastsoftmax.backend import resolve_backend
+
+__all__ = ["accuracy", "cross_entropy", "linear_cross_entropy"]
+
+
+@overload
+def cross_entropy(
+    logits: ArrayLike, y: ArrayLike, *, sample_weight: ArrayLike | None = ...,
+    label_smoothing: float = ..., reduction: Literal["mean", "sum"] = ...,
+    return_grad: Literal[False] = ..., backend: str = ..., n_jobs: int | None = ...,
+) -> float: ...  # fmt: skip
+@overload
+def cross_entropy(
+    logits: ArrayLike, y: ArrayLike, *, sample_weight: ArrayLike | None = ...,
+    label_smoothing: float = ..., reduction: Literal["mean", "sum"] = ...,
+    return_grad: Literal[True], backend: str = ..., n_jobs: int | None = ...,
+) -> tuple[float, Array]: ...  # fmt: skip
+@overload
+def cross_entropy(
+    logits: ArrayLike, y: ArrayLike, *, sample_weight: ArrayLike | None = ...,
+    label_smoothing: float = ..., reduction: Literal["none"],
+    return_grad: Literal[False] = ..., backend: str = ..., n_jobs: int | None = ...,
+) -> Array: ...  # fmt: skip
+@overload
+def cross_entropy(
+    logits: ArrayLike, y: ArrayLike, *, sample_weight: ArrayLike | None = ...,
+    label_smoothing: float = ..., reduction: Literal["none"],
+    return_grad: Literal[True], backend: str = ..., n_jobs: int | None = ...,
+) -> tuple[Array, Array]: ...  # fmt: skip
+def cross_entropy(
+    logits: ArrayLike,
+    y: ArrayLike,
+    *,
+    sample_weight: ArrayLike | None = None,
+    label_smoothing: float = 0.0,
+    reduction: str = "mean",
+    return_grad: bool = False,
+    backend: str = "auto",
+    n_jobs: int | None = None,
+) -> Any:
+    """Cross-entropy of the softmax of logits against labels or distributions.
+
+    With t_i the target distribution of row i and s_i its weight, row i costs
+
+        s_i * CE_i,    CE_i = log(sum_j exp(z_ij)) - sum_k t_ik z_ik,
+
+    and "mean" is sum_i s_i CE_i / sum_i s_i.
+
+    Parameters
+    ----------
+    logits : array_like of shape (n, K)
+        Logits z, K >= 1.
+    y : array_like of shape (n,) or (n, K)
+        Class indices in [0, K), of any integer type or bool; or one distribution over the classes
+        for each row, that sums to 1 within 1e-5 (1e-3 for float16).
+    sample_weight : array_like of shape (n,), optional
+        Weights s, finite and >= 0; 1 by default. A row of weight 0 counts as absent, whatever its
+        logits.
+    label_smoothing : float, default=0.0
+        e in [0, 1]: the targets become (1 - e) t + e / K.
+    reduction : {"mean", "sum", "none"}, default="mean"
+        The weighted mean of CE, the weighted sum, or s_i * CE_i for each row.
+    return_grad : bool, default=False
+        Return the gradient by the logits too.
+    backend, n_jobs
+        See the conventions of `fastsoftmax.functional`.
+
+    Returns
+    -------
+    loss : float, or ndarray of shape (n,) for reduction="none"
+        Accurate relative to itself also near zero. Sums are taken in float64.
+    grad : ndarray of shape (n, K)
+        Only with return_grad: the gradient of loss, or of its sum for reduction="none".
+
+    Raises
+    ------
+    ValueError
+        If shapes disagree or K = 0; if a label is out of range, a distribution does not sum to 1
+        or has a negative value; if a weight is negative, infinite or NaN; for the mean, if the
+        weights sum to 0, as they do for n = 0; if label_smoothing or reduction is not as above.
+    TypeError
+        If logits are not real, or y is neither integers nor an array of shape (n, K). Labels of
+        a float dtype are not rounded.
+
+    Notes
+    -----
+    A target of 0 on a logit of -inf costs nothing, a positive one costs inf.
+
+    Examples
+    --------
+    >>> from fastsoftmax.functional import cross_entropy
+    >>> cross_entropy([[50.0, 0.0], [0.0, 50.0]], [0, 1])
+    1.9287498479639178e-22
+    >>> loss, grad = cross_entropy([[0.0, 0.0]], [[0.25, 0.75]], return_grad=True)
+    >>> grad
+    array([[ 0.25, -0.25]])
+    """
+    check_reduction(reduction, ("mean", "sum", "none"))
+    z, dtype = as_real("logits", logits)
+    if z.ndim != 2 or z.shape[1] == 0:
+        raise ValueError(f"logits must be of shape (n, K) with K >= 1, got shape {z.shape}")
+    z = adjacent_rows(z)
+    n_rows, n_classes = z.shape
+    labels, probs = targets_of(y, n_rows, n_classes, z.dtype)
+    weights = weights_of(sample_weight, n_rows, z.dtype)
+    total = divisor_of(weights, reduction)
+    smoothing = smoothing_of(label_smoothing)
+    kernels = resolve_backend(backend)
+    loss = np.empty(n_rows, dtype=z.dtype)
+    grad = np.empty(z.shape, dtype=z.dtype) if return_grad else None
+    kernels.cross_entropy_rows(
+        loss, grad, z, labels, probs, weights, smoothing, n_threads=thread_count(n_jobs, kernels)
+    )
+    absent = weights == 0.0  # 0 * inf or 0 * NaN would be NaN
+    loss[absent] = 0.0
+    if grad is not None:
+        grad[absent] = 0.0
+        if reduction == "mean":
+            grad /= total
+        grad = cast(grad, dtype)
+    if reduction == "none":
+        result: Any = cast(loss, dtype)
+    else:
+        result = float(loss.sum(dtype=np.float64)) / total
+    return (result, grad) if return_grad else result
+
+
+@overload
+def linear_cross_entropy(
+    X: ArrayLike, W: ArrayLike, b: ArrayLike, y: ArrayLike, *,
+    sample_weight: ArrayLike | None = ..., label_smoothing: float = ..., reduction: str = ...,
+    return_grad: Literal[True] = ..., backend: str = ..., n_jobs: int | None = ...,
+) -> tuple[float, Array, Array]: ...  # fmt: skip
+@overload
+def linear_cross_entropy(
+    X: ArrayLike, W: ArrayLike, b: None, y: ArrayLike, *,
+    sample_weight: ArrayLike | None = ..., label_smoothing: float = ..., reduction: str = ...,
+    return_grad: Literal[True] = ..., backend: str = ..., n_jobs: int | None = ...,
+) -> tuple[float, Array, None]: ...  # fmt: skip
+@overload
+def linear_cross_entropy(
+    X: ArrayLike, W: ArrayLike, b: ArrayLike | None, y: ArrayLike, *,
+    sample_weight: ArrayLike | None = ..., label_smoothing: float = ..., reduction: str = ...,
+    return_grad: Literal[False], backend: str = ..., n_jobs: int | None = ...,
+) -> float: ...  # fmt: skip
+def linear_cross_entropy(
+    X: ArrayLike,
+    W: ArrayLike,
+    b: ArrayLike | None,
+    y: ArrayLike,
+    *,
+    sample_weight: ArrayLike | None = None,
+    label_smoothing: float = 0.0,
+    reduction: str = "mean",
+    return_grad: bool = True,
+    backend: str = "auto",
+    n_jobs: int | None = None,
+) -> Any:
+    """Cross-entropy of the logits X W^T + b, and its gradients, without an n x K array.
+
+    The same value as ``cross_entropy(X @ W.T + b, y, ...)``, computed over blocks of rows in one
+    pass, so that memory does not grow with n x K.
+
+    Parameters
+    ----------
+    X : array_like of shape (n, d)
+        Features. Used in place where it has the dtype of the computation, that of
+        ``numpy.result_type(X, W, b)`` (float64 if all are integers).
+    W : array_like of shape (K, d)
+        Class weights, K >= 1.
+    b : array_like of shape (K,) or None
+        Biases; None for none.
+    y, sample_weight, label_smoothing
+        As for `cross_entropy`.
+    reduction : {"mean", "sum"}, default="mean"
+        The weighted mean of the cross-entropy over the rows, or its weighted sum.
+    return_grad : bool, default=True
+        Return the gradients; without them the pass costs half.
+    backend, n_jobs
+        See the conventions of `fastsoftmax.functional`.
+
+    Returns
+    -------
+    loss : float
+        In nats.
+    grad_W : ndarray of shape (K, d)
+        Gradient of loss by W.
+    grad_b : ndarray of shape (K,) or None
+        Gradient of loss by b; None where b is.
+
+    Raises
+    ------
+    ValueError, TypeError
+        As `cross_entropy` does.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from fastsoftmax.functional import linear_cross_entropy
+    >>> X, y = np.array([[1.0, 2.0], [3.0, 4.0]]), [0, 1]
+    >>> loss, grad_W, grad_b = linear_cross_entropy(X, np.zeros((2, 2)), np.zeros(2), y)
+    >>> grad_W
+    array([[ 0.5,  0.5],
+           [-0.5, -0.5]])
+    """
+    check_reduction(reduction, ("mean", "sum"))
+    X, W, bias, dtype = _affine_arguments(X, W, b)
+    n_rows, n_classes = len(X), len(W)
+    labels, probs = targets_of(y, n_rows, n_classes, X.dtype)
+    weights = weights_of(sample_weight, n_rows, X.dtype)
+    total = divisor_of(weights, reduction)
+    smoothing = smoothing_of(label_smoothing)
+    kernels = resolve_backend(backend)
+    n_threads = thread_count(n_jobs, kernels)
+    grads = (np.empty(W.shape), np.empty(n_classes)) if return_grad else ()
+
+    def add_up(rows: Any) -> float:
+        if n_classes == 1:  # to loss_grad, one row of weights is the log-odds of two classes
+            with np.errstate(all="ignore"):
+                logits = X[rows] @ W[0] + bias
+            for grad in grads:
+                grad.fill(0.0)
+            return 0.0 if np.isfinite(logits).all() else math.nan
+        loss, _ = kernels.loss_grad(
+            *(grads or (None, None)),
+            X[rows],
+            None if labels is None else labels[rows],
+            None if probs is None else probs[rows],
+            weights[rows],
+            smoothing,
+            W,
+            bias,
+            n_classes,
+            n_threads=n_threads,
+        )
+        return float(loss)
+
+    loss = add_up(slice(None))
+    if not math.isfinite(loss) and not weights.all():
+        loss = add_up(weights > 0.0)  # 0 * inf or 0 * NaN: leave those rows out
+    if not return_grad:
+        return loss / total
+    grad_W, grad_b = (cast(np.divide(grad, total), dtype) for grad in grads)
+    return loss / total, grad_W, None if b is None else grad_b
+
+
+def accuracy(
+    y_true: ArrayLike, y_pred: ArrayLike, *, sample_weight: ArrayLike | None = None
+) -> float:
+    """Weighted share of rows whose predicted class is the true one.
+
+    Parameters
+    ----------
+    y_true : array_like of shape (n,)
+        True labels: of any type beside predicted labels, class indices beside scores.
+    y_pred : array_like of shape (n,) or (n, K)
+        Predicted labels; or a score for each class, such as logits or probabilities, of which the
+        largest counts (the first of equal ones). A row of scores with a NaN is a miss. Scores of
+        the positive class alone, of shape (n,), are not guessed at: pass ``scores > 0``, or
+        labels.
+    sample_weight : array_like of shape (n,), optional
+        Weights, finite and >= 0; 1 by default.
+
+    Returns
+    -------
+    float
+        In [0, 1].
+
+    Raises
+    ------
+    ValueError
+        If shapes disagree; if y_pred is 1-d with fractions or NaN (scores, not labels); if a class
+        index is out of range; if a weight is not finite and >= 0, or they sum to 0 (as for n = 0).
+    TypeError
+        If labels are strings on one side and numbers on the other; if scores are not real.
+
+    Examples
+    --------
+    >>> from fastsoftmax.functional import accuracy
+    >>> accuracy(["cat", "dog"], ["cat", "cat"])
+    0.5
+    >>> accuracy([0, 1], [[2.0, 1.0], [0.1, 0.3]])
+    1.0
+    """
+    truth, predicted = np.asarray(y_true), np.asarray(y_pred)
+    if predicted.ndim == 2:
+        scores = as_real("y_pred", predicted)[0]
+        if scores.shape[1] == 0:
+            raise ValueError(f"y_pred must have at least one class, got shape {scores.shape}")
+        truth = class_indices(truth, len(scores), scores.shape[1], name="y_true")
+        hits = scores.argmax(axis=1) == truth
+        hits &= ~np.isnan(scores.max(axis=1))
+    else:
+        if truth.ndim != 1 or truth.shape != predicted.shape:
+            raise ValueError(
+                f"y_true must be of shape (n,) and y_pred of shape (n,) or (n, K), "
+                f"got shapes {truth.shape} and {predicted.shape}"
+            )
+        if predicted.dtype.kind == "f" and not np.array_equal(predicted, np.trunc(predicted)):
+            raise ValueError(
+                "y_pred of shape (n,) must hold labels, got fractions or NaN: pass `scores > 0`, "
+                "or scores of shape (n, K)"
+            )
+        text = [a.dtype.kind in "US" for a in (truth, predicted)]
+        if text[0] != text[1] and "O" not in (truth.dtype.kind, predicted.dtype.kind):
+            raise TypeError(
+                f"y_true and y_pred must hold labels of one type, "
+                f"got dtypes {truth.dtype} and {predicted.dtype}"
+            )
+        hits = truth == predicted
+    weights = weights_of(sample_weight, len(truth), np.dtype(np.float64))
+    return float(weights[hits.astype(bool)].sum()) / divisor_of(weights, "mean")
+
+
+def _affine_arguments(
+    X: ArrayLike, W: ArrayLike, b: ArrayLike | None
+) -> tuple[Array, Array, Array, np.dtype[Any]]:
+    """Return X, W and b (zeros for None) in one dtype, and the dtype of the result."""
+    x, weights = np.asarray(X), np.asarray(W)
+    bias = np.zeros(len(weights) if weights.ndim else 0, dtype=np.bool_) if b is None else b
+    bias = np.asarray(bias)
+    for name, array in (("X", x), ("W", weights), ("b", bias)):
+        real_dtype(name, array.dtype)
+    if x.ndim != 2 or weights.ndim != 2 or x.shape[1] != weights.shape[1] or not len(weights):
+        raise ValueError(
+            f"X must be of shape (n, d) and W of shape (K, d) with K >= 1, "
+            f"got shapes {x.shape} and {weights.shape}"
+        )
+    if bias.shape != (len(weights),):
+        raise ValueError(f"b must be of shape ({len(weights)},), got {bias.shape}")
+    dtype = real_dtype("X", np.result_type(x, weights, bias))
+    real = compute_dtype(dtype)
+    x, weights = (adjacent_rows(a.astype(real, copy=False)) for a in (x, weights))
+    return x, np.ascontiguousarray(weights), bias.astype(real), dtype

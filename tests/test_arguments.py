@@ -1,0 +1,81 @@
+"""What the functions and the estimator do with their arguments in common: threads and layouts."""
+
+import os
+from types import SimpleNamespace
+
+import numpy as np
+import pytest
+
+from fastsoftmax import FastSoftmax
+from fastsoftmax._arguments import adjacent_rows, thread_count
+
+ALLOWED = SimpleNamespace(max_threads=lambda: 3)
+
+
+def test_thread_count(monkeypatch):
+    monkeypatch.setattr(os, "sched_getaffinity", lambda pid: range(8), raising=False)
+    given = (None, 1, 5, np.int64(2), -1, -2, -8, -100)
+    assert [thread_count(n, ALLOWED) for n in given] == [3, 1, 5, 2, 8, 7, 1, 1]
+    with pytest.raises(ValueError, match="n_jobs must be None or an integer other than 0, got 0"):
+        thread_count(0, ALLOWED)
+    with pytest.raises(TypeError):
+        thread_count(1.5, ALLOWED)
+
+
+def test_thread_count_without_affinity(monkeypatch):
+    monkeypatch.delattr(os, "sched_getaffinity", raising=False)
+    monkeypatch.setattr(os, "cpu_count", lambda: 4)
+    assert thread_count(-1, ALLOWED) == 4
+    monkeypatch.setattr(os, "cpu_count", lambda: None)
+    assert thread_count(-1, ALLOWED) == 1
+
+
+def unaligned(x):
+    """A copy of x, contiguous, one byte beyond an address that its type may have."""
+    memory = np.empty(x.nbytes + 1, dtype=np.uint8)
+    moved = memory[1:].view(x.dtype).reshape(x.shape)
+    moved[...] = x
+    return moved
+
+
+# All arrays are of the values of the argument, a C-contiguous one.
+READ_IN_PLACE = {
+    "contiguous": lambda x: x,
+    "rows apart": lambda x: np.repeat(x, 2, axis=0)[::2],
+    "rows backwards": lambda x: x[::-1].copy()[::-1],
+    "columns of more": lambda x: np.hstack([x, x])[:, : x.shape[1]],
+}
+COPIED = {
+    "columns first": np.asfortranarray,
+    "columns apart": lambda x: np.repeat(x, 2, axis=1)[:, ::2],
+    "other byte order": lambda x: x.astype(x.dtype.newbyteorder()),
+    "unaligned": unaligned,
+}
+
+
+@pytest.mark.parametrize("layout", READ_IN_PLACE)
+def test_rows_read_in_place(layout, real, rng):
+    x = READ_IN_PLACE[layout](rng.normal(size=(7, 3)).astype(real))
+    assert adjacent_rows(x) is x
+
+
+@pytest.mark.parametrize("layout", COPIED)
+def test_rows_copied(layout, real, rng):
+    x = rng.normal(size=(7, 3)).astype(real)
+    copy = adjacent_rows(COPIED[layout](x))
+    assert copy.dtype == x.dtype
+    assert copy.flags.c_contiguous
+    assert copy.flags.aligned
+    np.testing.assert_array_equal(copy, x)
+
+
+@pytest.mark.parametrize("layout", [*READ_IN_PLACE, *COPIED])
+def test_layouts_give_one_fit(layout, rng):
+    # Unaligned rows that were contiguous otherwise were once not copied, and the kernels refused.
+    x = rng.normal(size=(40, 3))
+    y = x.argmax(axis=1)
+    other = (READ_IN_PLACE | COPIED)[layout](x)
+    expected, actual = (FastSoftmax().fit(X, y, eval_set=[(X, y)]) for X in (x, other))
+    # Not equal bits: numpy's products of centres and moments depend on strides.
+    np.testing.assert_allclose(actual.coef_, expected.coef_, rtol=1e-9)
+    np.testing.assert_allclose(actual.predict_proba(other), expected.predict_proba(x), rtol=1e-9)

@@ -1,0 +1,357 @@
+"""L-BFGS and its line search on functions whose minimum is known, and on some that misbehave."""
+
+from dataclasses import dataclass
+
+import numpy as np
+import pytest
+
+from fastsoftmax.solvers import lbfgs
+from fastsoftmax.solvers.line_search import search
+
+
+@dataclass(frozen=True)
+class At:
+    value: float
+    gradient: np.ndarray
+
+
+class Identity:
+    def apply(self, gradient):
+        return gradient.copy()
+
+
+class Diagonal:
+    def __init__(self, inverse):
+        self.inverse = inverse
+
+    def apply(self, gradient):
+        return self.inverse * gradient
+
+
+class Function:
+    """A function with a known minimum, which counts its evaluations."""
+
+    epsilon = float(np.finfo(np.float64).eps)
+
+    def __init__(self, value, gradient, minimum=0.0, preconditioner=None, refined=None, cost=None):
+        self.value, self.gradient, self.minimum = value, gradient, minimum
+        self._preconditioner, self._refined, self._cost = preconditioner, refined, cost
+        self.n_evaluations = self.n_refinements = 0
+
+    def evaluate(self, point):
+        self.n_evaluations += 1
+        return At(float(self.value(point)), np.asarray(self.gradient(point), dtype=float))
+
+    def gap_bound(self, at):
+        return at.value - self.minimum
+
+    def preconditioner(self):
+        return self._preconditioner or Identity()
+
+    def refinement_cost(self):
+        return self._cost
+
+    def refined_preconditioner(self, at):
+        self.n_refinements += 1
+        return self._refined
+
+
+def quadratic(curvatures, center=None, offset=1.0, **more):
+    """offset + 1/2 sum curvatures (x - center)^2."""
+    center = np.ones(len(curvatures)) if center is None else center
+    return Function(
+        lambda x: offset + 0.5 * curvatures @ (x - center) ** 2,
+        lambda x: curvatures * (x - center),
+        minimum=offset,
+        **more,
+    )
+
+
+def log_cosh(scales, **more):
+    """1 + sum log cosh(scales x): convex, quadratic near 0 and straight far away."""
+    return Function(
+        lambda x: 1.0 + np.sum(np.logaddexp(scales * x, -scales * x) - np.log(2.0)),
+        lambda x: scales * np.tanh(scales * x),
+        minimum=1.0,
+        **more,
+    )
+
+
+class TestLbfgs:
+    @pytest.mark.parametrize("n", [1, 2, 17])
+    def test_quadratic(self, rng, n):
+        center = rng.normal(size=n)
+        function = quadratic(rng.uniform(0.5, 2.0, n), center)
+        result = lbfgs.minimise(function, np.zeros(n), tol=1e-12, max_iter=100)
+        assert result.reason == "converged"
+        assert result.gap <= 1e-12
+        np.testing.assert_allclose(result.point, center, atol=1e-5)
+        np.testing.assert_array_equal(result.evaluation.gradient, function.gradient(result.point))
+
+    @pytest.mark.parametrize("function", [quadratic, log_cosh])
+    @pytest.mark.parametrize("span", [1e2, 1e4, 1e6])
+    def test_ill_conditioned(self, function, span):
+        curvatures = np.geomspace(1.0, span, 20)
+        scales = curvatures if function is quadratic else np.sqrt(curvatures)
+        result = lbfgs.minimise(function(scales), np.full(20, 2.0), tol=1e-10, max_iter=1000)
+        assert result.reason == "converged"
+
+    def test_a_perfect_preconditioner_leaves_one_step(self):
+        curvatures = np.geomspace(1.0, 1e12, 30)
+        function = quadratic(curvatures, preconditioner=Diagonal(1.0 / curvatures))
+        result = lbfgs.minimise(function, np.zeros(30), tol=1e-12, max_iter=10)
+        assert (result.reason, result.n_iter) == ("converged", 1)
+
+    def test_the_scale_of_the_preconditioner_is_learnt(self):
+        curvatures = np.geomspace(1.0, 1e6, 30)
+        for scale in (1e-8, 1e8):
+            function = quadratic(curvatures, preconditioner=Diagonal(scale / curvatures))
+            result = lbfgs.minimise(function, np.zeros(30), tol=1e-12, max_iter=20)
+            assert result.reason == "converged"
+
+    def test_a_better_preconditioner_is_asked_for_when_it_pays(self):
+        curvatures = np.geomspace(1.0, 1e8, 60)
+        perfect = Diagonal(1.0 / curvatures)
+        start = np.zeros(60)
+        without = lbfgs.minimise(quadratic(curvatures), start, tol=1e-12, max_iter=500)
+        function = quadratic(curvatures, refined=perfect, cost=1.0)
+        with_it = lbfgs.minimise(function, start, tol=1e-12, max_iter=500)
+        assert with_it.reason == "converged"
+        assert function.n_refinements >= 1
+        assert with_it.n_iter < without.n_iter
+        dear = quadratic(curvatures, refined=perfect, cost=1e9)
+        lbfgs.minimise(dear, start, tol=1e-12, max_iter=500)
+        assert dear.n_refinements == 0
+
+    @pytest.mark.parametrize("memory", [1, 3, 30])
+    def test_memory(self, memory):
+        function = log_cosh(np.geomspace(1.0, 30.0, 40))
+        result = lbfgs.minimise(function, np.full(40, 3.0), tol=1e-8, max_iter=500, memory=memory)
+        assert result.reason == "converged"
+
+    def test_start_at_the_minimum(self):
+        function = quadratic(np.ones(3))
+        result = lbfgs.minimise(function, np.ones(3), tol=0.0, max_iter=10)
+        assert (result.reason, result.n_iter, result.gap) == ("converged", 0, 0.0)
+        assert function.n_evaluations == 1
+
+    @pytest.mark.parametrize("max_iter", [0, 1, 5])
+    def test_max_iter(self, max_iter):
+        seen = []
+        result = lbfgs.minimise(
+            quadratic(np.geomspace(1.0, 1e6, 20)),
+            np.zeros(20),
+            tol=1e-12,
+            max_iter=max_iter,
+            on_iteration=lambda n_iter, at, gap: bool(seen.append((n_iter, at.value, gap))),
+        )
+        assert (result.reason, result.n_iter) == ("max_iter", max_iter)
+        assert [n_iter for n_iter, _, _ in seen] == list(range(1, max_iter + 1))
+        if seen:
+            assert seen[-1][1:] == (result.evaluation.value, result.gap)
+
+    def test_stop_by_callback(self):
+        seen = []
+        result = lbfgs.minimise(
+            quadratic(np.geomspace(1.0, 1e6, 20)),
+            np.zeros(20),
+            tol=1e-12,
+            max_iter=100,
+            on_iteration=lambda n_iter, at, gap: seen.append(at.value) or n_iter == 3,
+        )
+        assert (result.reason, result.n_iter) == ("stopped", 3)
+        assert seen[-1] == result.evaluation.value
+
+    def test_an_error_in_a_callback_comes_through(self):
+        class Stop(Exception):
+            pass
+
+        def stop(n_iter, at, gap):
+            raise Stop
+
+        with pytest.raises(Stop):
+            lbfgs.minimise(
+                quadratic(np.arange(1.0, 4.0)),
+                np.zeros(3),
+                tol=0.0,
+                max_iter=9,
+                on_iteration=stop,
+            )
+
+    def test_the_value_never_rises(self):
+        values = []
+        lbfgs.minimise(
+            log_cosh(np.geomspace(0.1, 100.0, 30)),
+            np.linspace(-3.0, 5.0, 30),
+            tol=1e-10,
+            max_iter=300,
+            on_iteration=lambda n_iter, at, gap: bool(values.append(at.value)),
+        )
+        assert (np.diff(values) <= 1e-15 * values[0]).all()
+
+    def test_precision_runs_out(self):
+        function = quadratic(np.geomspace(1.0, 1e3, 10), center=np.full(10, 1 / 3))
+        function.minimum = 0.5  # a bound that never closes
+        seen = []
+        result = lbfgs.minimise(
+            function,
+            np.zeros(10),
+            tol=1e-10,
+            max_iter=10_000,
+            on_iteration=lambda n_iter, at, gap: bool(seen.append(n_iter)),
+        )
+        assert result.reason == "precision"
+        assert result.n_iter < 1000
+        assert result.n_iter == len(seen), "every iteration that counts has been told"
+        np.testing.assert_allclose(result.point, 1 / 3, atol=1e-6)
+
+    def test_a_gap_that_no_longer_shrinks(self):
+        function = quadratic(np.geomspace(1.0, 1e8, 60))
+        function.epsilon = 1e-2  # no decrease counts as visible
+        function.gap_bound = lambda at: 1.0
+        seen = []
+        result = lbfgs.minimise(
+            function,
+            np.zeros(60),
+            tol=1e-10,
+            max_iter=10_000,
+            on_iteration=lambda n_iter, at, gap: bool(seen.append(n_iter)),
+        )
+        assert result.reason == "precision"
+        assert result.n_iter == len(seen), "every iteration that counts has been told"
+
+    def test_start_is_not_written_to(self):
+        start = np.zeros(3)
+        start.setflags(write=False)
+        lbfgs.minimise(quadratic(np.arange(1.0, 4.0)), start, tol=1e-12, max_iter=50)
+
+    def test_no_parameters(self):
+        result = lbfgs.minimise(
+            Function(lambda x: 1.0, lambda x: x, minimum=1.0), np.zeros(0), tol=0.0, max_iter=5
+        )
+        assert (result.reason, result.n_iter) == ("converged", 0)
+
+    def test_infinite_beyond_a_wall(self):
+        def value(x):
+            return np.inf if x[0] >= 1.0 else -np.log1p(-x[0]) - 0.1 * x[0] + 1.0
+
+        barrier = Function(value, lambda x: np.array([1.0 / (1.0 - x[0]) - 0.1]))
+        barrier.minimum = value(np.array([-9.0]))
+        result = lbfgs.minimise(barrier, np.array([0.99]), tol=1e-10, max_iter=100)
+        assert result.reason == "converged"
+        np.testing.assert_allclose(result.point, -9.0, atol=1e-3)
+
+    @pytest.mark.parametrize("bad", [np.nan, np.inf, -np.inf])
+    def test_not_finite_everywhere_but_at_the_start(self, bad):
+        start = np.zeros(2)
+        function = Function(
+            lambda x: 1.0 if not x.any() else bad,
+            lambda x: np.ones(2) if not x.any() else np.full(2, bad),
+        )
+        result = lbfgs.minimise(function, start, tol=1e-6, max_iter=10)
+        assert result.reason == "precision"
+        assert result.evaluation.value == 1.0
+        np.testing.assert_array_equal(result.point, start)
+
+    def test_not_finite_at_the_start(self):
+        function = Function(lambda x: np.nan, lambda x: np.full(2, np.nan))
+        result = lbfgs.minimise(function, np.zeros(2), tol=1e-6, max_iter=10)
+        assert result.reason == "precision"
+        assert result.n_iter == 0
+
+    def test_a_minimum_at_infinity(self):
+        """Without a penalty separable classes have one: the gradient fades, nothing may break."""
+        function = Function(
+            lambda x: np.logaddexp(0.0, -x).sum(), lambda x: -1.0 / (1.0 + np.exp(x))
+        )
+        function.gap_bound = lambda at: np.inf
+        result = lbfgs.minimise(function, np.array([0.0, 1.0]), tol=1e-4, max_iter=2000)
+        assert result.reason in ("precision", "max_iter")
+        assert np.isfinite(result.point).all()
+        assert result.evaluation.value < 1e-6
+
+    def test_a_flat_function(self):
+        function = Function(lambda x: 1.0, np.zeros_like)
+        result = lbfgs.minimise(function, np.ones(2), tol=1e-6, max_iter=10)
+        assert (result.reason, result.n_iter) == ("precision", 0)
+
+
+class TestRelativeGap:
+    def test_is_relative(self):
+        function = quadratic(np.ones(1), offset=2.0)
+        assert lbfgs.relative_gap(function, At(2.5, np.zeros(1))) == 0.2
+
+    @pytest.mark.parametrize(("value", "gap", "expected"), [(0.0, 0.0, 0.0), (0.0, 1.0, np.inf)])
+    def test_of_nothing(self, value, gap, expected):
+        function = quadratic(np.ones(1))
+        function.gap_bound = lambda at: gap
+        assert lbfgs.relative_gap(function, At(value, np.zeros(1))) == expected
+
+
+class TestLineSearch:
+    @staticmethod
+    def along(value, slope, start=0.0, direction=1.0, epsilon=2.2e-16):
+        function = Function(lambda x: value(x[0]), lambda x: [slope(x[0])])
+        function.epsilon = epsilon
+        point = np.array([start])
+        at = function.evaluate(point)
+        function.n_evaluations = 0
+        return function, search(function, point, np.array([direction]), at)
+
+    def test_a_good_first_step_costs_one_evaluation(self):
+        function, found = self.along(lambda x: (x - 1.0) ** 2, lambda x: 2.0 * (x - 1.0))
+        step, new = found
+        assert step == 1.0
+        assert new.value == 0.0
+        assert function.n_evaluations == 1
+
+    @pytest.mark.parametrize("minimum", [1e-9, 1e-3, 0.3, 3.0, 1e3, 1e9])
+    def test_strong_wolfe_conditions(self, minimum):
+        function, (step, new) = self.along(
+            lambda x: np.hypot(1.0, x / minimum - 1.0),
+            lambda x: (x / minimum - 1.0) / np.hypot(1.0, x / minimum - 1.0) / minimum,
+        )
+        start, slope = np.sqrt(2.0), -np.sqrt(0.5) / minimum
+        assert new.value <= start + 1e-4 * step * slope
+        assert abs(new.gradient[0]) <= 0.9 * abs(slope)
+        assert function.n_evaluations <= 30
+
+    def test_no_descent(self):
+        for direction in (-1.0, 0.0, np.nan, np.inf):
+            function, found = self.along(
+                lambda x: (x - 1.0) ** 2, lambda x: 2.0 * (x - 1.0), direction=direction
+            )
+            assert found is None
+            assert function.n_evaluations == 0
+
+    def test_a_wall(self):
+        _, (step, new) = self.along(
+            lambda x: x * x - x if x < 0.6 else np.inf, lambda x: 2.0 * x - 1.0
+        )
+        assert step < 0.6
+        assert new.value < 0.0
+
+    def test_a_slope_that_is_not_finite(self):
+        _, (step, _) = self.along(
+            lambda x: x * x - x, lambda x: 2.0 * x - 1.0 if x < 0.6 else np.nan
+        )
+        assert step < 0.6
+
+    def test_never_finite(self):
+        function, found = self.along(
+            lambda x: np.nan if x else 0.0, lambda x: -1.0 if x == 0.0 else np.nan
+        )
+        assert found is None
+        assert function.n_evaluations <= 100
+
+    def test_rounding_hides_the_decrease(self):
+        """Values are equal to the last bit, slopes still tell where the minimum is."""
+        _, found = self.along(lambda x: 1.0, lambda x: 1e-10 * (x - 1.2))
+        step, new = found
+        assert abs(new.gradient[0]) < 1e-10
+        assert 0.0 < step < 2.0
+
+    def test_unbounded_below_ends(self):
+        function, found = self.along(lambda x: -x, lambda x: -1.0)
+        assert found is None
+        assert function.n_evaluations <= 100
