@@ -6,7 +6,7 @@ same as plain L-BFGS in coordinates where P is the identity.
 """
 
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import Generic, NamedTuple, Protocol, TypeVar
 
 import numpy as np
@@ -75,15 +75,14 @@ _REFINEMENT_GROWTH = 4
 _PATIENCE = 60
 
 
-def _first_refinement(objective: Objective[E]) -> float:
-    cost = objective.refinement_cost()
-    return np.inf if cost is None else max(_LEAST_REFINEMENT, _REFINEMENT_SHARE * cost)
+def _share(gap: float, value: float) -> float:
+    """Gap / value, for a value that may be 0."""
+    return gap / value if value > 0.0 else (0.0 if gap <= 0.0 else np.inf)
 
 
 def relative_gap(objective: Objective[E], at: E) -> float:
     """gap_bound / value, the figure that `tol` is compared with."""
-    gap = objective.gap_bound(at)
-    return gap / at.value if at.value > 0.0 else (0.0 if gap <= 0.0 else np.inf)
+    return _share(objective.gap_bound(at), at.value)
 
 
 def minimise(
@@ -116,45 +115,73 @@ def minimise(
     """
     point = start
     at = objective.evaluate(point)
+    lower = at.value - objective.gap_bound(at)  # the best lower bound on the minimum so far
     gap = relative_gap(objective, at)
-    pairs: deque[tuple[Array, Array, float]] = deque(maxlen=memory)
-    preconditioner = objective.preconditioner()
-    gamma = 1.0
-    next_refinement = _first_refinement(objective)
+    model = _Model(objective, memory)
     best_gap, best_iter = gap, 0
-    for n_iter in range(max_iter + 1):
-        if n_iter and on_iteration(n_iter, at, gap):
-            return Result(point, at, gap, n_iter, "stopped")
+    for n_iter in range(max_iter):
         if gap <= tol:
             return Result(point, at, gap, n_iter, "converged")
-        if n_iter == max_iter:
-            break
-        if n_iter >= next_refinement:
-            preconditioner, gamma = objective.refined_preconditioner(at), 1.0
-            next_refinement = _REFINEMENT_GROWTH * n_iter
-        direction = _direction(at.gradient, pairs, preconditioner, gamma)
-        found = search(objective, point, direction, at)
-        if found is None and pairs:  # rounding has spoilt the memory: once more without it
-            pairs.clear()
-            direction = -gamma * preconditioner.apply(at.gradient)
+        model.refine(n_iter, at)
+        found = None
+        for direction in model.directions(at.gradient):
             found = search(objective, point, direction, at)
+            if found is not None:
+                break
         if found is None:
             return Result(point, at, gap, n_iter, "precision")
         step, new = found
         moved = step * direction
-        change = new.gradient - at.gradient
-        curvature = float(moved @ change)
-        if curvature > 1e-10 * float(np.sqrt((moved @ moved) * (change @ change))):
-            pairs.append((moved, change, curvature))
-            gamma = curvature / float(change @ preconditioner.apply(change))
-        value_is_level = at.value - new.value <= objective.epsilon * abs(at.value)
+        model.learn(moved, new.gradient - at.gradient)
+        noise = objective.epsilon * abs(at.value)
+        level = at.value - new.value <= noise
         point, at = point + moved, new
-        gap = relative_gap(objective, at)
+        bound = objective.gap_bound(at)
+        gap = _share(min(bound, at.value - lower + 4.0 * noise), at.value)
+        lower = max(lower, at.value - bound)
+        if on_iteration(n_iter + 1, at, gap):
+            return Result(point, at, gap, n_iter + 1, "stopped")
         if gap < best_gap:
             best_gap, best_iter = gap, n_iter
-        elif n_iter - best_iter >= _PATIENCE and value_is_level:
+        elif level and n_iter - best_iter >= _PATIENCE:
             return Result(point, at, gap, n_iter + 1, "precision")
-    return Result(point, at, gap, max_iter, "max_iter")
+    return Result(point, at, gap, max_iter, "converged" if gap <= tol else "max_iter")
+
+
+class _Model(Generic[E]):
+    """The approximate inverse Hessian: a preconditioner times gamma, and the latest pairs."""
+
+    def __init__(self, objective: Objective[E], memory: int) -> None:
+        self.objective = objective
+        self.preconditioner = objective.preconditioner()
+        self.gamma = 1.0
+        self.pairs: deque[tuple[Array, Array, float]] = deque(maxlen=memory)
+        cost = objective.refinement_cost()
+        self.next_refinement = (
+            np.inf if cost is None else max(_LEAST_REFINEMENT, _REFINEMENT_SHARE * cost)
+        )
+
+    def refine(self, n_iter: int, at: E) -> None:
+        """Take a better preconditioner when it is due. The pairs stay true: they are of F."""
+        if n_iter >= self.next_refinement:
+            self.preconditioner, self.gamma = self.objective.refined_preconditioner(at), 1.0
+            self.next_refinement = _REFINEMENT_GROWTH * n_iter
+
+    def directions(self, gradient: Array) -> Iterator[Array]:
+        """Yield the direction to take; then, where rounding has spoilt the pairs, one without."""
+        yield _direction(gradient, self.pairs, self.preconditioner, self.gamma)
+        if self.pairs:
+            self.pairs.clear()
+            yield -self.gamma * self.preconditioner.apply(gradient)
+
+    def learn(self, moved: Array, change: Array) -> None:
+        """Note a step and the difference of the gradients at its ends."""
+        curvature = float(moved @ change)
+        scale = float(change @ self.preconditioner.apply(change))
+        lengths = float(np.sqrt((moved @ moved) * (change @ change)))
+        if curvature > 1e-10 * lengths and scale > 0.0:
+            self.pairs.append((moved, change, curvature))
+            self.gamma = curvature / scale
 
 
 def _direction(

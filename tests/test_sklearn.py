@@ -1,0 +1,312 @@
+"""FastSoftmax among scikit-learn's own: its estimator checks, and the tools that wrap estimators."""
+
+import inspect
+import pickle
+
+import joblib
+import numpy as np
+import pytest
+import sklearn
+from sklearn.base import clone, is_classifier
+from sklearn.calibration import CalibratedClassifierCV
+from sklearn.datasets import load_iris
+from sklearn.ensemble import AdaBoostClassifier, BaggingClassifier, VotingClassifier
+from sklearn.exceptions import ConvergenceWarning
+from sklearn.feature_selection import RFE, SelectFromModel
+from sklearn.linear_model import LogisticRegression
+from sklearn.metrics import make_scorer, roc_auc_score
+from sklearn.model_selection import GridSearchCV, cross_val_predict, cross_validate
+from sklearn.multiclass import OneVsRestClassifier
+from sklearn.multioutput import MultiOutputClassifier
+from sklearn.pipeline import make_pipeline
+from sklearn.preprocessing import StandardScaler
+from sklearn.utils import get_tags
+from sklearn.utils.estimator_checks import estimator_checks_generator
+
+from fastsoftmax import FastSoftmax
+
+# Each with the checks that are about something else; everything else passes, without exception.
+CONFIGURATIONS = {
+    "default": (FastSoftmax(), ()),
+    "serial": (FastSoftmax(n_jobs=1), ()),
+    "numpy": (FastSoftmax(backend="numpy"), ()),
+    "balanced": (FastSoftmax(class_weight="balanced", n_jobs=1), ()),
+    "tight": (FastSoftmax(tol=1e-10, C=10.0, n_jobs=1), ()),
+    "warm start": (FastSoftmax(warm_start=True, n_jobs=1), ()),
+    # expects class weights to act through the intercept: LogisticRegression fails it alike
+    "no intercept": (
+        FastSoftmax(fit_intercept=False, n_jobs=1),
+        ("check_class_weight_classifiers",),
+    ),
+    # separable classes: wants log-probabilities as coarse as the logarithm of a float32 that is 1
+    "no penalty": (FastSoftmax(C=np.inf, n_jobs=1), ("check_classifiers_train",)),
+    "sgd": (FastSoftmax(solver="sgd", max_iter=20, n_jobs=1), ()),
+    "sgd, momentum": (
+        FastSoftmax(solver="sgd", momentum=0.9, batch_size=20, max_iter=20, n_jobs=1),
+        (),
+    ),
+}
+
+
+def checks():
+    for name, (estimator, left_out) in CONFIGURATIONS.items():
+        for instance, check in estimator_checks_generator(estimator):
+            check_name = getattr(check, "func", check).__name__
+            if check_name in left_out:
+                continue
+            yield pytest.param(instance, check, id=f"{name}-{check_name}")
+
+
+@pytest.mark.filterwarnings("ignore::sklearn.exceptions.ConvergenceWarning")
+@pytest.mark.parametrize(("estimator", "check"), checks())
+def test_estimator_checks(estimator, check):
+    check(estimator)
+
+
+def test_the_default_configuration_leaves_no_check_out():
+    assert CONFIGURATIONS["default"] == (CONFIGURATIONS["default"][0], ())
+    assert repr(CONFIGURATIONS["default"][0]) == "FastSoftmax()"
+
+
+@pytest.fixture(scope="module")
+def iris():
+    return load_iris(return_X_y=True)
+
+
+@pytest.fixture
+def model():
+    return FastSoftmax(n_jobs=1)
+
+
+@pytest.fixture
+def fitted(model, iris):
+    return model.fit(*iris)
+
+
+class TestEstimator:
+    def test_is_a_classifier(self, model):
+        assert is_classifier(model)
+        tags = get_tags(model)
+        assert tags.classifier_tags.multi_class
+        assert not tags.classifier_tags.poor_score
+        assert not tags.input_tags.sparse
+
+    def test_parameters_are_keywords_but_for_C(self):
+        parameters = inspect.signature(FastSoftmax).parameters
+        assert FastSoftmax(0.5).C == 0.5
+        keyword_only = inspect.Parameter.KEYWORD_ONLY
+        assert all(p.kind is keyword_only for name, p in parameters.items() if name != "C")
+
+    def test_defaults_that_scikit_learns_model_shares(self):
+        ours, theirs = FastSoftmax().get_params(), LogisticRegression().get_params()
+        for name in ("C", "fit_intercept", "class_weight", "tol", "warm_start", "random_state"):
+            assert ours[name] == theirs[name]
+
+    def test_clone(self, fitted):
+        copy = clone(fitted.set_params(C=0.25, class_weight={0: 2.0}))
+        assert copy.get_params() == fitted.get_params()
+        assert not hasattr(copy, "coef_")
+
+    def test_pictures_of_it(self, fitted):
+        assert repr(FastSoftmax(C=2.0, solver="sgd")) == "FastSoftmax(C=2.0, solver='sgd')"
+        assert "FastSoftmax" in fitted._repr_html_()
+
+    @pytest.mark.parametrize("protocol", range(2, pickle.HIGHEST_PROTOCOL + 1))
+    def test_pickle(self, fitted, iris, protocol):
+        again = pickle.loads(pickle.dumps(fitted, protocol))
+        np.testing.assert_array_equal(again.predict_proba(iris[0]), fitted.predict_proba(iris[0]))
+        assert again.fit(*iris).converged_
+
+    @pytest.mark.parametrize("mmap_mode", [None, "r"])
+    def test_joblib(self, fitted, iris, tmp_path, mmap_mode):
+        joblib.dump(fitted, tmp_path / "model")
+        again = joblib.load(tmp_path / "model", mmap_mode=mmap_mode)
+        np.testing.assert_array_equal(again.predict_proba(iris[0]), fitted.predict_proba(iris[0]))
+        assert again.set_params(warm_start=True).fit(*iris).converged_
+
+
+class TestTools:
+    def test_pipeline(self, iris):
+        X, y = iris
+        ours = make_pipeline(StandardScaler(), FastSoftmax(tol=1e-12, n_jobs=1)).fit(X, y)
+        theirs = make_pipeline(
+            StandardScaler(), LogisticRegression(tol=1e-10, solver="newton-cholesky")
+        ).fit(X, y)
+        np.testing.assert_allclose(ours.predict_proba(X), theirs.predict_proba(X), atol=1e-8)
+
+    def test_grid_search_in_processes(self, iris, model):
+        grid = {"C": [0.01, 1.0, 100.0]}
+        parallel = GridSearchCV(model, grid, n_jobs=2, cv=3, scoring="neg_log_loss").fit(*iris)
+        serial = GridSearchCV(model, grid, cv=3, scoring="neg_log_loss").fit(*iris)
+        np.testing.assert_array_equal(
+            parallel.cv_results_["mean_test_score"], serial.cv_results_["mean_test_score"]
+        )
+        np.testing.assert_array_equal(parallel.best_estimator_.coef_, serial.best_estimator_.coef_)
+
+    def test_in_threads(self, iris):
+        models = joblib.Parallel(n_jobs=3, prefer="threads")(
+            joblib.delayed(FastSoftmax(n_jobs=2).fit)(*iris) for _ in range(6)
+        )
+        for model in models:
+            np.testing.assert_array_equal(model.coef_, models[0].coef_)
+
+    @pytest.mark.parametrize("method", ["predict", "predict_proba", "decision_function"])
+    def test_cross_val_predict(self, iris, model, method):
+        X, y = iris
+        result = cross_val_predict(model, X, y, cv=3, method=method)
+        assert result.shape == ((150,) if method == "predict" else (150, 3))
+        if method == "predict":
+            assert np.mean(result == y) > 0.9
+
+    def test_scorers(self, iris, model):
+        binary = iris[0][iris[1] > 0], iris[1][iris[1] > 0]
+        scores = cross_validate(
+            model,
+            *binary,
+            cv=3,
+            scoring={
+                "auc": "roc_auc",
+                "brier": "neg_brier_score",
+                "mine": make_scorer(roc_auc_score, response_method="decision_function"),
+            },
+        )
+        np.testing.assert_array_equal(scores["test_auc"], scores["test_mine"])
+        assert scores["test_auc"].min() > 0.9
+
+    @pytest.mark.parametrize(
+        "wrap",
+        [
+            lambda model: CalibratedClassifierCV(model, cv=3),
+            lambda model: BaggingClassifier(model, n_estimators=3, random_state=0),
+            lambda model: AdaBoostClassifier(model, n_estimators=3, random_state=0),
+            lambda model: VotingClassifier([("a", model), ("b", clone(model))], voting="soft"),
+            OneVsRestClassifier,
+        ],
+        ids=["calibrated", "bagging", "boosting", "voting", "one against the rest"],
+    )
+    def test_in_an_ensemble(self, iris, model, wrap):
+        assert wrap(model).fit(*iris).score(*iris) > 0.9
+
+    def test_several_targets(self, iris, model):
+        X, y = iris
+        Y = np.column_stack([y, y == 1])
+        assert MultiOutputClassifier(model).fit(X, Y).predict(X).shape == Y.shape
+
+    def test_choice_of_features(self, iris, model):
+        assert SelectFromModel(model).fit_transform(*iris).shape[1] < 4
+        assert RFE(model, n_features_to_select=2).fit(*iris).transform(iris[0]).shape[1] == 2
+
+
+class TestFrames:
+    @pytest.fixture(params=["pandas", "polars"])
+    def frame(self, request, iris):
+        library = pytest.importorskip(request.param)
+        if request.param == "polars":
+            pytest.importorskip("pyarrow", reason="names come through the interchange")
+        names = ["sepal_length", "sepal_width", "petal_length", "petal_width"]
+        return library.DataFrame(dict(zip(names, iris[0].T, strict=True)))
+
+    @pytest.fixture
+    def pandas(self):
+        return pytest.importorskip("pandas")
+
+    def test_names(self, iris, model, frame):
+        plain = clone(model).fit(*iris)
+        model.fit(frame, iris[1])
+        assert model.feature_names_in_.tolist() == list(frame.columns)
+        np.testing.assert_array_equal(model.coef_, plain.coef_)
+        np.testing.assert_array_equal(model.predict_proba(frame), plain.predict_proba(iris[0]))
+        with pytest.warns(UserWarning, match="feature names"):
+            model.predict(iris[0])
+        with pytest.raises(ValueError, match="feature names"):
+            model.predict(frame[list(frame.columns)[::-1]])
+        assert not hasattr(model.fit(*iris), "feature_names_in_")
+
+    def test_set_output(self, iris, model, pandas):
+        frame = pandas.DataFrame(iris[0], columns=list("abcd"))
+        pipeline = make_pipeline(StandardScaler(), model).set_output(transform="pandas")
+        pipeline.fit(frame, iris[1])
+        assert pipeline[-1].feature_names_in_.tolist() == list("abcd")
+
+    def test_series_of_labels_and_weights(self, iris, model, pandas):
+        names = np.array(["x", "y", "z"])[iris[1]]
+        weights = np.arange(150) % 3 + 1.0
+        plain = clone(model).fit(iris[0], names, weights)
+        shuffled_index = np.random.default_rng(0).permutation(150)
+        for labels in (
+            pandas.Series(names, index=shuffled_index),
+            pandas.Series(names, dtype="category"),
+            pandas.Series(names, dtype="string"),
+            pandas.Series(names, dtype=object),
+        ):
+            model.fit(iris[0], labels, pandas.Series(weights, index=shuffled_index))
+            np.testing.assert_array_equal(model.coef_, plain.coef_)
+            assert model.predict(iris[0][:1]) == ["x"]
+
+    @pytest.mark.parametrize("dtype", ["Int64", "Float64", "boolean"])
+    def test_nullable_types(self, iris, model, pandas, dtype):
+        y = iris[1] > 0 if dtype == "boolean" else iris[1]
+        model.fit(iris[0], pandas.Series(y, dtype=dtype))
+        assert model.predict(iris[0][:1]) == [0]
+        if dtype == "Float64":
+            frame = pandas.DataFrame(iris[0], dtype=dtype)
+            np.testing.assert_array_equal(model.fit(frame, y).coef_, model.fit(iris[0], y).coef_)
+            frame.iloc[3, 1] = pandas.NA
+            with pytest.raises(ValueError, match="NaN"):
+                model.fit(frame, y)
+
+    def test_missing_labels(self, iris, model, pandas):
+        for labels in (
+            pandas.Series(iris[1], dtype="Int64").where(iris[1] > 0),
+            pandas.Series(["x", "y", None] * 50),
+        ):
+            with pytest.raises((ValueError, TypeError)):
+                model.fit(iris[0], labels)
+
+    def test_float32_frames_stay_float32(self, iris, model, pandas):
+        assert model.fit(pandas.DataFrame(iris[0], dtype="float32"), iris[1]).coef_.dtype == "f4"
+
+
+class TestMetadataRouting:
+    @pytest.fixture(autouse=True)
+    def routing(self):
+        with sklearn.config_context(enable_metadata_routing=True):
+            yield
+
+    @pytest.fixture
+    def weights(self):
+        return np.random.default_rng(0).integers(0, 4, 150).astype(float)
+
+    def test_pipeline(self, iris, weights):
+        pipeline = make_pipeline(
+            StandardScaler().set_fit_request(sample_weight=False),
+            FastSoftmax(n_jobs=1).set_fit_request(sample_weight=True),
+        ).fit(*iris, sample_weight=weights)
+        by_hand = FastSoftmax(n_jobs=1).fit(
+            StandardScaler().fit_transform(iris[0]), iris[1], weights
+        )
+        np.testing.assert_array_equal(pipeline[-1].coef_, by_hand.coef_)
+
+    def test_grid_search(self, iris, weights):
+        model = FastSoftmax(n_jobs=1).set_fit_request(sample_weight=True)
+        model.set_score_request(sample_weight=True)
+        search = GridSearchCV(model, {"C": [0.1, 1.0]}, cv=3).fit(*iris, sample_weight=weights)
+        best = FastSoftmax(search.best_params_["C"], n_jobs=1).fit(*iris, weights)
+        np.testing.assert_array_equal(search.best_estimator_.coef_, best.coef_)
+
+    def test_callbacks_and_eval_set(self, iris):
+        seen = []
+        model = FastSoftmax(n_jobs=1).set_fit_request(callbacks=True, eval_set=True)
+        pipeline = make_pipeline(StandardScaler(), model)
+        pipeline.fit(*iris, callbacks=[seen.append], eval_set=[iris])
+        assert len(seen) == pipeline[-1].n_iter_[0]
+        assert len(seen[-1].eval_loss) == 1
+
+    def test_weights_that_nobody_asked_for(self, iris, weights):
+        with pytest.raises(ValueError, match="sample_weight"):
+            make_pipeline(StandardScaler(), FastSoftmax(n_jobs=1)).fit(*iris, sample_weight=weights)
+
+
+def test_convergence_warning_is_scikit_learns(iris):
+    with pytest.warns(ConvergenceWarning):
+        FastSoftmax(max_iter=1, n_jobs=1).fit(*iris)
