@@ -15,8 +15,12 @@ from libc.stdint cimport int32_t, int64_t, uintptr_t
 
 
 cdef extern from "kernels.h" nogil:
+    ctypedef enum fs_x_type:
+        FS_X_F32, FS_X_F64, FS_X_U8, FS_X_I8, FS_X_F16
+
     ctypedef struct fs_rows:
         const void *x
+        fs_x_type x_type
         const int32_t *labels
         const void *target_probs
         const void *row_weights
@@ -63,12 +67,12 @@ fs_watch_forks()
 cdef struct Array:
     char *data
     ptrdiff_t n_rows, n_columns, row_stride, size  # the stride in elements
-    char kind  # b'f' float32, b'd' float64, b'i' int32, b'q' int64
+    char kind  # a key of NUMBER_TYPES
 
 
 cdef char kind_of(const Py_buffer *view) noexcept:
     cdef char letter = view.format[0] if view.format != NULL and view.format[1] == 0 else 0
-    if letter in b"fd":
+    if letter in b"fdeBb":
         return letter
     if letter in b"ilq":
         return b"i" if view.itemsize == 4 else b"q"
@@ -111,7 +115,10 @@ cdef Array array_of(object array, str name, str kinds, int ndim, bint writable=F
         PyBuffer_Release(&view)
 
 
-NUMBER_TYPES = {"f": "float32", "d": "float64", "i": "int32", "q": "int64"}
+NUMBER_TYPES = {
+    "f": "float32", "d": "float64", "i": "int32", "q": "int64",
+    "e": "float16", "B": "uint8", "b": "int8",
+}
 
 
 cdef Array same_type(object array, str name, const Array *like, int ndim,
@@ -181,9 +188,11 @@ cdef int targets_of(fs_rows *rows, const Array *like, labels, target_probs, row_
     return 0
 
 
-cdef Array features_of(fs_rows *rows, X) except *:
-    cdef Array x = array_of(X, "X", "fd", 2)
+cdef Array features_of(fs_rows *rows, X, const Array *like) except *:
+    cdef Array x = array_of(X, "X", "fdeBb" if like.kind == b"d" else "feBb", 2)
     rows.x = x.data
+    rows.x_type = (FS_X_F32 if x.kind == b"f" else FS_X_F64 if x.kind == b"d"
+                   else FS_X_U8 if x.kind == b"B" else FS_X_I8 if x.kind == b"b" else FS_X_F16)
     rows.x_stride = x.row_stride
     rows.n_rows = x.n_rows
     rows.n_features = x.n_columns
@@ -327,11 +336,11 @@ def cross_entropy_rows(loss, grad, logits, labels, target_probs, row_weights, la
 def affine_rows(logits, X, weights, bias, *, isa=None, n_threads=1):
     """logits[i, k] = x_i . weights_k + bias_k."""
     cdef fs_rows rows
-    cdef Array x = features_of(&rows, X)
-    cdef Array w = same_type(weights, "weights", &x, 2)
-    cdef Array b = same_type(bias, "bias", &x, 1)
-    cdef Array out = same_type(logits, "logits", &x, 2, True)
-    cdef const kernels *kern = table(&x, isa)
+    cdef Array w = array_of(weights, "weights", "fd", 2)
+    cdef Array x = features_of(&rows, X, &w)
+    cdef Array b = same_type(bias, "bias", &w, 1)
+    cdef Array out = same_type(logits, "logits", &w, 2, True)
+    cdef const kernels *kern = table(&w, isa)
     cdef int n = threads(n_threads)
     rows.n_logits = rows.n_classes = w.n_rows
     check(w.n_columns == x.n_columns and w.row_stride == w.n_columns,
@@ -351,16 +360,16 @@ def loss_grad(grad_weights, grad_bias, X, labels, target_probs, row_weights, lab
     the loss alone. Returns (loss, correct).
     """
     cdef fs_rows rows
-    cdef Array x = features_of(&rows, X)
-    cdef Array w = same_type(weights, "weights", &x, 2)
-    cdef Array b = same_type(bias, "bias", &x, 1)
+    cdef Array w = array_of(weights, "weights", "fd", 2)
+    cdef Array x = features_of(&rows, X, &w)
+    cdef Array b = same_type(bias, "bias", &w, 1)
     cdef Array grad_w, grad_b
     cdef bint with_grad = grad_weights is not None
-    cdef const kernels *kern = table(&x, isa)
+    cdef const kernels *kern = table(&w, isa)
     cdef int n = threads(n_threads)
     cdef fs_sums sums
     cdef Scratch scratch
-    targets_of(&rows, &x, labels, target_probs, row_weights, label_smoothing, x.n_rows, n_classes)
+    targets_of(&rows, &w, labels, target_probs, row_weights, label_smoothing, x.n_rows, n_classes)
     rows.n_logits = w.n_rows
     check_classes(&rows)
     check(w.n_columns == x.n_columns and w.row_stride == w.n_columns,
@@ -391,10 +400,10 @@ def sgd_steps(params, velocity, X, labels, target_probs, row_weights, label_smoo
     rows of X, if those are fewer). Returns (loss, correct), as each batch saw them before its update.
     """
     cdef fs_rows rows
-    cdef Array x = features_of(&rows, X)
-    cdef Array p = same_type(params, "params", &x, 1, True)
+    cdef Array p = array_of(params, "params", "fd", 1, True)
+    cdef Array x = features_of(&rows, X, &p)
     cdef Array v, o = array_of(order, "order", "q", 1)
-    cdef const kernels *kern = table(&x, isa)
+    cdef const kernels *kern = table(&p, isa)
     cdef int n = threads(n_threads)
     cdef const int64_t *index = <const int64_t *>o.data
     cdef ptrdiff_t i, batch = batch_size
@@ -402,7 +411,7 @@ def sgd_steps(params, velocity, X, labels, target_probs, row_weights, label_smoo
     cdef bint in_range = True, bias_too = fit_bias
     cdef fs_sums sums
     cdef Scratch scratch
-    targets_of(&rows, &x, labels, target_probs, row_weights, label_smoothing, x.n_rows, n_classes)
+    targets_of(&rows, &p, labels, target_probs, row_weights, label_smoothing, x.n_rows, n_classes)
     rows.n_logits = p.size // (x.n_columns + 1)
     check(p.size == rows.n_logits * (x.n_columns + 1),
           f"params must hold weights and bias for {x.n_columns} features, got {p.size} numbers")
@@ -411,7 +420,7 @@ def sgd_steps(params, velocity, X, labels, target_probs, row_weights, label_smoo
     check(velocity is not None or keep == 0, "velocity must be given where momentum is not 0")
     v.data = NULL
     if velocity is not None:
-        v = same_type(velocity, "velocity", &x, 1, True)
+        v = same_type(velocity, "velocity", &p, 1, True)
         check(v.size == p.size, f"velocity must have {p.size} elements, got {v.size}")
     with nogil:
         for i in range(o.size):

@@ -5,7 +5,8 @@ It is what the kernels are compared with, and what computes where nothing could 
 Conventions
 -----------
 - Every array argument is of one real dtype, float32 or float64, except `labels` (int32), `order`
-  (int64) and the gradients of `loss_grad` (float64). Outputs come first and are written in place.
+  (int64), the gradients of `loss_grad` (float64) and `X`, which may also be uint8, int8 or float16,
+  or float32 where real is float64: its elements are converted, a block of rows at a time. Outputs come first and are written in place.
 - Products of matrices are taken in the real dtype. Everything after them (exponentials,
   logarithms, sums) is float64 and is rounded once, at the end.
 - `n_logits` equals `n_classes`, or it is 1 for two classes: the one logit is then the log-odds of
@@ -175,9 +176,10 @@ def affine_rows(
     n_threads: int = 1,
 ) -> None:
     """logits[i, k] = x_i . weights_k + bias_k."""
-    with _quiet():
-        np.matmul(X, weights.T, out=logits)
-        logits += bias
+    for rows in _blocks(len(X), X.shape[1]):
+        with _quiet():
+            np.matmul(X[rows].astype(weights.dtype, copy=False), weights.T, out=logits[rows])
+            logits[rows] += bias
 
 
 def loss_grad(
@@ -293,7 +295,7 @@ def _add_rows(
     width = n_classes if order is None else n_classes + X.shape[1] // 8
     for block in _blocks(n_rows, width, _MIN_GRAD_ROWS):
         rows = block if order is None else order[block]
-        x = X[rows]
+        x = X[rows].astype(weights.dtype, copy=False)
         target, likeliest, weight = targets.of(rows)
         with _quiet():
             logits = x @ weights.T
@@ -306,7 +308,7 @@ def _add_rows(
             if grad_weights is not None and grad_bias is not None:
                 residual = _residual(row, target, weight)[:, n_classes - n_logits :]
                 grad_bias += residual.sum(axis=0)
-                grad_weights += residual.astype(X.dtype, copy=False).T @ x
+                grad_weights += residual.astype(weights.dtype, copy=False).T @ x
     return loss, correct
 
 

@@ -17,8 +17,8 @@ enum { SAVES_YMM = 0x06, SAVES_ZMM = 0xe6 };
 static int cpu_has(int leaf7_bits, unsigned long long saves) {
     int info[4];
     __cpuid(info, 1);
-    const int osxsave = 1 << 27, fma = 1 << 12;
-    if ((info[2] & (osxsave | fma)) != (osxsave | fma)) return 0;
+    const int needed = (1 << 27) | (1 << 12) | (1 << 29); /* OSXSAVE, FMA, F16C */
+    if ((info[2] & needed) != needed) return 0;
     if ((_xgetbv(0) & saves) != saves) return 0;
     __cpuidex(info, 7, 0);
     return (info[1] & leaf7_bits) == leaf7_bits;
@@ -30,8 +30,15 @@ static int has_avx512(void) { /* F, DQ, BW, VL */
     return cpu_has((1 << 16) | (1 << 17) | (1 << 30) | (int)(1u << 31), SAVES_ZMM);
 }
 #else
+#include <cpuid.h>
+
+static int has_f16c(void) { /* not every compiler's __builtin_cpu_supports knows it */
+    unsigned a, b, c, d;
+    return __get_cpuid(1, &a, &b, &c, &d) && (c & bit_F16C);
+}
+
 static int has_avx2(void) {
-    return __builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma");
+    return __builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma") && has_f16c();
 }
 
 static int has_avx512(void) {

@@ -19,9 +19,13 @@
 #include <stddef.h>
 #include <stdint.h>
 
+/* Number types that features are stored in. They are converted to real where they are loaded. */
+typedef enum { FS_X_F32, FS_X_F64, FS_X_U8, FS_X_I8, FS_X_F16, FS_N_X_TYPES } fs_x_type;
+
 /* The rows of a problem: features, targets and weights. Nothing is owned. */
 typedef struct {
-    const void *x;             /* (n_rows, n_features) real, rows x_stride apart */
+    const void *x;             /* (n_rows, n_features) of x_type, rows x_stride apart */
+    fs_x_type x_type;
     const int32_t *labels;     /* (n_rows) in [0, n_classes), or NULL: then target_probs counts */
     const void *target_probs;  /* (n_rows, n_classes) real, C order, rows sum to 1, or NULL */
     const void *row_weights;   /* (n_rows) real, >= 0 */
@@ -43,6 +47,28 @@ typedef struct {
     double correct; /* sum of row_weight over the rows whose largest logit is that of the target
                        (of two equal logits the first counts, as argmax does) */
 } fs_sums;
+
+/* The operations that read features, for one type of them. All NULL where a table does not have the
+ * type: float arithmetic reads no doubles. */
+typedef struct {
+    /* logits[i, k] = x_i . weights_k + bias_k for the rows of a block, out[(i - first), k]. */
+    void (*affine_rows)(void *logits, const fs_rows *rows, const void *weights, const void *bias,
+                        ptrdiff_t logits_stride, fs_block block);
+
+    /* Forward half of a pass over a block: residual[k * residual_stride + i] = row_weight_i *
+     * (softmax - target)_k for the i-th row of the block, and *sums += its loss and hits.
+     * residual has n_classes rows of residual_stride, a multiple of 16 that is at least the rows of
+     * the block, at most 128; what lies past n_logits rows, or past the block's rows, is scratch. */
+    void (*residual_block)(void *residual, fs_sums *sums, const fs_rows *rows, const void *weights,
+                           const void *bias, ptrdiff_t residual_stride, fs_block block);
+
+    /* Backward half: for the classes k in [class_begin, class_end) and the features j in
+     * [0, n_features), grad_weights[k, j] += sum_i residual[k, i] x[i, j], and grad_bias[k] += sum_i
+     * residual[k, i], rows in order. next is the block to be read next (n_rows 0: none). */
+    void (*grad_block)(void *grad_weights, void *grad_bias, const void *residual,
+                       const fs_rows *rows, ptrdiff_t residual_stride, fs_block block,
+                       fs_block next, ptrdiff_t class_begin, ptrdiff_t class_end);
+} fs_dense;
 
 typedef struct kernels {
     const char *isa;     /* "base", "avx2", "avx512" or "neon" */
@@ -69,23 +95,7 @@ typedef struct kernels {
                                ptrdiff_t logits_stride, const fs_rows *rows, ptrdiff_t first,
                                ptrdiff_t n_block_rows);
 
-    /* logits[i, k] = x_i . weights_k + bias_k for the rows of a block, out[(i - first), k]. */
-    void (*affine_rows)(void *logits, const fs_rows *rows, const void *weights, const void *bias,
-                        ptrdiff_t logits_stride, fs_block block);
-
-    /* Forward half of a pass over a block: residual[k * residual_stride + i] = row_weight_i *
-     * (softmax - target)_k for the i-th row of the block, and *sums += its loss and hits.
-     * residual has n_classes rows of residual_stride, a multiple of 16 that is at least the rows of
-     * the block, at most 128; what lies past n_logits rows, or past the block's rows, is scratch. */
-    void (*residual_block)(void *residual, fs_sums *sums, const fs_rows *rows, const void *weights,
-                           const void *bias, ptrdiff_t residual_stride, fs_block block);
-
-    /* Backward half: for the classes k in [class_begin, class_end) and the features j in
-     * [0, n_features), grad_weights[k, j] += sum_i residual[k, i] x[i, j], and grad_bias[k] += sum_i
-     * residual[k, i], rows in order. next is the block to be read next (n_rows 0: none). */
-    void (*grad_block)(void *grad_weights, void *grad_bias, const void *residual,
-                       const fs_rows *rows, ptrdiff_t residual_stride, fs_block block,
-                       fs_block next, ptrdiff_t class_begin, ptrdiff_t class_end);
+    fs_dense dense[FS_N_X_TYPES];
 
     /* For c in [begin, end): out[c] += sum_p partials[p * stride + c], p in order, in double. */
     void (*sum_partials)(double *out, const void *partials, ptrdiff_t stride,

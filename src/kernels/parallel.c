@@ -171,7 +171,7 @@ static void affine_part(void *task_, ptrdiff_t part, int thread) {
     const ptrdiff_t begin = part_begin(t->rows->n_rows, t->n_parts, part);
     const ptrdiff_t end = part_begin(t->rows->n_rows, t->n_parts, part + 1);
     (void)thread;
-    t->kern->affine_rows(at(t->out, begin * t->out_stride, t->kern->real_size), t->rows,
+    t->kern->dense[t->rows->x_type].affine_rows(at(t->out, begin * t->out_stride, t->kern->real_size), t->rows,
                          t->weights, t->bias, t->out_stride,
                          (fs_block){NULL, begin, end - begin});
 }
@@ -192,8 +192,10 @@ void fs_affine_rows(const kernels *kern, void *logits, const fs_rows *rows, cons
  * the pass. A multiple of 16 in [16, 128], which kernels.h promises the operations. */
 enum { BLOCK_BYTES = 256 * 1024, LEAST_ROWS = 16, MOST_ROWS = 128 };
 
-static ptrdiff_t block_rows(const kernels *kern, ptrdiff_t n_features) {
-    const ptrdiff_t rows = BLOCK_BYTES / kern->real_size / max_size(1, n_features) / 16 * 16;
+static ptrdiff_t block_rows(const fs_rows *problem) {
+    static const ptrdiff_t element_size[FS_N_X_TYPES] = {4, 8, 1, 1, 2};
+    const ptrdiff_t row_elements = BLOCK_BYTES / element_size[problem->x_type];
+    const ptrdiff_t rows = row_elements / max_size(1, problem->n_features) / 16 * 16;
     return max_size(LEAST_ROWS, min_size(MOST_ROWS, rows));
 }
 
@@ -226,7 +228,7 @@ static pass_plan plan_pass(const kernels *kern, const fs_rows *rows) {
     pass_plan plan;
     const double n_params = (double)rows->n_logits * ((double)rows->n_features + 1);
     const double most_parts = PARTS_BYTES / (n_params * (double)kern->real_size + 1);
-    plan.block_rows = block_rows(kern, rows->n_features);
+    plan.block_rows = block_rows(rows);
     plan.n_blocks = ceil_div(rows->n_rows, plan.block_rows);
     plan.n_params = rows->n_logits * (rows->n_features + 1);
     plan.partial_stride = ceil_div(plan.n_params, 16) * 16;
@@ -280,6 +282,8 @@ static fs_block block_at(const pass_task *t, ptrdiff_t row, ptrdiff_t end) {
     return (fs_block){t->order, row, max_size(0, min_size(t->plan.block_rows, end - row))};
 }
 
+static const fs_dense *dense_of(const pass_task *t) { return &t->kern->dense[t->rows->x_type]; }
+
 static char *residual_of(const pass_task *t, ptrdiff_t i) {
     return at(t->residuals, i * t->plan.residual_size, t->kern->real_size);
 }
@@ -300,9 +304,9 @@ static void gradient_part(void *task_, ptrdiff_t part, int thread) {
         const fs_block now = block_at(t, row, end);
         const fs_block next = row + block < end ? block_at(t, row + block, end)
                                               : block_at(t, begin + t->to_next, t->end_next);
-        t->kern->residual_block(residual, &sums, t->rows, t->weights, t->bias, block, now);
+        dense_of(t)->residual_block(residual, &sums, t->rows, t->weights, t->bias, block, now);
         if (partial)
-            t->kern->grad_block(partial, at(partial, n_logits * t->rows->n_features, size),
+            dense_of(t)->grad_block(partial, at(partial, n_logits * t->rows->n_features, size),
                                 residual, t->rows, block, now, next, 0, n_logits);
     }
     t->sums[part] = sums;
@@ -330,7 +334,7 @@ static void panel_residual_part(void *task_, ptrdiff_t part, int thread) {
     const ptrdiff_t end = t->first + t->n_rows, row = t->first + part * t->plan.block_rows;
     (void)thread;
     t->sums[part] = (fs_sums){0, 0};
-    t->kern->residual_block(residual_of(t, part), &t->sums[part], t->rows, t->weights, t->bias,
+    dense_of(t)->residual_block(residual_of(t, part), &t->sums[part], t->rows, t->weights, t->bias,
                             t->plan.block_rows, block_at(t, row, end));
 }
 
@@ -348,7 +352,7 @@ static void panel_gradient_part(void *task_, ptrdiff_t part, int thread) {
     memset(at(t->partials, k0 * d, size), 0, (size_t)((k1 - k0) * d * size));
     memset(at(bias, k0, size), 0, (size_t)((k1 - k0) * size));
     for (ptrdiff_t row = t->first, i = 0; row < end; row += t->plan.block_rows, ++i)
-        t->kern->grad_block(t->partials, bias, residual_of(t, i), t->rows, t->plan.block_rows,
+        dense_of(t)->grad_block(t->partials, bias, residual_of(t, i), t->rows, t->plan.block_rows,
                             block_at(t, row, end), none, k0, k1);
     t->kern->sum_partials(t->grad_weights, t->partials, 0, 1, k0 * d, k1 * d);
     t->kern->sum_partials(t->grad_bias, bias, 0, 1, k0, k1);

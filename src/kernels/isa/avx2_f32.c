@@ -3,9 +3,9 @@
 #if defined(__x86_64__) || defined(_M_X64)
 #if defined(__clang__)
 #include <immintrin.h>
-#pragma clang attribute push(__attribute__((target("avx2,fma"))), apply_to = function)
+#pragma clang attribute push(__attribute__((target("avx2,fma,f16c"))), apply_to = function)
 #elif defined(__GNUC__)
-#pragma GCC target("avx2,fma")
+#pragma GCC target("avx2,fma,f16c")
 #endif
 #define KERNELS fs_avx2_f32
 #include "../vec/avx2_f32.h"

@@ -1,20 +1,18 @@
-/* The product of rows and class weights in register tiles of 4 rows by up to TILE_CLASSES classes,
+/* (Read by dense.h, once for each x_t.) The product of rows and class weights in register tiles of 4 rows by up to TILE_CLASSES classes,
  * the lanes running over the features; and affine_rows, logits[i - first, k] = x_i . weights_k +
  * bias_k. The order of the additions of one product depends on n_features alone, so a row's logits
  * are the same bits whatever stands beside it. */
 
-enum { TILE_ROWS = 4 };
-
 /* sums[k][r] = x[r] . weights[k * stride ..], k < n_tile, a constant where this is inlined. */
-FORCE_INLINE void dot_tile(real sums[][TILE_ROWS], const real *const x[TILE_ROWS],
+FORCE_INLINE void dot_tile(real sums[][TILE_ROWS], const x_t *const x[TILE_ROWS],
                            const real *weights, ptrdiff_t n_features, int n_tile) {
     vec acc[TILE_CLASSES][TILE_ROWS];
-    const real *x0 = x[0], *x1 = x[1], *x2 = x[2], *x3 = x[3];
+    const x_t *x0 = x[0], *x1 = x[1], *x2 = x[2], *x3 = x[3];
     UNROLL for (int k = 0; k < n_tile; ++k)
         acc[k][0] = acc[k][1] = acc[k][2] = acc[k][3] = v_set1(0);
     ptrdiff_t j = 0;
     for (; j + VEC_WIDTH <= n_features; j += VEC_WIDTH) {
-        vec a = v_load(x0 + j), b = v_load(x1 + j), c = v_load(x2 + j), d = v_load(x3 + j);
+        vec a = x_load(x0 + j), b = x_load(x1 + j), c = x_load(x2 + j), d = x_load(x3 + j);
         UNROLL for (int k = 0; k < n_tile; ++k) {
             vec w = v_load(weights + k * n_features + j);
             acc[k][0] = v_fma(a, w, acc[k][0]);
@@ -25,8 +23,8 @@ FORCE_INLINE void dot_tile(real sums[][TILE_ROWS], const real *const x[TILE_ROWS
     }
     if (j < n_features) {
         const ptrdiff_t n = n_features - j;
-        vec a = v_load_tail(x0 + j, n, 0), b = v_load_tail(x1 + j, n, 0);
-        vec c = v_load_tail(x2 + j, n, 0), d = v_load_tail(x3 + j, n, 0);
+        vec a = x_load_tail(x0 + j, n), b = x_load_tail(x1 + j, n);
+        vec c = x_load_tail(x2 + j, n), d = x_load_tail(x3 + j, n);
         UNROLL for (int k = 0; k < n_tile; ++k) {
             vec w = v_load_tail(weights + k * n_features + j, n, 0);
             acc[k][0] = v_fma(a, w, acc[k][0]);
@@ -39,7 +37,7 @@ FORCE_INLINE void dot_tile(real sums[][TILE_ROWS], const real *const x[TILE_ROWS
         v_sum4(sums[k], acc[k][0], acc[k][1], acc[k][2], acc[k][3]);
 }
 
-static void dot_tile_of(real sums[][TILE_ROWS], const real *const x[TILE_ROWS],
+static void dot_tile_of(real sums[][TILE_ROWS], const x_t *const x[TILE_ROWS],
                         const real *weights, ptrdiff_t n_features, ptrdiff_t n_tile) {
     switch (n_tile) {
         case 1: dot_tile(sums, x, weights, n_features, 1); break;
@@ -55,16 +53,10 @@ static void dot_tile_of(real sums[][TILE_ROWS], const real *const x[TILE_ROWS],
 }
 
 /* The rows of tile i .. i + 3 of a block; past its end the last row stands in. */
-FORCE_INLINE void tile_rows(const real *x[TILE_ROWS], const fs_rows *rows, fs_block block,
+FORCE_INLINE void tile_rows(const x_t *x[TILE_ROWS], const fs_rows *rows, fs_block block,
                             ptrdiff_t i) {
     for (int r = 0; r < TILE_ROWS; ++r)
         x[r] = x_row(rows, row_of(block, min_size(i + r, block.n_rows - 1)));
-}
-
-/* n things in the fewest parts of at most `most`, sizes as even as can be: where part p begins. */
-FORCE_INLINE ptrdiff_t even_parts(ptrdiff_t n, ptrdiff_t most) { return (n + most - 1) / most; }
-FORCE_INLINE ptrdiff_t even_part(ptrdiff_t n, ptrdiff_t n_parts, ptrdiff_t p) {
-    return n / n_parts * p + min_size(p, n % n_parts);
 }
 
 static void affine_rows(void *logits_, const fs_rows *rows, const void *weights_,
@@ -72,7 +64,7 @@ static void affine_rows(void *logits_, const fs_rows *rows, const void *weights_
     const real *weights = weights_, *bias = bias_;
     const ptrdiff_t n_tiles = even_parts(rows->n_logits, TILE_CLASSES);
     for (ptrdiff_t i = 0; i < block.n_rows; i += TILE_ROWS) {
-        const real *x[TILE_ROWS];
+        const x_t *x[TILE_ROWS];
         tile_rows(x, rows, block, i);
         for (ptrdiff_t tile = 0; tile < n_tiles; ++tile) {
             const ptrdiff_t k0 = even_part(rows->n_logits, n_tiles, tile);

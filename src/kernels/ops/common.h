@@ -23,14 +23,19 @@
 /* Most rows in a block: what a kernel keeps for each row of one lives on its stack. */
 enum { MAX_BLOCK_ROWS = 128 };
 
+/* Rows in a register tile of the forward product. */
+enum { TILE_ROWS = 4 };
+
 FORCE_INLINE ptrdiff_t min_size(ptrdiff_t a, ptrdiff_t b) { return a < b ? a : b; }
 
 FORCE_INLINE ptrdiff_t row_of(fs_block block, ptrdiff_t i) {
     return block.row_index ? (ptrdiff_t)block.row_index[block.first + i] : block.first + i;
 }
 
-FORCE_INLINE const real *x_row(const fs_rows *rows, ptrdiff_t row) {
-    return (const real *)rows->x + row * rows->x_stride;
+/* n things in the fewest parts of at most `most`, sizes as even as can be: where part p begins. */
+FORCE_INLINE ptrdiff_t even_parts(ptrdiff_t n, ptrdiff_t most) { return (n + most - 1) / most; }
+FORCE_INLINE ptrdiff_t even_part(ptrdiff_t n, ptrdiff_t n_parts, ptrdiff_t p) {
+    return n / n_parts * p + min_size(p, n % n_parts);
 }
 
 FORCE_INLINE real v_sum_lanes(vec a) {

@@ -1,4 +1,4 @@
-/* Backward half of a pass over a block: grad_weights[k, :] += sum_i residual[k, i] x_i and
+/* (Read by dense.h, once for each x_t.) Backward half of a pass over a block: grad_weights[k, :] += sum_i residual[k, i] x_i and
  * grad_bias[k] += sum_i residual[k, i] for the classes [class_begin, class_end), the lanes running
  * over the features. A register tile holds 2 vectors of features for up to GRAD_CLASSES classes
  * while all rows of the block go by. Meanwhile the rows of `next` are fetched into the second-level
@@ -6,7 +6,7 @@
  * idle otherwise. */
 
 typedef struct {
-    const real *x[MAX_BLOCK_ROWS], *next[MAX_BLOCK_ROWS];
+    const x_t *x[MAX_BLOCK_ROWS], *next[MAX_BLOCK_ROWS];
     ptrdiff_t n_rows, n_next;
 } row_pointers;
 
@@ -18,12 +18,12 @@ FORCE_INLINE void grad_tile(real *grad, const real *residual, const row_pointers
     vec acc[GRAD_CLASSES][2];
     UNROLL for (int k = 0; k < n_tile; ++k) acc[k][0] = acc[k][1] = v_set1(0);
     for (ptrdiff_t i = 0; i < rows->n_rows; ++i) {
-        const real *x = rows->x[i] + j;
-        vec x0 = n_vecs == 2 ? v_load(x) : v_load_tail(x, n_lanes, 0);
-        vec x1 = n_vecs == 2 ? v_load(x + VEC_WIDTH) : x0;
+        const x_t *x = rows->x[i] + j;
+        vec x0 = n_vecs == 2 ? x_load(x) : x_load_tail(x, n_lanes);
+        vec x1 = n_vecs == 2 ? x_load(x + VEC_WIDTH) : x0;
         if (fetch && i < rows->n_next) {
             v_prefetch(rows->next[i] + j);
-            if (2 * sizeof(vec) > 64) v_prefetch(rows->next[i] + j + VEC_WIDTH);
+            if (2 * VEC_WIDTH * sizeof(x_t) > 64) v_prefetch(rows->next[i] + j + 64 / sizeof(x_t));
         }
         UNROLL for (int k = 0; k < n_tile; ++k) {
             vec r = v_set1(residual[k * residual_stride + i]);
@@ -42,6 +42,7 @@ FORCE_INLINE void grad_tile(real *grad, const real *residual, const row_pointers
     }
 }
 
+#ifndef GRAD_CASE
 #define GRAD_CASE(n)                                                                            \
     case n:                                                                                     \
         if (n_lanes == 2 * VEC_WIDTH)                                                           \
@@ -51,6 +52,7 @@ FORCE_INLINE void grad_tile(real *grad, const real *residual, const row_pointers
             grad_tile(grad, residual, rows, j, grad_stride, residual_stride, n_lanes, fetch, n, \
                       1);                                                                       \
         break;
+#endif
 
 static void grad_tile_of(real *grad, const real *residual, const row_pointers *rows, ptrdiff_t j,
                          ptrdiff_t grad_stride, ptrdiff_t residual_stride, ptrdiff_t n_lanes,

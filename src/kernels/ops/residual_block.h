@@ -1,12 +1,6 @@
-/* Forward half of a pass over a block of rows: logits, softmax, cross-entropy, residual. The block's
- * logits lie class by class (residual[k * stride + i]), so the lanes run over the rows: no sum over
- * classes crosses lanes and no number of classes leaves lanes idle. Formulas as in
- * cross_entropy_rows.h. Called with 0 < n_rows <= MAX_BLOCK_ROWS. */
-
-/* Where class k's logits lie: for two classes with one logit, class 1 is row 0 and row 1 is 0. */
-FORCE_INLINE ptrdiff_t logit_row(const fs_rows *rows, ptrdiff_t k) {
-    return rows->n_logits < rows->n_classes ? 1 - k : k;
-}
+/* (Read by dense.h, once for each x_t.) Forward half of a pass over a block of rows: logits, then
+ * softmax, cross-entropy and residual. The block's logits lie class by class, residual[k * stride + i];
+ * 0 < n_rows <= MAX_BLOCK_ROWS. */
 
 static void block_logits(real *out, const fs_rows *rows, const real *weights, const real *bias,
                          ptrdiff_t stride, fs_block block) {
@@ -15,7 +9,7 @@ static void block_logits(real *out, const fs_rows *rows, const real *weights, co
         const ptrdiff_t k0 = even_part(rows->n_logits, n_tiles, tile);
         const ptrdiff_t n_tile = even_part(rows->n_logits, n_tiles, tile + 1) - k0;
         for (ptrdiff_t i = 0; i < block.n_rows; i += TILE_ROWS) {
-            const real *x[TILE_ROWS];
+            const x_t *x[TILE_ROWS];
             real sums[TILE_CLASSES][TILE_ROWS];
             tile_rows(x, rows, block, i);
             dot_tile_of(sums, x, weights + k0 * rows->n_features, rows->n_features, n_tile);
@@ -26,61 +20,6 @@ static void block_logits(real *out, const fs_rows *rows, const real *weights, co
     }
     if (rows->n_logits < rows->n_classes)
         for (ptrdiff_t i = 0; i < block.n_rows; ++i) out[stride + i] = 0;
-}
-
-/* The targets of VEC_WIDTH rows, one row a lane. */
-typedef struct {
-    const real *const *probs; /* rows of target_probs, where there are no labels */
-    vec label, at_label, elsewhere, kept;
-} lane_targets;
-
-FORCE_INLINE vec lane_target(const lane_targets *targets, ptrdiff_t k, int soft) {
-    if (!soft)
-        return v_select(v_eq(targets->label, v_set1((real)k)), targets->at_label,
-                        targets->elsewhere);
-    real t[VEC_WIDTH];
-    for (int lane = 0; lane < VEC_WIDTH; ++lane) t[lane] = targets->probs[lane][k];
-    return v_fma(targets->kept, v_load(t), targets->elsewhere);
-}
-
-/* One vector of rows: residual (weight not yet applied) over the logits in place. */
-FORCE_INLINE void residual_lanes(real *logits, vec *loss, vec *hit, const fs_rows *rows,
-                                 ptrdiff_t stride, const lane_targets *targets, int soft) {
-    const vec zero = v_set1(0), one = v_set1(1);
-    vec max = v_load(logits + logit_row(rows, 0) * stride), largest = zero;
-    vec best_target = lane_target(targets, 0, soft), best_class = zero;
-    for (ptrdiff_t k = 1; k < rows->n_classes; ++k) {
-        vec o = v_load(logits + logit_row(rows, k) * stride), class_k = v_set1((real)k);
-        largest = v_select(v_lt(max, o), class_k, largest);
-        max = v_select(v_lt(max, o), o, max);
-        if (soft) {
-            vec t = lane_target(targets, k, soft);
-            best_class = v_select(v_lt(best_target, t), class_k, best_class);
-            best_target = v_max(best_target, t);
-        }
-    }
-    *hit = v_select(v_eq(largest, soft ? best_class : targets->label), one, zero);
-
-    vec rest = zero, run = zero, gap = zero;
-    for (ptrdiff_t k = 0; k < rows->n_classes; ++k) {
-        real *o = logits + logit_row(rows, k) * stride;
-        vec t = v_sub(v_load(o), max);
-        vec e = v_exp_sum(t, zero);
-        gap = v_fnma(lane_target(targets, k, soft), t, gap);
-        run = v_add(run, v_select(v_eq(largest, v_set1((real)k)), zero, e));
-        if (k % 16 == 15) rest = v_add(rest, run), run = zero; /* bounds the error at large K */
-        v_store(o, e);
-    }
-    rest = v_add(rest, run);
-    *loss = v_add(v_log1p(rest), gap);
-
-    const vec inverse = v_div(one, v_add(one, rest)), others = v_mul(rest, inverse);
-    for (ptrdiff_t k = 0; k < rows->n_classes; ++k) {
-        real *e = logits + logit_row(rows, k) * stride;
-        vec t = lane_target(targets, k, soft);
-        vec r = v_sub(v_mul(v_load(e), inverse), t);
-        v_store(e, v_select(v_eq(largest, v_set1((real)k)), v_sub(v_sub(one, t), others), r));
-    }
 }
 
 static void residual_block(void *residual_, fs_sums *sums, const fs_rows *rows,

@@ -10,13 +10,42 @@
 
 #include "cross_entropy_rows.h"
 
-#include "affine_rows.h"
+#include "residual_lanes.h"
 
-#include "residual_block.h"
+#define X_NAME f32
+#define x_t float
+#define X_LOAD v_load_f32
+#if !REAL_IS_DOUBLE
+#define X_LOAD_TAIL v_load_tail
+#endif
+#include "dense.h"
 
-#include "grad_block.h"
+#if REAL_IS_DOUBLE
+#define X_NAME f64
+#define x_t double
+#define X_LOAD v_load
+#define X_LOAD_TAIL v_load_tail
+#include "dense.h"
+#endif
+
+#define X_NAME u8
+#define x_t uint8_t
+#define X_LOAD v_load_u8
+#include "dense.h"
+
+#define X_NAME i8
+#define x_t int8_t
+#define X_LOAD v_load_i8
+#include "dense.h"
+
+#define X_NAME f16
+#define x_t uint16_t /* its bits: C has no type for them */
+#define X_LOAD v_load_f16
+#include "dense.h"
 
 #include "partials.h"
+
+#define DENSE(type) {affine_rows_##type, residual_block_##type, grad_block_##type}
 
 const kernels KERNELS = {
     .isa = ISA_NAME,
@@ -28,9 +57,13 @@ const kernels KERNELS = {
     .log_softmax_rows = log_softmax_rows,
     .logsumexp_rows = logsumexp_rows,
     .cross_entropy_rows = cross_entropy_rows,
-    .affine_rows = affine_rows,
-    .residual_block = residual_block,
-    .grad_block = grad_block,
+    .dense[FS_X_F32] = DENSE(f32),
+#if REAL_IS_DOUBLE
+    .dense[FS_X_F64] = DENSE(f64),
+#endif
+    .dense[FS_X_U8] = DENSE(u8),
+    .dense[FS_X_I8] = DENSE(i8),
+    .dense[FS_X_F16] = DENSE(f16),
     .sum_partials = sum_partials,
     .sgd_update = sgd_update,
 };

@@ -1,5 +1,7 @@
 /* The words for AVX2 with FMA, float: see vec/words.md for what each one means. */
 #include <immintrin.h>
+#include <stdint.h>
+#include <string.h>
 
 #define ISA_NAME "avx2"
 #define REAL_IS_DOUBLE 0
@@ -28,6 +30,17 @@ static inline vec v_load_tail(const real *p, ptrdiff_t n, real fill) {
 }
 static inline void v_store_tail(real *p, vec a, ptrdiff_t n) {
     _mm256_maskstore_ps(p, first_lanes(n), a);
+}
+
+static inline vec v_load_f32(const float *p) { return v_load(p); }
+static inline vec v_load_u8(const uint8_t *p) {
+    return _mm256_cvtepi32_ps(_mm256_cvtepu8_epi32(_mm_loadl_epi64((const __m128i *)p)));
+}
+static inline vec v_load_i8(const int8_t *p) {
+    return _mm256_cvtepi32_ps(_mm256_cvtepi8_epi32(_mm_loadl_epi64((const __m128i *)p)));
+}
+static inline vec v_load_f16(const uint16_t *p) {
+    return _mm256_cvtph_ps(_mm_loadu_si128((const __m128i *)p));
 }
 
 static inline vec v_add(vec a, vec b) { return _mm256_add_ps(a, b); }

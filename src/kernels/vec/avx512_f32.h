@@ -1,5 +1,6 @@
 /* The words for AVX-512 (F, DQ, BW, VL), float: see vec/words.md for what each one means. */
 #include <immintrin.h>
+#include <stdint.h>
 
 #define ISA_NAME "avx512"
 #define REAL_IS_DOUBLE 0
@@ -23,6 +24,17 @@ static inline vec v_load_tail(const real *p, ptrdiff_t n, real fill) {
 }
 static inline void v_store_tail(real *p, vec a, ptrdiff_t n) {
     _mm512_mask_storeu_ps(p, first_lanes(n), a);
+}
+
+static inline vec v_load_f32(const float *p) { return v_load(p); }
+static inline vec v_load_u8(const uint8_t *p) {
+    return _mm512_cvtepi32_ps(_mm512_cvtepu8_epi32(_mm_loadu_si128((const __m128i *)p)));
+}
+static inline vec v_load_i8(const int8_t *p) {
+    return _mm512_cvtepi32_ps(_mm512_cvtepi8_epi32(_mm_loadu_si128((const __m128i *)p)));
+}
+static inline vec v_load_f16(const uint16_t *p) {
+    return _mm512_cvtph_ps(_mm256_loadu_si256((const __m256i *)p));
 }
 
 static inline vec v_add(vec a, vec b) { return _mm512_add_ps(a, b); }

@@ -1,5 +1,6 @@
 /* The words for AVX-512 (F, DQ, BW, VL), double: see vec/words.md for what each one means. */
 #include <immintrin.h>
+#include <stdint.h>
 
 #define ISA_NAME "avx512"
 #define REAL_IS_DOUBLE 1
@@ -23,6 +24,17 @@ static inline vec v_load_tail(const real *p, ptrdiff_t n, real fill) {
 }
 static inline void v_store_tail(real *p, vec a, ptrdiff_t n) {
     _mm512_mask_storeu_pd(p, first_lanes(n), a);
+}
+
+static inline vec v_load_f32(const float *p) { return _mm512_cvtps_pd(_mm256_loadu_ps(p)); }
+static inline vec v_load_u8(const uint8_t *p) {
+    return _mm512_cvtepi32_pd(_mm256_cvtepu8_epi32(_mm_loadl_epi64((const __m128i *)p)));
+}
+static inline vec v_load_i8(const int8_t *p) {
+    return _mm512_cvtepi32_pd(_mm256_cvtepi8_epi32(_mm_loadl_epi64((const __m128i *)p)));
+}
+static inline vec v_load_f16(const uint16_t *p) {
+    return _mm512_cvtps_pd(_mm256_cvtph_ps(_mm_loadu_si128((const __m128i *)p)));
 }
 
 static inline vec v_add(vec a, vec b) { return _mm512_add_pd(a, b); }

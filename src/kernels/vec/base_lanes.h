@@ -38,6 +38,39 @@ static inline void v_store_tail(real *p, vec a, ptrdiff_t n) {
     for (ptrdiff_t l = 0; l < n; ++l) p[l] = a.lane[l];
 }
 
+static inline vec v_load_f32(const float *p) {
+    vec r;
+    EACH_LANE r.lane[l] = p[l];
+    return r;
+}
+static inline vec v_load_u8(const uint8_t *p) {
+    vec r;
+    EACH_LANE r.lane[l] = p[l];
+    return r;
+}
+static inline vec v_load_i8(const int8_t *p) {
+    vec r;
+    EACH_LANE r.lane[l] = p[l];
+    return r;
+}
+/* IEEE 754 binary16: the bits of exponent and mantissa, moved to a float's place, are the value
+ * times 2^-112, subnormals too; infinity and NaN keep their all-ones exponent. */
+static inline vec v_load_f16(const uint16_t *p) {
+    vec r;
+    EACH_LANE {
+        uint32_t bits = (uint32_t)(p[l] & 0x7fff) << 13;
+        float value;
+        memcpy(&value, &bits, sizeof value);
+        value *= 5.192296858534828e33f; /* 2^112 */
+        if ((p[l] & 0x7c00) == 0x7c00) {
+            bits |= 0x7f800000u;
+            memcpy(&value, &bits, sizeof value);
+        }
+        r.lane[l] = (real)(p[l] & 0x8000 ? -value : value);
+    }
+    return r;
+}
+
 static inline vec v_add(vec a, vec b) {
     EACH_LANE a.lane[l] += b.lane[l];
     return a;

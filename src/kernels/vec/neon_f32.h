@@ -1,5 +1,7 @@
 /* The words for NEON on aarch64, float: see vec/words.md for what each one means. */
 #include <arm_neon.h>
+#include <stdint.h>
+#include <string.h>
 #if defined(_MSC_VER) && !defined(__clang__)
 #include <intrin.h>
 #endif
@@ -35,6 +37,23 @@ static inline void v_store_tail(real *p, vec a, ptrdiff_t n) {
     if (n > 0) vst1q_lane_f32(p, a, 0);
     if (n > 1) vst1q_lane_f32(p + 1, a, 1);
     if (n > 2) vst1q_lane_f32(p + 2, a, 2);
+}
+
+static inline vec v_load_f32(const float *p) { return v_load(p); }
+static inline vec v_load_u8(const uint8_t *p) {
+    uint32_t bytes;
+    memcpy(&bytes, p, sizeof bytes);
+    uint8x8_t narrow = vreinterpret_u8_u32(vdup_n_u32(bytes));
+    return vcvtq_f32_u32(vmovl_u16(vget_low_u16(vmovl_u8(narrow))));
+}
+static inline vec v_load_i8(const int8_t *p) {
+    int32_t bytes;
+    memcpy(&bytes, p, sizeof bytes);
+    int8x8_t narrow = vreinterpret_s8_s32(vdup_n_s32(bytes));
+    return vcvtq_f32_s32(vmovl_s16(vget_low_s16(vmovl_s8(narrow))));
+}
+static inline vec v_load_f16(const uint16_t *p) {
+    return vcvt_f32_f16(vreinterpret_f16_u16(vld1_u16(p)));
 }
 
 static inline vec v_add(vec a, vec b) { return vaddq_f32(a, b); }

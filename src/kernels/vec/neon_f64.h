@@ -1,5 +1,7 @@
 /* The words for NEON on aarch64, double: see vec/words.md for what each one means. */
 #include <arm_neon.h>
+#include <stdint.h>
+#include <string.h>
 #if defined(_MSC_VER) && !defined(__clang__)
 #include <intrin.h>
 #endif
@@ -27,6 +29,20 @@ static inline vec v_load_tail(const real *p, ptrdiff_t n, real fill) {
 static inline void v_store_tail(real *p, vec a, ptrdiff_t n) {
     if (n == VEC_WIDTH) vst1q_f64(p, a);
     else if (n > 0) vst1q_lane_f64(p, a, 0);
+}
+
+static inline vec v_load_f32(const float *p) { return vcvt_f64_f32(vld1_f32(p)); }
+static inline vec v_load_u8(const uint8_t *p) {
+    const double pair[2] = {p[0], p[1]};
+    return v_load(pair);
+}
+static inline vec v_load_i8(const int8_t *p) {
+    const double pair[2] = {p[0], p[1]};
+    return v_load(pair);
+}
+static inline vec v_load_f16(const uint16_t *p) {
+    const uint16_t four[4] = {p[0], p[1], 0, 0};
+    return vcvt_f64_f32(vget_low_f32(vcvt_f32_f16(vreinterpret_f16_u16(vld1_u16(four)))));
 }
 
 static inline vec v_add(vec a, vec b) { return vaddq_f64(a, b); }

@@ -1,0 +1,63 @@
+/* Softmax, cross-entropy and residual of VEC_WIDTH rows at a time, one row a lane. Their logits lie
+ * class by class, stride apart, so no sum over classes crosses lanes and no number of classes leaves
+ * lanes idle. Formulas as in cross_entropy_rows.h. */
+
+/* Where class k's logits lie: for two classes with one logit, class 1 is row 0 and row 1 is 0. */
+FORCE_INLINE ptrdiff_t logit_row(const fs_rows *rows, ptrdiff_t k) {
+    return rows->n_logits < rows->n_classes ? 1 - k : k;
+}
+
+/* The targets of VEC_WIDTH rows, one row a lane. */
+typedef struct {
+    const real *const *probs; /* rows of target_probs, where there are no labels */
+    vec label, at_label, elsewhere, kept;
+} lane_targets;
+
+FORCE_INLINE vec lane_target(const lane_targets *targets, ptrdiff_t k, int soft) {
+    if (!soft)
+        return v_select(v_eq(targets->label, v_set1((real)k)), targets->at_label,
+                        targets->elsewhere);
+    real t[VEC_WIDTH];
+    for (int lane = 0; lane < VEC_WIDTH; ++lane) t[lane] = targets->probs[lane][k];
+    return v_fma(targets->kept, v_load(t), targets->elsewhere);
+}
+
+/* One vector of rows: residual (weight not yet applied) over the logits in place. */
+FORCE_INLINE void residual_lanes(real *logits, vec *loss, vec *hit, const fs_rows *rows,
+                                 ptrdiff_t stride, const lane_targets *targets, int soft) {
+    const vec zero = v_set1(0), one = v_set1(1);
+    vec max = v_load(logits + logit_row(rows, 0) * stride), largest = zero;
+    vec best_target = lane_target(targets, 0, soft), best_class = zero;
+    for (ptrdiff_t k = 1; k < rows->n_classes; ++k) {
+        vec o = v_load(logits + logit_row(rows, k) * stride), class_k = v_set1((real)k);
+        largest = v_select(v_lt(max, o), class_k, largest);
+        max = v_select(v_lt(max, o), o, max);
+        if (soft) {
+            vec t = lane_target(targets, k, soft);
+            best_class = v_select(v_lt(best_target, t), class_k, best_class);
+            best_target = v_max(best_target, t);
+        }
+    }
+    *hit = v_select(v_eq(largest, soft ? best_class : targets->label), one, zero);
+
+    vec rest = zero, run = zero, gap = zero;
+    for (ptrdiff_t k = 0; k < rows->n_classes; ++k) {
+        real *o = logits + logit_row(rows, k) * stride;
+        vec t = v_sub(v_load(o), max);
+        vec e = v_exp_sum(t, zero);
+        gap = v_fnma(lane_target(targets, k, soft), t, gap);
+        run = v_add(run, v_select(v_eq(largest, v_set1((real)k)), zero, e));
+        if (k % 16 == 15) rest = v_add(rest, run), run = zero; /* bounds the error at large K */
+        v_store(o, e);
+    }
+    rest = v_add(rest, run);
+    *loss = v_add(v_log1p(rest), gap);
+
+    const vec inverse = v_div(one, v_add(one, rest)), others = v_mul(rest, inverse);
+    for (ptrdiff_t k = 0; k < rows->n_classes; ++k) {
+        real *e = logits + logit_row(rows, k) * stride;
+        vec t = lane_target(targets, k, soft);
+        vec r = v_sub(v_mul(v_load(e), inverse), t);
+        v_store(e, v_select(v_eq(largest, v_set1((real)k)), v_sub(v_sub(one, t), others), r));
+    }
+}
