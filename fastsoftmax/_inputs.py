@@ -9,15 +9,13 @@ from sklearn.utils.validation import _check_sample_weight, column_or_1d
 
 from fastsoftmax.shard import Array, DenseShard
 
-# What X is read as. Small integers and float16 are exact in float32; other types count as float64.
-_AS_FLOAT32 = ("uint8", "int8", "uint16", "int16", "float16")
+# The dtypes that X may keep; the first is what any other is converted to.
+FEATURE_TYPES = [np.float64, np.float32, np.uint8, np.int8, np.float16]
 
 
-def feature_types(X: Any) -> list[type]:
-    """Return the dtypes that X may keep, the one to convert to first."""
-    if str(getattr(X, "dtype", "")) in _AS_FLOAT32:
-        return [np.float32, np.float64]
-    return [np.float64, np.float32]
+def real_of(features: np.dtype[Any]) -> np.dtype[Any]:
+    """Return the number type to compute in for features of a type."""
+    return np.dtype(np.float64 if features == np.float64 else np.float32)
 
 
 def encode_labels(y: Any) -> tuple[Array, Array]:
@@ -46,7 +44,7 @@ def encode_known_labels(y: Any, classes: Array, name: str) -> Array:
 def row_weights_of(
     sample_weight: Any, class_weight: Any, X: Array, classes: Array, labels: Array
 ) -> tuple[Array, float]:
-    """(weights of mean 1, in X's dtype; the sum before that scaling)."""
+    """(weights of mean 1, in the number type to compute in; the sum before that scaling)."""
     weights = _check_sample_weight(sample_weight, X, dtype=np.float64, copy=True)
     if not np.all(weights >= 0.0):
         raise ValueError(f"sample_weight must be >= 0, got {weights.min()}")
@@ -60,7 +58,7 @@ def row_weights_of(
     total = mean * len(weights) * largest
     if not np.isfinite(total):
         raise ValueError("the sum of sample_weight is too large for float64")
-    return np.ascontiguousarray(weights / mean, dtype=X.dtype), total
+    return np.ascontiguousarray(weights / mean, dtype=real_of(X.dtype)), total
 
 
 def class_weights_of(class_weight: Any, classes: Array, labels: Array, weights: Array) -> Array:
@@ -88,7 +86,7 @@ def eval_shard(X: Array, labels: Array, like: DenseShard) -> DenseShard:
         X,
         labels,
         None,
-        np.ones(len(X), dtype=X.dtype),
+        np.ones(len(X), dtype=like.real),
         like.n_classes,
         backend=like.backend,
         n_threads=like.n_threads,

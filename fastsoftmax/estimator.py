@@ -87,7 +87,7 @@ class FastSoftmax(ClassifierMixin, BaseEstimator):
     classes_ : ndarray of shape (n_classes,)
         Labels, sorted.
     coef_ : ndarray of shape (n_classes, n_features), or (1, n_features) for two classes
-        W; float32 where X was, otherwise float64.
+        W; float64 for X of float64 (or converted to it), otherwise float32.
     intercept_ : ndarray of shape (n_classes,), or (1,)
         b; zeros without an intercept.
     n_iter_ : ndarray of shape (1,), int32
@@ -109,8 +109,9 @@ class FastSoftmax(ClassifierMixin, BaseEstimator):
 
     Notes
     -----
-    X is read in place as float32 or float64 if the elements of its rows are adjacent; 8 and 16-bit
-    types are converted to float32 and everything else to float64. float32 data is computed on in
+    X is read in place as float64, float32, float16, uint8 or int8 if the elements of its rows are
+    adjacent, and is never copied then: the last three are converted to float32 where they are used.
+    Everything else is converted to float64. float32 data is computed on in
     float32, which ends the attainable gap somewhere around 1e-6; the fit then stops and says so.
 
     Examples
@@ -232,7 +233,7 @@ class FastSoftmax(ClassifierMixin, BaseEstimator):
         """
         self._validate_params()
         X, y = validate_data(
-            self, X, y, dtype=_inputs.feature_types(X), multi_output=False, y_numeric=False
+            self, X, y, dtype=_inputs.FEATURE_TYPES, multi_output=False, y_numeric=False
         )
         X = adjacent_rows(np.asarray(X))
         classes, labels = _inputs.encode_labels(y)
@@ -269,7 +270,12 @@ class FastSoftmax(ClassifierMixin, BaseEstimator):
                 raise TypeError(
                     f"eval_set must be a list of (X, y) pairs, got {type(pair).__name__}"
                 )
-            X, y = validate_data(self, *pair, reset=False, dtype=like.real)
+            kept = [
+                dtype
+                for dtype in _inputs.FEATURE_TYPES
+                if _inputs.real_of(np.dtype(dtype)) == like.real
+            ]
+            X, y = validate_data(self, *pair, reset=False, dtype=kept)
             labels = _inputs.encode_known_labels(y, classes, f"eval_set[{i}]")
             shards.append(_inputs.eval_shard(adjacent_rows(X), labels, like))
         return shards
@@ -376,7 +382,7 @@ class FastSoftmax(ClassifierMixin, BaseEstimator):
         Returns
         -------
         ndarray of shape (n_rows, n_classes), or (n_rows,) for two classes
-            Of X's dtype where that is float32 or float64. With two classes the log-odds of
+            float64 where X or `coef_` is, otherwise float32. With two classes the log-odds of
             ``classes_[1]``.
 
         Raises
@@ -388,18 +394,19 @@ class FastSoftmax(ClassifierMixin, BaseEstimator):
             fit together.
         """
         check_is_fitted(self)
-        X = validate_data(self, X, reset=False, dtype=_inputs.feature_types(X))
+        X = validate_data(self, X, reset=False, dtype=_inputs.FEATURE_TYPES)
         X = adjacent_rows(np.asarray(X))
         n_logits = 1 if len(self.classes_) == 2 else len(self.classes_)
-        coef = np.ascontiguousarray(self.coef_, dtype=X.dtype)
-        intercept = np.ascontiguousarray(self.intercept_, dtype=X.dtype)
+        real = np.result_type(_inputs.real_of(X.dtype), self.coef_)
+        coef = np.ascontiguousarray(self.coef_, dtype=real)
+        intercept = np.ascontiguousarray(self.intercept_, dtype=real)
         if coef.shape != (n_logits, X.shape[1]) or intercept.shape != (n_logits,):
             raise ValueError(
                 f"coef_ and intercept_ must have shapes {(n_logits, X.shape[1])} and "
                 f"{(n_logits,)}, got {coef.shape} and {intercept.shape}"
             )
         backend = resolve_backend(self.backend)
-        logits = np.empty((len(X), n_logits), dtype=X.dtype)
+        logits = np.empty((len(X), n_logits), dtype=real)
         n_threads = thread_count(self.n_jobs, backend)
         backend.affine_rows(logits, X, coef, intercept, n_threads=n_threads)
         return logits if n_logits > 1 else logits[:, 0]

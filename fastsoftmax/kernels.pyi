@@ -6,6 +6,8 @@ from numpy.typing import NDArray
 
 # The number type of a call: all arrays of it agree.
 _Real = TypeVar("_Real", np.float32, np.float64)
+# What features may be stored in besides; float32 also where the call computes in float64.
+_Stored = np.float32 | np.float16 | np.uint8 | np.int8
 
 def available_isas() -> tuple[str, ...]: ...
 def openmp() -> bool: ...
@@ -35,7 +37,7 @@ def cross_entropy_rows(
 ) -> None: ...
 def affine_rows(
     logits: NDArray[_Real],
-    X: NDArray[_Real],
+    X: NDArray[_Real] | NDArray[_Stored],
     weights: NDArray[_Real],
     bias: NDArray[_Real],
     *,
@@ -45,7 +47,7 @@ def affine_rows(
 def loss_grad(
     grad_weights: NDArray[np.float64] | None,
     grad_bias: NDArray[np.float64] | None,
-    X: NDArray[_Real],
+    X: NDArray[_Real] | NDArray[_Stored],
     labels: NDArray[np.int32] | None,
     target_probs: NDArray[_Real] | None,
     row_weights: NDArray[_Real],
@@ -60,7 +62,7 @@ def loss_grad(
 def sgd_steps(
     params: NDArray[_Real],
     velocity: NDArray[_Real] | None,
-    X: NDArray[_Real],
+    X: NDArray[_Real] | NDArray[_Stored],
     labels: NDArray[np.int32] | None,
     target_probs: NDArray[_Real] | None,
     row_weights: NDArray[_Real],

@@ -6,7 +6,8 @@ Conventions
 -----------
 - Every array argument is of one real dtype, float32 or float64, except `labels` (int32), `order`
   (int64), the gradients of `loss_grad` (float64) and `X`, which may also be uint8, int8 or float16,
-  or float32 where real is float64: its elements are converted, a block of rows at a time. Outputs come first and are written in place.
+  or float32 where real is float64: its elements are converted, a block of rows at a time.
+  Outputs come first and are written in place.
 - Products of matrices are taken in the real dtype. Everything after them (exponentials,
   logarithms, sums) is float64 and is rounded once, at the end.
 - `n_logits` equals `n_classes`, or it is 1 for two classes: the one logit is then the log-odds of

@@ -32,13 +32,15 @@ class DenseShard:
 
     Parameters
     ----------
-    X : ndarray of shape (n_rows, n_features), float32 or float64, elements of a row adjacent
-        Never written to, never copied.
+    X : ndarray of shape (n_rows, n_features), elements of a row adjacent
+        float64, or with float32 row weights float32, float16, uint8 or int8. Never written to,
+        never copied.
     labels : ndarray of shape (n_rows,), int32, or None
         Class numbers; None where target_probs is given.
-    target_probs : ndarray of shape (n_rows, n_classes) of X's dtype, or None
+    target_probs : ndarray of shape (n_rows, n_classes) of row_weights' dtype, or None
         Target distributions.
-    row_weights : ndarray of shape (n_rows,) of X's dtype
+    row_weights : ndarray of shape (n_rows,), float32 or float64
+        Its dtype is the number type that the sums are computed in.
     n_classes : int
     label_smoothing : float
     backend : module
@@ -80,7 +82,7 @@ class DenseShard:
     @property
     def real(self) -> np.dtype[Any]:
         """The number type that the sums are computed in."""
-        return self.X.dtype
+        return self.row_weights.dtype
 
     def loss_grad(self, weights: Array, bias: Array, *, with_grad: bool = True) -> Sums:
         """Cross-entropy of the model o = W x + b, summed over the rows, and its gradient.

@@ -266,7 +266,7 @@ static int report(int exhaustive) {
             const double limit = is_base ? ops[op].base_limit : ops[op].limit;
             const wide error = worst[table][op].error, where = worst[table][op].where;
             const int exceeded = !(error <= (wide)limit);
-            printf("%-7s %-7s %-24s worst %7.3Lf %-9s (%s %.9Lg)%s\n", tables[table]->isa,
+            printf("%-7s %-7s %-24s worst %8.4Lg %-9s (%s %.9Lg)%s\n", tables[table]->isa,
                    real_size == 4 ? "float" : "double", ops[op].name, error, ops[op].unit,
                    op <= LOG ? "at" : "n_classes", where, exceeded ? "  FAILED" : "");
             n_exceeded += exceeded;
@@ -286,6 +286,7 @@ int main(int argc, char **argv) {
         } else {
             check_values(EXP, 100000);
             check_values(LOG, 100000);
+            for (int type = FS_X_U8; type <= FS_X_F16; ++type) check_stored_values((fs_x_type)type);
             check_sizes();
         }
         n_failures += report(exhaustive);

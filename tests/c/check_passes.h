@@ -3,29 +3,48 @@
 typedef struct {
     fs_rows rows;
     const void *params; /* weights, then bias */
-    const ptrdiff_t *order;
+    const int64_t *order;
     ptrdiff_t n_params, batch_size;
-    double momentum, weight_decay;
+    double learning_rate, momentum, weight_decay;
     int fit_bias;
 } problem;
+
+static const ptrdiff_t element_size[FS_N_X_TYPES] = {4, 8, 1, 1, 2};
+static const double largest_feature[FS_N_X_TYPES] = {1, 1, 255, 128, 2};
+
+/* Elements of any value for the small integers, of any up to 2 for the others. */
+static void *random_features(fs_x_type type, ptrdiff_t n) {
+    void *x = new_buffer(n * element_size[type], element_size[type]);
+    for (ptrdiff_t i = 0; i < n; ++i) {
+        if (type == FS_X_F32) ((float *)x)[i] = (float)uniform(-1, 1);
+        if (type == FS_X_F64) ((double *)x)[i] = uniform(-1, 1);
+        if (type == FS_X_F16) ((uint16_t *)x)[i] = (uint16_t)(random_bits() >> 48 & 0xbfff);
+        if (element_size[type] == 1) ((uint8_t *)x)[i] = (uint8_t)(random_bits() >> 56);
+    }
+    return x;
+}
 
 static problem random_problem(ptrdiff_t n, ptrdiff_t d, ptrdiff_t n_classes) {
     problem p;
     p.rows = random_targets(n, n_classes, (int)random_below(2), random_below(2) ? 0.1 : 0);
     p.rows.n_features = d;
     p.rows.n_logits = n_classes == 2 && random_below(2) ? 1 : n_classes;
+    do p.rows.x_type = (fs_x_type)random_below(FS_N_X_TYPES);
+    while (!tables[0]->dense[p.rows.x_type].affine_rows);
     const ptrdiff_t stride = d + random_below(3), last = n > 0 ? (n - 1) * stride : 0;
-    const char *x = random_reals(n > 0 ? last + d : 0, -1, 1);
+    const char *x = random_features(p.rows.x_type, n > 0 ? last + d : 0);
     const int backwards = random_below(3) == 0;
     p.rows.x_stride = backwards ? -stride : stride;
-    p.rows.x = backwards ? x + last * real_size : x;
+    p.rows.x = backwards ? x + last * element_size[p.rows.x_type] : x;
+    const double largest = largest_feature[p.rows.x_type];
     p.n_params = p.rows.n_logits * (d + 1);
-    p.params = random_reals(p.n_params, -1, 1);
-    ptrdiff_t *order = new_buffer(n * (ptrdiff_t)sizeof *order, sizeof *order);
+    p.params = random_reals(p.n_params, -1 / largest, 1 / largest);
+    int64_t *order = new_buffer(n * (ptrdiff_t)sizeof *order, sizeof *order);
     for (ptrdiff_t i = 0; i < n; ++i) order[i] = random_below(n);
     p.order = order;
     p.batch_size = 1 + random_below(n + 2);
     if (n / p.batch_size > 6) p.batch_size = n / 3 + 1;
+    p.learning_rate = 0.25 / largest / largest;
     p.momentum = random_below(2) ? 0.9 : 0;
     p.weight_decay = random_below(2) ? 0.01 : 0;
     p.fit_bias = (int)random_below(2);
@@ -33,13 +52,13 @@ static problem random_problem(ptrdiff_t n, ptrdiff_t d, ptrdiff_t n_classes) {
 }
 
 /* Adds up the rows order[0 .. n-1], or 0 .. n-1 without an order. */
-static pass_result naive_pass(const problem *p, const wide *params, const ptrdiff_t *order,
+static pass_result naive_pass(const problem *p, const wide *params, const int64_t *order,
                               ptrdiff_t n) {
     pass_result result = {new_wides(p->n_params), new_wides(p->n_params), 0, 0, 0, 0};
     wide *o = new_wides(p->rows.n_classes), *residual = new_wides(p->rows.n_classes);
     const wide *bias = params + p->rows.n_logits * p->rows.n_features;
     for (ptrdiff_t i = 0; i < n; ++i)
-        add_row(&result, &p->rows, order ? order[i] : i, params, bias, o, residual);
+        add_row(&result, &p->rows, order ? (ptrdiff_t)order[i] : i, params, bias, o, residual);
     free_buffers(n_buffers - 2);
     return result;
 }
@@ -113,7 +132,8 @@ static void check_affine_rows(const problem *p, int table, const wide *params) {
         const char *row = first + p->order[at] * stride * real_size;
         void *alone = new_reals(n_logits);
         const fs_block block = {p->order, at, 1};
-        tables[table]->affine_rows(alone, &p->rows, p->params, bias, n_logits, block);
+        tables[table]->dense[p->rows.x_type].affine_rows(alone, &p->rows, p->params, bias, n_logits,
+                                                         block);
         expect(memcmp(alone, row, row_bytes) == 0, table, AFFINE,
                "bits of a row do not depend on the rows beside it");
         expect(free_buffers(n_buffers - 1), table, AFFINE, "nothing is written outside");
@@ -121,22 +141,20 @@ static void check_affine_rows(const problem *p, int table, const wide *params) {
     expect(free_buffers(held), table, AFFINE, "nothing is written outside of the logits");
 }
 
-enum { LEARNING_RATE_PERCENT = 25 };
-
 /* params becomes what a pass of gradient descent makes of it, scale the magnitudes it went through. */
 static void naive_sgd(const problem *p, wide *params, wide *scale) {
     const ptrdiff_t n = p->rows.n_rows, n_weights = p->n_params - p->rows.n_logits;
-    const wide rate = LEARNING_RATE_PERCENT / 100.0L;
+    const wide rate = (wide)p->learning_rate, batch_size = (wide)p->batch_size;
     wide *velocity = new_wides(p->n_params);
     for (ptrdiff_t c = 0; c < p->n_params; ++c) scale[c] = fabsl(params[c]);
     for (ptrdiff_t first = 0; first < n; first += p->batch_size) {
         const ptrdiff_t m = n - first < p->batch_size ? n - first : p->batch_size;
         const pass_result batch = naive_pass(p, params, p->order + first, m);
         for (ptrdiff_t c = 0; c < (p->fit_bias ? p->n_params : n_weights); ++c) {
-            const wide decay = c < n_weights ? (wide)p->weight_decay * params[c] : 0;
-            velocity[c] = (wide)p->momentum * velocity[c] + batch.grad[c] / m + decay;
+            const wide decay = c < n_weights ? (wide)p->weight_decay * params[c] * (wide)m : 0;
+            velocity[c] = (wide)p->momentum * velocity[c] + (batch.grad[c] + decay) / batch_size;
             params[c] -= rate * velocity[c];
-            scale[c] += rate * (fabsl(velocity[c]) + batch.scale[c] / m);
+            scale[c] += rate * (fabsl(velocity[c]) + batch.scale[c] / batch_size);
         }
         free_buffers(n_buffers - 2);
     }
@@ -154,7 +172,7 @@ static void check_sgd_steps(const problem *p, int table, const wide *want, const
         void *scratch = new_scratch(fs_sgd_scratch(tables[table], &p->rows, p->batch_size, threads));
         memcpy(params, p->params, n_bytes);
         fs_sgd_steps(tables[table], params, velocity, &p->rows, p->order, p->rows.n_rows,
-                     p->batch_size, LEARNING_RATE_PERCENT / 100.0, p->momentum, p->weight_decay,
+                     p->batch_size, p->learning_rate, p->momentum, p->weight_decay,
                      p->fit_bias, scratch, threads);
         expect(memcmp(params, first, n_bytes) == 0, table, SGD, "bits are the same for any threads");
         expect(free_buffers(held + 1), table, SGD, "nothing is written outside");
@@ -177,5 +195,36 @@ static void check_passes(ptrdiff_t n, ptrdiff_t d, ptrdiff_t n_classes) {
         check_loss_grad(&p, table, &want);
         check_sgd_steps(&p, table, updated, scale);
     }
+    free_buffers(0);
+}
+
+/* Every value of a small type, alone in its row and as one of a whole vector, comes out of a product
+ * with 1 as itself. */
+static void check_stored_values(fs_x_type type) {
+    const ptrdiff_t n = element_size[type] == 1 ? 256 : 65536;
+    unsigned char *x = new_buffer(n * element_size[type], element_size[type]);
+    for (ptrdiff_t i = 0; i < n; ++i) {
+        const uint16_t bits = (uint16_t)i;
+        if (element_size[type] == 1) x[i] = (unsigned char)i;
+        else memcpy(x + 2 * i, &bits, sizeof bits);
+    }
+    for (int table = 0; table < n_tables; ++table)
+        for (ptrdiff_t d = 1; d <= tables[table]->vec_width; d += tables[table]->vec_width - 1) {
+            fs_rows rows = {.x = x, .x_type = type, .x_stride = d, .n_rows = n / d};
+            rows.n_features = rows.n_classes = rows.n_logits = d;
+            void *weights = new_reals(d * d), *bias = new_reals(d), *logits = new_reals(n);
+            for (ptrdiff_t c = 0; c < d * d; ++c) put(weights, c, c % (d + 1) == 0);
+            for (ptrdiff_t k = 0; k < d; ++k) put(bias, k, 0);
+            fs_affine_rows(tables[table], logits, &rows, weights, bias, d, 1);
+            int same = 1;
+            for (ptrdiff_t i = 0; i < n; ++i) {
+                const wide want = feature(&rows, i / d, i % d);
+                const int is_finite = want - want == 0; /* else, in a vector, NaN for its neighbours */
+                same &= ulps(get(logits, i), want) == 0 || (d > 1 && !is_finite);
+                if (d > 1 && !is_finite) i += d - 1 - i % d;
+            }
+            expect(same, table, AFFINE, "stored values are converted exactly");
+            free_buffers(n_buffers - 3);
+        }
     free_buffers(0);
 }

@@ -101,6 +101,26 @@ static wide naive_cross_entropy(wide *residual, const fs_rows *rows, ptrdiff_t i
     return is_special(&row) ? (wide)NAN : loss;
 }
 
+/* ---- features ---- */
+
+/* An IEEE 754 binary16 of these bits. */
+static wide half_value(uint16_t bits) {
+    const int exponent = bits >> 10 & 31, fraction = bits & 1023, sign = bits & 0x8000 ? -1 : 1;
+    if (exponent == 31) return fraction ? (wide)NAN : sign * (wide)INFINITY;
+    return sign * (exponent ? ldexpl(1024 + fraction, exponent - 25) : ldexpl(fraction, -24));
+}
+
+static wide feature(const fs_rows *rows, ptrdiff_t i, ptrdiff_t j) {
+    const ptrdiff_t at = i * rows->x_stride + j;
+    switch (rows->x_type) {
+        case FS_X_F32: return ((const float *)rows->x)[at];
+        case FS_X_F64: return ((const double *)rows->x)[at];
+        case FS_X_U8: return ((const uint8_t *)rows->x)[at];
+        case FS_X_I8: return ((const int8_t *)rows->x)[at];
+        default: return half_value(((const uint16_t *)rows->x)[at]);
+    }
+}
+
 /* ---- a pass over rows ---- */
 
 /* o_k = x_i . weights_k + bias_k; returns the scale of the largest. */
@@ -111,7 +131,7 @@ static wide naive_logits(wide *o, const fs_rows *rows, ptrdiff_t i, const wide *
     for (ptrdiff_t k = 0; k < rows->n_logits; ++k) {
         wide sum = bias[k], scale = fabsl(bias[k]);
         for (ptrdiff_t j = 0; j < d; ++j) {
-            const wide product = get(rows->x, i * rows->x_stride + j) * weights[k * d + j];
+            const wide product = feature(rows, i, j) * weights[k * d + j];
             sum += product;
             scale += fabsl(product);
         }
@@ -154,7 +174,7 @@ static void add_row(pass_result *result, const fs_rows *rows, ptrdiff_t i, const
         const wide r = weight * residual[first + k], t = smoothed_target(rows, i, first + k);
         const wide scale = weight * ((fabsl(residual[first + k]) + t) * (1 + logit_scale) + t);
         for (ptrdiff_t j = 0; j < d; ++j) {
-            const wide x = get(rows->x, i * rows->x_stride + j);
+            const wide x = feature(rows, i, j);
             result->grad[k * d + j] += r * x;
             result->scale[k * d + j] += scale * fabsl(x);
         }
