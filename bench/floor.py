@@ -11,7 +11,7 @@ The floor of a task that does `flops` operations, reads `n_read` and writes `n_w
 
     max(flops / multiply-adds, (n_read + n_written) / bandwidth)    seconds,
 
-with the bandwidth of reading where nothing much is written, and of copying otherwise.
+with the bandwidth of reading where next to nothing is written, and of copying otherwise.
 """
 
 import ctypes
@@ -23,18 +23,21 @@ import sysconfig
 import tempfile
 import threading
 import time
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 
 SOURCE = Path(__file__).with_name("floor.c")
-REALS = {"float32": ("float", ctypes.c_float), "float64": ("double", ctypes.c_double)}
-TRIALS = 12
-# A trial's length: long beside the start of a thread, short beside what else the machine does.
-SECONDS = 0.01
+C_TYPES = {"float32": ctypes.c_float, "float64": ctypes.c_double}
+# A trial is long beside the start of a thread, short beside what else the machine does.
+N_TRIALS, TRIAL_SECONDS = 15, 0.01
 LEAST_BYTES, MOST_BYTES = 1 << 20, 1 << 29
 GRAIN = 4096  # bytes; a multiple of what floor.c reads in one step
+
+# What a thread did: (thread, times) -> flops or bytes.
+Trial = Callable[[int, int], float]
 
 
 @dataclass(frozen=True)
@@ -58,98 +61,115 @@ class Floor:
         self.n_threads = n_threads
         self._measured: dict[str, float] = {}
 
-    @property
-    def available(self) -> bool:
-        """Whether there is a compiler to measure with."""
-        return _library("float32") is not None
-
-    def seconds(self, work: Work) -> float:
-        """The least time that a task can take."""
-        mostly_read = work.n_written < 0.01 * work.n_read
+    def seconds(self, work: Work) -> float | None:
+        """The least time that a task can take; None where there is no compiler to measure with."""
+        if _library(work.real) is None:
+            return None
+        mostly_read = work.n_written <= 0.02 * work.n_read
         bandwidth = self.read(work.n_bytes) if mostly_read else self.copy(work.n_bytes)
         return max(work.flops / self.multiply_adds(work.real), work.n_bytes / bandwidth) / 1e9
 
     def multiply_adds(self, real: str) -> float:
         """GFLOP/s."""
-        return self._once(f"multiply-adds {real} GFLOP/s", lambda: self._multiply_adds(real))
+        library, number = _library(real), C_TYPES[real]
+        sinks = [number() for _ in range(self.n_threads)]
+
+        def trial(thread: int, n_times: int) -> float:
+            sink = ctypes.byref(sinks[thread])
+            return library.multiply_adds(1024 * n_times, number(0.999), number(1e-3), sink)
+
+        return self._once(f"multiply-adds {real}, GFLOP/s", trial)
 
     def read(self, n_bytes: float) -> float:
         """GB/s of reading n_bytes."""
-        size = _even_size(n_bytes)
-        return self._once(f"read {size / 1e6:.4g} MB GB/s", lambda: self._read(size))
+        part = _part(n_bytes, self.n_threads)
+        memory = _aligned(part * self.n_threads)
 
-    def copy(self, n_bytes: float) -> float:
-        """GB/s of copying where source and target are n_bytes together."""
-        size = _even_size(n_bytes)
-        return self._once(f"copy {size / 1e6:.4g} MB GB/s", lambda: self._copy(size))
-
-    def as_dict(self) -> dict[str, float]:
-        """What has been measured, by name with unit."""
-        figures = {name: round(value, 2) for name, value in self._measured.items()}
-        return {"threads": self.n_threads, **figures}
-
-    def _once(self, name, measure):
-        if name not in self._measured:
-            self._measured[name] = measure()
-        return self._measured[name]
-
-    def _multiply_adds(self, real):
-        library, number = _library(real), REALS[real][1]
-        sinks = (number * self.n_threads)()
-        n_rounds = 1 << 18  # about a millisecond
-
-        def trial(thread, n_times):
-            at = ctypes.byref(sinks, thread * ctypes.sizeof(number))
-            return library.multiply_adds(n_rounds * n_times, number(0.999), number(1e-3), at)
-
-        return self._best(trial)
-
-    def _read(self, size):
-        library, memory = _library("float32"), _memory(size)
-        part = size // self.n_threads // GRAIN * GRAIN
-
-        def trial(thread, n_times):
-            library.read_memory(memory + thread * part, part, n_times)
+        def trial(thread: int, n_times: int) -> float:
+            _library("float32").read_memory(memory.ctypes.data + thread * part, part, n_times)
             return float(part) * n_times
 
-        with memory:
-            return self._best(trial)
+        return self._once(f"read {part * self.n_threads / 1e6:.3g} MB, GB/s", trial)
 
-    def _copy(self, size):
-        library, memory = _library("float32"), _memory(size)
-        part = size // 2 // self.n_threads // GRAIN * GRAIN
-        target = size // 2 // GRAIN * GRAIN
+    def copy(self, n_bytes: float) -> float:
+        """GB/s of copying, where source and target have n_bytes together."""
+        part = _part(n_bytes / 2, self.n_threads)
+        source, target = (_aligned(part * self.n_threads) for _ in range(2))
 
-        def trial(thread, n_times):
-            at = memory + thread * part
-            library.copy_memory(at + target, at, part, n_times)
+        def trial(thread: int, n_times: int) -> float:
+            at = (memory.ctypes.data + thread * part for memory in (target, source))
+            _library("float32").copy_memory(*at, part, n_times)
             return 2.0 * part * n_times
 
-        with memory:
-            return self._best(trial)
+        return self._once(f"copy {2 * part * self.n_threads / 1e6:.3g} MB, GB/s", trial)
 
-    def _best(self, trial):
-        """The best rate in 1e9 a second; trial(thread, n_times) tells how much it has done."""
-        n_times = 1
-        while (seconds := self._together(trial, n_times)[1]) < SECONDS:
-            n_times *= max(2, min(16, int(SECONDS / max(seconds, 1e-6))))
-        return max(done / s for done, s in (self._together(trial, n_times) for _ in range(TRIALS))) / 1e9
+    def as_dict(self) -> dict[str, float]:
+        """What has been measured, by name and unit."""
+        return {"threads": self.n_threads, **self._measured}
 
-    def _together(self, trial, n_times):
-        """(what all threads have done, seconds from the first one's start to the last one's end)"""
+    def _once(self, name: str, trial: Trial) -> float:
+        if name not in self._measured:
+            n_times = 1
+            while (seconds := self._together(trial, n_times)[1]) < TRIAL_SECONDS:
+                n_times *= max(2, min(16, int(TRIAL_SECONDS / max(seconds, 1e-6))))
+            rates = []
+            for _ in range(N_TRIALS):
+                done, seconds = self._together(trial, n_times)
+                rates.append(done / seconds / 1e9)
+            self._measured[name] = round(max(rates), 2)
+        return self._measured[name]
+
+    def _together(self, trial: Trial, n_times: int) -> tuple[float, float]:
+        """(What all threads did, seconds from the first one's start to the last one's end)."""
         gate = threading.Barrier(self.n_threads)
-        notes = []
+        notes: list[tuple[float, float, float]] = []
 
-        def work(thread):
+        def run(thread: int) -> None:
             gate.wait()
             start = time.perf_counter()
             done = trial(thread, n_times)
             notes.append((done, start, time.perf_counter()))
 
-        threads = [threading.Thread(target=work, args=(i,)) for i in range(self.n_threads)]
+        threads = [threading.Thread(target=run, args=(i,)) for i in range(self.n_threads)]
         for thread in threads:
             thread.start()
         for thread in threads:
             thread.join()
         done, starts, ends = zip(*notes, strict=True)
         return sum(done), max(ends) - min(starts)
+
+
+def _part(n_bytes: float, n_threads: int) -> int:
+    """Bytes for each thread."""
+    size = min(max(int(n_bytes), LEAST_BYTES), MOST_BYTES)
+    return size // n_threads // GRAIN * GRAIN
+
+
+def _aligned(n_bytes: int) -> np.ndarray:
+    memory = np.ones(n_bytes + 64, dtype=np.uint8)
+    start = -memory.ctypes.data % 64
+    return memory[start : start + n_bytes]
+
+
+@functools.cache
+def _library(real: str) -> ctypes.CDLL | None:
+    """floor.c compiled for this machine; None without a compiler."""
+    compiler = shlex.split(os.environ.get("CC") or sysconfig.get_config_var("CC") or "cc")[:1]
+    flags = ["-O3", "-march=native", "-ffp-contract=fast", "-shared", "-fPIC"]
+    c_name = {"float32": "float", "float64": "double"}[real]
+    with tempfile.TemporaryDirectory() as folder:
+        built = Path(folder, f"floor_{real}.so")
+        command = [*compiler, *flags, f"-DREAL={c_name}", "-o", str(built), str(SOURCE)]
+        try:
+            subprocess.run(command, check=True, capture_output=True)
+            library = ctypes.CDLL(str(built))
+        except (OSError, subprocess.CalledProcessError):
+            return None
+    pointer, size = ctypes.c_void_p, ctypes.c_ssize_t
+    library.multiply_adds.restype = ctypes.c_double
+    library.multiply_adds.argtypes = [size, C_TYPES[real], C_TYPES[real], pointer]
+    library.read_memory.restype = ctypes.c_longlong
+    library.read_memory.argtypes = [pointer, size, size]
+    library.copy_memory.restype = None
+    library.copy_memory.argtypes = [pointer, pointer, size, size]
+    return library

@@ -61,6 +61,23 @@ def row_weights_of(
     return np.ascontiguousarray(weights / mean, dtype=real_of(X.dtype)), total
 
 
+def without_weightless(classes: Array, labels: Array, weights: Array) -> tuple[Array, Array]:
+    """Drop the classes of which every row has weight 0, as if those rows had been removed.
+
+    Returns the classes left and the class numbers of the rows (of a dropped class: 0, at weight 0).
+    """
+    present = np.bincount(labels, weights, minlength=len(classes)) > 0.0
+    if present.all():
+        return classes, labels
+    if present.sum() < 2:
+        raise ValueError(
+            "y must hold at least 2 classes with a weight above 0: sample_weight and class_weight "
+            f"leave only one class: {classes[present][0]!r}"
+        )
+    numbers_left = np.where(present, np.cumsum(present) - 1, 0).astype(np.int32)
+    return classes[present], numbers_left[labels]
+
+
 def class_weights_of(class_weight: Any, classes: Array, labels: Array, weights: Array) -> Array:
     """One weight for each class, from a dict or "balanced", as scikit-learn defines them."""
     if class_weight == "balanced":

@@ -201,7 +201,8 @@ class FastSoftmax(ClassifierMixin, BaseEstimator):
         y : array-like of shape (n_rows,)
             Labels of any type; at least two classes.
         sample_weight : array-like of shape (n_rows,), optional
-            Weights >= 0: weight 2 is the row twice, weight 0 the row removed.
+            Weights >= 0: weight 2 is the row twice, weight 0 the row removed (and with the last
+            row of a class that class).
         eval_set : list of (X, y), optional
             Rows on which loss and accuracy are measured after every iteration, for `history_`,
             `verbose` and callbacks.
@@ -240,6 +241,7 @@ class FastSoftmax(ClassifierMixin, BaseEstimator):
         weights, total = _inputs.row_weights_of(
             sample_weight, self.class_weight, X, classes, labels
         )
+        classes, labels = _inputs.without_weightless(classes, labels, weights)
         backend = resolve_backend(self.backend)
         n_threads = thread_count(self.n_jobs, backend)
         shard = DenseShard(

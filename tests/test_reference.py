@@ -296,7 +296,8 @@ def test_sgd_steps(n_classes, soft, binary, smoothing, fit_bias, momentum, weigh
             n_classes,
         )
         loss, correct = loss + batch_loss, correct + batch_correct
-        step = np.append(grad_weights / len(b) + weight_decay * w, fit_bias * grad_bias / len(b))
+        decay = weight_decay * len(b) / batch_size  # a short last batch takes a shorter step
+        step = np.append(grad_weights / batch_size + decay * w, fit_bias * grad_bias / batch_size)
         speed = momentum * speed + step
         expected = expected - learning_rate * speed
     actual = reference.sgd_steps(
