@@ -71,44 +71,58 @@ class Floor:
 
     def multiply_adds(self, real: str) -> float:
         """GFLOP/s."""
-        library, number = _library(real), C_TYPES[real]
-        sinks = [number() for _ in range(self.n_threads)]
 
-        def trial(thread: int, n_times: int) -> float:
-            sink = ctypes.byref(sinks[thread])
-            return library.multiply_adds(1024 * n_times, number(0.999), number(1e-3), sink)
+        def prepare() -> Trial:
+            library, number = _library(real), C_TYPES[real]
+            sinks = [number() for _ in range(self.n_threads)]
 
-        return self._once(f"multiply-adds {real}, GFLOP/s", trial)
+            def trial(thread: int, n_times: int) -> float:
+                sink = ctypes.byref(sinks[thread])
+                return library.multiply_adds(1024 * n_times, number(0.999), number(1e-3), sink)
+
+            return trial
+
+        return self._once(f"multiply-adds {real}, GFLOP/s", prepare)
 
     def read(self, n_bytes: float) -> float:
         """GB/s of reading n_bytes."""
         part = _part(n_bytes, self.n_threads)
-        memory = _aligned(part * self.n_threads)
 
-        def trial(thread: int, n_times: int) -> float:
-            _library("float32").read_memory(memory.ctypes.data + thread * part, part, n_times)
-            return float(part) * n_times
+        def prepare() -> Trial:
+            library, memory = _library("float32"), _aligned(part * self.n_threads)
 
-        return self._once(f"read {part * self.n_threads / 1e6:.3g} MB, GB/s", trial)
+            def trial(thread: int, n_times: int) -> float:
+                library.read_memory(memory.ctypes.data + thread * part, part, n_times)
+                return float(part) * n_times
+
+            return trial
+
+        return self._once(f"read {part * self.n_threads / 1e6:.3g} MB, GB/s", prepare)
 
     def copy(self, n_bytes: float) -> float:
         """GB/s of copying, where source and target have n_bytes together."""
         part = _part(n_bytes / 2, self.n_threads)
-        source, target = (_aligned(part * self.n_threads) for _ in range(2))
 
-        def trial(thread: int, n_times: int) -> float:
-            at = (memory.ctypes.data + thread * part for memory in (target, source))
-            _library("float32").copy_memory(*at, part, n_times)
-            return 2.0 * part * n_times
+        def prepare() -> Trial:
+            library = _library("float32")
+            source, target = (_aligned(part * self.n_threads) for _ in range(2))
 
-        return self._once(f"copy {2 * part * self.n_threads / 1e6:.3g} MB, GB/s", trial)
+            def trial(thread: int, n_times: int) -> float:
+                at = (memory.ctypes.data + thread * part for memory in (target, source))
+                library.copy_memory(*at, part, n_times)
+                return 2.0 * part * n_times
+
+            return trial
+
+        return self._once(f"copy {2 * part * self.n_threads / 1e6:.3g} MB, GB/s", prepare)
 
     def as_dict(self) -> dict[str, float]:
         """What has been measured, by name and unit."""
         return {"threads": self.n_threads, **self._measured}
 
-    def _once(self, name: str, trial: Trial) -> float:
+    def _once(self, name: str, prepare: Callable[[], Trial]) -> float:
         if name not in self._measured:
+            trial = prepare()
             n_times = 1
             while (seconds := self._together(trial, n_times)[1]) < TRIAL_SECONDS:
                 n_times *= max(2, min(16, int(TRIAL_SECONDS / max(seconds, 1e-6))))
@@ -153,7 +167,7 @@ def _aligned(n_bytes: int) -> np.ndarray:
 
 @functools.cache
 def _library(real: str) -> ctypes.CDLL | None:
-    """floor.c compiled for this machine; None without a compiler."""
+    """floor.c, compiled for this very CPU as no package can be; None without a compiler."""
     compiler = shlex.split(os.environ.get("CC") or sysconfig.get_config_var("CC") or "cc")[:1]
     flags = ["-O3", "-march=native", "-ffp-contract=fast", "-shared", "-fPIC"]
     c_name = {"float32": "float", "float64": "double"}[real]

@@ -22,7 +22,7 @@ NO_ISA = [pytest.param(None, marks=pytest.mark.skip(reason=NOT_BUILT))]
 ISAS = _kernels.available_isas() if _kernels else NO_ISA
 
 # What X is stored as; "real": in the number type that is computed in.
-STORAGES = ["real"]
+STORAGES = ["real", "float32", "uint8", "int8", "float16"]
 
 # Kinds of targets: n_classes, soft targets, one logit for two classes, label smoothing.
 CASES = {
@@ -130,12 +130,14 @@ def make_problem(rng, real):
         n, d, n_classes, soft=False, one_logit=False, smoothing=0.0, *, storage=real, spread=2.0
     ):
         storage = np.dtype(storage)
-        X = np.zeros((n, d + 3), dtype=storage)[:, 1 : d + 1]  # rows are further apart than d
+        padded = np.full((n, d + 3), np.nan if storage.kind == "f" else 99, dtype=storage)
+        X = padded[:, 1 : d + 1]  # what is around it is not to be read
         if storage.kind == "f":
             X[...] = rng.normal(size=(n, d))
             scale = 1.0
         else:
-            X[...] = rng.integers(*np.iinfo(storage)[:2], size=(n, d), endpoint=True)
+            info = np.iinfo(storage)
+            X[...] = rng.integers(info.min, info.max, size=(n, d), endpoint=True)
             scale = 1 / 128
         n_logits = 1 if one_logit else n_classes
         scale *= spread / np.sqrt(max(1, d))

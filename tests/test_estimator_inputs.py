@@ -14,8 +14,8 @@ METHODS = ["predict", "predict_proba", "predict_log_proba", "decision_function"]
 
 @pytest.fixture
 def data(rng):
-    X = rng.integers(-50, 50, size=(60, 4)) / 4.0
-    y = (X @ rng.normal(size=(4, 3)) + 5.0 * rng.gumbel(size=(60, 3))).argmax(axis=1)
+    X = rng.integers(0, 100, size=(60, 4)).astype(np.float64)
+    y = (X @ rng.normal(size=(4, 3)) + 100.0 * rng.gumbel(size=(60, 3))).argmax(axis=1)
     y[:3] = [0, 1, 2]
     return X, y
 
@@ -67,6 +67,9 @@ def as_record_field(X):
     return records["x"]
 
 
+# what is read in place
+STORED = ["float64", "float32", "float16", "uint8", "int8"]
+
 LAYOUTS = {
     "read-only": as_read_only,
     "Fortran": np.asfortranarray,
@@ -82,20 +85,21 @@ LAYOUTS = {
 class TestLayout:
     @pytest.mark.parametrize("solver", ["lbfgs", "sgd"])
     @pytest.mark.parametrize("layout", LAYOUTS)
-    def test_same_bits_and_X_unchanged(self, data, real, layout, solver):
-        X, y = data[0].astype(real), data[1]
-        plain = quick(solver=solver, max_iter=100, random_state=0).fit(X, y)
+    @pytest.mark.parametrize("dtype", STORED)
+    def test_same_bits_and_X_unchanged(self, data, dtype, layout, solver):
+        X, y = data[0].astype(dtype), data[1]
         other = LAYOUTS[layout](X)
+        # the other byte order is a type of its own, which is converted to float64
+        computed = X if other.dtype.isnative else X.astype(np.float64)
+        plain = quick(solver=solver, max_iter=100, random_state=0).fit(computed, y)
         model = quick(solver=solver, max_iter=100, random_state=0).fit(other, y)
         np.testing.assert_array_equal(other, X)
-        if other.dtype.isnative:
-            assert model.coef_.dtype == real
-        else:  # counts as a type of its own, which is converted to float64
-            plain = quick(solver=solver, max_iter=100, random_state=0).fit(X.astype(float), y)
-            X = X.astype(float)
+        assert model.coef_.dtype == plain.coef_.dtype
         np.testing.assert_array_equal(model.coef_, plain.coef_)
         for method in METHODS:
-            np.testing.assert_array_equal(getattr(model, method)(other), getattr(plain, method)(X))
+            np.testing.assert_array_equal(
+                getattr(model, method)(other), getattr(plain, method)(computed)
+            )
         np.testing.assert_array_equal(other, X)
 
     def test_memmap(self, data, tmp_path, real):
@@ -122,7 +126,8 @@ class TestLayout:
             (np.float16, np.float32),
             (np.uint8, np.float32),
             (np.int8, np.float32),
-            (np.int16, np.float32),
+            (np.int16, np.float64),
+            (np.uint16, np.float64),
             (np.int32, np.float64),
             (np.int64, np.float64),
             (bool, np.float64),
@@ -142,11 +147,19 @@ class TestLayout:
         np.testing.assert_array_equal(model.coef_, plain.coef_)
         np.testing.assert_array_equal(model.predict(X), plain.predict(X.astype(computed)))
 
-    def test_prediction_in_the_type_of_its_rows(self, data, fitted):
-        X, _ = data
-        single = fitted.predict_proba(X.astype(np.float32))
-        assert single.dtype == np.float32
-        np.testing.assert_allclose(single, fitted.predict_proba(X), atol=1e-6)
+    def test_prediction_in_the_finer_of_two_types(self, data):
+        X, y = data
+        for trained, asked, expected in (
+            (np.float64, np.float32, np.float64),
+            (np.float32, np.float64, np.float64),
+            (np.float32, np.uint8, np.float32),
+            (np.uint8, np.uint8, np.float32),
+        ):
+            model = quick().fit(X.astype(trained), y)
+            probs = model.predict_proba(X.astype(asked))
+            assert probs.dtype == expected
+            exact = model.predict_proba(X.astype(asked).astype(np.float64))
+            np.testing.assert_allclose(probs, exact, atol=1e-5)
 
     @pytest.mark.parametrize("n_rows", [0, 1])
     @pytest.mark.parametrize("method", METHODS)

@@ -10,6 +10,7 @@ from sklearn.metrics import log_loss
 
 from fastsoftmax import FastSoftmax
 from fastsoftmax.monitor import FitState
+from fastsoftmax.objective import SoftmaxObjective
 
 KEYS = {"loss", "accuracy", "objective", "gap", "seconds", "eval_loss", "eval_accuracy"}
 
@@ -216,6 +217,24 @@ class TestCallbacks:
         assert model.classes_.tolist() == ["a", "b", "c"]
         assert model.n_iter_.tolist() == [1]
         assert model.predict(X).dtype.kind == "U"
+
+    def test_an_interruption_before_the_first_iteration(self, data, solver, monkeypatch):
+        """Old coefficients must not answer with the names of new classes."""
+        X, y = data
+
+        def interrupt(*args, **kwargs):
+            raise KeyboardInterrupt
+
+        model = model_of(solver).fit(X, y)
+        name = "preconditioner" if solver == "lbfgs" else "sgd_steps"
+        monkeypatch.setattr(SoftmaxObjective, name, interrupt)
+        before = model.coef_
+        with pytest.raises(KeyboardInterrupt):
+            model.fit(X, np.array(["a", "b", "c"])[(y + 1) % 3])
+        has_old_classes = model.classes_.tolist() == [0, 1, 2]
+        has_old_coefficients = np.array_equal(getattr(model, "coef_", None), before)
+        assert has_old_classes == has_old_coefficients
+        assert not model.converged_
 
     @pytest.mark.parametrize("callbacks", [3, [3], print], ids=repr)
     def test_errors(self, data, callbacks):

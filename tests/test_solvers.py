@@ -206,19 +206,37 @@ class TestLbfgs:
         np.testing.assert_allclose(result.point, 1 / 3, atol=1e-6)
 
     def test_a_gap_that_no_longer_shrinks(self):
-        function = quadratic(np.geomspace(1.0, 1e8, 60))
-        function.epsilon = 1e-2  # no decrease counts as visible
-        function.gap_bound = lambda at: 1.0
+        curvatures = np.geomspace(1.0, 1e10, 80)
+        # rounding hides every decrease of the value, not the slopes
+        function = Function(lambda x: 1.0, lambda x: curvatures * (x - 1.0), minimum=0.5)
         seen = []
         result = lbfgs.minimise(
             function,
-            np.zeros(60),
+            np.zeros(80),
             tol=1e-10,
             max_iter=10_000,
             on_iteration=lambda n_iter, at, gap: bool(seen.append(n_iter)),
         )
         assert result.reason == "precision"
+        assert result.n_iter < 200
         assert result.n_iter == len(seen), "every iteration that counts has been told"
+
+    def test_the_best_bound_is_remembered(self):
+        """A later, weaker bound does not undo what an earlier one has certified."""
+        function = quadratic(np.geomspace(1.0, 1e6, 20))
+        bounds = iter([2.0, *[1e9] * 10_000])
+        start_value = function.evaluate(np.zeros(20)).value
+        function.gap_bound = lambda at: start_value - function.minimum + next(bounds)
+        gaps = []
+        lbfgs.minimise(
+            function,
+            np.zeros(20),
+            tol=1e-3,
+            max_iter=100,
+            on_iteration=lambda n_iter, at, gap: bool(gaps.append(gap * at.value)),
+        )
+        assert max(gaps) <= start_value + 2.0
+        assert gaps[-1] < 2.1
 
     def test_start_is_not_written_to(self):
         start = np.zeros(3)

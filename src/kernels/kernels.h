@@ -3,8 +3,9 @@
  *
  * Conventions, once for every function below.
  * - "real" is float or double, fixed by the table that a function was taken from (real_size).
- *   Arrays of real travel as void pointers, so that one struct, one parallel.c and one bridge
- *   serve both types; inside the operations they are typed again at once.
+ *   Arrays of real travel as void pointers, so that one struct, one set of
+ *   parallel functions and one bridge serve both types; inside the operations they are typed again
+ * at once.
  * - Matrices are in C order. A stride counts elements from one row to the next and may be larger
  *   than the row, or negative; elements within a row are adjacent.
  * - Outputs come first, then inputs, then sizes. Outputs and inputs do not overlap unless a
@@ -24,12 +25,12 @@ typedef enum { FS_X_F32, FS_X_F64, FS_X_U8, FS_X_I8, FS_X_F16, FS_N_X_TYPES } fs
 
 /* The rows of a problem: features, targets and weights. Nothing is owned. */
 typedef struct {
-    const void *x;             /* (n_rows, n_features) of x_type, rows x_stride apart */
+    const void *x; /* (n_rows, n_features) of x_type, rows x_stride apart */
     fs_x_type x_type;
-    const int32_t *labels;     /* (n_rows) in [0, n_classes), or NULL: then target_probs counts */
-    const void *target_probs;  /* (n_rows, n_classes) real, C order, rows sum to 1, or NULL */
-    const void *row_weights;   /* (n_rows) real, >= 0 */
-    double label_smoothing;    /* in [0, 1]: targets become (1 - e) target + e / n_classes */
+    const int32_t *labels;    /* (n_rows) in [0, n_classes), or NULL: then target_probs counts */
+    const void *target_probs; /* (n_rows, n_classes) real, C order, rows sum to 1, or NULL */
+    const void *row_weights;  /* (n_rows) real, >= 0 */
+    double label_smoothing;   /* in [0, 1]: targets become (1 - e) target + e / n_classes */
     ptrdiff_t x_stride;
     ptrdiff_t n_rows, n_features, n_classes, n_logits;
 } fs_rows;
@@ -58,13 +59,14 @@ typedef struct {
     /* Forward half of a pass over a block: residual[k * residual_stride + i] = row_weight_i *
      * (softmax - target)_k for the i-th row of the block, and *sums += its loss and hits.
      * residual has n_classes rows of residual_stride, a multiple of 16 that is at least the rows of
-     * the block, at most 128; what lies past n_logits rows, or past the block's rows, is scratch. */
+     * the block, at most 128; what lies past n_logits rows, or past the block's rows, is scratch.
+     */
     void (*residual_block)(void *residual, fs_sums *sums, const fs_rows *rows, const void *weights,
                            const void *bias, ptrdiff_t residual_stride, fs_block block);
 
     /* Backward half: for the classes k in [class_begin, class_end) and the features j in
-     * [0, n_features), grad_weights[k, j] += sum_i residual[k, i] x[i, j], and grad_bias[k] += sum_i
-     * residual[k, i], rows in order. next is the block to be read next (n_rows 0: none). */
+     * [0, n_features), grad_weights[k, j] += sum_i residual[k, i] x[i, j], and grad_bias[k] +=
+     * sum_i residual[k, i], rows in order. next is the block to be read next (n_rows 0: none). */
     void (*grad_block)(void *grad_weights, void *grad_bias, const void *residual,
                        const fs_rows *rows, ptrdiff_t residual_stride, fs_block block,
                        fs_block next, ptrdiff_t class_begin, ptrdiff_t class_end);
@@ -84,8 +86,8 @@ typedef struct kernels {
                          ptrdiff_t logits_stride, ptrdiff_t n_rows, ptrdiff_t n_classes);
     void (*log_softmax_rows)(void *out, const void *logits, ptrdiff_t out_stride,
                              ptrdiff_t logits_stride, ptrdiff_t n_rows, ptrdiff_t n_classes);
-    void (*logsumexp_rows)(void *out, const void *logits, ptrdiff_t logits_stride,
-                           ptrdiff_t n_rows, ptrdiff_t n_classes);
+    void (*logsumexp_rows)(void *out, const void *logits, ptrdiff_t logits_stride, ptrdiff_t n_rows,
+                           ptrdiff_t n_classes);
 
     /* loss[i] = row_weight_i * cross-entropy of row i (in nats); where grad is given,
      * grad_i = row_weight_i * (softmax(logits_i) - target_i); grad may be logits when the strides
@@ -98,8 +100,8 @@ typedef struct kernels {
     fs_dense dense[FS_N_X_TYPES];
 
     /* For c in [begin, end): out[c] += sum_p partials[p * stride + c], p in order, in double. */
-    void (*sum_partials)(double *out, const void *partials, ptrdiff_t stride,
-                         ptrdiff_t n_partials, ptrdiff_t begin, ptrdiff_t end);
+    void (*sum_partials)(double *out, const void *partials, ptrdiff_t stride, ptrdiff_t n_partials,
+                         ptrdiff_t begin, ptrdiff_t end);
 
     /* One step of gradient descent for c in [begin, end), partial gradients added in order:
      *   g = scale * sum_p partials[p * stride + c] + weight_decay * params[c]
@@ -114,26 +116,24 @@ typedef struct kernels {
  * first. real_size is 4 or 8; NULL past the end of the list. */
 const kernels *fs_kernels(ptrdiff_t real_size, int i);
 
-/* ---- parallel.c ----
+/* ---- logit_rows.c, pass.c, sgd.c: the kernels over all rows, by threads (parallel.c) ----
  * Work is cut by problem size alone and partial results are added in order, so the bits of a
  * result do not depend on n_threads. n_threads <= 1 runs in the calling thread. */
 
 int fs_has_openmp(void);
-int fs_max_threads(void);   /* what OMP_NUM_THREADS, affinity or omp_set_num_threads allow */
-void fs_watch_forks(void);  /* call once: a child forked after a parallel region runs serially */
+int fs_max_threads(void);  /* what OMP_NUM_THREADS, affinity or omp_set_num_threads allow */
+void fs_watch_forks(void); /* call once: a child forked after a parallel region runs serially */
 
 typedef void (*fs_row_op)(void *out, const void *logits, ptrdiff_t out_stride,
                           ptrdiff_t logits_stride, ptrdiff_t n_rows, ptrdiff_t n_classes);
 
 void fs_softmax_rows(const kernels *kern, void *out, const void *logits, ptrdiff_t out_stride,
-                     ptrdiff_t logits_stride, ptrdiff_t n_rows, ptrdiff_t n_classes,
-                     int n_threads);
+                     ptrdiff_t logits_stride, ptrdiff_t n_rows, ptrdiff_t n_classes, int n_threads);
 void fs_log_softmax_rows(const kernels *kern, void *out, const void *logits, ptrdiff_t out_stride,
                          ptrdiff_t logits_stride, ptrdiff_t n_rows, ptrdiff_t n_classes,
                          int n_threads);
-void fs_logsumexp_rows(const kernels *kern, void *out, const void *logits,
-                       ptrdiff_t logits_stride, ptrdiff_t n_rows, ptrdiff_t n_classes,
-                       int n_threads);
+void fs_logsumexp_rows(const kernels *kern, void *out, const void *logits, ptrdiff_t logits_stride,
+                       ptrdiff_t n_rows, ptrdiff_t n_classes, int n_threads);
 void fs_cross_entropy_rows(const kernels *kern, void *loss, void *grad, const void *logits,
                            ptrdiff_t grad_stride, ptrdiff_t logits_stride, const fs_rows *rows,
                            int n_threads);

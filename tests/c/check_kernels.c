@@ -186,7 +186,7 @@ static void check_row_ops(ptrdiff_t n, ptrdiff_t n_classes, ptrdiff_t pad, doubl
                           int special) {
     static const double smoothings[] = {0, 0.1, 0, 1};
     const ptrdiff_t stride = n_classes + pad, n_out = (n - 1) * stride + n_classes;
-    const int soft = (int)random_below(2);
+    const int soft = random_below(2) == 0;
     const fs_rows rows = random_targets(n, n_classes, soft, smoothings[random_below(4)]);
     const void *logits = random_logits(n, n_classes, stride, spread, special);
     const row_results want = naive_rows(&rows, logits, stride);
@@ -250,8 +250,9 @@ static void check_sizes(void) {
     static const double spreads[] = {0.1, 5, 30, 200};
     for (ptrdiff_t k = 1; k <= 35; ++k)
         for (int s = 0; s < 4; ++s) {
-            check_row_ops(1 + random_below(20), k, random_below(3), spreads[s], 0);
-            check_row_ops(1 + random_below(20), k, random_below(3), spreads[s], 1);
+            const ptrdiff_t n = 1 + random_below(20);
+            check_row_ops(n, k, n % 3, spreads[s], 0);
+            check_row_ops(n, k, n % 2, spreads[s], 1);
         }
     check_row_ops(4000, 10, 1, 10, 1); /* several parts */
     check_row_ops(20, 1000, 0, 10, 0);

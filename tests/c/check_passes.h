@@ -26,7 +26,8 @@ static void *random_features(fs_x_type type, ptrdiff_t n) {
 
 static problem random_problem(ptrdiff_t n, ptrdiff_t d, ptrdiff_t n_classes) {
     problem p;
-    p.rows = random_targets(n, n_classes, (int)random_below(2), random_below(2) ? 0.1 : 0);
+    const int soft = random_below(2) == 0, smooth = random_below(2) == 0;
+    p.rows = random_targets(n, n_classes, soft, smooth ? 0.1 : 0);
     p.rows.n_features = d;
     p.rows.n_logits = n_classes == 2 && random_below(2) ? 1 : n_classes;
     do p.rows.x_type = (fs_x_type)random_below(FS_N_X_TYPES);

@@ -23,8 +23,8 @@ FORCE_INLINE real target_gap(const real *logits, const real *target, real max, r
 
 /* grad holds exp(o_k - m) and becomes weight * (softmax - t); largest is the index of m. */
 FORCE_INLINE void finish_gradient(real *grad, const real *target, ptrdiff_t label,
-                                  ptrdiff_t largest, real rest, real kept, real spread,
-                                  real weight, ptrdiff_t n) {
+                                  ptrdiff_t largest, real rest, real kept, real spread, real weight,
+                                  ptrdiff_t n) {
     const vec sum = v_set1(1 + rest), w = v_set1(weight), even = v_set1(spread);
     const real at_largest = target ? target[largest] : (real)(largest == label);
     const real at_label = target ? 0 : grad[label];
@@ -39,9 +39,9 @@ FORCE_INLINE void finish_gradient(real *grad, const real *target, ptrdiff_t labe
     grad[largest] = weight * ((1 - (kept * at_largest + spread)) - rest / (1 + rest));
 }
 
-static void cross_entropy_rows(void *loss_, void *grad_, const void *logits_,
-                               ptrdiff_t grad_stride, ptrdiff_t logits_stride,
-                               const fs_rows *rows, ptrdiff_t first, ptrdiff_t n_block_rows) {
+static void cross_entropy_rows(void *loss_, void *grad_, const void *logits_, ptrdiff_t grad_stride,
+                               ptrdiff_t logits_stride, const fs_rows *rows, ptrdiff_t first,
+                               ptrdiff_t n_block_rows) {
     const ptrdiff_t n = rows->n_classes;
     const real spread = (real)(rows->label_smoothing / (double)n);
     const real kept = (real)(1 - rows->label_smoothing);

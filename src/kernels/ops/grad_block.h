@@ -1,9 +1,9 @@
-/* (Read by dense.h, once for each x_t.) Backward half of a pass over a block: grad_weights[k, :] += sum_i residual[k, i] x_i and
- * grad_bias[k] += sum_i residual[k, i] for the classes [class_begin, class_end), the lanes running
- * over the features. A register tile holds 2 vectors of features for up to GRAD_CLASSES classes
- * while all rows of the block go by. Meanwhile the rows of `next` are fetched into the second-level
- * cache, line by line beside those in use: this half is bound by arithmetic and leaves the memory
- * idle otherwise. */
+/* (Read by dense.h, once for each x_t.) Backward half of a pass over a block: grad_weights[k, :] +=
+ * sum_i residual[k, i] x_i and grad_bias[k] += sum_i residual[k, i] for the classes [class_begin,
+ * class_end), the lanes running over the features. A register tile holds 2 vectors of features for
+ * up to GRAD_CLASSES classes while all rows of the block go by. Meanwhile the rows of `next` are
+ * fetched into the second-level cache, line by line beside those in use: this half is bound by
+ * arithmetic and leaves the memory idle otherwise. */
 
 typedef struct {
     const x_t *x[MAX_BLOCK_ROWS], *next[MAX_BLOCK_ROWS];
@@ -12,11 +12,12 @@ typedef struct {
 
 /* n_tile classes and n_vecs vectors are constants where this is inlined; n_lanes < VEC_WIDTH only
  * with one vector. */
-FORCE_INLINE void grad_tile(real *grad, const real *residual, const row_pointers *rows,
-                            ptrdiff_t j, ptrdiff_t grad_stride, ptrdiff_t residual_stride,
-                            ptrdiff_t n_lanes, int fetch, int n_tile, int n_vecs) {
+FORCE_INLINE void grad_tile(real *grad, const real *residual, const row_pointers *rows, ptrdiff_t j,
+                            ptrdiff_t grad_stride, ptrdiff_t residual_stride, ptrdiff_t n_lanes,
+                            int fetch, int n_tile, int n_vecs) {
     vec acc[GRAD_CLASSES][2];
-    UNROLL for (int k = 0; k < n_tile; ++k) acc[k][0] = acc[k][1] = v_set1(0);
+    UNROLL
+    for (int k = 0; k < n_tile; ++k) acc[k][0] = acc[k][1] = v_set1(0);
     for (ptrdiff_t i = 0; i < rows->n_rows; ++i) {
         const x_t *x = rows->x[i] + j;
         vec x0 = n_vecs == 2 ? x_load(x) : x_load_tail(x, n_lanes);
@@ -25,13 +26,15 @@ FORCE_INLINE void grad_tile(real *grad, const real *residual, const row_pointers
             v_prefetch(rows->next[i] + j);
             if (2 * VEC_WIDTH * sizeof(x_t) > 64) v_prefetch(rows->next[i] + j + 64 / sizeof(x_t));
         }
-        UNROLL for (int k = 0; k < n_tile; ++k) {
+        UNROLL
+        for (int k = 0; k < n_tile; ++k) {
             vec r = v_set1(residual[k * residual_stride + i]);
             acc[k][0] = v_fma(r, x0, acc[k][0]);
             if (n_vecs == 2) acc[k][1] = v_fma(r, x1, acc[k][1]);
         }
     }
-    UNROLL for (int k = 0; k < n_tile; ++k) {
+    UNROLL
+    for (int k = 0; k < n_tile; ++k) {
         real *g = grad + k * grad_stride + j;
         if (n_vecs == 2) {
             v_store(g, v_add(v_load(g), acc[k][0]));
@@ -43,14 +46,14 @@ FORCE_INLINE void grad_tile(real *grad, const real *residual, const row_pointers
 }
 
 #ifndef GRAD_CASE
-#define GRAD_CASE(n)                                                                            \
-    case n:                                                                                     \
-        if (n_lanes == 2 * VEC_WIDTH)                                                           \
-            grad_tile(grad, residual, rows, j, grad_stride, residual_stride, VEC_WIDTH, fetch,  \
-                      n, 2);                                                                    \
-        else                                                                                    \
-            grad_tile(grad, residual, rows, j, grad_stride, residual_stride, n_lanes, fetch, n, \
-                      1);                                                                       \
+#define GRAD_CASE(n)                                                                              \
+    case n:                                                                                       \
+        if (n_lanes == 2 * VEC_WIDTH)                                                             \
+            grad_tile(grad, residual, rows, j, grad_stride, residual_stride, VEC_WIDTH, fetch, n, \
+                      2);                                                                         \
+        else                                                                                      \
+            grad_tile(grad, residual, rows, j, grad_stride, residual_stride, n_lanes, fetch, n,   \
+                      1);                                                                         \
         break;
 #endif
 
@@ -87,8 +90,7 @@ static void grad_block(void *grad_weights_, void *grad_bias_, const void *residu
     pointers.n_rows = block.n_rows;
     pointers.n_next = min_size(next.n_rows, MAX_BLOCK_ROWS);
     for (ptrdiff_t i = 0; i < block.n_rows; ++i) pointers.x[i] = x_row(rows, row_of(block, i));
-    for (ptrdiff_t i = 0; i < pointers.n_next; ++i)
-        pointers.next[i] = x_row(rows, row_of(next, i));
+    for (ptrdiff_t i = 0; i < pointers.n_next; ++i) pointers.next[i] = x_row(rows, row_of(next, i));
 
     for (ptrdiff_t j = 0, n_lanes; j < d; j += n_lanes) {
         n_lanes = d - j >= 2 * VEC_WIDTH ? 2 * VEC_WIDTH : min_size(d - j, VEC_WIDTH);

@@ -1,6 +1,6 @@
 /* (Read by dense.h, once for each x_t.) Forward half of a pass over a block of rows: logits, then
- * softmax, cross-entropy and residual. The block's logits lie class by class, residual[k * stride + i];
- * 0 < n_rows <= MAX_BLOCK_ROWS. */
+ * softmax, cross-entropy and residual. The block's logits lie class by class, residual[k * stride +
+ * i]; 0 < n_rows <= MAX_BLOCK_ROWS. */
 
 static void block_logits(real *out, const fs_rows *rows, const real *weights, const real *bias,
                          ptrdiff_t stride, fs_block block) {
@@ -22,9 +22,8 @@ static void block_logits(real *out, const fs_rows *rows, const real *weights, co
         for (ptrdiff_t i = 0; i < block.n_rows; ++i) out[stride + i] = 0;
 }
 
-static void residual_block(void *residual_, fs_sums *sums, const fs_rows *rows,
-                           const void *weights, const void *bias, ptrdiff_t residual_stride,
-                           fs_block block) {
+static void residual_block(void *residual_, fs_sums *sums, const fs_rows *rows, const void *weights,
+                           const void *bias, ptrdiff_t residual_stride, fs_block block) {
     real *residual = residual_;
     const double smoothing = rows->label_smoothing, n_classes = (double)rows->n_classes;
     const real *probs[VEC_WIDTH] = {NULL};
@@ -39,11 +38,13 @@ static void residual_block(void *residual_, fs_sums *sums, const fs_rows *rows,
     for (ptrdiff_t i = 0; i < block.n_rows; i += VEC_WIDTH) {
         const ptrdiff_t n_lanes = min_size(VEC_WIDTH, block.n_rows - i);
         real weight[VEC_WIDTH] = {0}, label[VEC_WIDTH] = {0}, lane_loss[VEC_WIDTH],
-                                  lane_hit[VEC_WIDTH];
+             lane_hit[VEC_WIDTH];
         for (ptrdiff_t lane = 0; lane < VEC_WIDTH; ++lane) {
             const ptrdiff_t row = row_of(block, i + min_size(lane, n_lanes - 1));
-            if (rows->labels) label[lane] = (real)rows->labels[row];
-            else probs[lane] = (const real *)rows->target_probs + row * rows->n_classes;
+            if (rows->labels)
+                label[lane] = (real)rows->labels[row];
+            else
+                probs[lane] = (const real *)rows->target_probs + row * rows->n_classes;
             if (lane < n_lanes) weight[lane] = ((const real *)rows->row_weights)[row];
         }
         targets.label = v_load(label);

@@ -1,6 +1,6 @@
 /* Softmax, cross-entropy and residual of VEC_WIDTH rows at a time, one row a lane. Their logits lie
- * class by class, stride apart, so no sum over classes crosses lanes and no number of classes leaves
- * lanes idle. Formulas as in cross_entropy_rows.h. */
+ * class by class, stride apart, so no sum over classes crosses lanes and no number of classes
+ * leaves lanes idle. Formulas as in cross_entropy_rows.h. */
 
 /* Where class k's logits lie: for two classes with one logit, class 1 is row 0 and row 1 is 0. */
 FORCE_INLINE ptrdiff_t logit_row(const fs_rows *rows, ptrdiff_t k) {

@@ -1,12 +1,12 @@
-/* softmax, log-softmax and log-sum-exp of each row of an (n_rows, n_classes) matrix, n_classes >= 1,
- * rows stride elements apart; out may be logits when the strides agree.
+/* softmax, log-softmax and log-sum-exp of each row of an (n_rows, n_classes) matrix, n_classes >=
+ * 1, rows stride elements apart; out may be logits when the strides agree.
  *
  * With m the largest logit and rest = sum over the other classes of exp(o_k - m):
  *   softmax_k = exp(o_k - m) / (1 + rest),  log softmax_k = (o_k - m) - log1p(rest),
  *   logsumexp = m + log1p(rest),
  * so that what is near zero keeps its relative accuracy. Special rows come out as in torch: NaN
- * anywhere, +inf, or -inf everywhere make the row NaN (logsumexp: NaN, inf, -inf); -inf among finite
- * logits has probability exactly 0. */
+ * anywhere, +inf, or -inf everywhere make the row NaN (logsumexp: NaN, inf, -inf); -inf among
+ * finite logits has probability exactly 0. */
 
 FORCE_INLINE real row_max(const real *logits, ptrdiff_t n) {
     vec max = v_set1(logits[0]);
@@ -59,8 +59,10 @@ FORCE_INLINE real row_rest(real *exps, const real *logits, real max, ptrdiff_t n
         vec e = v_exp_difference(o, m);
         mask is_max = v_eq(o, m);
         if (exps) {
-            if (lanes == VEC_WIDTH) v_store(exps + k, e);
-            else v_store_tail(exps + k, e, lanes);
+            if (lanes == VEC_WIDTH)
+                v_store(exps + k, e);
+            else
+                v_store_tail(exps + k, e, lanes);
         }
         ties = v_add(ties, v_select(is_max, one, zero));
         long_sum_add(&sum, v_select(is_max, zero, e));
@@ -123,9 +125,9 @@ static void log_softmax_rows(void *out_, const void *logits_, ptrdiff_t out_stri
         for (; k + VEC_WIDTH <= n_classes; k += VEC_WIDTH)
             v_store(out + k, log_softmax_of(v_load(logits + k), m, log_sum, lowest));
         if (k < n_classes)
-            v_store_tail(out + k,
-                         log_softmax_of(v_load_tail(logits + k, n_classes - k, max), m, log_sum,
-                                        lowest),
-                         n_classes - k);
+            v_store_tail(
+                out + k,
+                log_softmax_of(v_load_tail(logits + k, n_classes - k, max), m, log_sum, lowest),
+                n_classes - k);
     }
 }

@@ -45,7 +45,8 @@
 
 #include "partials.h"
 
-#define DENSE(type) {affine_rows_##type, residual_block_##type, grad_block_##type}
+#define DENSE(type) \
+    { affine_rows_##type, residual_block_##type, grad_block_##type }
 
 const kernels KERNELS = {
     .isa = ISA_NAME,

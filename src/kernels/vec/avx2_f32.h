@@ -25,8 +25,7 @@ static inline vec v_load(const real *p) { return _mm256_loadu_ps(p); }
 static inline void v_store(real *p, vec a) { _mm256_storeu_ps(p, a); }
 static inline vec v_load_tail(const real *p, ptrdiff_t n, real fill) {
     __m256i m = first_lanes(n);
-    return _mm256_blendv_ps(_mm256_set1_ps(fill), _mm256_maskload_ps(p, m),
-                            _mm256_castsi256_ps(m));
+    return _mm256_blendv_ps(_mm256_set1_ps(fill), _mm256_maskload_ps(p, m), _mm256_castsi256_ps(m));
 }
 static inline void v_store_tail(real *p, vec a, ptrdiff_t n) {
     _mm256_maskstore_ps(p, first_lanes(n), a);
@@ -71,8 +70,8 @@ static inline vec v_scale2(vec a, vec n) {
 static inline vec v_frexp(vec a, vec *exponent) {
     const __m256i bits = _mm256_castps_si256(a);
     __m256i e = _mm256_sub_epi32(_mm256_srli_epi32(bits, 23), _mm256_set1_epi32(127));
-    vec m = _mm256_or_ps(_mm256_and_ps(a, _mm256_castsi256_ps(_mm256_set1_epi32(0x7fffff))),
-                         v_set1(1));
+    vec m =
+        _mm256_or_ps(_mm256_and_ps(a, _mm256_castsi256_ps(_mm256_set1_epi32(0x7fffff))), v_set1(1));
     mask high = v_lt(v_set1(1.41421356f), m);
     *exponent = v_add(_mm256_cvtepi32_ps(e), _mm256_and_ps(high, v_set1(1)));
     return v_select(high, v_mul(m, v_set1(0.5f)), m);

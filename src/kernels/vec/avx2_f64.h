@@ -24,8 +24,7 @@ static inline vec v_load(const real *p) { return _mm256_loadu_pd(p); }
 static inline void v_store(real *p, vec a) { _mm256_storeu_pd(p, a); }
 static inline vec v_load_tail(const real *p, ptrdiff_t n, real fill) {
     __m256i m = first_lanes(n);
-    return _mm256_blendv_pd(_mm256_set1_pd(fill), _mm256_maskload_pd(p, m),
-                            _mm256_castsi256_pd(m));
+    return _mm256_blendv_pd(_mm256_set1_pd(fill), _mm256_maskload_pd(p, m), _mm256_castsi256_pd(m));
 }
 static inline void v_store_tail(real *p, vec a, ptrdiff_t n) {
     _mm256_maskstore_pd(p, first_lanes(n), a);

@@ -20,7 +20,8 @@ typedef struct {
 
 static inline vec v_set1(real x) {
     vec r;
-    EACH_LANE r.lane[l] = x;
+    EACH_LANE
+    r.lane[l] = x;
     return r;
 }
 static inline vec v_load(const real *p) {
@@ -31,7 +32,8 @@ static inline vec v_load(const real *p) {
 static inline void v_store(real *p, vec a) { memcpy(p, a.lane, sizeof a.lane); }
 static inline vec v_load_tail(const real *p, ptrdiff_t n, real fill) {
     vec r;
-    EACH_LANE r.lane[l] = l < n ? p[l] : fill;
+    EACH_LANE
+    r.lane[l] = l < n ? p[l] : fill;
     return r;
 }
 static inline void v_store_tail(real *p, vec a, ptrdiff_t n) {
@@ -40,24 +42,28 @@ static inline void v_store_tail(real *p, vec a, ptrdiff_t n) {
 
 static inline vec v_load_f32(const float *p) {
     vec r;
-    EACH_LANE r.lane[l] = p[l];
+    EACH_LANE
+    r.lane[l] = p[l];
     return r;
 }
 static inline vec v_load_u8(const uint8_t *p) {
     vec r;
-    EACH_LANE r.lane[l] = p[l];
+    EACH_LANE
+    r.lane[l] = p[l];
     return r;
 }
 static inline vec v_load_i8(const int8_t *p) {
     vec r;
-    EACH_LANE r.lane[l] = p[l];
+    EACH_LANE
+    r.lane[l] = p[l];
     return r;
 }
 /* IEEE 754 binary16: the bits of exponent and mantissa, moved to a float's place, are the value
  * times 2^-112, subnormals too; infinity and NaN keep their all-ones exponent. */
 static inline vec v_load_f16(const uint16_t *p) {
     vec r;
-    EACH_LANE {
+    EACH_LANE
+    {
         uint32_t bits = (uint32_t)(p[l] & 0x7fff) << 13;
         float value;
         memcpy(&value, &bits, sizeof value);
@@ -72,51 +78,62 @@ static inline vec v_load_f16(const uint16_t *p) {
 }
 
 static inline vec v_add(vec a, vec b) {
-    EACH_LANE a.lane[l] += b.lane[l];
+    EACH_LANE
+    a.lane[l] += b.lane[l];
     return a;
 }
 static inline vec v_sub(vec a, vec b) {
-    EACH_LANE a.lane[l] -= b.lane[l];
+    EACH_LANE
+    a.lane[l] -= b.lane[l];
     return a;
 }
 static inline vec v_mul(vec a, vec b) {
-    EACH_LANE a.lane[l] *= b.lane[l];
+    EACH_LANE
+    a.lane[l] *= b.lane[l];
     return a;
 }
 static inline vec v_div(vec a, vec b) {
-    EACH_LANE a.lane[l] /= b.lane[l];
+    EACH_LANE
+    a.lane[l] /= b.lane[l];
     return a;
 }
 static inline vec v_fma(vec a, vec b, vec c) {
-    EACH_LANE c.lane[l] = a.lane[l] * b.lane[l] + c.lane[l];
+    EACH_LANE
+    c.lane[l] = a.lane[l] * b.lane[l] + c.lane[l];
     return c;
 }
 static inline vec v_fnma(vec a, vec b, vec c) {
-    EACH_LANE c.lane[l] = c.lane[l] - a.lane[l] * b.lane[l];
+    EACH_LANE
+    c.lane[l] = c.lane[l] - a.lane[l] * b.lane[l];
     return c;
 }
 static inline vec v_max(vec a, vec b) {
-    EACH_LANE a.lane[l] = a.lane[l] > b.lane[l] ? a.lane[l] : b.lane[l];
+    EACH_LANE
+    a.lane[l] = a.lane[l] > b.lane[l] ? a.lane[l] : b.lane[l];
     return a;
 }
 /* Adding and taking away 1.5 * 2^(mantissa bits) leaves the nearest integer. */
 static inline vec v_round(vec a) {
-    EACH_LANE a.lane[l] = (a.lane[l] + ROUND_SHIFT) - ROUND_SHIFT;
+    EACH_LANE
+    a.lane[l] = (a.lane[l] + ROUND_SHIFT) - ROUND_SHIFT;
     return a;
 }
 
 static inline mask v_lt(vec a, vec b) {
     mask m;
-    EACH_LANE m.lane[l] = a.lane[l] < b.lane[l];
+    EACH_LANE
+    m.lane[l] = a.lane[l] < b.lane[l];
     return m;
 }
 static inline mask v_eq(vec a, vec b) {
     mask m;
-    EACH_LANE m.lane[l] = a.lane[l] == b.lane[l];
+    EACH_LANE
+    m.lane[l] = a.lane[l] == b.lane[l];
     return m;
 }
 static inline vec v_select(mask m, vec a, vec b) {
-    EACH_LANE a.lane[l] = m.lane[l] ? a.lane[l] : b.lane[l];
+    EACH_LANE
+    a.lane[l] = m.lane[l] ? a.lane[l] : b.lane[l];
     return a;
 }
 
@@ -129,7 +146,8 @@ static inline real power_of_two(integer n) {
 }
 /* In two factors, the first product exact: a subnormal result is rounded once. */
 static inline vec v_scale2(vec a, vec n) {
-    EACH_LANE {
+    EACH_LANE
+    {
         real x = n.lane[l];
         x = x > LARGEST_SCALE ? LARGEST_SCALE : x;
         x = x > -LARGEST_SCALE ? x : -LARGEST_SCALE;
@@ -140,7 +158,8 @@ static inline vec v_scale2(vec a, vec n) {
     return a;
 }
 static inline vec v_frexp(vec a, vec *exponent) {
-    EACH_LANE {
+    EACH_LANE
+    {
         integer bits;
         memcpy(&bits, &a.lane[l], sizeof bits);
         integer e = (integer)((unsigned_integer)bits >> MANTISSA_BITS) - EXPONENT_BIAS;
@@ -156,7 +175,8 @@ static inline vec v_frexp(vec a, vec *exponent) {
 
 static inline real v_max_lanes(vec a) {
     real max = a.lane[0];
-    EACH_LANE max = a.lane[l] > max ? a.lane[l] : max;
+    EACH_LANE
+    max = a.lane[l] > max ? a.lane[l] : max;
     return max;
 }
 static inline real lanes_sum(vec a) {

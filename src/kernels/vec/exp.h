@@ -8,8 +8,8 @@
  * P minimax of relative error 2^-30, 2^-59; arranged so that f, the largest term, is added last. */
 
 #if REAL_IS_DOUBLE
-#define EXP_LOWEST (-745.2)  /* below: exactly 0 */
-#define EXP_HIGHEST 709.8    /* above: inf */
+#define EXP_LOWEST (-745.2) /* below: exactly 0 */
+#define EXP_HIGHEST 709.8   /* above: inf */
 #define LOG2_E 1.4426950408889634074
 #define LN2_HIGH 6.93147180369123816490e-01
 #define LN2_LOW 1.90821492927058770002e-10
@@ -34,8 +34,8 @@ static inline vec v_polynomial(vec x, const real *coefficient, int degree) {
 /* exp(x + x_low), x_low a rounding remainder of x (at most an ulp of it). */
 static inline vec v_exp_sum(vec x, vec x_low) {
 #if REAL_IS_DOUBLE
-    static const real q[] = {0x1.0000000000000p-1, 0x1.555555555555bp-3, 0x1.5555555555503p-5,
-                             0x1.111111110ec5dp-7, 0x1.6c16c16c3048ep-10, 0x1.a01a01b37e34fp-13,
+    static const real q[] = {0x1.0000000000000p-1,  0x1.555555555555bp-3,  0x1.5555555555503p-5,
+                             0x1.111111110ec5dp-7,  0x1.6c16c16c3048ep-10, 0x1.a01a01b37e34fp-13,
                              0x1.a01a01368ece6p-16, 0x1.71ddf020d45a0p-19, 0x1.27e5b447b7c50p-22,
                              0x1.af6be7db3dbd2p-26, 0x1.1e3d2ae1ba11ep-29};
 #else
@@ -102,8 +102,8 @@ static inline vec v_log(vec x) {
 /* log(1 + x) for finite x >= 0, or NaN: the rounding of 1 + x is carried along. */
 static inline vec v_log1p(vec x) {
     vec u = v_add(v_set1(1), x);
-    vec lost = v_select(v_lt(x, v_set1(1)), v_sub(x, v_sub(u, v_set1(1))),
-                        v_sub(v_set1(1), v_sub(u, x)));
+    vec lost =
+        v_select(v_lt(x, v_set1(1)), v_sub(x, v_sub(u, v_set1(1))), v_sub(v_set1(1), v_sub(u, x)));
     vec result = v_add(v_log_scaled(u, v_set1(0)), v_div(lost, u));
     return v_select(v_eq(x, x), result, x);
 }

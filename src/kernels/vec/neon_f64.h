@@ -27,8 +27,10 @@ static inline vec v_load_tail(const real *p, ptrdiff_t n, real fill) {
     return n > 0 ? vld1q_lane_f64(p, r, 0) : r;
 }
 static inline void v_store_tail(real *p, vec a, ptrdiff_t n) {
-    if (n == VEC_WIDTH) vst1q_f64(p, a);
-    else if (n > 0) vst1q_lane_f64(p, a, 0);
+    if (n == VEC_WIDTH)
+        vst1q_f64(p, a);
+    else if (n > 0)
+        vst1q_lane_f64(p, a, 0);
 }
 
 static inline vec v_load_f32(const float *p) { return vcvt_f64_f32(vld1_f32(p)); }

@@ -1,0 +1,90 @@
+"""What a result has to tell about where it comes from: no names of hosts, users or folders."""
+
+import platform
+import re
+import subprocess
+from importlib import metadata
+from pathlib import Path
+
+import problems
+from threadpoolctl import threadpool_info
+
+from fastsoftmax import kernels
+from fastsoftmax._show_versions import describe as describe_package
+
+PACKAGES = ("numpy", "scipy", "scikit-learn", "torch", "pytest-benchmark")
+FROM_PACKAGE = ("fastsoftmax", "CPU", "instruction sets", "OpenMP", "threads")
+
+
+def describe() -> dict[str, str]:
+    """CPU, threads, compiler, versions and commit, in the order in which they are read."""
+    package = describe_package()
+    return {
+        "CPU": package["CPU"] + _cpu_family(),
+        **{name: package[name] for name in FROM_PACKAGE if name != "CPU"},
+        "compiler": _compiler(),
+        "commit": _commit(),
+        "system": f"{platform.system()} {platform.machine()}",
+        "python": platform.python_version(),
+        **{name: _version(name) for name in PACKAGES},
+        "BLAS": _blas(),
+        "images": problems.fashion_source(),
+    }
+
+
+def summary(machine: dict[str, str]) -> str:
+    """The same in a sentence or two."""
+    parts = (
+        "{CPU}; fastsoftmax {fastsoftmax} at commit {commit}, {compiler}, {instruction sets}, "
+        "{threads} threads; {system}, Python {python}, numpy {numpy} ({BLAS}), scipy {scipy}, "
+        "scikit-learn {scikit-learn}, torch {torch}; images made from {images}"
+    )
+    return parts.format_map(machine)
+
+
+def _cpu_family() -> str:
+    """Family and model: a virtual machine's CPU may call itself no more than "AMD EPYC"."""
+    try:
+        text = Path("/proc/cpuinfo").read_text(encoding="utf-8")
+    except OSError:
+        return ""
+    numbers = re.findall(r"^(?:cpu family|model)\s*:\s*(\d+)$", text, re.MULTILINE)[:2]
+    return " (family {}, model {})".format(*numbers) if len(numbers) == 2 else ""
+
+
+def _compiler() -> str:
+    """The compiler of the kernels, as it has signed them."""
+    signatures = rb"GCC: \([^)]*\) [\d.]+|(?:Apple )?clang version [\d.]+"
+    found = re.findall(signatures, Path(kernels.__file__).read_bytes())
+    # Start-up files of the C library may bear another compiler's name; the kernels' is the last.
+    return found[-1].decode() if found else "unknown compiler"
+
+
+def _commit() -> str:
+    try:
+        git = ["git", "-C", str(Path(__file__).parent)]
+        options = {"check": True, "capture_output": True, "text": True}
+        commit = subprocess.run([*git, "rev-parse", "--short=12", "HEAD"], **options).stdout
+        changed = subprocess.run([*git, "status", "--porcelain", "-uno"], **options).stdout
+    except (OSError, subprocess.CalledProcessError):
+        return "unknown"
+    # New results are no change of what is measured.
+    code = [line for line in changed.splitlines() if "bench/" not in line]
+    return commit.strip() + " with changes" * bool(code)
+
+
+def _version(name: str) -> str:
+    try:
+        return metadata.version(name)
+    except metadata.PackageNotFoundError:
+        return "not installed"
+
+
+def _blas() -> str:
+    """BLAS with the CPU that it takes this one for, which decides what rivals run at."""
+    pools = [pool for pool in threadpool_info() if pool["user_api"] == "blas"]
+    described = (
+        f"{pool['internal_api']} {pool['version']} for {pool.get('architecture', 'this CPU')}"
+        for pool in pools[:1]
+    )
+    return ", ".join(described) or "unknown BLAS"

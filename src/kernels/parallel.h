@@ -1,0 +1,34 @@
+/* How work is cut and run by threads, for the C files beside this one.
+ *
+ * The cut depends on the sizes of the problem alone, each part writes to a place of its own, and
+ * parts are added in their order, so the bits of a result are the same for any number of threads.
+ * Threads take parts as they come free: who computes a part changes nothing. */
+#ifndef FASTSOFTMAX_PARALLEL_H
+#define FASTSOFTMAX_PARALLEL_H
+
+#include "kernels.h"
+
+typedef void (*part_body)(void *task, ptrdiff_t part, int thread);
+
+/* body(task, part, thread) for every part; thread < n_threads tells which scratch it may use. */
+void fs_for_parts(part_body body, void *task, ptrdiff_t n_parts, int n_threads);
+
+/* Work for a thread below which starting another costs more than it gives: about 20 microseconds
+ * (a parallel region costs 2 to 5). In values of softmax, and in multiply-adds of a product. */
+#define GRAIN_VALUES ((ptrdiff_t)1 << 14)
+#define GRAIN_PRODUCTS ((ptrdiff_t)1 << 20)
+
+static inline ptrdiff_t min_size(ptrdiff_t a, ptrdiff_t b) { return a < b ? a : b; }
+static inline ptrdiff_t max_size(ptrdiff_t a, ptrdiff_t b) { return a > b ? a : b; }
+static inline ptrdiff_t ceil_div(ptrdiff_t a, ptrdiff_t b) { return a / b + (a % b != 0); }
+
+/* Where part p of n things begins when they are cut into n_parts even parts. */
+static inline ptrdiff_t part_begin(ptrdiff_t n, ptrdiff_t n_parts, ptrdiff_t p) {
+    return n / n_parts * p + min_size(p, n % n_parts);
+}
+
+static inline char *at(const void *base, ptrdiff_t i, ptrdiff_t size) {
+    return (char *)base + i * size;
+}
+
+#endif

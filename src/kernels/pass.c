@@ -1,0 +1,216 @@
+/* A pass over the rows: how it is cut, and loss and gradient in one go. */
+#include "pass.h"
+
+#include <string.h>
+
+/* Rows of a block: its features stay in half of a small second-level cache between the two halves
+ * of the pass. A multiple of 16 in [16, 128], which kernels.h promises the operations. */
+enum { BLOCK_BYTES = 256 * 1024, MOST_ROWS = 128 };
+
+static ptrdiff_t block_rows(const fs_rows *problem) {
+    static const ptrdiff_t element_size[FS_N_X_TYPES] = {4, 8, 1, 1, 2};
+    const ptrdiff_t row_elements = BLOCK_BYTES / element_size[problem->x_type];
+    const ptrdiff_t rows = row_elements / max_size(1, problem->n_features) / 16 * 16;
+    return max_size(LEAST_ROWS, min_size(MOST_ROWS, rows));
+}
+
+ptrdiff_t fs_pass_work(const fs_rows *rows, ptrdiff_t n_rows) {
+    const double work =
+        2.0 * (double)n_rows * (double)(rows->n_features + 8) * (double)max_size(1, rows->n_logits);
+    return work < 1e15 ? (ptrdiff_t)work : (ptrdiff_t)1000000 * 1000000;
+}
+
+/* Two ways to add up the gradient. With few coefficients each part of the rows has a gradient of
+ * its own, and the parts are added at the end ("parts"). With many, that memory would be large: the
+ * rows go by in panels; first the residuals of a panel are computed, blocks in parallel, then every
+ * range of classes is added up over the panel's blocks by one thread ("panels").
+ * Threshold: 16 parts must fit PARTS_BYTES. */
+/* Multiply-adds of a pass that stays in one thread, about 0.1 ms: many of those follow each other,
+ * and where other programs want the processors, each would wait for its threads to be given one. */
+#define SERIAL_PASS ((ptrdiff_t)1 << 24)
+#define PANEL_BYTES ((double)(8 << 20))
+enum { FEWEST_PARTS = 16, PANEL_CLASSES = 48 };
+
+pass_plan fs_plan_pass(const kernels *kern, const fs_rows *rows) {
+    pass_plan plan;
+    const double n_params = (double)rows->n_logits * ((double)rows->n_features + 1);
+    const double most_parts = PARTS_BYTES / (n_params * (double)kern->real_size + 1);
+    plan.block_rows = block_rows(rows);
+    plan.n_blocks = ceil_div(rows->n_rows, plan.block_rows);
+    plan.n_params = rows->n_logits * (rows->n_features + 1);
+    plan.partial_stride = ceil_div(plan.n_params, 16) * 16;
+    plan.residual_size = rows->n_classes * plan.block_rows;
+    plan.n_parts = fs_pass_work(rows, rows->n_rows) < SERIAL_PASS
+                       ? 1
+                       : max_size(1, min_size(min_size(MOST_PARTS, plan.n_blocks),
+                                              fs_pass_work(rows, rows->n_rows) / GRAIN_PRODUCTS));
+    plan.panel_blocks = 0;
+    if (most_parts < FEWEST_PARTS && most_parts < (double)plan.n_parts) {
+        const double block_bytes = (double)plan.residual_size * (double)kern->real_size;
+        const double blocks = PANEL_BYTES / (block_bytes + 1);
+        plan.panel_blocks = max_size(4, min_size(64, (ptrdiff_t)blocks));
+        plan.n_parts = min_size(plan.panel_blocks, max_size(1, plan.n_blocks));
+    } else if (most_parts < (double)plan.n_parts) {
+        plan.n_parts = (ptrdiff_t)most_parts;
+    }
+    return plan;
+}
+
+double fs_line_bytes(double n_reals, const kernels *kern) {
+    return n_reals * (double)kern->real_size + 64;
+}
+
+ptrdiff_t fs_loss_grad_scratch(const kernels *kern, const fs_rows *rows, int with_grad,
+                               int n_threads) {
+    const pass_plan plan = fs_plan_pass(kern, rows);
+    const double n_residuals = plan.panel_blocks ? (double)plan.n_parts : (double)n_threads;
+    const double n_partials = !with_grad ? 0 : plan.panel_blocks ? 1 : (double)plan.n_parts;
+    const double bytes = n_residuals * fs_line_bytes((double)plan.residual_size, kern) +
+                         n_partials * fs_line_bytes((double)plan.partial_stride, kern) +
+                         (double)plan.n_parts * 64 + 256;
+    return bytes < 9e18 / 2 ? (ptrdiff_t)bytes : -1;
+}
+
+static fs_block block_at(const pass_task *t, ptrdiff_t row, ptrdiff_t end) {
+    return (fs_block){t->order, row, max_size(0, min_size(t->plan.block_rows, end - row))};
+}
+
+static const fs_dense *dense_of(const pass_task *t) { return &t->kern->dense[t->rows->x_type]; }
+
+static char *residual_of(const pass_task *t, ptrdiff_t i) {
+    return at(t->residuals, i * t->plan.residual_size, t->kern->real_size);
+}
+
+void fs_gradient_part(void *task_, ptrdiff_t part, int thread) {
+    const pass_task *t = task_;
+    const ptrdiff_t size = t->kern->real_size, n_logits = t->rows->n_logits;
+    const ptrdiff_t block = t->plan.block_rows, n_blocks = ceil_div(t->n_rows, block);
+    const ptrdiff_t begin = t->first + part_begin(n_blocks, t->plan.n_parts, part) * block;
+    const ptrdiff_t end_block = part_begin(n_blocks, t->plan.n_parts, part + 1);
+    const ptrdiff_t end = t->first + min_size(t->n_rows, end_block * block);
+    char *residual = residual_of(t, thread);
+    char *partial = t->partials ? at(t->partials, part * t->plan.partial_stride, size) : NULL;
+    fs_sums sums = {0, 0};
+    if (partial) memset(partial, 0, (size_t)(t->plan.n_params * size));
+    for (ptrdiff_t row = begin; row < end; row += block) {
+        const fs_block now = block_at(t, row, end);
+        const fs_block next = row + block < end ? block_at(t, row + block, end)
+                                                : block_at(t, begin + t->to_next, t->end_next);
+        dense_of(t)->residual_block(residual, &sums, t->rows, t->weights, t->bias, block, now);
+        if (partial)
+            dense_of(t)->grad_block(partial, at(partial, n_logits * t->rows->n_features, size),
+                                    residual, t->rows, block, now, next, 0, n_logits);
+    }
+    t->sums[part] = sums;
+}
+
+/* Adding partial gradients: a range of coefficients, by one thread. */
+static void sum_part(void *task_, ptrdiff_t part, int thread) {
+    const pass_task *t = task_;
+    const ptrdiff_t n_weights = t->rows->n_logits * t->rows->n_features;
+    const ptrdiff_t begin = part * SUM_RANGE, end = min_size(begin + SUM_RANGE, t->plan.n_params);
+    (void)thread;
+    if (begin < n_weights)
+        t->kern->sum_partials(t->grad_weights, t->partials, t->plan.partial_stride, t->plan.n_parts,
+                              begin, min_size(end, n_weights));
+    if (end > n_weights)
+        t->kern->sum_partials(t->grad_bias - n_weights, t->partials, t->plan.partial_stride,
+                              t->plan.n_parts, max_size(begin, n_weights), end);
+}
+
+/* One block of a panel: residuals only. */
+static void panel_residual_part(void *task_, ptrdiff_t part, int thread) {
+    const pass_task *t = task_;
+    const ptrdiff_t end = t->first + t->n_rows, row = t->first + part * t->plan.block_rows;
+    (void)thread;
+    t->sums[part] = (fs_sums){0, 0};
+    dense_of(t)->residual_block(residual_of(t, part), &t->sums[part], t->rows, t->weights, t->bias,
+                                t->plan.block_rows, block_at(t, row, end));
+}
+
+/* One range of classes, over all blocks of the panel in order. */
+static void panel_gradient_part(void *task_, ptrdiff_t part, int thread) {
+    const pass_task *t = task_;
+    const ptrdiff_t size = t->kern->real_size, d = t->rows->n_features;
+    const ptrdiff_t n_weights = t->rows->n_logits * d;
+    const ptrdiff_t k0 = part * PANEL_CLASSES;
+    const ptrdiff_t k1 = min_size(k0 + PANEL_CLASSES, t->rows->n_logits);
+    const ptrdiff_t end = t->first + t->n_rows;
+    const fs_block none = {NULL, 0, 0};
+    char *bias = at(t->partials, n_weights, size);
+    (void)thread;
+    memset(at(t->partials, k0 * d, size), 0, (size_t)((k1 - k0) * d * size));
+    memset(at(bias, k0, size), 0, (size_t)((k1 - k0) * size));
+    for (ptrdiff_t row = t->first, i = 0; row < end; row += t->plan.block_rows, ++i)
+        dense_of(t)->grad_block(t->partials, bias, residual_of(t, i), t->rows, t->plan.block_rows,
+                                block_at(t, row, end), none, k0, k1);
+    t->kern->sum_partials(t->grad_weights, t->partials, 0, 1, k0 * d, k1 * d);
+    t->kern->sum_partials(t->grad_bias, bias, 0, 1, k0, k1);
+}
+
+fs_sums fs_add_sums(const fs_sums *sums, ptrdiff_t n) {
+    fs_sums total = {0, 0};
+    for (ptrdiff_t part = 0; part < n; ++part) {
+        total.loss += sums[part].loss;
+        total.correct += sums[part].correct;
+    }
+    return total;
+}
+
+static fs_sums pass_by_panels(pass_task *task, int n_threads) {
+    const ptrdiff_t n_rows = task->rows->n_rows;
+    const ptrdiff_t panel_rows = task->plan.panel_blocks * task->plan.block_rows;
+    fs_sums total = {0, 0};
+    for (ptrdiff_t first = 0; first < n_rows; first += panel_rows) {
+        task->first = first;
+        task->n_rows = min_size(panel_rows, n_rows - first);
+        const ptrdiff_t n_blocks = ceil_div(task->n_rows, task->plan.block_rows);
+        fs_for_parts(panel_residual_part, task, n_blocks, n_threads);
+        if (task->partials)
+            fs_for_parts(panel_gradient_part, task, ceil_div(task->rows->n_logits, PANEL_CLASSES),
+                         n_threads);
+        const fs_sums sums = fs_add_sums(task->sums, n_blocks);
+        total.loss += sums.loss;
+        total.correct += sums.correct;
+    }
+    return total;
+}
+
+void fs_place_scratch(pass_task *task, void *scratch, ptrdiff_t n_partials) {
+    char *p = scratch;
+    task->partials = n_partials ? p : NULL;
+    p += n_partials * task->plan.partial_stride * task->kern->real_size;
+    p += (64 - (p - (char *)scratch) % 64) % 64;
+    task->sums = (fs_sums *)(void *)p;
+    p += ceil_div(task->plan.n_parts * (ptrdiff_t)sizeof(fs_sums), 64) * 64;
+    task->residuals = p;
+}
+
+fs_sums fs_loss_grad(const kernels *kern, double *grad_weights, double *grad_bias,
+                     const fs_rows *rows, const void *weights, const void *bias, void *scratch,
+                     int n_threads) {
+    pass_task task = {0};
+    task.kern = kern;
+    task.rows = rows;
+    task.weights = weights;
+    task.bias = bias;
+    task.plan = fs_plan_pass(kern, rows);
+    task.grad_weights = grad_weights;
+    task.grad_bias = grad_bias;
+    task.n_rows = rows->n_rows;
+    fs_place_scratch(&task, scratch,
+                     !grad_weights            ? 0
+                     : task.plan.panel_blocks ? 1
+                                              : task.plan.n_parts);
+    if (grad_weights) {
+        memset(grad_weights, 0, (size_t)(rows->n_logits * rows->n_features) * sizeof(double));
+        memset(grad_bias, 0, (size_t)rows->n_logits * sizeof(double));
+    }
+    if (rows->n_rows == 0 || rows->n_logits == 0) return (fs_sums){0, 0};
+    if (task.plan.panel_blocks) return pass_by_panels(&task, n_threads);
+    fs_for_parts(fs_gradient_part, &task, task.plan.n_parts, n_threads);
+    if (grad_weights)
+        fs_for_parts(sum_part, &task, ceil_div(task.plan.n_params, SUM_RANGE),
+                     task.plan.n_parts > 1 ? n_threads : 1);
+    return fs_add_sums(task.sums, task.plan.n_parts);
+}

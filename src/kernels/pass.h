@@ -1,0 +1,54 @@
+/* A pass over the rows of a problem, for pass.c and sgd.c. */
+#ifndef FASTSOFTMAX_PASS_H
+#define FASTSOFTMAX_PASS_H
+
+#include "parallel.h"
+
+/* Most parts that a pass is cut into, most memory for their gradients, fewest rows of a block, and
+ * coefficients that one thread adds up at a time. */
+#define PARTS_BYTES ((double)(16 << 20))
+enum { MOST_PARTS = 64, LEAST_ROWS = 16, SUM_RANGE = 4096 };
+
+typedef struct {
+    ptrdiff_t n_blocks, block_rows;
+    ptrdiff_t n_parts;        /* parts of the rows; with panels, of one panel */
+    ptrdiff_t n_params;       /* weights and bias */
+    ptrdiff_t partial_stride; /* reals from one partial gradient to the next */
+    ptrdiff_t residual_size;  /* reals in the residuals of one block */
+    ptrdiff_t panel_blocks;   /* 0: gradient by parts */
+} pass_plan;
+
+typedef struct {
+    const kernels *kern;
+    const fs_rows *rows;
+    const void *weights, *bias;
+    pass_plan plan;
+    fs_sums *sums;   /* one for each part */
+    char *residuals; /* one block of them for each thread; with panels for each block */
+    char *partials;  /* gradients in real; NULL: the loss alone */
+    double *grad_weights, *grad_bias;
+    const int64_t *order;    /* the rows in use, NULL: all in order */
+    ptrdiff_t first, n_rows; /* the range of rows (or of order) to pass over */
+    ptrdiff_t to_next,
+        end_next; /* stochastic steps: from a batch to the next, and where that ends */
+} pass_task;
+
+pass_plan fs_plan_pass(const kernels *kern, const fs_rows *rows);
+
+/* Multiply-adds of the two halves of a pass over n_rows of the rows, bounded so that sums of them
+ * cannot overflow. */
+ptrdiff_t fs_pass_work(const fs_rows *rows, ptrdiff_t n_rows);
+
+/* Bytes of an array of reals and of the line that it may not share. */
+double fs_line_bytes(double n_reals, const kernels *kern);
+
+/* Lay out the scratch: partial gradients, sums, residuals, each from a line of its own. */
+void fs_place_scratch(pass_task *task, void *scratch, ptrdiff_t n_partials);
+
+/* A part_body: one part of the rows, its gradient added up in a place of its own. */
+void fs_gradient_part(void *task, ptrdiff_t part, int thread);
+
+/* The sums of n parts, in order. */
+fs_sums fs_add_sums(const fs_sums *sums, ptrdiff_t n);
+
+#endif

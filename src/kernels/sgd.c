@@ -1,0 +1,88 @@
+/* Stochastic gradient descent: each batch is a pass over few rows, and an update. */
+#include "pass.h"
+
+/* A batch is cut into even blocks of whole vectors, a part for each block's worth of work. */
+static pass_plan plan_batch(const kernels *kern, const fs_rows *rows, ptrdiff_t batch_size) {
+    pass_plan plan = fs_plan_pass(kern, rows);
+    const double most_parts =
+        PARTS_BYTES / ((double)plan.partial_stride * (double)kern->real_size + 1);
+    const ptrdiff_t by_work = fs_pass_work(rows, batch_size) / GRAIN_PRODUCTS;
+    const ptrdiff_t n_blocks = max_size(ceil_div(batch_size, plan.block_rows),
+                                        min_size(by_work, ceil_div(batch_size, LEAST_ROWS)));
+    plan.block_rows = ceil_div(ceil_div(batch_size, max_size(1, n_blocks)), 16) * 16;
+    plan.n_blocks = ceil_div(batch_size, plan.block_rows);
+    plan.residual_size = rows->n_classes * plan.block_rows;
+    plan.n_parts = min_size(min_size(MOST_PARTS, plan.n_blocks), max_size(1, by_work));
+    if (most_parts < (double)plan.n_parts) plan.n_parts = max_size(1, (ptrdiff_t)most_parts);
+    plan.panel_blocks = 0;
+    return plan;
+}
+
+ptrdiff_t fs_sgd_scratch(const kernels *kern, const fs_rows *rows, ptrdiff_t batch_size,
+                         int n_threads) {
+    const pass_plan plan = plan_batch(kern, rows, batch_size);
+    const double bytes = (double)n_threads * fs_line_bytes((double)plan.residual_size, kern) +
+                         (double)plan.n_parts * fs_line_bytes((double)plan.partial_stride, kern) +
+                         (double)plan.n_parts * 64 + 256;
+    return bytes < 9e18 / 2 ? (ptrdiff_t)bytes : -1;
+}
+
+typedef struct {
+    const pass_task *pass;
+    void *params, *velocity;
+    double scale, learning_rate, momentum, weight_decay;
+    int fit_bias;
+} step_task;
+
+static void update_range(const step_task *t, ptrdiff_t begin, ptrdiff_t end, double weight_decay) {
+    const pass_task *pass = t->pass;
+    if (begin < end)
+        pass->kern->sgd_update(t->params, t->velocity, pass->partials, pass->plan.partial_stride,
+                               pass->plan.n_parts, begin, end, t->scale, t->learning_rate,
+                               t->momentum, weight_decay);
+}
+
+static void update_part(void *task_, ptrdiff_t part, int thread) {
+    const step_task *t = task_;
+    const ptrdiff_t n_weights = t->pass->rows->n_logits * t->pass->rows->n_features;
+    const ptrdiff_t begin = part * SUM_RANGE;
+    const ptrdiff_t end = min_size(begin + SUM_RANGE, t->pass->plan.n_params);
+    (void)thread;
+    update_range(t, begin, min_size(end, n_weights), t->weight_decay);
+    if (t->fit_bias) update_range(t, max_size(begin, n_weights), end, 0);
+}
+
+/* An update of fewer sums than this is not worth a parallel region. */
+enum { SERIAL_UPDATE = 1 << 17 };
+
+fs_sums fs_sgd_steps(const kernels *kern, void *params, void *velocity, const fs_rows *rows,
+                     const int64_t *order, ptrdiff_t n_order, ptrdiff_t batch_size,
+                     double learning_rate, double momentum, double weight_decay, int fit_bias,
+                     void *scratch, int n_threads) {
+    pass_task pass = {0};
+    pass.kern = kern;
+    pass.rows = rows;
+    pass.weights = params;
+    pass.bias = at(params, rows->n_logits * rows->n_features, kern->real_size);
+    pass.plan = plan_batch(kern, rows, batch_size);
+    pass.order = order;
+    pass.to_next = batch_size;
+    fs_place_scratch(&pass, scratch, pass.plan.n_parts);
+    step_task step = {&pass,         params,   velocity,     1 / (double)batch_size,
+                      learning_rate, momentum, weight_decay, fit_bias};
+    const int update_threads =
+        pass.plan.n_params * pass.plan.n_parts < SERIAL_UPDATE ? 1 : n_threads;
+    fs_sums total = {0, 0};
+    for (ptrdiff_t first = 0; first < n_order; first += batch_size) {
+        pass.first = first;
+        pass.n_rows = min_size(batch_size, n_order - first);
+        pass.end_next = min_size(first + 2 * batch_size, n_order);
+        step.weight_decay = weight_decay * (double)pass.n_rows / (double)batch_size;
+        fs_for_parts(fs_gradient_part, &pass, pass.plan.n_parts, n_threads);
+        fs_for_parts(update_part, &step, ceil_div(pass.plan.n_params, SUM_RANGE), update_threads);
+        const fs_sums sums = fs_add_sums(pass.sums, pass.plan.n_parts);
+        total.loss += sums.loss;
+        total.correct += sums.correct;
+    }
+    return total;
+}
