@@ -67,7 +67,7 @@ fs_watch_forks()
 cdef struct Array:
     char *data
     ptrdiff_t n_rows, n_columns, row_stride, size  # the stride in elements
-    char kind  # a key of NUMBER_TYPES
+    char kind  # a key of _NUMBER_TYPES
 
 
 cdef char kind_of(const Py_buffer *view) noexcept:
@@ -93,7 +93,7 @@ cdef Array array_of(object array, str name, str kinds, int ndim, bint writable=F
     try:
         result.kind = kind_of(&view)
         if result.kind == 0 or chr(result.kind) not in kinds:
-            raise TypeError(f"{name} must hold {' or '.join(NUMBER_TYPES[k] for k in kinds)}, "
+            raise TypeError(f"{name} must hold {' or '.join(_NUMBER_TYPES[k] for k in list(kinds))}, "
                             f"got {getattr(array, 'dtype', 'something else')}")
         if view.ndim != ndim:
             raise ValueError(f"{name} must have {ndim} dimension(s), got {view.ndim}")
@@ -115,7 +115,7 @@ cdef Array array_of(object array, str name, str kinds, int ndim, bint writable=F
         PyBuffer_Release(&view)
 
 
-NUMBER_TYPES = {
+_NUMBER_TYPES = {
     "f": "float32", "d": "float64", "i": "int32", "q": "int64",
     "e": "float16", "B": "uint8", "b": "int8",
 }
@@ -205,7 +205,7 @@ cdef int check_classes(const fs_rows *rows) except -1:
     return 0
 
 
-cdef class Scratch:
+cdef class _Scratch:
     """Memory that a kernel works in, aligned to a cache line."""
     cdef void *block
     cdef void *data
@@ -368,7 +368,7 @@ def loss_grad(grad_weights, grad_bias, X, labels, target_probs, row_weights, lab
     cdef const kernels *kern = table(&w, isa)
     cdef int n = threads(n_threads)
     cdef fs_sums sums
-    cdef Scratch scratch
+    cdef _Scratch scratch
     targets_of(&rows, &w, labels, target_probs, row_weights, label_smoothing, x.n_rows, n_classes)
     rows.n_logits = w.n_rows
     check_classes(&rows)
@@ -383,7 +383,7 @@ def loss_grad(grad_weights, grad_bias, X, labels, target_probs, row_weights, lab
         check(grad_w.n_rows == w.n_rows and grad_w.n_columns == w.n_columns
               and grad_w.row_stride == w.n_columns and grad_b.size == w.n_rows,
               "grad_weights and grad_bias must have the shapes of weights and bias")
-    scratch = Scratch(fs_loss_grad_scratch(kern, &rows, with_grad, n))
+    scratch = _Scratch(fs_loss_grad_scratch(kern, &rows, with_grad, n))
     with nogil:
         sums = fs_loss_grad(kern, <double *>grad_w.data, <double *>grad_b.data, &rows, w.data,
                             b.data, scratch.data, n)
@@ -410,7 +410,7 @@ def sgd_steps(params, velocity, X, labels, target_probs, row_weights, label_smoo
     cdef double rate = learning_rate, keep = momentum, decay = weight_decay
     cdef bint in_range = True, bias_too = fit_bias
     cdef fs_sums sums
-    cdef Scratch scratch
+    cdef _Scratch scratch
     targets_of(&rows, &p, labels, target_probs, row_weights, label_smoothing, x.n_rows, n_classes)
     rows.n_logits = p.size // (x.n_columns + 1)
     check(p.size == rows.n_logits * (x.n_columns + 1),
@@ -427,7 +427,7 @@ def sgd_steps(params, velocity, X, labels, target_probs, row_weights, label_smoo
             in_range &= 0 <= index[i] < rows.n_rows
     check(in_range, f"order must hold row numbers in [0, {rows.n_rows})")
     batch = min(batch, max(1, rows.n_rows))
-    scratch = Scratch(fs_sgd_scratch(kern, &rows, batch, n))
+    scratch = _Scratch(fs_sgd_scratch(kern, &rows, batch, n))
     with nogil:
         sums = fs_sgd_steps(kern, p.data, v.data, &rows, index, o.size, batch,
                             rate, keep, decay, bias_too, scratch.data, n)

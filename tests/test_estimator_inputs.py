@@ -44,7 +44,7 @@ def as_strided(X):
 
 
 def as_rows_apart(X):
-    wide = np.full((len(X), X.shape[1] + 3), np.nan, dtype=X.dtype)
+    wide = np.full((len(X), X.shape[1] + 3), 99, dtype=X.dtype)
     wide[:, 1:-2] = X
     return wide[:, 1:-2]
 
@@ -349,7 +349,7 @@ class TestErrors:
             quick().fit(csr_matrix(data[0]), data[1])
 
     def test_X_too_large_for_float32(self, data):
-        X = data[0].astype(np.float32) * np.float32(1e37)
+        X = data[0].astype(np.float32) * np.float32(1e36)
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
             try:
