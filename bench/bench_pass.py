@@ -5,8 +5,10 @@ from harness import entries
 
 FASHION = {"kind": "fashion", "sizes": (60_000,)}
 PASSES = [
-    {**FASHION, "real": "float32"},
-    {**FASHION, "real": "float64"},
+    {**FASHION, "storage": "float32"},
+    {**FASHION, "storage": "float64"},
+    {**FASHION, "storage": "float16"},
+    {**FASHION, "storage": "uint8"},
     {"kind": "probe", "sizes": (50_000, 512, 100)},
     {"kind": "probe", "sizes": (20_000, 768, 1000)},
 ]

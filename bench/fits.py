@@ -8,7 +8,6 @@ import numpy as np
 import problems
 from harness import NATIVE, Race
 from scipy.special import logsumexp
-from sklearn.exceptions import ConvergenceWarning
 from sklearn.linear_model import LogisticRegression
 
 from fastsoftmax import FastSoftmax
@@ -17,6 +16,8 @@ from fastsoftmax.datasets import load_fashion_mnist_sample
 CERTIFIED = "native, certified"
 SKLEARN_SOLVERS = ("lbfgs", "newton-cg", "newton-cholesky")
 CONTESTANTS = (NATIVE, CERTIFIED, *(f"scikit-learn {solver}" for solver in SKLEARN_SOLVERS))
+MOST_ITERATIONS = 10_000
+MOST_HESSIAN_ROWS = 2_000
 TOLERANCES = 10.0 ** -np.arange(1, 13)
 Fit = Callable[[], Any]
 
@@ -35,23 +36,27 @@ def fit_to_optimum(name: str, gap: float, *, C: float = 1.0, scale: float = 1) -
     """Fits until (F - min F) / min F <= gap.
 
     Each contestant runs with the loosest of its tolerances 1e-1, 1e-2, ... that gets there, found
-    beforehand; one that never does is left out. "native, certified" is asked for the gap itself
-    and proves it. min F is the lowest value that anyone reaches at the tightest tolerances.
+    beforehand; one that does not within 10,000 iterations is left out. "native, certified" is
+    asked for the gap itself and proves it. min F is the lower of what the native solver and
+    a scikit-learn solver reach at tight tolerances.
     """
     problem = _problem(name, scale)
     X, y = problem.X, problem.labels
 
     def native(tol: float) -> Fit:
-        return lambda: FastSoftmax(C=C, tol=tol, max_iter=10_000).fit(X, y)
+        return lambda: FastSoftmax(C=C, tol=tol, max_iter=MOST_ITERATIONS).fit(X, y)
 
     def sklearn(solver: str) -> Callable[[float], Fit]:
-        model = {"C": C, "solver": solver, "max_iter": 50_000}
+        model = {"C": C, "solver": solver, "max_iter": MOST_ITERATIONS}
         return lambda tol: lambda: LogisticRegression(tol=tol, **model).fit(X, y)
 
-    makers = {NATIVE: native} | {f"scikit-learn {s}": sklearn(s) for s in SKLEARN_SOLVERS}
+    # newton-cholesky solves with a dense matrix of K d rows and columns.
+    small = problem.n_classes * X.shape[1] <= MOST_HESSIAN_ROWS
+    solvers = SKLEARN_SOLVERS if small else SKLEARN_SOLVERS[:-1]
+    makers = {NATIVE: native} | {f"scikit-learn {s}": sklearn(s) for s in solvers}
     with warnings.catch_warnings():
-        warnings.simplefilter("ignore", ConvergenceWarning)
-        tightest = [native(1e-14), *(sklearn(s)(1e-12) for s in ("lbfgs", "newton-cholesky"))]
+        warnings.simplefilter("ignore")  # what does not arrive is left out
+        tightest = [native(1e-14), sklearn(solvers[-1])(1e-10)]
         best = min(objective(problem, C, fit()) for fit in tightest)
 
         def gap_of(model: Any) -> float:
@@ -69,7 +74,7 @@ def fit_to_optimum(name: str, gap: float, *, C: float = 1.0, scale: float = 1) -
         runs,
         check,
         answer=gap_of,
-        notes={name: f"tol = {tol:.0e}" for name, (tol, _) in found.items()},
+        notes={name: f"tol={tol:.0e}" for name, (tol, _) in found.items()},
     )
 
 
@@ -78,8 +83,11 @@ def _loosest(
 ) -> tuple[float, Fit | None]:
     for tol in TOLERANCES:
         fit = maker(float(tol))
-        if gap_of(fit()) <= gap:
+        model = fit()
+        if gap_of(model) <= gap:
             return float(tol), fit
+        if np.max(model.n_iter_) >= MOST_ITERATIONS:
+            break
     return 0.0, None
 
 

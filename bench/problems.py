@@ -26,10 +26,17 @@ class Problem(NamedTuple):
         n, d = self.X.shape
         return f"{n} x {d}, K = {self.n_classes}, {self.X.dtype}"
 
-    def stored_as(self, dtype: str, scale: float = 1.0) -> "Problem":
-        """The same rows, multiplied by scale, in another type."""
-        X = np.multiply(self.X, scale, dtype=np.result_type(dtype, np.float32))
-        return self._replace(X=X.astype(dtype, copy=False))
+    def stored_as(self, storage: str, scale: float = 1.0) -> "Problem":
+        """The same rows in another type, multiplied by scale unless that is an integer type."""
+        if np.dtype(storage).kind in "iu":
+            return self._replace(X=self.X.astype(storage, copy=False))
+        real = np.result_type(storage, np.float32)
+        return self._replace(X=np.multiply(self.X, scale, dtype=real).astype(storage, copy=False))
+
+    @property
+    def real(self) -> np.dtype:
+        """The type that is computed in."""
+        return np.result_type(self.X.dtype, np.float32)
 
 
 def fashion(n_rows: int, seed: int = 0) -> Problem:
@@ -117,11 +124,11 @@ def logits(n_rows: int, n_classes: int, seed: int = 0) -> Problem:
 
 
 def weights(problem: Problem, seed: int = 1) -> tuple[np.ndarray, np.ndarray]:
-    """W (K, d) and b (K,), of the rows' type, that give logits of about normal(0, 1)."""
+    """W (K, d) and b (K,), in the type that is computed in, for logits of about normal(0, 1)."""
     rng = np.random.default_rng(seed)
     n, d = problem.X.shape
     some = problem.X[:: max(1, n // 1000)].astype(np.float64)
     spread = 1.0 / np.sqrt(np.mean(np.sum(some * some, axis=1)))
     W = rng.normal(0.0, spread, (problem.n_classes, d))
     b = rng.normal(0.0, 0.1, problem.n_classes)
-    return W.astype(problem.X.dtype), b.astype(problem.X.dtype)
+    return W.astype(problem.real), b.astype(problem.real)

@@ -14,6 +14,7 @@ import problems
 import rivals
 from floor import Work
 from harness import NATIVE, ONE_THREAD, Race, close, quickest
+from problems import Problem
 
 from fastsoftmax import FastSoftmax, cross_entropy, functional, kernels
 
@@ -103,20 +104,20 @@ def cross_entropy_rows(n_rows: int, n_classes: int, *, scale: float = 1) -> Race
 
 # ---- one pass: loss and gradient ----
 
-PASS_FORMULA = "4 n d K flops; reads the n d numbers of X once"
+PASS_FORMULA = "4 n d K flops; reads the n d numbers of X once, as they are stored"
 
 
-def _pass_problem(kind: str, sizes: tuple[int, ...], real: str, scale: float) -> problems.Problem:
+def _pass_problem(kind: str, sizes: tuple[int, ...], storage: str, scale: float) -> Problem:
     if kind == "fashion":
         (n_rows,) = sizes
-        return problems.fashion(n_rows_of(n_rows, scale)).stored_as(real, 1 / 255)
+        return problems.fashion(n_rows_of(n_rows, scale)).stored_as(storage, 1 / 255)
     n_rows, n_features, n_classes = sizes
-    return problems.probe(n_rows_of(n_rows, scale), n_features, n_classes).stored_as(real)
+    return problems.probe(n_rows_of(n_rows, scale), n_features, n_classes).stored_as(storage)
 
 
-def native_pass(problem: problems.Problem, W: np.ndarray, b: np.ndarray) -> Callable[..., Any]:
+def native_pass(problem: Problem, W: np.ndarray, b: np.ndarray) -> Callable[..., Any]:
     """A call of the kernel with everything ready: what an evaluation in a fit costs."""
-    ones = np.ones(len(problem.X), dtype=problem.X.dtype)
+    ones = np.ones(len(problem.X), dtype=problem.real)
     grad_W, grad_b = np.empty(W.shape), np.empty(b.shape)
     arguments = (problem.X, problem.labels, None, ones, 0.0, W, b, problem.n_classes)
 
@@ -131,15 +132,18 @@ def loss_grad(
     kind: str,
     sizes: tuple[int, ...],
     *,
-    real: str = "float32",
+    storage: str = "float32",
     isas: bool = False,
     scale: float = 1,
 ) -> Race:
-    """Loss and gradient of softmax regression, in one pass over X."""
-    problem = _pass_problem(kind, sizes, real, scale)
+    """Loss and gradient of softmax regression, in one pass over X.
+
+    Rivals get X in the type that is computed in, whatever it is stored as.
+    """
+    problem = _pass_problem(kind, sizes, storage, scale)
     W, b = problems.weights(problem)
     n, d = problem.X.shape
-    task = problem.X, problem.labels, W, b
+    task = problem.X.astype(problem.real, copy=False), problem.labels, W, b
     run = native_pass(problem, W, b)
     runs = (
         _isas(lambda isa: run(isa=isa, n_threads=N_THREADS))
@@ -157,8 +161,8 @@ def loss_grad(
     return Race(
         f"loss + gradient, {problem.size}" + ISA_TITLE * isas,
         runs,
-        close(1e-4 if real == "float32" else 1e-11),
-        Work(4.0 * n * d * problem.n_classes, problem.X.nbytes, real=real),
+        close(1e-4 if problem.real == np.float32 else 1e-11),
+        Work(4.0 * n * d * problem.n_classes, problem.X.nbytes, real=problem.real.name),
         PASS_FORMULA,
         referee="numpy",
         notes={"numpy": ("logits n x K", "logits K x n")[fastest]},

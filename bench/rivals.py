@@ -25,8 +25,8 @@ def torch_or_none() -> ModuleType | None:
 
 # ---- numpy ----
 # The twin in these races is not `fastsoftmax.reference`, which is written for accuracy (float64
-# after the products, log1p of the others' sum). It is what one writes in numpy for speed: everything
-# in the rows' own type, in place, and products by BLAS with all of its threads.
+# after the products, log1p of the others' sum). It is what one writes in numpy for speed: in the
+# rows' own type, in place, with products by BLAS and all of its threads.
 
 
 def numpy_softmax(x: Array, out: Array) -> Array:

@@ -1,6 +1,7 @@
 """From what users pass to the estimator to what a shard needs: labels, weights, features."""
 
 import numbers
+from collections.abc import Iterable
 from typing import Any
 
 import numpy as np
@@ -59,6 +60,17 @@ def row_weights_of(
     if not np.isfinite(total):
         raise ValueError("the sum of sample_weight is too large for float64")
     return np.ascontiguousarray(weights / mean, dtype=real_of(X.dtype)), total
+
+
+def callables(callbacks: Any) -> list[Any]:
+    """Return the callbacks in a list, checked."""
+    if callbacks is None:
+        return []
+    if isinstance(callbacks, Iterable):
+        found = list(callbacks)
+        if all(map(callable, found)):
+            return found
+    raise TypeError(f"callbacks must be an iterable of callables, got {callbacks!r}")
 
 
 def without_weightless(classes: Array, labels: Array, weights: Array) -> tuple[Array, Array]:

@@ -24,8 +24,20 @@ from fastsoftmax.backend import resolve_backend
 from fastsoftmax.monitor import Callback, Monitor
 from fastsoftmax.objective import Evaluation, SoftmaxObjective
 from fastsoftmax.shard import Array, DenseShard
-from fastsoftmax.solvers import lbfgs, sgd
+from fastsoftmax.solvers import descent, sgd
+from fastsoftmax.solvers.lbfgs import LbfgsModel
+from fastsoftmax.solvers.newton import NewtonModel
 from fastsoftmax.threads import single_threaded_blas
+
+# "auto" is Newton's method up to this many coefficients, and multiply-adds of a Hessian. Ten
+# classes of 64 features (digits) are just over: there both take about as long.
+_NEWTON_PARAMS = 320
+_NEWTON_WORK = 5e8
+
+
+def _solver_for(objective: SoftmaxObjective) -> str:
+    small = objective.n_params <= _NEWTON_PARAMS and objective.hessian_cost() <= _NEWTON_WORK
+    return "newton-cholesky" if small else "lbfgs"
 
 
 class FastSoftmax(ClassifierMixin, BaseEstimator):
@@ -54,13 +66,16 @@ class FastSoftmax(ClassifierMixin, BaseEstimator):
     class_weight : dict or "balanced", default=None
         Weights of the classes, multiplied with `sample_weight`; "balanced" gives every class the
         same total.
-    solver : {"auto", "lbfgs", "sgd"}, default="auto"
-        "lbfgs" is full-batch, preconditioned, and stops at a certified optimum; "auto" is "lbfgs".
+    solver : {"auto", "lbfgs", "newton-cholesky", "sgd"}, default="auto"
+        "lbfgs" and "newton-cholesky" use all rows in every iteration and stop at a certified
+        optimum: the first is preconditioned and right for all but small problems, the second needs
+        a square matrix of all coefficients. "auto" chooses between the two by size.
         "sgd" is mini-batch gradient descent as textbooks have it: W from N(0, 0.01) (standard
         deviation 0.01), b = 0, rows shuffled each epoch, a constant learning rate; it runs
         `max_iter` epochs.
     tol : float, default=1e-4
-        For "lbfgs": the fit stops when (F - min F) / F is certainly at most this.
+        The full-batch solvers stop when (F - min F) / F is certainly at most this
+        ("newton-cholesky" one step later, as its last steps double the number of right digits).
     max_iter : int, default=1000
         Most iterations, or for "sgd" the epochs.
     batch_size : int, default=256
@@ -72,7 +87,7 @@ class FastSoftmax(ClassifierMixin, BaseEstimator):
     warm_start : bool, default=False
         Start from the coefficients of the previous fit, where their shape still fits.
     random_state : int, RandomState or None, default=None
-        Initial weights and shuffling of "sgd"; "lbfgs" has nothing random.
+        Initial weights and shuffling of "sgd"; the other solvers have nothing random.
     n_jobs : int or None, default=None
         Threads: None for as many as OpenMP is allowed (OMP_NUM_THREADS, CPU affinity,
         threadpoolctl), -1 for all CPUs. The result is the same to the last bit.
@@ -131,7 +146,7 @@ class FastSoftmax(ClassifierMixin, BaseEstimator):
         "C": [Interval(numbers.Real, 0.0, None, closed="right")],
         "fit_intercept": ["boolean"],
         "class_weight": [dict, StrOptions({"balanced"}), None],
-        "solver": [StrOptions({"auto", "lbfgs", "sgd"})],
+        "solver": [StrOptions({"auto", "lbfgs", "newton-cholesky", "sgd"})],
         "tol": [Interval(numbers.Real, 0.0, None, closed="left")],
         "max_iter": [Interval(numbers.Integral, 0, None, closed="left")],
         "batch_size": [Interval(numbers.Integral, 1, None, closed="left")],
@@ -225,7 +240,7 @@ class FastSoftmax(ClassifierMixin, BaseEstimator):
         Warns
         -----
         ConvergenceWarning
-            If "lbfgs" stopped before `tol`, with the gap that it reached.
+            If a full-batch solver stopped before `tol`, with the gap that it reached.
 
         Notes
         -----
@@ -247,14 +262,13 @@ class FastSoftmax(ClassifierMixin, BaseEstimator):
         shard = DenseShard(
             X, labels, None, weights, len(classes), backend=backend, n_threads=n_threads
         )
+        callbacks = _inputs.callables(callbacks)
         eval_shards = self._eval_shards(eval_set, classes, shard)
         start = self._previous_coefficients(classes) if self.warm_start else None
         penalty = 0.0 if math.isinf(self.C) else 1.0 / (float(self.C) * total)
         objective = SoftmaxObjective([shard], penalty, fit_intercept=self.fit_intercept)
-        solver = "lbfgs" if self.solver == "auto" else self.solver
-        monitor = Monitor(
-            solver, shard.n_rows, self.max_iter, eval_shards, list(callbacks or ()), self.verbose
-        )
+        solver = _solver_for(objective) if self.solver == "auto" else self.solver
+        monitor = Monitor(solver, shard.n_rows, self.max_iter, eval_shards, callbacks, self.verbose)
         self.classes_ = classes
         self.history_ = monitor.history
         self.converged_ = False
@@ -262,11 +276,15 @@ class FastSoftmax(ClassifierMixin, BaseEstimator):
         if solver == "sgd":
             self._fit_sgd(objective, monitor, start)
         else:
-            self._fit_lbfgs(objective, monitor, start)
+            self._fit_full_batch(objective, monitor, start)
         return self
 
     def _eval_shards(self, eval_set: Any, classes: Array, like: DenseShard) -> list[DenseShard]:
         shards = []
+        if not isinstance(eval_set, list | tuple | None):
+            raise TypeError(
+                f"eval_set must be a list of (X, y) pairs, got {type(eval_set).__name__}"
+            )
         for i, pair in enumerate(eval_set or ()):
             if not (isinstance(pair, tuple | list) and len(pair) == 2):
                 raise TypeError(
@@ -293,7 +311,7 @@ class FastSoftmax(ClassifierMixin, BaseEstimator):
             return None
         return np.asarray(coef, np.float64), np.asarray(intercept, np.float64)
 
-    def _fit_lbfgs(
+    def _fit_full_batch(
         self, objective: SoftmaxObjective, monitor: Monitor, start: tuple[Array, Array] | None
     ) -> None:
         def note(n_iter: int, at: Evaluation, gap: float) -> bool:
@@ -303,10 +321,14 @@ class FastSoftmax(ClassifierMixin, BaseEstimator):
                 n_iter, at.loss, at.accuracy, lambda: (at.weights, at.bias), at.value, gap
             )
 
+        newton = monitor.solver == "newton-cholesky"
+        point = objective.null_point() if start is None else objective.point_of(*start)
+        self._keep(objective, *objective.coefficients_of(point), 0)  # should it be interrupted
         with single_threaded_blas():
-            result = lbfgs.minimise(
+            result = descent.minimise(
                 objective,
-                objective.null_point() if start is None else objective.point_of(*start),
+                point,
+                NewtonModel(objective) if newton else LbfgsModel(objective),
                 tol=self.tol,
                 max_iter=self.max_iter,
                 on_iteration=note,
@@ -346,6 +368,7 @@ class FastSoftmax(ClassifierMixin, BaseEstimator):
             self._keep(objective, weights, bias, epoch)
             return monitor.record(epoch, loss, accuracy, lambda: (weights, bias))
 
+        self._keep(objective, weights, bias, 0)  # should it be interrupted
         n_epochs = sgd.descend(
             objective,
             params,
@@ -363,7 +386,7 @@ class FastSoftmax(ClassifierMixin, BaseEstimator):
             )
         self._keep(objective, weights, bias, n_epochs)
         at = objective.evaluate_coefficients(weights, bias)
-        self.gap_, self.objective_ = lbfgs.relative_gap(objective, at), at.value
+        self.gap_, self.objective_ = descent.relative_gap(objective, at), at.value
         self.converged_ = bool(self.gap_ <= self.tol)
 
     def _keep(self, objective: SoftmaxObjective, weights: Array, bias: Array, n_iter: int) -> None:

@@ -4,6 +4,8 @@ import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
+import numpy as np
+
 from fastsoftmax.shard import Array, DenseShard
 
 
@@ -14,7 +16,7 @@ class FitState:
     Attributes
     ----------
     solver : str
-        "lbfgs" or "sgd".
+        "lbfgs", "newton-cholesky" or "sgd".
     iteration : int
         From 1.
     n_iter : int
@@ -124,9 +126,14 @@ class Monitor:
         if self.verbose:
             print(_line(state), flush=True)
         # every callback is called, also after one that wants to stop
-        wishes = [callback(state) is True for callback in self.callbacks]
+        wishes = [_is_true(callback(state)) for callback in self.callbacks]
         self._clock = time.perf_counter()
         return any(wishes)
+
+
+def _is_true(answer: object) -> bool:
+    """Whether a callback answered True; comparisons of numpy numbers give numpy's own."""
+    return isinstance(answer, bool | np.bool_) and bool(answer)
 
 
 def _line(state: FitState) -> str:

@@ -194,6 +194,36 @@ class SoftmaxObjective:
             self.shards, self.center, self.penalty, at.weights, at.bias, self.fit_intercept
         )
 
+    # ---- second derivatives ----
+
+    def hessian_cost(self) -> float:
+        """Multiply-adds of a Hessian, and of its inverse."""
+        return float(self.n_rows + self.n_params) * self.n_params**2
+
+    def hessian(self, at: Evaluation) -> Array:
+        """Return the Hessian of F in the solver's coordinates, in a new array.
+
+        Softmax does not see a number added to all logits, so the intercepts' common direction is
+        flat (and without a penalty that of each feature): there the Hessian gets the curvature 1 of
+        an objective with the same minimum.
+        """
+        k, d, m = self.n_logits, self.n_features, self.n_params // self.n_logits
+        total = np.zeros((self.n_params, self.n_params))
+        for shard in self.shards:
+            total += shard.hessian(at.weights, at.bias, self.center, with_bias=self.fit_intercept)
+        total /= self.n_rows
+        blocks = total.reshape(k, m, k, m)
+        if k > 1:
+            for j in range(0 if self.penalty <= 0.0 else d, m):
+                blocks[:, j, :, j] += 1.0 / k
+        features = np.arange(d)
+        for i in range(k):
+            blocks[i, features, i, features] += self.penalty
+        # from coefficients of a logit together to all weights, then all intercepts
+        order = np.arange(self.n_params).reshape(k, m)
+        order = np.concatenate([order[:, :d].ravel(), order[:, d:].ravel()])
+        return total[np.ix_(order, order)]
+
     # ---- certificate ----
 
     def gap_bound(self, at: Evaluation) -> float:

@@ -207,9 +207,36 @@ class DenseShard:
         n_logits, d = weights.shape
         blocks = np.zeros((n_logits, d + with_bias, d + with_bias))
         weight = 0.0
+        for z, p, row_weights in self._probabilities(weights, bias, center, step, with_bias):
+            for block, p_k in zip(blocks, p.T, strict=True):
+                scaled = z * np.sqrt(row_weights * p_k * (1.0 - p_k))[:, np.newaxis]
+                block += scaled.T @ scaled
+            weight += float(row_weights.sum())
+        return blocks, weight
+
+    def hessian(self, weights: Array, bias: Array, center: Array, *, with_bias: bool) -> Array:
+        """Sum of s (diag(p) - p p^T) (x) z z^T over the rows: (n_logits m, n_logits m).
+
+        z, m and p as in `hessian_blocks`; the m coefficients of a logit lie together.
+        """
+        n_logits, d = weights.shape
+        size = n_logits * (d + with_bias)
+        hessian = np.zeros((n_logits, d + with_bias, n_logits, d + with_bias))
+        for z, p, row_weights in self._probabilities(weights, bias, center, 1, with_bias):
+            scaled = z * np.sqrt(row_weights)[:, np.newaxis]
+            products = (p[:, :, np.newaxis] * scaled[:, np.newaxis, :]).reshape(len(z), size)
+            hessian -= (products.T @ products).reshape(hessian.shape)
+            for k in range(n_logits):
+                hessian[k, :, k] += (scaled * p[:, [k]]).T @ scaled
+        return hessian.reshape(size, size)
+
+    def _probabilities(
+        self, weights: Array, bias: Array, center: Array, step: int, with_bias: bool
+    ) -> Iterator[tuple[Array, Array, Array]]:
+        """Blocks of every step-th row: (z, probabilities of the logits' classes, row weights)."""
+        n_logits, d = weights.shape
         for start in range(0, self.n_rows, step * _MOMENT_ROWS):
             rows = slice(start, start + step * _MOMENT_ROWS, step)
-            row_weights = self.row_weights[rows].astype(np.float64)
             x = self.X[rows].astype(np.float64)
             logits = np.empty((len(x), n_logits))
             self.backend.affine_rows(logits, x, weights, bias, n_threads=self.n_threads)
@@ -217,11 +244,7 @@ class DenseShard:
             self.backend.softmax_rows(probs, probs, n_threads=self.n_threads)
             z = np.ones((len(x), d + with_bias))
             np.subtract(x, center, out=z[:, :d])
-            for block, p in zip(blocks, probs.T[-n_logits:], strict=True):
-                scaled = z * np.sqrt(row_weights * p * (1.0 - p))[:, np.newaxis]
-                block += scaled.T @ scaled
-            weight += float(row_weights.sum())
-        return blocks, weight
+            yield z, probs[:, -n_logits:], self.row_weights[rows].astype(np.float64)
 
 
 def _log_odds(logits: Array) -> Array:

@@ -101,13 +101,13 @@ def test_every_value_of_small_storages(kernels, isa, real):
         values = np.arange(n, dtype=f"u{np.dtype(storage).itemsize}").view(storage)
         with np.errstate(invalid="ignore"):
             expected = values.astype(real)
-        for X in (values[:, np.newaxis], values.reshape(-1, 1).repeat(40, axis=1)):
-            for j in {0, X.shape[1] - 1, X.shape[1] // 2}:  # in a tail and in a whole vector
-                X = np.where(np.arange(X.shape[1]) == j, X, storage(0))
-                weights = np.ones((1, X.shape[1]), dtype=real)
-                out = np.empty((n, 1), dtype=real)
-                kernels.affine_rows(out, X, weights, np.zeros(1, dtype=real), isa=isa)
-                np.testing.assert_array_equal(out[:, 0], expected)
+        for d, j in ((1, 0), (40, 0), (40, 21), (37, 36)):  # in a whole vector and in a tail
+            X = np.zeros((n, d), dtype=storage)
+            X[:, j] = values
+            weights, bias = np.ones((1, d), dtype=real), np.zeros(1, dtype=real)
+            out = np.empty((n, 1), dtype=real)
+            kernels.affine_rows(out, X, weights, bias, isa=isa)
+            np.testing.assert_array_equal(out[:, 0], expected)
 
 
 def test_special_values_stay_in_their_row(kernels, isa, make_problem, real):

@@ -259,7 +259,6 @@ WRONG_Y = {
     "too long": (lambda y: np.append(y, 0), ValueError, "inconsistent"),
     "too short": (lambda y: y[1:], ValueError, "inconsistent"),
     "two columns": (lambda y: np.column_stack([y, y]), ValueError, "1d|1D"),
-    "bytes": (lambda y: np.array([b"a", b"b", b"c"])[y], TypeError, "bytes"),
     "mixed": (lambda y: np.array([0, "a", 1.5], dtype=object)[y], (TypeError, ValueError), None),
     "empty": (lambda y: y[:0], ValueError, None),
     "ragged": (lambda y: [[1], [2, 3]] * 30, ValueError, None),

@@ -7,7 +7,8 @@ from scipy.special import logsumexp
 from fastsoftmax.backend import resolve_backend
 from fastsoftmax.objective import SoftmaxObjective
 from fastsoftmax.shard import DenseShard
-from fastsoftmax.solvers import lbfgs
+from fastsoftmax.solvers import descent
+from fastsoftmax.solvers.lbfgs import LbfgsModel
 
 # name: (classes, logits, soft targets, label smoothing)
 KINDS = {
@@ -17,6 +18,10 @@ KINDS = {
     "smoothed": (4, 4, False, 0.2),
     "soft": (4, 4, True, 0.0),
 }
+
+
+def minimise(objective, start, *, memory=30, **options):
+    return descent.minimise(objective, start, LbfgsModel(objective, memory), **options)
 
 
 class Plain:
@@ -95,7 +100,7 @@ class Case:
         return rng.normal(0.0, scale, self.objective.n_params)
 
     def minimum(self):
-        result = lbfgs.minimise(self.objective, self.objective.null_point(), tol=0.0, max_iter=300)
+        result = minimise(self.objective, self.objective.null_point(), tol=0.0, max_iter=300)
         return result.point, result.evaluation.value
 
 
@@ -258,7 +263,7 @@ class TestCertificate:
             case.objective.penalty,
             fit_intercept=fit_intercept,
         )
-        best = lbfgs.minimise(exact, exact.null_point(), tol=0.0, max_iter=300)
+        best = minimise(exact, exact.null_point(), tol=0.0, max_iter=300)
         minimum = best.evaluation.value
         noise = 20.0 * float(np.finfo(np.float32).eps) * (1.0 + minimum)
         for distance in (1e-3, 0.1, 1.0):

@@ -59,7 +59,7 @@ def checks():
 
 
 @pytest.mark.filterwarnings("ignore::sklearn.exceptions.ConvergenceWarning")
-@pytest.mark.parametrize(("estimator", "check"), checks())
+@pytest.mark.parametrize(("estimator", "check"), list(checks()))
 def test_estimator_checks(estimator, check):
     check(estimator)
 
@@ -202,10 +202,11 @@ class TestFrames:
     @pytest.fixture(params=["pandas", "polars"])
     def frame(self, request, iris):
         library = pytest.importorskip(request.param)
-        if request.param == "polars":
-            pytest.importorskip("pyarrow", reason="names come through the interchange")
         names = ["sepal_length", "sepal_width", "petal_length", "petal_width"]
-        return library.DataFrame(dict(zip(names, iris[0].T, strict=True)))
+        frame = library.DataFrame(dict(zip(names, iris[0].T, strict=True)))
+        if not hasattr(StandardScaler().fit(frame), "feature_names_in_"):
+            pytest.skip(f"this scikit-learn cannot read the names of this {request.param}")
+        return frame
 
     @pytest.fixture
     def pandas(self):

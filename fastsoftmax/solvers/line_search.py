@@ -5,16 +5,14 @@ where differences of values drown in rounding, the approximate Wolfe conditions 
 (2005, SIAM J. Optim. 16, Section 3), which look at slopes instead.
 """
 
-from typing import TYPE_CHECKING, TypeVar
+from typing import TYPE_CHECKING
 
 import numpy as np
 
 from fastsoftmax.shard import Array
 
 if TYPE_CHECKING:
-    from fastsoftmax.solvers.lbfgs import Objective, Point
-
-    E = TypeVar("E", bound=Point)
+    from fastsoftmax.solvers.descent import E, Objective
 
 _DECREASE = 1e-4  # least share of the decrease that the slope at the start promises
 _FLATTENING = 0.9  # the slope's size must fall to this share

@@ -1,0 +1,164 @@
+"""Tables in README.md from the JSON in results/.
+
+    python bench/summary.py            writes the tables between the marks in bench/README.md
+    python bench/summary.py --check    fails if they are not what the JSON says
+    python bench/summary.py FILE ...   prints the tables of some files
+
+Nothing is left out: rows that the native kernels lose are there, with their ratios in bold.
+"""
+
+import argparse
+import json
+import sys
+from collections.abc import Iterable, Sequence
+from itertools import groupby
+from pathlib import Path
+from typing import Any
+
+import machine
+from harness import NATIVE
+
+HERE = Path(__file__).parent
+README, RESULTS = HERE / "README.md", HERE / "results"
+START, END = "<!-- tables: written by summary.py -->", "<!-- end of tables -->"
+
+
+def tables(record: dict[str, Any]) -> str:
+    """Markdown for one file of results."""
+    head = [f"Measured on {machine.summary(record['machine_info'])}.", ""]
+    if record["scale"] != 1:
+        head += [f"**A trial run: rows multiplied by {record['scale']:g}.**", ""]
+    if floor := _floor(record["floor"]):
+        head += [floor, ""]
+    body = _suite(record) if record["kind"] == "suite" else _ratios(record)
+    return "\n".join([*head, *body])
+
+
+def _floor(figures: dict[str, float]) -> str:
+    named = ((*name.split(", "), value) for name, value in figures.items() if ", " in name)
+    measured = [f"{what} {value:g} {unit}" for what, unit, value in named]
+    if not measured:
+        return ""
+    return f"Floor, {figures['threads']} threads: " + "; ".join(measured) + "."
+
+
+def _suite(record: dict[str, Any]) -> Iterable[str]:
+    for group, members in groupby(record["benchmarks"], key=lambda entry: entry["group"]):
+        entries = sorted(members, key=lambda entry: entry["stats"]["median"])
+        best = _best_native(entries)
+        formula = entries[0]["extra_info"].get("formula")
+        yield f"### {group}"
+        yield ""
+        if formula:
+            yield f"{formula[0].upper()}{formula[1:]}."
+            yield ""
+        share = ("GB/s", "GFLOP/s", "floor / time")
+        yield from _head(("", "median, ms", "min, ms", f"times {best[0]}", *share))
+        for entry in entries:
+            info, stats = entry["extra_info"], entry["stats"]
+            name = info["contestant"] + (f" ({info['note']})" if "note" in info else "")
+            yield _line(
+                name,
+                _number(1e3 * stats["median"]),
+                _number(1e3 * stats["min"]),
+                _ratio(stats["median"] / best[1], 1.0),
+                *(_number(info.get(unit)) for unit in ("GB/s", "GFLOP/s")),
+                _percent(info.get("floor / time")),
+            )
+        yield ""
+
+
+def _best_native(entries: list[dict[str, Any]]) -> tuple[str, float]:
+    """Name and median of what the others are divided by: native, or the best instruction set."""
+    medians = {e["extra_info"]["contestant"]: e["stats"]["median"] for e in entries}
+    rivals = ("numpy", "torch", "scikit-learn")
+    ours = [name for name in medians if not name.startswith(rivals)]
+    name = NATIVE if NATIVE in medians else min(ours or medians, key=medians.__getitem__)
+    return name, medians[name]
+
+
+def _ratios(record: dict[str, Any]) -> Iterable[str]:
+    yield from _head(
+        ("task", "ours, ms", "rival", "rival, ms", "ratio", "range", "aim", "floor / time")
+    )
+    for row in record["rows"]:
+        if "MB" in row:
+            taken, other = (f"{_number(row[name])} MB" for name in ("MB", "logits, MB"))
+            aim = f"< {row['aim']:g} MB"
+            yield _line(row["task"], taken, "n x K logits", other, "", "", aim, "")
+            continue
+        yield _line(
+            row["task"],
+            _number(row["median, ms"]),
+            row["rival"] + (f" ({row['note']})" if row["note"] else ""),
+            _number(row["rival median, ms"]),
+            _ratio(row["ratio"], row["aim"]),
+            " to ".join(f"{value:.3g}" for value in row["range"]),
+            f"{row['aim']:g}",
+            _percent(row.get("floor / time")),
+        )
+    yield ""
+
+
+def _head(columns: Sequence[str]) -> Iterable[str]:
+    yield _line(*columns)
+    yield "|---" + "|---:" * (len(columns) - 1) + "|"
+
+
+def _line(*cells: str) -> str:
+    return "| " + " | ".join(cells) + " |"
+
+
+def _ratio(value: float, least: float) -> str:
+    text = f"{value:.2f}"
+    return f"**{text}**" if value < least else text
+
+
+def _number(value: float | None) -> str:
+    return "" if value is None else f"{value:.4g}"
+
+
+def _percent(value: float | None) -> str:
+    return "" if value is None else f"{100 * value:.0f} %"
+
+
+def read_all(folder: Path) -> str:
+    """The tables of every file in a folder, in the order of their names."""
+    parts = []
+    for path in sorted(folder.glob("*.json")):
+        record = json.loads(path.read_text(encoding="utf-8"))
+        parts += [f"## {path.stem}", "", tables(record)]
+    return "\n".join(parts).rstrip() if parts else "No results have been committed yet."
+
+
+def replaced(text: str, content: str) -> str:
+    """README text with new content between the marks."""
+    before, mark, rest = text.partition(START)
+    _, end, after = rest.partition(END)
+    if not (mark and end):
+        raise ValueError(f"README.md must hold the marks {START!r} and {END!r}")
+    return f"{before}{START}\n\n{content}\n\n{END}{after}"
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Print, check or write."""
+    parser = argparse.ArgumentParser(description=(__doc__ or "").partition("\n")[0])
+    parser.add_argument("files", nargs="*", type=Path)
+    parser.add_argument("--check", action="store_true")
+    options = parser.parse_args(arguments)
+    for path in options.files:
+        print(tables(json.loads(path.read_text(encoding="utf-8"))))
+    if options.files:
+        return 0
+    text = README.read_text(encoding="utf-8")
+    wanted = replaced(text, read_all(RESULTS))
+    if options.check:
+        if wanted != text:
+            print("README.md does not show what results/ holds: run summary.py", file=sys.stderr)
+        return int(wanted != text)
+    README.write_text(wanted, encoding="utf-8")
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
