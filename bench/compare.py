@@ -18,6 +18,7 @@ import sys
 import tracemalloc
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import harness
@@ -136,9 +137,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--rows", default="", help="only tasks and rivals whose names hold this")
     parser.add_argument("--seconds", type=float, default=10.0, help="for each row, at least")
     parser.add_argument("--scale", type=float, default=1.0, help="multiplies the numbers of rows")
-    parser.add_argument("--json", help="file to write the results to")
+    parser.add_argument("--json", type=Path, help="file to write the results to")
     options = parser.parse_args(arguments)
-    floor = Floor(races.N_THREADS)
+    floor, described = Floor(races.N_THREADS), machine.describe()
     results, previous, race = [], None, None
     for row in ROWS:
         if options.rows not in f"{row.builder.__name__} {row.arguments} {row.rival}":
@@ -158,11 +159,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
         results.append(memory(options.scale))
         print(line(results[-1]))
     if options.json:
-        record = {"kind": "ratios", "scale": options.scale, "machine_info": machine.describe()}
+        record = {"kind": "ratios", "scale": options.scale, "machine_info": described}
         record |= {"floor": floor.as_dict(), "rows": results}
-        with open(options.json, "w", encoding="utf-8") as file:
-            json.dump(record, file, indent=1)
-            file.write("\n")
+        options.json.parent.mkdir(parents=True, exist_ok=True)
+        options.json.write_text(json.dumps(record, indent=1) + "\n", encoding="utf-8")
     return 0
 
 

@@ -19,6 +19,7 @@ SCALE_VARIABLE = "FASTSOFTMAX_BENCH_SCALE"
 # The rest of the modules hold neither tests nor doctests, and import rivals.
 collect_ignore_glob = ["[!bt]*.py"]
 _floor = Floor(races.N_THREADS)
+_machine = machine.describe()  # now: by the end of a long run the files may be others
 
 
 def pytest_addoption(parser):
@@ -81,12 +82,12 @@ def timed(benchmark, make_race):
 
 @pytest.hookimpl(optionalhook=True)
 def pytest_benchmark_generate_machine_info(config):
-    return machine.describe()
+    return _machine
 
 
 @pytest.hookimpl(optionalhook=True)
 def pytest_benchmark_generate_commit_info(config):
-    return {"id": machine.describe()["commit"]}
+    return {"id": _machine["commit"]}
 
 
 @pytest.hookimpl(optionalhook=True)

@@ -185,7 +185,11 @@ def entries(
     """
     values = []
     for given in arguments:
-        label = "-".join(str(value) for value in given.values() if value is not True)
+        label = "-".join(map(_label, given.values()))
         for contestant in contestants:
             values.append(pytest.param((builder, given), contestant, id=f"{label}-{contestant}"))
     return pytest.mark.parametrize(("entry", "contestant"), values)
+
+
+def _label(value: Any) -> str:
+    return "x".join(map(str, value)) if isinstance(value, tuple) else str(value)

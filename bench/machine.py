@@ -9,7 +9,6 @@ from pathlib import Path
 import problems
 from threadpoolctl import threadpool_info
 
-from fastsoftmax import kernels
 from fastsoftmax._show_versions import describe as describe_package
 
 PACKAGES = ("numpy", "scipy", "scikit-learn", "torch", "pytest-benchmark")
@@ -54,6 +53,8 @@ def _cpu_family() -> str:
 
 def _compiler() -> str:
     """The compiler of the kernels, as it has signed them."""
+    from fastsoftmax import kernels  # summary.py has no need of them
+
     signatures = rb"GCC: \([^)]*\) [\d.]+|(?:Apple )?clang version [\d.]+"
     found = re.findall(signatures, Path(kernels.__file__).read_bytes())
     # Start-up files of the C library may bear another compiler's name; the kernels' is the last.

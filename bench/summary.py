@@ -110,7 +110,7 @@ def _line(*cells: str) -> str:
 
 
 def _ratio(value: float, least: float) -> str:
-    text = f"{value:.2f}"
+    text = f"{value:.{2 if value < 10 else 1 if value < 100 else 0}f}"
     return f"**{text}**" if value < least else text
 
 

@@ -343,8 +343,13 @@ def _residual(row: _Shifted, target: Array, row_weights: Array) -> Array:
     """row_weight * (softmax - target), without cancellation where both are near 1."""
     total = 1.0 + row.others
     residual: Array = row.exps / total - target
-    at_largest = (1.0 - np.take_along_axis(target, row.at, axis=1)) - row.others / total
-    np.put_along_axis(residual, row.at, at_largest, axis=1)
+    t = np.take_along_axis(target, row.at, axis=1)
+    near_one = np.where(
+        t > 0.5,
+        (1.0 - t) - row.others / total,
+        np.take_along_axis(residual, row.at, axis=1),
+    )
+    np.put_along_axis(residual, row.at, near_one, axis=1)
     residual *= row_weights[:, np.newaxis]
     return residual
 

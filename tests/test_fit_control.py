@@ -23,7 +23,7 @@ def data(rng):
     return X, y
 
 
-@pytest.fixture(params=["lbfgs", "sgd"])
+@pytest.fixture(params=["lbfgs", "newton-cholesky", "sgd"])
 def solver(request):
     return request.param
 
@@ -58,7 +58,7 @@ class TestHistory:
         assert model.n_iter_.dtype == np.int32
         assert all(seconds > 0.0 for seconds in model.history_["seconds"])
         assert all(value == () for value in model.history_["eval_loss"])
-        if solver == "lbfgs":
+        if solver != "sgd":
             assert model.history_["objective"][-1] == model.objective_
             assert model.history_["gap"][-1] == model.gap_
             assert model.history_["loss"][-1] == pytest.approx(
@@ -226,8 +226,8 @@ class TestCallbacks:
             raise KeyboardInterrupt
 
         model = model_of(solver).fit(X, y)
-        name = "preconditioner" if solver == "lbfgs" else "sgd_steps"
-        monkeypatch.setattr(SoftmaxObjective, name, interrupt)
+        first_call = {"lbfgs": "preconditioner", "newton-cholesky": "hessian", "sgd": "sgd_steps"}
+        monkeypatch.setattr(SoftmaxObjective, first_call[solver], interrupt)
         before = model.coef_
         with pytest.raises(KeyboardInterrupt):
             model.fit(X, np.array(["a", "b", "c"])[(y + 1) % 3])
@@ -258,7 +258,7 @@ class TestVerbose:
             assert line.startswith(f"{unit} {i} ")
             assert "loss" in line
             assert "eval 0" in line
-            assert ("gap" in line) == (solver == "lbfgs")
+            assert ("gap" in line) == (solver != "sgd")
 
 
 class TestWarmStart:
@@ -315,6 +315,29 @@ class TestWarmStart:
         before = held.copy()
         model.set_params(C=0.01).fit(*data)
         np.testing.assert_array_equal(held, before)
+
+
+class TestChoiceOfSolver:
+    @pytest.mark.parametrize(
+        ("n_features", "n_classes", "chosen"),
+        [(5, 2, "newton-cholesky"), (20, 10, "newton-cholesky"), (50, 10, "lbfgs")],
+    )
+    def test_auto_goes_by_size(self, rng, n_features, n_classes, chosen):
+        X = rng.normal(size=(200, n_features))
+        y = np.arange(200) % n_classes
+        recorder = Recorder()
+        FastSoftmax(n_jobs=1, tol=0.1).fit(X, y, callbacks=[recorder])
+        assert {state.solver for state in recorder.states} == {chosen}
+
+    def test_both_reach_the_same_optimum(self, data, real):
+        X, y = data[0].astype(real), data[1]
+        tol = 1e-12 if real is np.float64 else 1e-5
+        models = [model_of(solver, tol=tol).fit(X, y) for solver in ("lbfgs", "newton-cholesky")]
+        np.testing.assert_allclose(
+            models[0].coef_, models[1].coef_, atol=1e-4 if real is np.float64 else 3e-2
+        )
+        assert models[0].objective_ == pytest.approx(models[1].objective_, rel=tol)
+        assert models[1].n_iter_[0] < models[0].n_iter_[0]
 
 
 class TestRandomState:

@@ -24,7 +24,7 @@ CUTS = {
     "64 parts, the most": (8250, 56, 64),
     "parts limited by memory": (850, 4100, 20),
     "two panels": (1041, 5250, 50),
-    "three panels of 4 blocks": (2309, 70, 3900),
+    "five panels of 4 blocks": (2060, 70, 3900),
 }
 
 

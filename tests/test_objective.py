@@ -174,7 +174,46 @@ class TestValueAndGradient:
         a, b = whole.objective.evaluate(point), parts.objective.evaluate(point)
         assert a.value == pytest.approx(b.value, rel=1e-14)
         np.testing.assert_allclose(a.gradient, b.gradient, rtol=1e-12, atol=1e-14)
-        np.testing.assert_allclose(whole.objective.center, parts.objective.center, rtol=1e-14)
+        np.testing.assert_allclose(whole.objective.center, parts.objective.center, atol=1e-14)
+
+
+class TestHessian:
+    @staticmethod
+    def numeric(objective, point, h=1e-3):
+        columns = []
+        for unit in np.eye(len(point)):
+            low2, low1, high1, high2 = (
+                objective.evaluate(point + step * h * unit).gradient for step in (-2, -1, 1, 2)
+            )
+            columns.append((low2 - 8.0 * low1 + 8.0 * high1 - high2) / (12.0 * h))
+        return np.array(columns)
+
+    @pytest.mark.parametrize("n_shards", [1, 3])
+    def test_by_five_points(self, rng, kind, fit_intercept, n_shards):
+        """But for the curvature that is lent to the intercepts' common direction."""
+        case = Case(rng, kind, fit_intercept=fit_intercept, n_shards=n_shards)
+        point = case.random_point(rng)
+        expected = self.numeric(case.objective, point)
+        if case.n_logits > 1 and fit_intercept:
+            expected[-case.n_logits :, -case.n_logits :] += 1.0 / case.n_logits
+        hessian = case.objective.hessian(case.objective.evaluate(point))
+        np.testing.assert_allclose(hessian, expected, rtol=1e-7, atol=1e-9)
+        assert np.linalg.eigvalsh(hessian).min() > 0.0
+
+    def test_without_a_penalty_it_is_regular_too(self, rng, kind):
+        case = Case(rng, kind)
+        objective = SoftmaxObjective(case.objective.shards, 0.0, fit_intercept=True)
+        point = case.random_point(rng)
+        at = objective.evaluate(point)
+        hessian = objective.hessian(at)
+        assert np.linalg.eigvalsh(hessian).min() > 0.0
+        if case.n_logits == 1:
+            np.testing.assert_allclose(hessian, self.numeric(objective, point), atol=1e-9)
+        else:  # directions of which softmax does not see anything get no step
+            step = np.linalg.solve(hessian, at.gradient)
+            weights, bias = step[:-4].reshape(4, -1), step[-4:]
+            np.testing.assert_allclose(weights.sum(axis=0), 0.0, atol=1e-10)
+            np.testing.assert_allclose(bias.sum(), 0.0, atol=1e-10)
 
 
 class TestPoints:

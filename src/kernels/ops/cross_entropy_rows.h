@@ -1,8 +1,9 @@
 /* Cross-entropy of given logits, row by row, and its gradient by the logits:
  *   loss_i = w_i (log1p(rest) + sum_k t_k (m - o_k)),   grad_ik = w_i (softmax_k - t_k),
  * m and rest as in softmax_rows.h. Targets t: with e = label_smoothing, (1 - e) target + e / K.
- * Every term is >= 0, so a loss near zero keeps its relative accuracy; so does the gradient at the
- * largest logit, which is taken as (1 - t) - rest / (1 + rest) rather than p - t.
+ * Every term is >= 0, so a loss near zero keeps its relative accuracy. So does the gradient at the
+ * largest logit where its target is near 1: it is taken as (1 - t) - rest / (1 + rest) there, not
+ * as p - t.
  * grad may be NULL, or logits when the strides agree. n_classes >= 1. */
 
 /* sum_k t_k (m - o_k) for t = smoothed target_probs (or, without them, 1 / n for every class). A
@@ -10,15 +11,15 @@
 FORCE_INLINE real target_gap(const real *logits, const real *target, real max, real kept,
                              real spread, ptrdiff_t n) {
     const vec m = v_set1(max), zero = v_set1(0);
-    vec sum = zero;
+    long_sum sum = {zero, zero, zero, 0};
     for (ptrdiff_t k = 0; k < n; k += VEC_WIDTH) {
         const ptrdiff_t lanes = min_size(n - k, VEC_WIDTH);
         vec t = v_set1(spread);
         if (target) t = v_fma(v_set1(kept), v_load_tail(target + k, lanes, 0), t);
         vec gap = v_sub(m, v_load_tail(logits + k, lanes, max));
-        sum = v_add(sum, v_select(v_eq(t, zero), zero, v_mul(t, gap)));
+        long_sum_add(&sum, v_select(v_eq(t, zero), zero, v_mul(t, gap)));
     }
-    return v_sum_lanes(sum);
+    return v_sum_lanes(long_sum_lanes(&sum));
 }
 
 /* grad holds exp(o_k - m) and becomes weight * (softmax - t); largest is the index of m. */
@@ -36,7 +37,8 @@ FORCE_INLINE void finish_gradient(real *grad, const real *target, ptrdiff_t labe
         v_store_tail(grad + k, v_mul(w, v_sub(p, t)), lanes);
     }
     if (!target) grad[label] = weight * (at_label / (1 + rest) - (kept + spread));
-    grad[largest] = weight * ((1 - (kept * at_largest + spread)) - rest / (1 + rest));
+    const real t = kept * at_largest + spread;
+    if (t > (real)0.5) grad[largest] = weight * ((1 - t) - rest / (1 + rest));
 }
 
 static void cross_entropy_rows(void *loss_, void *grad_, const void *logits_, ptrdiff_t grad_stride,

@@ -40,24 +40,26 @@ FORCE_INLINE void residual_lanes(real *logits, vec *loss, vec *hit, const fs_row
     }
     *hit = v_select(v_eq(largest, soft ? best_class : targets->label), one, zero);
 
-    vec rest = zero, run = zero, gap = zero;
+    long_sum others_sum = {zero, zero, zero, 0}, gap_sum = others_sum;
     for (ptrdiff_t k = 0; k < rows->n_classes; ++k) {
         real *o = logits + logit_row(rows, k) * stride;
         vec t = v_sub(v_load(o), max);
         vec e = v_exp_sum(t, zero);
-        gap = v_fnma(lane_target(targets, k, soft), t, gap);
-        run = v_add(run, v_select(v_eq(largest, v_set1((real)k)), zero, e));
-        if (k % 16 == 15) rest = v_add(rest, run), run = zero; /* bounds the error at large K */
+        vec target = lane_target(targets, k, soft); /* 0 counts 0, also at a logit of -inf */
+        long_sum_add(&gap_sum, v_select(v_eq(target, zero), zero, v_fnma(target, t, zero)));
+        long_sum_add(&others_sum, v_select(v_eq(largest, v_set1((real)k)), zero, e));
         v_store(o, e);
     }
-    rest = v_add(rest, run);
-    *loss = v_add(v_log1p(rest), gap);
+    const vec rest = long_sum_lanes(&others_sum);
+    *loss = v_add(v_log1p(rest), long_sum_lanes(&gap_sum));
 
-    const vec inverse = v_div(one, v_add(one, rest)), others = v_mul(rest, inverse);
+    const vec half = v_set1((real)0.5), inverse = v_div(one, v_add(one, rest)),
+              others = v_mul(rest, inverse);
     for (ptrdiff_t k = 0; k < rows->n_classes; ++k) {
         real *e = logits + logit_row(rows, k) * stride;
         vec t = lane_target(targets, k, soft);
         vec r = v_sub(v_mul(v_load(e), inverse), t);
-        v_store(e, v_select(v_eq(largest, v_set1((real)k)), v_sub(v_sub(one, t), others), r));
+        vec near_one = v_select(v_lt(half, t), v_sub(v_sub(one, t), others), r);
+        v_store(e, v_select(v_eq(largest, v_set1((real)k)), near_one, r));
     }
 }

@@ -40,9 +40,11 @@ FORCE_INLINE void long_sum_add(long_sum *sum, vec term) {
     if (++sum->n_run == SUM_RUN) long_sum_fold(sum);
 }
 
-FORCE_INLINE real long_sum_value(long_sum *sum) {
+/* The sum of each lane; of an infinite sum the error is NaN, and left out. */
+FORCE_INLINE vec long_sum_lanes(long_sum *sum) {
     long_sum_fold(sum);
-    return v_sum_lanes(v_add(sum->total, sum->error));
+    vec total = sum->total, error = sum->error;
+    return v_select(v_eq(error, error), v_add(total, error), total);
 }
 
 /* rest of one row; where exps is given, exps[k] = exp(o_k - max) (exps may be logits). Every class
@@ -67,7 +69,7 @@ FORCE_INLINE real row_rest(real *exps, const real *logits, real max, ptrdiff_t n
         ties = v_add(ties, v_select(is_max, one, zero));
         long_sum_add(&sum, v_select(is_max, zero, e));
     }
-    return long_sum_value(&sum) + (v_sum_lanes(ties) - 1);
+    return v_sum_lanes(long_sum_lanes(&sum)) + (v_sum_lanes(ties) - 1);
 }
 
 static void softmax_rows(void *out_, const void *logits_, ptrdiff_t out_stride,

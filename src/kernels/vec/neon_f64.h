@@ -1,7 +1,6 @@
 /* The words for NEON on aarch64, double: see vec/words.md for what each one means. */
 #include <arm_neon.h>
 #include <stdint.h>
-#include <string.h>
 #if defined(_MSC_VER) && !defined(__clang__)
 #include <intrin.h>
 #endif
@@ -35,12 +34,11 @@ static inline void v_store_tail(real *p, vec a, ptrdiff_t n) {
 
 static inline vec v_load_f32(const float *p) { return vcvt_f64_f32(vld1_f32(p)); }
 static inline vec v_load_u8(const uint8_t *p) {
-    const double pair[2] = {p[0], p[1]};
-    return v_load(pair);
+    return vcvtq_f64_u64(vcombine_u64(vcreate_u64(p[0]), vcreate_u64(p[1])));
 }
 static inline vec v_load_i8(const int8_t *p) {
-    const double pair[2] = {p[0], p[1]};
-    return v_load(pair);
+    const int64x1_t low = vcreate_s64((uint64_t)p[0]), high = vcreate_s64((uint64_t)p[1]);
+    return vcvtq_f64_s64(vcombine_s64(low, high));
 }
 static inline vec v_load_f16(const uint16_t *p) {
     const uint16_t four[4] = {p[0], p[1], 0, 0};

@@ -1,0 +1,293 @@
+"""The same bits for any number of threads, in threads of Python and in processes; the GIL."""
+
+import os
+import threading
+
+import numpy as np
+import pytest
+
+# A small tour of the kernels in one call; its result is a bytes object.
+TOUR = """
+import numpy as np
+from fastsoftmax import kernels
+
+def tour(n_threads, isa=None, real=np.float32):
+    rng = np.random.default_rng(5)
+    n, d, n_classes = 2100, 60, 12
+    X = rng.normal(size=(n, d)).astype(real)
+    weights, bias = rng.normal(size=(n_classes, d)).astype(real), np.zeros(n_classes, dtype=real)
+    labels, row_weights = rng.integers(n_classes, size=n).astype(np.int32), np.ones(n, dtype=real)
+    how = {"isa": isa, "n_threads": n_threads}
+    logits, out = np.empty((2, n, n_classes), dtype=real)
+    row_out = np.empty(n, dtype=real)
+    result = []
+    kernels.affine_rows(logits, X, weights, bias, **how)
+    for name in ("softmax_rows", "log_softmax_rows"):
+        getattr(kernels, name)(out, logits, **how)
+        result += [logits.tobytes(), out.tobytes()]
+    kernels.logsumexp_rows(row_out, logits, **how)
+    result.append(row_out.tobytes())
+    kernels.cross_entropy_rows(row_out, out, logits, labels, None, row_weights, 0.1, **how)
+    result += [row_out.tobytes(), out.tobytes()]
+    grads = np.empty((n_classes, d)), np.empty(n_classes)
+    targets = labels, None, row_weights, 0.0
+    sums = kernels.loss_grad(*grads, X, *targets, weights, bias, n_classes, **how)
+    result += [np.array(sums).tobytes(), grads[0].tobytes(), grads[1].tobytes()]
+    params = np.append(weights.ravel(), bias)
+    sgd = rng.permutation(n), 700, 0.1, 0.9, 0.01, True
+    sums = kernels.sgd_steps(params, np.zeros_like(params), X, *targets, n_classes, *sgd, **how)
+    return b"".join([*result, np.array(sums).tobytes(), params.tobytes()])
+"""
+
+THREADS = [1, 2, 3, 7, 64]
+
+# (n, d, n_classes) of loss_grad: see CUTS in test_loss_grad.py.
+PASSES = {
+    "parts": (700, 100, 26),
+    "64 parts": (8250, 56, 64),
+    "a panel": (290, 5250, 50),
+    "panels": (2060, 70, 3900),
+}
+
+
+@pytest.fixture(scope="module")
+def tour(kernels):
+    """What a tour of the kernels gives, as bytes."""
+    names = {}
+    exec(TOUR, names)
+    return names["tour"]
+
+
+def test_threads_do_not_change_a_bit(tour, isa, real):
+    expected = tour(1, isa, real)
+    for n_threads in (*THREADS, 2):
+        assert tour(n_threads, isa, real) == expected, n_threads
+
+
+@pytest.mark.parametrize("name", PASSES)
+def test_passes_cut_in_any_way(name, kernels, make_problem, isa):
+    problem = make_problem(*PASSES[name])
+    expected = None
+    for n_threads in THREADS if name != "panels" else (1, 3, 64):
+        out = np.empty(problem.weights.shape), np.empty(problem.bias.shape)
+        sums = kernels.loss_grad(*out, *problem, isa=isa, n_threads=n_threads)
+        expected = expected or (sums, *out)
+        assert sums == expected[0]
+        np.testing.assert_array_equal(out[0], expected[1])
+        np.testing.assert_array_equal(out[1], expected[2])
+    for n_threads in (1, 3):
+        sums = kernels.loss_grad(None, None, *problem, isa=isa, n_threads=n_threads)
+        assert sums == expected[0]
+
+
+@pytest.mark.parametrize(("d", "n_classes"), [(784, 10), (3000, 50)])
+def test_batches_cut_in_any_way(d, n_classes, kernels, make_problem, isa, rng):
+    """The update too is divided among threads where there are many parameters."""
+    problem = make_problem(530, d, n_classes)
+    order = rng.integers(530, size=1100)
+    expected = None
+    for n_threads in THREADS:
+        params, velocity = problem.params, np.zeros_like(problem.params)
+        how = 256, 0.1, 0.9, 0.01, True
+        sums = kernels.sgd_steps(
+            params, velocity, *problem.rows, order, *how, isa=isa, n_threads=n_threads
+        )
+        expected = expected or (sums, params, velocity)
+        assert sums == expected[0]
+        np.testing.assert_array_equal(params, expected[1])
+        np.testing.assert_array_equal(velocity, expected[2])
+
+
+def test_any_bits_of_memory_before(kernels, isa, make_problem, real):
+    """Results come from the inputs alone: outputs and scratch may hold anything before."""
+    problem = make_problem(300, 20, 5)
+    expected = None
+    for fill in (0.0, np.nan, np.inf, -1e30):
+        garbage = [np.full(k, fill) for k in (1000, 30_000, 100_000)]
+        del garbage  # memory that is likely to be handed out again
+        out = np.full(problem.weights.shape, fill), np.full(problem.bias.shape, fill)
+        sums = kernels.loss_grad(*out, *problem, isa=isa, n_threads=2)
+        expected = expected or (sums, *out)
+        assert sums == expected[0]
+        np.testing.assert_array_equal(out[0], expected[1])
+        np.testing.assert_array_equal(out[1], expected[2])
+
+
+def test_python_threads(tour):
+    """Several threads at once, each with a team of its own."""
+    expected, results = tour(1), {}
+
+    def work(i):
+        results[i] = [tour(n_threads) for n_threads in (1, 2, 3)]
+
+    workers = [threading.Thread(target=work, args=(i,)) for i in range(4)]
+    for worker in workers:
+        worker.start()
+    for worker in workers:
+        worker.join()
+    assert len(results) == 4
+    assert all(result == expected for some in results.values() for result in some)
+
+
+FORK = """
+import os, sys
+
+before = sys.argv[1] == "parallel"  # whether the parent ran a team before it forked
+
+def in_child(generations):
+    reader, writer = os.pipe()
+    child = os.fork()
+    if child == 0:
+        os.close(reader)
+        result = tour(2)
+        if generations > 1:
+            assert in_child(generations - 1) == result
+        with os.fdopen(writer, "wb") as file:
+            file.write(result)
+        os._exit(0)
+    os.close(writer)
+    with os.fdopen(reader, "rb") as file:
+        result = file.read()
+    assert os.waitpid(child, 0)[1] == 0
+    return result
+
+if before:
+    first = tour(2)
+children = [in_child(2), in_child(1)]
+expected = tour(1)
+assert children == [expected] * 2, "bits in the children"
+assert tour(2) == expected, "bits in the parent afterwards"
+if before:
+    assert first == expected
+    assert in_child(1) == expected
+print("done")
+"""
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="no fork on this system")
+@pytest.mark.parametrize("before", ["parallel", "serial"])
+def test_forked_children(before, kernels, run_python):
+    """GNU's OpenMP hangs in a child forked after a parallel region, if it enters one."""
+    assert run_python(TOUR + FORK, before) == "done\n"
+
+
+POOL = """
+import multiprocessing
+
+if __name__ == "__main__":
+    expected = tour(2)
+    with multiprocessing.get_context("fork").Pool(2) as pool:
+        assert pool.map(tour, [1, 2, 3]) == [expected] * 3
+    print("done")
+"""
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="no fork on this system")
+def test_forked_pool(kernels, run_python):
+    assert run_python(TOUR + POOL) == "done\n"
+
+
+LOKY = """
+from joblib import Parallel, delayed
+
+if __name__ == "__main__":
+    expected = tour(2)
+    for backend in ("loky", "threading"):
+        results = Parallel(n_jobs=2, backend=backend)(delayed(tour)(n) for n in (1, 2, 3, 7))
+        assert results == [expected] * 4, backend
+    print("done")
+"""
+
+
+def test_joblib(kernels, run_python):
+    assert run_python(TOUR + LOKY) == "done\n"
+
+
+LIMITS = """
+import threadpoolctl
+
+assert kernels.max_threads() == (2 if kernels.openmp() else 1), kernels.max_threads()
+expected = tour(1)
+with threadpoolctl.threadpool_limits(1, user_api="openmp"):
+    assert kernels.max_threads() == 1
+    assert tour(2) == expected
+assert tour(2) == expected
+print("done")
+"""
+
+
+def test_limits_are_seen(kernels, run_python):
+    """OMP_NUM_THREADS and threadpoolctl decide max_threads()."""
+    pytest.importorskip("threadpoolctl")
+    assert run_python(TOUR + LIMITS, OMP_NUM_THREADS="2") == "done\n"
+
+
+STATE = """
+import ctypes
+
+libm = ctypes.CDLL(None)
+before = libm.fegetround()
+tiny = np.float32(1e-38)
+expected = tour(2)
+assert libm.fegetround() == before == 0
+assert tiny / np.float32(8) > 0, "subnormal numbers are flushed to zero"
+assert tour(3) == expected
+print("done")
+"""
+
+
+@pytest.mark.skipif(os.name != "posix", reason="fegetround is looked up in the process itself")
+def test_float_state_is_left_alone(kernels, run_python):
+    assert run_python(TOUR + STATE) == "done\n"
+
+
+LONG = {
+    # What another thread can see of an output while a call is under way, and in no other moment.
+    "exp_values": ("out", (4_000_000,)),
+    "softmax_rows": ("out", (200_000, 20)),
+    "log_softmax_rows": ("out", (200_000, 20)),
+    "cross_entropy_rows": ("grad", (200_000, 20)),
+    "affine_rows": ("logits", (200_000, 20)),
+}
+
+
+def long_call(kernels, name, shape):
+    """Output and call, which takes some milliseconds and writes from the first row to the last."""
+    rows = np.zeros(shape, dtype=np.float32)
+    if name == "affine_rows":
+        weights, bias = np.zeros((shape[1], 50), np.float32), np.zeros(shape[1], np.float32)
+        X = np.zeros((shape[0], 50), np.float32)
+        return rows, lambda: kernels.affine_rows(rows, X, weights, bias)
+    logits = np.zeros(shape, dtype=np.float32)
+    if name == "cross_entropy_rows":
+        loss, labels = np.empty(shape[0], np.float32), np.ones(shape[0], np.int32)
+        ones = np.ones(shape[0], np.float32)
+        rest = logits, labels, None, ones, 0.0
+        return rows, lambda: kernels.cross_entropy_rows(loss, rows, *rest)
+    return rows, lambda: getattr(kernels, name)(rows, logits)
+
+
+@pytest.mark.parametrize("name", LONG)
+def test_the_gil_is_let_go(name, kernels):
+    """Another thread sees the first row written and the last one not, which it cannot otherwise."""
+    out, call = long_call(kernels, name, LONG[name][1])
+    first, last = out.reshape(-1)[:1], out.reshape(-1)[-1:]
+    seen, stop = threading.Event(), threading.Event()
+
+    def watch():
+        while not stop.is_set() and not seen.is_set():
+            if first[0] != 7 and last[0] == 7:
+                seen.set()
+
+    watcher = threading.Thread(target=watch)
+    watcher.start()
+    try:
+        for _ in range(1000):
+            last[0] = first[0] = 7
+            call()
+            if seen.is_set():
+                break
+    finally:
+        stop.set()
+        watcher.join()
+    assert seen.is_set()
