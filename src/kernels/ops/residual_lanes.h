@@ -50,7 +50,8 @@ FORCE_INLINE void residual_lanes(real *logits, vec *loss, vec *hit, const fs_row
         long_sum_add(&others_sum, v_select(v_eq(largest, v_set1((real)k)), zero, e));
         v_store(o, e);
     }
-    const vec rest = long_sum_lanes(&others_sum);
+    /* max - max makes the row NaN where max is infinite */
+    const vec rest = v_add(long_sum_lanes(&others_sum), v_sub(max, max));
     *loss = v_add(v_log1p(rest), long_sum_lanes(&gap_sum));
 
     const vec half = v_set1((real)0.5), inverse = v_div(one, v_add(one, rest)),
