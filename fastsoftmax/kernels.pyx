@@ -13,6 +13,8 @@ from cpython.buffer cimport (
 from cpython.mem cimport PyMem_RawFree, PyMem_RawMalloc
 from libc.stdint cimport int32_t, int64_t, uintptr_t
 
+from operator import index as as_index
+
 
 cdef extern from "kernels.h" nogil:
     ctypedef enum fs_x_type:
@@ -71,7 +73,10 @@ cdef struct Array:
 
 
 cdef char kind_of(const Py_buffer *view) noexcept:
-    cdef char letter = view.format[0] if view.format != NULL and view.format[1] == 0 else 0
+    cdef const char *format = view.format
+    if format != NULL and format[0] in b"@=^":  # as numpy marks what is not aligned
+        format += 1
+    cdef char letter = format[0] if format != NULL and format[0] != 0 and format[1] == 0 else 0
     if letter in b"fdeBb":
         return letter
     if letter in b"ilq":
@@ -133,9 +138,31 @@ cdef int check(bint holds, str message) except -1:
 
 
 cdef int threads(n_threads) except -1:
+    n_threads = whole_number(n_threads, "n_threads")
     if n_threads < 1:
         raise ValueError(f"n_threads must be at least 1, got {n_threads}")
     return min(n_threads, 1024)
+
+
+cdef whole_number(value, str name):
+    try:
+        return as_index(value)
+    except TypeError:
+        raise TypeError(f"{name} must be an integer, got {value!r}") from None
+
+
+cdef ptrdiff_t size_in(value, str name, most) except -1:
+    value = whole_number(value, name)
+    if not 1 <= value <= most:
+        raise ValueError(f"{name} must lie in [1, {most}], got {value}")
+    return value
+
+
+cdef double real_number(value, str name) except? -1:
+    try:
+        return value
+    except TypeError:
+        raise TypeError(f"{name} must be a real number, got {value!r}") from None
 
 
 cdef const kernels *table(const Array *like, isa) except NULL:
@@ -145,8 +172,10 @@ cdef const kernels *table(const Array *like, isa) except NULL:
     cdef const kernels *found = fs_kernels(real_size, 0)
     if isa is None:
         return found
+    if not isinstance(isa, str):
+        raise TypeError(f"isa must be a str or None, got {isa!r}")
     while found != NULL:
-        if found.isa == (<str?>isa).encode():
+        if found.isa == (<str>isa).encode():
             return found
         i += 1
         found = fs_kernels(real_size, i)
@@ -154,20 +183,20 @@ cdef const kernels *table(const Array *like, isa) except NULL:
 
 
 cdef int targets_of(fs_rows *rows, const Array *like, labels, target_probs, row_weights,
-                    double label_smoothing, ptrdiff_t n_rows, ptrdiff_t n_classes) except -1:
+                    label_smoothing, ptrdiff_t n_rows, number_of_classes) except -1:
     """Fill in what the rows are compared with."""
     cdef Array array
     cdef ptrdiff_t i
     cdef bint in_range = True
+    cdef ptrdiff_t n_classes = size_in(number_of_classes, "n_classes", 1 << 24)
     rows.n_rows = n_rows
     rows.n_classes = n_classes
     rows.labels = NULL
     rows.target_probs = NULL
     check((labels is None) != (target_probs is None),
           "exactly one of labels and target_probs must be given")
-    check(1 <= n_classes <= 1 << 24, f"n_classes must lie in [1, {1 << 24}], got {n_classes}")
-    check(0 <= label_smoothing <= 1, f"label_smoothing must lie in [0, 1], got {label_smoothing}")
-    rows.label_smoothing = label_smoothing
+    rows.label_smoothing = real_number(label_smoothing, "label_smoothing")
+    check(0 <= rows.label_smoothing <= 1, f"label_smoothing must lie in [0, 1], got {label_smoothing}")
     if labels is not None:
         array = array_of(labels, "labels", "i", 1)
         check(array.n_rows == n_rows, f"labels must have {n_rows} elements, got {array.n_rows}")
@@ -406,8 +435,10 @@ def sgd_steps(params, velocity, X, labels, target_probs, row_weights, label_smoo
     cdef const kernels *kern = table(&p, isa)
     cdef int n = threads(n_threads)
     cdef const int64_t *index = <const int64_t *>o.data
-    cdef ptrdiff_t i, batch = batch_size
-    cdef double rate = learning_rate, keep = momentum, decay = weight_decay
+    cdef ptrdiff_t i, batch = size_in(batch_size, "batch_size", 1 << 62)
+    cdef double rate = real_number(learning_rate, "learning_rate")
+    cdef double keep = real_number(momentum, "momentum")
+    cdef double decay = real_number(weight_decay, "weight_decay")
     cdef bint in_range = True, bias_too = fit_bias
     cdef fs_sums sums
     cdef _Scratch scratch
@@ -416,7 +447,6 @@ def sgd_steps(params, velocity, X, labels, target_probs, row_weights, label_smoo
     check(p.size == rows.n_logits * (x.n_columns + 1),
           f"params must hold weights and bias for {x.n_columns} features, got {p.size} numbers")
     check_classes(&rows)
-    check(batch >= 1, f"batch_size must be at least 1, got {batch_size}")
     check(velocity is not None or keep == 0, "velocity must be given where momentum is not 0")
     v.data = NULL
     if velocity is not None:

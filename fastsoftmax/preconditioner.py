@@ -203,15 +203,17 @@ def invert(matrix: Array, ridge: Array) -> None:
     """
     diagonal = np.diagonal(matrix) + ridge
     size = float(diagonal.mean()) if len(diagonal) else 1.0
-    extra = 1e-13 * size + np.finfo(float).tiny
+    # in proportion to each element, so that the scale of a feature does not matter
+    extra = 1e-14
+    steps = np.where(diagonal > 0.0, diagonal, size if size > 0.0 else 1.0)
     while True:
-        np.fill_diagonal(matrix, diagonal + extra)
+        np.fill_diagonal(matrix, diagonal + extra * steps)
         factor, info = lapack.dpotrf(matrix.T, lower=1, clean=0)
         if info == 0:
             inverse, info = lapack.dpotri(factor, lower=1, overwrite_c=1)
         if info == 0 and np.isfinite(inverse).all():
             break
-        if not np.isfinite(size) or extra > 1e6 * size:
+        if not np.isfinite(size) or extra > 1e6:
             inverse = np.eye(len(matrix)) / (size if np.isfinite(size) and size > 0.0 else 1.0)
             break
         extra *= 100.0

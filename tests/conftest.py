@@ -9,6 +9,7 @@ from typing import NamedTuple
 
 import numpy as np
 import pytest
+from threadpoolctl import ThreadpoolController
 
 import fastsoftmax
 
@@ -122,9 +123,18 @@ class Problem(NamedTuple):
         return (*self[:5], self.n_classes)
 
 
+@pytest.fixture(scope="session")
+def thread_pools():
+    """The thread pools of numpy and of the kernels."""
+    return ThreadpoolController()
+
+
 @pytest.fixture
-def make_problem(rng, real):
-    """A function that makes random problems with logits of about normal(0, spread)."""
+def make_problem(rng, real, thread_pools):
+    """A function that makes random problems with logits of about normal(0, spread).
+
+    Meanwhile numpy multiplies in one thread: the products are small, and cores may be few.
+    """
 
     def make(
         n, d, n_classes, soft=False, one_logit=False, smoothing=0.0, *, storage=real, spread=2.0
@@ -133,7 +143,7 @@ def make_problem(rng, real):
         padded = np.full((n, d + 3), np.nan if storage.kind == "f" else 99, dtype=storage)
         X = padded[:, 1 : d + 1]  # what is around it is not to be read
         if storage.kind == "f":
-            X[...] = rng.normal(size=(n, d))
+            X[...] = rng.standard_normal((n, d), dtype=np.float32)
             scale = 1.0
         else:
             info = np.iinfo(storage)
@@ -152,7 +162,8 @@ def make_problem(rng, real):
             n_classes,
         )
 
-    return make
+    with thread_pools.limit(limits=1, user_api="blas"):
+        yield make
 
 
 # ---- outputs
