@@ -97,7 +97,8 @@ def check(kernels, isa, guarded, real, rng):
         for ours, theirs, expected in pairs:
             unit = eps * max(np.max(np.abs(expected), initial=0), np.abs(problem.params).max())
             mine, naive = (np.max(np.abs(a - expected)) / unit for a in (ours, theirs))
-            limit = naive + 4 + len(order) / batch_size
+            # numpy adds long products in pairs of pairs, the kernels in lanes: sqrt(d), not log(d)
+            limit = naive + 4 + len(order) / batch_size + np.sqrt(problem.X.shape[1]) / 16
             assert mine <= limit, (problem.X.shape, batch_size)
         assert actual[0] == pytest.approx(sums[0], rel=100 * eps, abs=100 * eps)
         assert actual[1] == pytest.approx(sums[1], rel=1e-12)

@@ -38,8 +38,8 @@ static void watch_faults(void) {
 static size_t page_size(void) { return (size_t)sysconf(_SC_PAGESIZE); }
 
 static unsigned char *map_fenced(size_t size) {
-    unsigned char *memory = mmap(NULL, size + page_size(), PROT_READ | PROT_WRITE,
-                                 MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+    unsigned char *memory =
+        mmap(NULL, size + page_size(), PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
     if (memory == MAP_FAILED || mprotect(memory + size, page_size(), PROT_NONE) != 0) return NULL;
     return memory;
 }

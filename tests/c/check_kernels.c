@@ -14,12 +14,34 @@
 /* ---- exp and log ---- */
 
 static wide value_argument(int op, ptrdiff_t i) {
-    static const double edges[] = {0.0, -0.0, 1, -1, INFINITY, -INFINITY, NAN, 0x1p-149, 0x1p-1074,
-                                   0x1p-126, 0x1p-1022, 0x1.fffffep127, 0x1.fffffffffffffp1023,
-                                   88.72284, 88.72283, -87.33654, -103.97208, -103.97207, -104,
-                                   709.782712893384, -745.1332191019411, -745.1332191019412,
-                                   -708.3964185322641, 0x1.fffffep-1, 0x1.000002p0,
-                                   0x1.fffffffffffffp-1, 0x1.0000000000001p0, 1.4142135623730951};
+    static const double edges[] = {0.0,
+                                   -0.0,
+                                   1,
+                                   -1,
+                                   INFINITY,
+                                   -INFINITY,
+                                   NAN,
+                                   0x1p-149,
+                                   0x1p-1074,
+                                   0x1p-126,
+                                   0x1p-1022,
+                                   0x1.fffffep127,
+                                   0x1.fffffffffffffp1023,
+                                   88.72284,
+                                   88.72283,
+                                   -87.33654,
+                                   -103.97208,
+                                   -103.97207,
+                                   -104,
+                                   709.782712893384,
+                                   -745.1332191019411,
+                                   -745.1332191019412,
+                                   -708.3964185322641,
+                                   0x1.fffffep-1,
+                                   0x1.000002p0,
+                                   0x1.fffffffffffffp-1,
+                                   0x1.0000000000001p0,
+                                   1.4142135623730951};
     const ptrdiff_t n_edges = sizeof edges / sizeof edges[0];
     if (i < n_edges) return edges[i];
     if (i % 3 == 0) { /* any bits at all */
@@ -36,8 +58,10 @@ static wide value_argument(int op, ptrdiff_t i) {
 }
 
 static void run_values(int table, int op, void *out, const void *x, ptrdiff_t n) {
-    if (op == EXP) tables[table]->exp_values(out, x, n);
-    else tables[table]->log_values(out, x, n);
+    if (op == EXP)
+        tables[table]->exp_values(out, x, n);
+    else
+        tables[table]->log_values(out, x, n);
 }
 
 static void check_values(int op, ptrdiff_t n) {
@@ -52,8 +76,7 @@ static void check_values(int op, ptrdiff_t n) {
         const int held = n_buffers;
         void *out = new_reals(n);
         run_values(table, op, out, x, n);
-        for (ptrdiff_t i = 0; i < n; ++i)
-            note(table, op, ulps(get(out, i), want[i]), get(x, i));
+        for (ptrdiff_t i = 0; i < n; ++i) note(table, op, ulps(get(out, i), want[i]), get(x, i));
         for (ptrdiff_t length = 0; length <= 35; ++length) { /* every tail, in place */
             void *both = new_reals(length);
             memcpy(both, x, (size_t)(length * real_size));
@@ -116,8 +139,12 @@ typedef struct {
 
 static row_results naive_rows(const fs_rows *rows, const void *logits, ptrdiff_t stride) {
     const ptrdiff_t n = rows->n_rows, n_classes = rows->n_classes;
-    row_results want = {new_wides(n * n_classes), new_wides(n * n_classes), new_wides(n * n_classes),
-                        new_wides(n), new_wides(n), new_wides(n)};
+    row_results want = {new_wides(n * n_classes),
+                        new_wides(n * n_classes),
+                        new_wides(n * n_classes),
+                        new_wides(n),
+                        new_wides(n),
+                        new_wides(n)};
     wide *o = new_wides(n_classes);
     for (ptrdiff_t i = 0; i < n; ++i) {
         for (ptrdiff_t k = 0; k < n_classes; ++k) o[k] = get(logits, i * stride + k);
@@ -141,7 +168,8 @@ static void compare_row(int table, int op, const char *out, wide row_out, const 
     if (op == LOGSUMEXP)
         note(table, op, roundings(row_out, lse, fabsl(want->max[i]) + fabsl(lse)) / 2, (wide)n);
     if (op == CROSS_ENTROPY || op == CROSS_ENTROPY_GRAD)
-        note(table, CROSS_ENTROPY, ulps(row_out, weight == 0 ? 0 : weight * want->loss[i]), (wide)n);
+        note(table, CROSS_ENTROPY, ulps(row_out, weight == 0 ? 0 : weight * want->loss[i]),
+             (wide)n);
     for (ptrdiff_t k = 0; k < n; ++k) {
         const wide got = get(out, k), r = want->residual[i * n + k];
         const wide scale = weight * (fabsl(r) + 2 * smoothed_target(rows, i, k));
@@ -158,9 +186,9 @@ static int same_rows(const void *a, const void *b, ptrdiff_t n, ptrdiff_t stride
                      ptrdiff_t n_classes) {
     int same = 1;
     for (ptrdiff_t i = 0; i < n; ++i)
-        same &= memcmp((const char *)a + i * stride * real_size,
-                       (const char *)b + i * stride * real_size,
-                       (size_t)(n_classes * real_size)) == 0;
+        same &=
+            memcmp((const char *)a + i * stride * real_size,
+                   (const char *)b + i * stride * real_size, (size_t)(n_classes * real_size)) == 0;
     return same;
 }
 
@@ -199,8 +227,9 @@ static void check_row_ops(ptrdiff_t n, ptrdiff_t n_classes, ptrdiff_t pad, doubl
             for (ptrdiff_t i = 0; i < n; ++i) {
                 const char *row = out + i * stride * real_size;
                 compare_row(table, op, row, get(row_out, i), &want, &rows, i);
-                expect(i == n - 1 || is_pattern(row + n_classes * real_size, (size_t)(pad * real_size)), table, op,
-                       "nothing is written between the rows");
+                expect(i == n - 1 ||
+                           is_pattern(row + n_classes * real_size, (size_t)(pad * real_size)),
+                       table, op, "nothing is written between the rows");
             }
             check_row_bits(table, op, out, row_out, logits, stride, &rows);
             expect(free_buffers(held), table, op, "nothing is written outside of the outputs");
@@ -237,14 +266,16 @@ static void check_sizes(void) {
     static const ptrdiff_t n_rows[] = {0, 1, 3, 4, 5, 15, 16, 17, 127, 128, 129};
     static const ptrdiff_t n_features[] = {0, 1, 2, 3, 4, 5, 7, 8, 9, 15, 16, 17, 31, 33};
     static const ptrdiff_t n_classes[] = {1, 2, 3, 5, 7, 12, 13, 26};
-    enum { ROWS = sizeof n_rows / sizeof n_rows[0], CLASSES = sizeof n_classes / sizeof n_classes[0],
-           FEATURES = sizeof n_features / sizeof n_features[0] };
+    enum {
+        ROWS = sizeof n_rows / sizeof n_rows[0],
+        CLASSES = sizeof n_classes / sizeof n_classes[0],
+        FEATURES = sizeof n_features / sizeof n_features[0]
+    };
     for (int i = 0; i < ROWS; ++i)
         for (int k = 0; k < CLASSES; ++k)
-            for (int j = 0; j < FEATURES; ++j)
-                check_passes(n_rows[i], n_features[j], n_classes[k]);
+            for (int j = 0; j < FEATURES; ++j) check_passes(n_rows[i], n_features[j], n_classes[k]);
     check_passes(700, 100, 26); /* several parts */
-    if (LDBL_MANT_DIG < 113) /* long double in software, as on aarch64, takes minutes here */
+    if (LDBL_MANT_DIG < 113)    /* long double in software, as on aarch64, takes minutes here */
         check_passes(290, 5250, 50); /* gradient by panels */
 
     static const double spreads[] = {0.1, 5, 30, 200};

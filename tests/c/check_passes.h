@@ -81,7 +81,8 @@ static void check_loss_grad(const problem *p, int table, const pass_result *want
     for (int t = 0; t <= N_THREAD_COUNTS; ++t) { /* the last time the loss alone */
         const int threads = thread_counts[t % N_THREAD_COUNTS], with_grad = t < N_THREAD_COUNTS;
         double *grad = t ? new_buffer((ptrdiff_t)n_bytes, sizeof(double)) : first;
-        void *scratch = new_scratch(fs_loss_grad_scratch(tables[table], &p->rows, with_grad, threads));
+        void *scratch =
+            new_scratch(fs_loss_grad_scratch(tables[table], &p->rows, with_grad, threads));
         const fs_sums sums = fs_loss_grad(tables[table], with_grad ? grad : NULL,
                                           with_grad ? grad + n_weights : NULL, &p->rows, p->params,
                                           bias, scratch, threads);
@@ -92,7 +93,8 @@ static void check_loss_grad(const problem *p, int table, const pass_result *want
                "bits are the same for any threads");
         expect(free_buffers(held + 1), table, PASS_GRAD, "nothing is written outside");
     }
-    note(table, PASS_LOSS, roundings(first_sums.loss, want->loss, want->loss_scale), (wide)n_classes);
+    note(table, PASS_LOSS, roundings(first_sums.loss, want->loss, want->loss_scale),
+         (wide)n_classes);
     expect(fabsl(first_sums.correct - want->correct) <= want->undecided + 1e-9L, table, PASS_LOSS,
            "the rows whose largest logit is that of the target are counted");
     for (ptrdiff_t c = 0; c < p->n_params; ++c)
@@ -142,7 +144,8 @@ static void check_affine_rows(const problem *p, int table, const wide *params) {
     expect(free_buffers(held), table, AFFINE, "nothing is written outside of the logits");
 }
 
-/* params becomes what a pass of gradient descent makes of it, scale the magnitudes it went through. */
+/* params becomes what a pass of gradient descent makes of it, scale the magnitudes it went through.
+ */
 static void naive_sgd(const problem *p, wide *params, wide *scale) {
     const ptrdiff_t n = p->rows.n_rows, n_weights = p->n_params - p->rows.n_logits;
     const wide rate = (wide)p->learning_rate, batch_size = (wide)p->batch_size;
@@ -170,12 +173,14 @@ static void check_sgd_steps(const problem *p, int table, const wide *want, const
         void *params = t ? new_reals(p->n_params) : first;
         void *velocity = p->momentum > 0 ? random_reals(p->n_params, 0, 0) : NULL;
         const int threads = thread_counts[t];
-        void *scratch = new_scratch(fs_sgd_scratch(tables[table], &p->rows, p->batch_size, threads));
+        void *scratch =
+            new_scratch(fs_sgd_scratch(tables[table], &p->rows, p->batch_size, threads));
         memcpy(params, p->params, n_bytes);
         fs_sgd_steps(tables[table], params, velocity, &p->rows, p->order, p->rows.n_rows,
-                     p->batch_size, p->learning_rate, p->momentum, p->weight_decay,
-                     p->fit_bias, scratch, threads);
-        expect(memcmp(params, first, n_bytes) == 0, table, SGD, "bits are the same for any threads");
+                     p->batch_size, p->learning_rate, p->momentum, p->weight_decay, p->fit_bias,
+                     scratch, threads);
+        expect(memcmp(params, first, n_bytes) == 0, table, SGD,
+               "bits are the same for any threads");
         expect(free_buffers(held + 1), table, SGD, "nothing is written outside");
     }
     for (ptrdiff_t c = 0; c < p->n_params; ++c)
@@ -199,15 +204,17 @@ static void check_passes(ptrdiff_t n, ptrdiff_t d, ptrdiff_t n_classes) {
     free_buffers(0);
 }
 
-/* Every value of a small type, alone in its row and as one of a whole vector, comes out of a product
- * with 1 as itself. */
+/* Every value of a small type, alone in its row and as one of a whole vector, comes out of a
+ * product with 1 as itself. */
 static void check_stored_values(fs_x_type type) {
     const ptrdiff_t n = element_size[type] == 1 ? 256 : 65536;
     unsigned char *x = new_buffer(n * element_size[type], element_size[type]);
     for (ptrdiff_t i = 0; i < n; ++i) {
         const uint16_t bits = (uint16_t)i;
-        if (element_size[type] == 1) x[i] = (unsigned char)i;
-        else memcpy(x + 2 * i, &bits, sizeof bits);
+        if (element_size[type] == 1)
+            x[i] = (unsigned char)i;
+        else
+            memcpy(x + 2 * i, &bits, sizeof bits);
     }
     for (int table = 0; table < n_tables; ++table)
         for (ptrdiff_t d = 1; d <= tables[table]->vec_width; d += tables[table]->vec_width - 1) {
@@ -220,7 +227,8 @@ static void check_stored_values(fs_x_type type) {
             int same = 1;
             for (ptrdiff_t i = 0; i < n; ++i) {
                 const wide want = feature(&rows, i / d, i % d);
-                const int is_finite = want - want == 0; /* else, in a vector, NaN for its neighbours */
+                const int is_finite =
+                    want - want == 0; /* else, in a vector, NaN for its neighbours */
                 same &= ulps(get(logits, i), want) == 0 || (d > 1 && !is_finite);
                 if (d > 1 && !is_finite) i += d - 1 - i % d;
             }

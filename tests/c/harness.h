@@ -4,12 +4,24 @@
 
 #include "buffers.h"
 
-enum { EXP, LOG, SOFTMAX, LOG_SOFTMAX, LOGSUMEXP, CROSS_ENTROPY, CROSS_ENTROPY_GRAD, AFFINE,
-       PASS_LOSS, PASS_GRAD, SGD, N_OPS };
+enum {
+    EXP,
+    LOG,
+    SOFTMAX,
+    LOG_SOFTMAX,
+    LOGSUMEXP,
+    CROSS_ENTROPY,
+    CROSS_ENTROPY_GRAD,
+    AFFINE,
+    PASS_LOSS,
+    PASS_GRAD,
+    SGD,
+    N_OPS
+};
 
 /* Limits: what the package promises, or, in roundings of the sum of magnitudes, what sums of these
- * lengths leave to be expected; "base" apart, where multiply-add is two roundings. An ulp beyond the
- * usual is for sums of subnormals, each of which is rounded. */
+ * lengths leave to be expected; "base" apart, where multiply-add is two roundings. An ulp beyond
+ * the usual is for sums of subnormals, each of which is rounded. */
 static const struct {
     const char *name, *unit;
     double limit, base_limit;
@@ -95,7 +107,9 @@ static fs_rows random_targets(ptrdiff_t n, ptrdiff_t n_classes, int soft, double
         for (ptrdiff_t k = 0; k < n_classes; ++k)
             put(probs, i * n_classes + k, get(probs, i * n_classes + k) / sum);
     }
-    if (soft) rows.target_probs = probs;
-    else rows.labels = labels;
+    if (soft)
+        rows.target_probs = probs;
+    else
+        rows.labels = labels;
     return rows;
 }

@@ -13,8 +13,10 @@ static wide get(const void *array, ptrdiff_t i) {
     return real_size == 4 ? (wide)((const float *)array)[i] : (wide)((const double *)array)[i];
 }
 static void put(void *array, ptrdiff_t i, wide x) {
-    if (real_size == 4) ((float *)array)[i] = (float)x;
-    else ((double *)array)[i] = (double)x;
+    if (real_size == 4)
+        ((float *)array)[i] = (float)x;
+    else
+        ((double *)array)[i] = (double)x;
 }
 
 /* ---- errors ---- */
@@ -30,7 +32,8 @@ static wide ulps(wide got, wide want) {
     }
     int exponent;
     frexpl(want, &exponent);
-    const int spacing = exponent - (real_size == 4 ? 24 : 53), least = real_size == 4 ? -149 : -1074;
+    const int spacing = exponent - (real_size == 4 ? 24 : 53),
+              least = real_size == 4 ? -149 : -1074;
     const wide error = fabsl(got - want) / ldexpl(1, spacing > least ? spacing : least);
     return isnan(error) ? INFINITY : error;
 }
@@ -38,7 +41,8 @@ static wide ulps(wide got, wide want) {
 /* |got - want| in roundings of a number as large as scale. */
 static wide roundings(wide got, wide want, wide scale) {
     if (got == want || (isnan(got) && isnan(want))) return 0;
-    const wide unit = real_size == 4 ? 0x1p-24L : 0x1p-53L, least = real_size == 4 ? 1e-44L : 1e-323L;
+    const wide unit = real_size == 4 ? 0x1p-24L : 0x1p-53L,
+               least = real_size == 4 ? 1e-44L : 1e-323L;
     const wide error = fabsl(got - want) / (unit * scale + least);
     return isnan(error) ? INFINITY : error;
 }
