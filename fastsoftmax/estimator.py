@@ -324,7 +324,8 @@ class FastSoftmax(ClassifierMixin, BaseEstimator):
         newton = monitor.solver == "newton-cholesky"
         point = objective.null_point() if start is None else objective.point_of(*start)
         self._keep(objective, *objective.coefficients_of(point), 0)  # should it be interrupted
-        with single_threaded_blas():
+        # what overflows is seen by the line search, and does not become a result
+        with single_threaded_blas(), np.errstate(over="ignore", invalid="ignore"):
             result = descent.minimise(
                 objective,
                 point,
@@ -443,6 +444,14 @@ class FastSoftmax(ClassifierMixin, BaseEstimator):
             logits = np.column_stack([np.zeros_like(logits), logits])
         return logits
 
+    def _normalised(self, X: ArrayLike, operation: str) -> Array:
+        """Logits after an operation of the backend on their rows."""
+        logits = self._class_logits(X)
+        backend = resolve_backend(self.backend)
+        n_threads = thread_count(self.n_jobs, backend)
+        getattr(backend, operation)(logits, logits, n_threads=n_threads)
+        return logits
+
     def predict(self, X: ArrayLike) -> Array:
         """Return the most likely class of each row; of two equal logits that of the first class.
 
@@ -470,11 +479,7 @@ class FastSoftmax(ClassifierMixin, BaseEstimator):
         -------
         ndarray of shape (n_rows, n_classes)
         """
-        logits = self._class_logits(X)
-        backend = resolve_backend(self.backend)
-        n_threads = thread_count(self.n_jobs, backend)
-        backend.softmax_rows(logits, logits, n_threads=n_threads)
-        return logits
+        return self._normalised(X, "softmax_rows")
 
     def predict_log_proba(self, X: ArrayLike) -> Array:
         """Logarithms of the probabilities, finite also where those round to 0.
@@ -487,8 +492,4 @@ class FastSoftmax(ClassifierMixin, BaseEstimator):
         -------
         ndarray of shape (n_rows, n_classes)
         """
-        logits = self._class_logits(X)
-        backend = resolve_backend(self.backend)
-        n_threads = thread_count(self.n_jobs, backend)
-        backend.log_softmax_rows(logits, logits, n_threads=n_threads)
-        return logits
+        return self._normalised(X, "log_softmax_rows")

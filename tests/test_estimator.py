@@ -94,6 +94,19 @@ class TestAgreement:
         assert ours.objective_ == pytest.approx(objective(ours, X, y), rel=1e-9)
         assert ours.objective_ <= objective_of(theirs, X, y) * (1.0 + 1e-6)
 
+    @pytest.mark.parametrize("real_time", [1.7e9, 1.7e6], ids=["seconds", "kiloseconds"])
+    def test_points_in_time(self, rng, n_classes, solver, real_time):
+        """A feature far from 0, of a scale of its own: neither is a reason not to converge."""
+        X, y = make_problem(rng, n_classes)
+        since = X.copy()
+        since[:, 2] *= real_time / 50.0
+        dates = since.copy()
+        dates[:, 2] += real_time
+        ours, plain = (FastSoftmax(solver=solver, n_jobs=1).fit(Z, y) for Z in (dates, since))
+        assert ours.converged_
+        assert ours.n_iter_[0] < 60
+        assert ours.objective_ == pytest.approx(plain.objective_, rel=1e-4)
+
     def test_no_penalty(self, rng, n_classes, solver):
         X, y = make_problem(rng, n_classes, n=400)
         theirs = LogisticRegression(

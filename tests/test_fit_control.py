@@ -309,6 +309,31 @@ class TestWarmStart:
         assert model.coef_.dtype == np.float64
         assert model.converged_
 
+    def test_from_a_weak_penalty_to_a_strong_one(self, real):
+        """Every row was decided, and the Hessian there next to nothing."""
+        rng = np.random.default_rng(2)
+        y = np.arange(120) % 4
+        X = (3.0 * rng.normal(size=(4, 6))[y] + rng.normal(size=(120, 6))).astype(real)
+        for solver in ("lbfgs", "newton-cholesky"):
+            warm = model_of(solver, C=1e8, tol=0.5, warm_start=True).fit(X, y)
+            warm.set_params(C=1e-4, tol=1e-4).fit(X, y)
+            assert warm.converged_
+            cold = model_of(solver, C=1e-4).fit(X, y)
+            assert warm.objective_ == pytest.approx(cold.objective_, rel=2e-4)
+
+    @pytest.mark.parametrize("scale", [1e2, 1e4, 1e6, 1e100])
+    def test_a_senseless_start_does_not_spoil_the_end(self, data, solver, scale, real):
+        X, y = data[0].astype(real), data[1]
+        if scale > float(np.finfo(real).max) or solver == "sgd":
+            pytest.skip("not a start, or no end that is certified")
+        cold = model_of(solver).fit(X, y)
+        warm = model_of(solver, warm_start=True).fit(X, y)
+        warm.coef_ = real(scale) * np.linspace(-1, 1, 15, dtype=real).reshape(3, 5)
+        warm.fit(X, y)
+        assert warm.converged_
+        assert 0.0 <= warm.gap_ <= warm.tol
+        assert warm.objective_ == pytest.approx(cold.objective_, rel=2e-4)
+
     def test_what_the_caller_holds_is_not_written_to(self, data, solver):
         model = model_of(solver, warm_start=True).fit(*data)
         held = model.coef_

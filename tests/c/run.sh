@@ -37,7 +37,8 @@ check "clang, serial" "" clang
 if [ $# -eq 0 ]; then
     check "clang, uninitialised memory, serial" "" clang -fsanitize=memory
     optimised=("${flags[@]}")
-    flags+=(-O0 -g -Wno-sign-conversion) # sanitized and optimised, gcc takes minutes; its headers warn
+    # gcc takes minutes to optimise sanitized code; its own headers warn without optimisation
+    flags+=(-O0 -g -Wno-sign-conversion)
     check "gcc, addresses and undefined behaviour" "" \
         gcc -fopenmp -fsanitize=address,undefined -fno-sanitize-recover=all
     flags=("${optimised[@]}")
