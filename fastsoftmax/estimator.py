@@ -85,7 +85,8 @@ class FastSoftmax(ClassifierMixin, BaseEstimator):
     momentum : float, default=0.0
         In [0, 1), for "sgd".
     warm_start : bool, default=False
-        Start from the coefficients of the previous fit, where their shape still fits.
+        Start from the coefficients of the previous fit, where their shape still fits and (for the
+        full-batch solvers) they are better than none.
     random_state : int, RandomState or None, default=None
         Initial weights and shuffling of "sgd"; the other solvers have nothing random.
     n_jobs : int or None, default=None
@@ -322,7 +323,7 @@ class FastSoftmax(ClassifierMixin, BaseEstimator):
             )
 
         newton = monitor.solver == "newton-cholesky"
-        point = objective.null_point() if start is None else objective.point_of(*start)
+        point = objective.start_from(start)
         self._keep(objective, *objective.coefficients_of(point), 0)  # should it be interrupted
         # what overflows is seen by the line search, and does not become a result
         with single_threaded_blas(), np.errstate(over="ignore", invalid="ignore"):

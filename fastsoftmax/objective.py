@@ -90,6 +90,16 @@ class SoftmaxObjective:
             point[self.n_weights :] = logs[-self.n_logits :] - origin
         return point
 
+    def start_from(self, coefficients: tuple[Array, Array] | None) -> Array:
+        """Return coefficients as a start, unless the model without weights is a better one."""
+        null = self.null_point()
+        if coefficients is None:
+            return null
+        start = self.point_of(*coefficients)
+        with np.errstate(over="ignore", invalid="ignore"):
+            better = self.evaluate(start).value < self.evaluate(null).value
+        return start if better else null
+
     def point_of(self, weights: Array, bias: Array) -> Array:
         """Return the solver's vector for coefficients in the user's terms."""
         if not self.fit_intercept:

@@ -115,9 +115,10 @@ def minimise(
     """
     point = start
     at = objective.evaluate(point)
-    lower = at.value - objective.gap_bound(at)  # the best lower bound on the minimum so far
+    # the best lower bound on the minimum so far, less what rounding may have added to it
+    lower = at.value - objective.gap_bound(at) - 4.0 * objective.epsilon * abs(at.value)
     gap = relative_gap(objective, at)
-    target = min(tol, model.target)
+    target = min(tol, max(model.target, objective.epsilon))
     best_gap, best_iter = gap, 0
     for n_iter in range(max_iter):
         if gap <= target:
@@ -133,12 +134,12 @@ def minimise(
         step, new = found
         moved = step * direction
         model.learn(moved, new.gradient - at.gradient)
-        noise = objective.epsilon * abs(at.value)
-        level = at.value - new.value <= noise
+        level = at.value - new.value <= objective.epsilon * abs(at.value)
         point, at = point + moved, new
+        noise = objective.epsilon * abs(at.value)
         bound = objective.gap_bound(at)
         gap = _share(min(bound, at.value - lower + 4.0 * noise), at.value)
-        lower = max(lower, at.value - bound)
+        lower = max(lower, at.value - bound - 4.0 * noise)
         if on_iteration(n_iter + 1, at, gap):
             return Result(point, at, gap, n_iter + 1, "stopped")
         if gap < best_gap:

@@ -26,7 +26,7 @@ class NewtonModel(Generic[E]):
     """The quadratic model of the objective."""
 
     target = 1e-13
-    patience = 1
+    patience = 10
 
     def __init__(self, objective: TwiceDifferentiable[E]) -> None:
         self.objective = objective
