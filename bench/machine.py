@@ -82,10 +82,10 @@ def _version(name: str) -> str:
 
 
 def _blas() -> str:
-    """BLAS with the CPU that it takes this one for, which decides what rivals run at."""
+    """numpy's BLAS, and the CPU that it takes this one for: rivals are as quick as that allows."""
     pools = [pool for pool in threadpool_info() if pool["user_api"] == "blas"]
-    described = (
-        f"{pool['internal_api']} {pool['version']} for {pool.get('architecture', 'this CPU')}"
-        for pool in pools[:1]
-    )
-    return ", ".join(described) or "unknown BLAS"
+    # Others may be loaded too: scipy's wheel brings its own.
+    for pool in sorted(pools, key=lambda pool: "numpy" not in pool["filepath"])[:1]:
+        cpu = pool.get("architecture", "this CPU")
+        return f"{pool['internal_api']} {pool['version']} for {cpu}"
+    return "unknown BLAS"
