@@ -14,7 +14,7 @@ PASSES = [
 ]
 
 
-@entries(races.loss_grad, PASSES, races.CONTESTANTS)
+@entries(races.loss_grad, PASSES, (*races.CONTESTANTS, races.BY_CLASS))
 def test_loss_grad(entry, contestant, timed):
     timed(entry, contestant)
 

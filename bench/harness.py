@@ -157,12 +157,6 @@ def take_turns(runs: Sequence[Run], *, seconds: float, least_rounds: int = 7) ->
     return times
 
 
-def quickest(runs: Sequence[Run]) -> int:
-    """The number of the quickest of several ways to do a task."""
-    best = [min(times) for times in take_turns(runs, seconds=0.0, least_rounds=3)]
-    return int(np.argmin(best))
-
-
 def rates(work: Work | None, seconds: float, floor: Floor) -> dict[str, float]:
     """GB/s, GFLOP/s, and the floor's time, also as a share of the time taken."""
     if work is None:

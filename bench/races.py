@@ -13,13 +13,14 @@ import numpy as np
 import problems
 import rivals
 from floor import Work
-from harness import NATIVE, ONE_THREAD, Race, close, quickest
+from harness import NATIVE, ONE_THREAD, Race, close
 from problems import Problem
 
 from fastsoftmax import FastSoftmax, cross_entropy, functional, kernels
 
 N_THREADS = kernels.max_threads()
 ISAS = kernels.available_isas()
+BY_CLASS = "numpy, logits K x n"
 CONTESTANTS = (NATIVE, ONE_THREAD, "numpy", "scikit-learn", "torch")
 BATCH, RATE = 256, 0.1
 ISA_TITLE = ", instruction sets"
@@ -150,10 +151,9 @@ def loss_grad(
         if isas
         else _threads(lambda n_threads: run(n_threads=n_threads))
     )
-    layouts = [rivals.numpy_pass(*task), rivals.numpy_pass_by_class(*task)]
-    fastest = quickest(layouts)
-    runs["numpy"] = layouts[fastest]
+    runs["numpy"] = rivals.numpy_pass(*task)
     if not isas:
+        runs[BY_CLASS] = rivals.numpy_pass_by_class(*task)
         if sklearn_run := rivals.sklearn_pass(*task, n_threads=N_THREADS):
             runs["scikit-learn"] = sklearn_run
         if rivals.torch_or_none():
@@ -165,7 +165,6 @@ def loss_grad(
         Work(4.0 * n * d * problem.n_classes, problem.X.nbytes, real=problem.real.name),
         PASS_FORMULA,
         referee="numpy",
-        notes={"numpy": ("logits n x K", "logits K x n")[fastest]},
     )
 
 

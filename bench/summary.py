@@ -90,7 +90,7 @@ def _ratios(record: dict[str, Any]) -> Iterable[str]:
         yield _line(
             row["task"],
             _number(row["median, ms"]),
-            row["rival"] + (f" ({row['note']})" if row["note"] else ""),
+            row["rival"] + (f" ({row['note']})" if row.get("note") else ""),
             _number(row["rival median, ms"]),
             _ratio(row["ratio"], row["aim"]),
             " to ".join(f"{value:.3g}" for value in row["range"]),

@@ -6,6 +6,7 @@ The benchmarks themselves run on small data with `pytest bench --benchmark-disab
 import getpass
 import json
 import platform
+import tempfile
 from pathlib import Path
 
 import compare
@@ -144,4 +145,4 @@ def assert_anonymous(text):
     """Neither host nor user nor folder."""
     for name in (platform.node(), str(Path.home()), f"/{getpass.getuser()}/", str(Path.cwd())):
         assert name not in text
-    assert "/tmp" not in text
+    assert tempfile.gettempdir() not in text
