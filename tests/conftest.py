@@ -1,6 +1,7 @@
 """What the tests of kernels share: instruction sets, problems, guarded memory, errors in ulp."""
 
 import os
+import signal
 import subprocess
 import sys
 import zlib
@@ -236,21 +237,29 @@ def ulps():
 def run_python():
     """A function that runs code in a new interpreter, with this package, and returns its output.
 
-    What hangs is ended after two minutes, and the test fails.
+    What hangs is ended after two minutes, with its children, and the test fails.
     """
 
     def run(code, *arguments, **environment):
         package = str(Path(fastsoftmax.__file__).parents[1])
         paths = os.pathsep.join(filter(None, [package, os.environ.get("PYTHONPATH")]))
-        done = subprocess.run(
+        process = subprocess.Popen(
             [sys.executable, "-P", "-c", code, *arguments],
             env={**os.environ, "PYTHONPATH": paths, **environment},
-            capture_output=True,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
             text=True,
-            timeout=120,
-            check=False,
+            start_new_session=True,
         )
-        assert done.returncode == 0, done.stderr
-        return done.stdout
+        try:
+            output, errors = process.communicate(timeout=120)
+        except subprocess.TimeoutExpired:
+            if os.name == "posix":
+                os.killpg(process.pid, signal.SIGKILL)
+            process.kill()
+            process.communicate()
+            raise
+        assert process.returncode == 0, errors
+        return output
 
     return run

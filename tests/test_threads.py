@@ -13,7 +13,7 @@ from fastsoftmax import kernels
 
 def tour(n_threads, isa=None, real=np.float32):
     rng = np.random.default_rng(5)
-    n, d, n_classes = 2100, 60, 12
+    n, d, n_classes = 2100, 180, 24
     X = rng.normal(size=(n, d)).astype(real)
     weights, bias = rng.normal(size=(n_classes, d)).astype(real), np.zeros(n_classes, dtype=real)
     labels, row_weights = rng.integers(n_classes, size=n).astype(np.int32), np.ones(n, dtype=real)
@@ -43,7 +43,7 @@ THREADS = [1, 2, 3, 7, 64]
 
 # (n, d, d in float64, n_classes) of loss_grad: see CUTS in test_loss_grad.py.
 PASSES = {
-    "parts": (700, 100, 100, 26),
+    "parts": (700, 100, 100, 120),
     "64 parts": (8250, 56, 56, 64),
     "a panel": (290, 5250, 2630, 50),
     "panels": (2060, 70, 35, 3900),
