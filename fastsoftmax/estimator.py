@@ -69,7 +69,8 @@ class FastSoftmax(ClassifierMixin, BaseEstimator):
     solver : {"auto", "lbfgs", "newton-cholesky", "sgd"}, default="auto"
         "lbfgs" and "newton-cholesky" use all rows in every iteration and stop at a certified
         optimum: the first is preconditioned and right for all but small problems, the second needs
-        a square matrix of all coefficients. "auto" chooses between the two by size.
+        a square matrix of all coefficients, and goes on as the first where rounding stops it.
+        "auto" chooses between the two by size.
         "sgd" is mini-batch gradient descent as textbooks have it: W from N(0, 0.01) (standard
         deviation 0.01), b = 0, rows shuffled each epoch, a constant learning rate; it runs
         `max_iter` epochs.
@@ -335,6 +336,17 @@ class FastSoftmax(ClassifierMixin, BaseEstimator):
                 max_iter=self.max_iter,
                 on_iteration=note,
             )
+            if newton and result.reason == "precision" and result.gap > self.tol:
+                done = result.n_iter
+                result = descent.minimise(
+                    objective,
+                    result.point,
+                    LbfgsModel(objective),
+                    tol=self.tol,
+                    max_iter=self.max_iter - done,
+                    on_iteration=lambda n_iter, at, gap: note(done + n_iter, at, gap),
+                )
+                result = result._replace(n_iter=done + result.n_iter)
         at = result.evaluation
         self._keep(objective, at.weights, at.bias, result.n_iter)
         self.gap_, self.objective_ = result.gap, at.value
@@ -367,7 +379,8 @@ class FastSoftmax(ClassifierMixin, BaseEstimator):
         weights, bias = params[: objective.n_weights].reshape(shape), params[objective.n_weights :]
 
         def note(epoch: int, loss: float, accuracy: float) -> bool:
-            self._keep(objective, weights, bias, epoch)
+            if np.isfinite(params).all():
+                self._keep(objective, weights, bias, epoch)
             return monitor.record(epoch, loss, accuracy, lambda: (weights, bias))
 
         self._keep(objective, weights, bias, 0)  # should it be interrupted

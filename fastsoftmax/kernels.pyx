@@ -15,6 +15,8 @@ from libc.stdint cimport int32_t, int64_t, uintptr_t
 
 from operator import index as as_index
 
+from numpy import generic, ndarray
+
 
 cdef extern from "kernels.h" nogil:
     ctypedef enum fs_x_type:
@@ -85,10 +87,16 @@ cdef char kind_of(const Py_buffer *view) noexcept:
 
 
 cdef Array array_of(object array, str name, str kinds, int ndim, bint writable=False) except *:
-    """What a kernel needs of an array. The caller's reference keeps the memory alive."""
+    """What a kernel needs of an array.
+
+    The caller's reference keeps an ndarray's memory where it is; other objects with a buffer could
+    be resized by another thread once the view is released, so they are refused.
+    """
     cdef Py_buffer view
     cdef Array result
     cdef ptrdiff_t row_bytes
+    if not isinstance(array, (ndarray, generic)):
+        raise TypeError(f"{name} must be a numpy array, got {type(array).__name__}")
     try:
         PyObject_GetBuffer(array, &view,
                            PyBUF_FORMAT | PyBUF_STRIDES | (PyBUF_WRITABLE if writable else 0))

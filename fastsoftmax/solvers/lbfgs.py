@@ -53,7 +53,7 @@ class LbfgsModel(Generic[E]):
 
     def __init__(self, objective: Preconditioned[E], memory: int = 30) -> None:
         self.objective = objective
-        self.preconditioner = objective.preconditioner()
+        self.first = self.preconditioner = objective.preconditioner()
         self.gamma = 1.0
         self.pairs: deque[tuple[Array, Array, float]] = deque(maxlen=memory)
         cost = objective.refinement_cost()
@@ -73,6 +73,10 @@ class LbfgsModel(Generic[E]):
         if self.pairs:
             self.pairs.clear()
             yield -self.gamma * self.preconditioner.apply(gradient)
+        if self.preconditioner is not self.first:
+            # where every row of a class is decided, the refined one can be next to infinite
+            self.preconditioner, self.gamma = self.first, 1.0
+            yield -self.first.apply(gradient)
 
     def learn(self, moved: Array, change: Array) -> None:
         """Note a step and the difference of the gradients at its ends."""
