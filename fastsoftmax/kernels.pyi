@@ -9,9 +9,30 @@ _Real = TypeVar("_Real", np.float32, np.float64)
 # What features may be stored in besides; float32 also where the call computes in float64.
 _Stored = np.float32 | np.float16 | np.uint8 | np.int8
 
+class CsrRows:
+    def __init__(
+        self,
+        data: NDArray[np.float32] | NDArray[np.float64],
+        indices: NDArray[np.int32] | NDArray[np.int64],
+        indptr: NDArray[np.int32] | NDArray[np.int64],
+        n_features: int,
+    ) -> None: ...
+    @property
+    def shape(self) -> tuple[int, int]: ...
+    def set_columns(
+        self,
+        panel_rows: int,
+        panel_columns: NDArray[np.int64],
+        starts: NDArray[np.int64],
+        features: NDArray[np.int32],
+        rows: NDArray[np.int32],
+        values: NDArray[np.float32] | NDArray[np.float64],
+    ) -> None: ...
+
 def available_isas() -> tuple[str, ...]: ...
 def openmp() -> bool: ...
 def max_threads() -> int: ...
+def panel_rows(n_logits: int, real_size: int, *, isa: str | None = None) -> int: ...
 def exp_values(out: NDArray[_Real], x: NDArray[_Real], *, isa: str | None = None) -> None: ...
 def log_values(out: NDArray[_Real], x: NDArray[_Real], *, isa: str | None = None) -> None: ...
 def softmax_rows(
@@ -37,7 +58,7 @@ def cross_entropy_rows(
 ) -> None: ...
 def affine_rows(
     logits: NDArray[_Real],
-    X: NDArray[_Real] | NDArray[_Stored],
+    X: NDArray[_Real] | NDArray[_Stored] | CsrRows,
     weights: NDArray[_Real],
     bias: NDArray[_Real],
     *,
@@ -47,7 +68,7 @@ def affine_rows(
 def loss_grad(
     grad_weights: NDArray[np.float64] | None,
     grad_bias: NDArray[np.float64] | None,
-    X: NDArray[_Real] | NDArray[_Stored],
+    X: NDArray[_Real] | NDArray[_Stored] | CsrRows,
     labels: NDArray[np.int32] | None,
     target_probs: NDArray[_Real] | None,
     row_weights: NDArray[_Real],
@@ -62,7 +83,7 @@ def loss_grad(
 def sgd_steps(
     params: NDArray[_Real],
     velocity: NDArray[_Real] | None,
-    X: NDArray[_Real] | NDArray[_Stored],
+    X: NDArray[_Real] | NDArray[_Stored] | CsrRows,
     labels: NDArray[np.int32] | None,
     target_probs: NDArray[_Real] | None,
     row_weights: NDArray[_Real],
@@ -75,6 +96,8 @@ def sgd_steps(
     weight_decay: float,
     fit_bias: bool,
     *,
+    squared_scale: NDArray[_Real] | None = None,
+    center: NDArray[_Real] | None = None,
     isa: str | None = None,
     n_threads: int = 1,
 ) -> tuple[float, float]: ...

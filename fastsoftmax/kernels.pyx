@@ -22,9 +22,21 @@ cdef extern from "kernels.h" nogil:
     ctypedef enum fs_x_type:
         FS_X_F32, FS_X_F64, FS_X_U8, FS_X_I8, FS_X_F16
 
+    ctypedef struct fs_columns:
+        ptrdiff_t panel_rows
+        const int64_t *panel_columns
+        const int64_t *starts
+        const int32_t *features
+        const int32_t *rows
+        const void *values
+
     ctypedef struct fs_rows:
         const void *x
         fs_x_type x_type
+        const void *indices
+        const void *indptr
+        int wide_index
+        const fs_columns *columns
         const int32_t *labels
         const void *target_probs
         const void *row_weights
@@ -51,17 +63,26 @@ cdef extern from "kernels.h" nogil:
                            ptrdiff_t n_rows, ptrdiff_t n_classes, int n_threads)
     void fs_cross_entropy_rows(const kernels *, void *loss, void *grad, const void *logits,
                                ptrdiff_t, ptrdiff_t, const fs_rows *, int n_threads)
+    ptrdiff_t fs_affine_scratch(const kernels *, const fs_rows *)
     void fs_affine_rows(const kernels *, void *logits, const fs_rows *, const void *weights,
-                        const void *bias, ptrdiff_t, int n_threads)
+                        const void *bias, ptrdiff_t, void *scratch, int n_threads)
+    ptrdiff_t fs_panel_rows(const kernels *, ptrdiff_t n_logits)
     ptrdiff_t fs_loss_grad_scratch(const kernels *, const fs_rows *, int with_grad, int n_threads)
     fs_sums fs_loss_grad(const kernels *, double *grad_weights, double *grad_bias,
                          const fs_rows *, const void *weights, const void *bias, void *scratch,
                          int n_threads)
+    ctypedef struct fs_scaling:
+        const void *squared_scale
+        const void *center
+
+    ctypedef struct fs_sgd:
+        double learning_rate, momentum, weight_decay
+        int fit_bias
+
     ptrdiff_t fs_sgd_scratch(const kernels *, const fs_rows *, ptrdiff_t batch_size, int n_threads)
     fs_sums fs_sgd_steps(const kernels *, void *params, void *velocity, const fs_rows *,
-                         const int64_t *order, ptrdiff_t n_order, ptrdiff_t batch_size,
-                         double learning_rate, double momentum, double weight_decay,
-                         int fit_bias, void *scratch, int n_threads)
+                         const int64_t *order, ptrdiff_t n_order, ptrdiff_t batch_size, fs_sgd,
+                         fs_scaling, void *scratch, int n_threads)
 
 fs_watch_forks()
 
@@ -226,7 +247,16 @@ cdef int targets_of(fs_rows *rows, const Array *like, labels, target_probs, row_
 
 
 cdef Array features_of(fs_rows *rows, X, const Array *like) except *:
-    cdef Array x = array_of(X, "X", "fdeBb" if like.kind == b"d" else "feBb", 2)
+    """Fill in the features; of the result the sizes count."""
+    cdef Array x
+    rows.indices = rows.indptr = NULL
+    rows.columns = NULL
+    if isinstance(X, CsrRows):
+        x = (<CsrRows>X).fill(rows)
+        check(x.kind != b"d" or like.kind == b"d",
+              "X must hold float32 where weights or params are float32, got float64")
+        return x
+    x = array_of(X, "X", "fdeBb" if like.kind == b"d" else "feBb", 2)
     rows.x = x.data
     rows.x_type = (FS_X_F32 if x.kind == b"f" else FS_X_F64 if x.kind == b"d"
                    else FS_X_U8 if x.kind == b"B" else FS_X_I8 if x.kind == b"b" else FS_X_F16)
@@ -257,6 +287,112 @@ cdef class _Scratch:
         PyMem_RawFree(self.block)
 
 
+cdef class CsrRows:
+    """Rows in CSR form, checked once, as `X` of the functions below.
+
+    Parameters
+    ----------
+    data : ndarray of float32 or float64
+    indices, indptr : ndarray of int32 or int64, both of one type
+        As of a `scipy.sparse.csr_array`; indices may be in any order and occur twice. The three are
+        referred to, not copied, and must not change while this object is in use.
+    n_features : int
+    """
+    cdef object arrays  # which keep the memory of what follows
+    cdef Array values, indices, indptr
+    cdef fs_columns columns
+    cdef ptrdiff_t n_rows, n_features
+    cdef bint has_columns
+
+    def __cinit__(self, data, indices, indptr, n_features):
+        cdef ptrdiff_t p, begin, end
+        cdef bint in_range = True
+        cdef const int32_t *narrow
+        cdef const int64_t *wide
+        self.n_features = size_in(n_features, "n_features", 2**31 - 1) if n_features else 0
+        self.values = array_of(data, "data", "fd", 1)
+        self.indices = array_of(indices, "indices", "iq", 1)
+        self.indptr = same_type(indptr, "indptr", &self.indices, 1)
+        self.arrays = [data, indices, indptr]
+        self.n_rows = self.indptr.size - 1
+        check(self.n_rows >= 0, "indptr must have at least one element")
+        begin, end = row_at(&self.indptr, 0), row_at(&self.indptr, self.n_rows)
+        with nogil:
+            for p in range(self.n_rows):
+                in_range &= row_at(&self.indptr, p) <= row_at(&self.indptr, p + 1)
+        check(in_range and 0 <= begin and end <= min(self.indices.size, self.values.size),
+              "indptr must ascend, from 0 or more to at most the lengths of indices and data")
+        with nogil:
+            if self.indices.kind == b"i":
+                narrow = <const int32_t *>self.indices.data
+                for p in range(begin, end):
+                    in_range &= (0 <= narrow[p]) & (narrow[p] < self.n_features)
+            else:
+                wide = <const int64_t *>self.indices.data
+                for p in range(begin, end):
+                    in_range &= (0 <= wide[p]) & (wide[p] < self.n_features)
+        check(in_range, f"indices must lie in [0, {self.n_features})")
+
+    @property
+    def shape(self):
+        """(n_rows, n_features)"""
+        return self.n_rows, self.n_features
+
+    def set_columns(self, panel_rows, panel_columns, starts, features, rows, values):
+        """Give the same numbers by columns, which gradients need; see fs_columns in kernels.h."""
+        cdef ptrdiff_t size = size_in(panel_rows, "panel_rows", 2**31 - 1)
+        cdef ptrdiff_t n_panels = (self.n_rows + size - 1) // size
+        cdef Array panels = array_of(panel_columns, "panel_columns", "q", 1)
+        cdef Array begins = array_of(starts, "starts", "q", 1)
+        cdef Array feature = array_of(features, "features", "i", 1)
+        cdef Array row = array_of(rows, "rows", "i", 1)
+        cdef Array value = same_type(values, "values", &self.values, 1)
+        cdef ptrdiff_t p, c, e
+        cdef bint good = panels.size == n_panels + 1 and begins.size == feature.size + 1
+        good = good and row_at(&panels, 0) == 0 and row_at(&panels, n_panels) == feature.size
+        good = good and row_at(&begins, 0) == 0
+        good = good and row_at(&begins, feature.size) == row.size and row.size == value.size
+        with nogil:
+            for p in range(n_panels if good else 0):
+                good &= row_at(&panels, p) <= row_at(&panels, p + 1) <= feature.size
+            for c in range(feature.size if good else 0):
+                good &= row_at(&begins, c) <= row_at(&begins, c + 1) <= row.size
+                good &= 0 <= row_at(&feature, c) < self.n_features
+            for p in range(n_panels if good else 0):
+                for e in range(row_at(&begins, row_at(&panels, p)),
+                               row_at(&begins, row_at(&panels, p + 1))):
+                    good &= 0 <= row_at(&row, e) < min(size, self.n_rows - p * size)
+        check(good, "panel_columns, starts, features, rows and values do not describe columns")
+        self.arrays = [*self.arrays[:3], panel_columns, starts, features, rows, values]
+        self.columns.panel_rows = size
+        self.columns.panel_columns = <const int64_t *>panels.data
+        self.columns.starts = <const int64_t *>begins.data
+        self.columns.features = <const int32_t *>feature.data
+        self.columns.rows = <const int32_t *>row.data
+        self.columns.values = value.data
+        self.has_columns = True
+
+    cdef Array fill(self, fs_rows *rows):
+        cdef Array x = self.values
+        rows.x = self.values.data
+        rows.x_type = FS_X_F32 if self.values.kind == b"f" else FS_X_F64
+        rows.x_stride = 0
+        rows.indices = self.indices.data
+        rows.indptr = self.indptr.data
+        rows.wide_index = self.indices.kind == b"q"
+        rows.columns = &self.columns if self.has_columns else NULL
+        rows.n_rows = x.n_rows = self.n_rows
+        rows.n_features = x.n_columns = self.n_features
+        return x
+
+
+cdef inline ptrdiff_t row_at(const Array *array, ptrdiff_t i) noexcept nogil:
+    """Element i of an array of integers."""
+    if array.kind == b"i":
+        return (<const int32_t *>array.data)[i]
+    return <ptrdiff_t>(<const int64_t *>array.data)[i]
+
+
 # ---- the functions ----
 
 def available_isas():
@@ -275,6 +411,13 @@ def openmp():
 def max_threads():
     """Threads that OMP_NUM_THREADS, the CPU affinity or threadpoolctl allow now."""
     return fs_max_threads()
+
+
+def panel_rows(n_logits, real_size, *, isa=None):
+    """Rows of a panel, for `CsrRows.set_columns`."""
+    cdef Array like
+    like.kind = b"f" if real_size == 4 else b"d"
+    return fs_panel_rows(table(&like, isa), size_in(n_logits, "n_logits", 1 << 24))
 
 
 def exp_values(out, x, *, isa=None):
@@ -385,8 +528,9 @@ def affine_rows(logits, X, weights, bias, *, isa=None, n_threads=1):
     check(b.size == w.n_rows, f"bias must have {w.n_rows} elements, got {b.size}")
     check(out.n_rows == x.n_rows and out.n_columns == w.n_rows,
           f"logits must have shape ({x.n_rows}, {w.n_rows})")
+    cdef _Scratch scratch = _Scratch(fs_affine_scratch(kern, &rows))
     with nogil:
-        fs_affine_rows(kern, out.data, &rows, w.data, b.data, out.row_stride, n)
+        fs_affine_rows(kern, out.data, &rows, w.data, b.data, out.row_stride, scratch.data, n)
 
 
 def loss_grad(grad_weights, grad_bias, X, labels, target_probs, row_weights, label_smoothing,
@@ -420,6 +564,8 @@ def loss_grad(grad_weights, grad_bias, X, labels, target_probs, row_weights, lab
         check(grad_w.n_rows == w.n_rows and grad_w.n_columns == w.n_columns
               and grad_w.row_stride == w.n_columns and grad_b.size == w.n_rows,
               "grad_weights and grad_bias must have the shapes of weights and bias")
+    check(not with_grad or rows.indptr == NULL or rows.columns != NULL,
+          "a gradient over CsrRows needs set_columns")
     scratch = _Scratch(fs_loss_grad_scratch(kern, &rows, with_grad, n))
     with nogil:
         sums = fs_loss_grad(kern, <double *>grad_w.data, <double *>grad_b.data, &rows, w.data,
@@ -427,14 +573,24 @@ def loss_grad(grad_weights, grad_bias, X, labels, target_probs, row_weights, lab
     return sums.loss, sums.correct
 
 
+cdef const void *per_feature(array, str name, const Array *like, ptrdiff_t n_features) except? NULL:
+    if array is None:
+        return NULL
+    cdef Array a = same_type(array, name, like, 1)
+    check(a.size == n_features, f"{name} must have {n_features} elements, got {a.size}")
+    return a.data
+
+
 def sgd_steps(params, velocity, X, labels, target_probs, row_weights, label_smoothing, n_classes,
-              order, batch_size, learning_rate, momentum, weight_decay, fit_bias, *, isa=None,
-              n_threads=1):
+              order, batch_size, learning_rate, momentum, weight_decay, fit_bias, *,
+              squared_scale=None, center=None, isa=None, n_threads=1):
     """Gradient descent over the rows order[0], order[1], ..., batch_size rows at a time.
 
     params and velocity (flat, weights and after them the bias; velocity None without momentum) are
     updated in place. A batch's gradient is the sum over its rows divided by batch_size (or by the
-    rows of X, if those are fewer). Returns (loss, correct), as each batch saw them before its update.
+    rows of X, if those are fewer). squared_scale and center (n_features,), if given, make the steps
+    those of features (x - center) sqrt(squared_scale); center only for dense X. Returns
+    (loss, correct), as each batch saw them before its update.
     """
     cdef fs_rows rows
     cdef Array p = array_of(params, "params", "fd", 1, True)
@@ -444,18 +600,26 @@ def sgd_steps(params, velocity, X, labels, target_probs, row_weights, label_smoo
     cdef int n = threads(n_threads)
     cdef const int64_t *index = <const int64_t *>o.data
     cdef ptrdiff_t i, batch = size_in(batch_size, "batch_size", 1 << 62)
-    cdef double rate = real_number(learning_rate, "learning_rate")
-    cdef double keep = real_number(momentum, "momentum")
-    cdef double decay = real_number(weight_decay, "weight_decay")
-    cdef bint in_range = True, bias_too = fit_bias
+    cdef fs_sgd sgd
+    cdef fs_scaling scaling
+    cdef bint in_range = True
     cdef fs_sums sums
     cdef _Scratch scratch
+    sgd.learning_rate = real_number(learning_rate, "learning_rate")
+    sgd.momentum = real_number(momentum, "momentum")
+    sgd.weight_decay = real_number(weight_decay, "weight_decay")
+    sgd.fit_bias = bool(fit_bias)
+    scaling.squared_scale = per_feature(squared_scale, "squared_scale", &p, x.n_columns)
+    scaling.center = per_feature(center, "center", &p, x.n_columns)
+    check(center is None or (squared_scale is not None and rows.indptr == NULL),
+          "center goes with squared_scale, and with dense X")
     targets_of(&rows, &p, labels, target_probs, row_weights, label_smoothing, x.n_rows, n_classes)
     rows.n_logits = p.size // (x.n_columns + 1)
     check(p.size == rows.n_logits * (x.n_columns + 1),
           f"params must hold weights and bias for {x.n_columns} features, got {p.size} numbers")
     check_classes(&rows)
-    check(velocity is not None or keep == 0, "velocity must be given where momentum is not 0")
+    check(velocity is not None or sgd.momentum == 0,
+          "velocity must be given where momentum is not 0")
     v.data = NULL
     if velocity is not None:
         v = same_type(velocity, "velocity", &p, 1, True)
@@ -467,6 +631,6 @@ def sgd_steps(params, velocity, X, labels, target_probs, row_weights, label_smoo
     batch = min(batch, max(1, rows.n_rows))
     scratch = _Scratch(fs_sgd_scratch(kern, &rows, batch, n))
     with nogil:
-        sums = fs_sgd_steps(kern, p.data, v.data, &rows, index, o.size, batch,
-                            rate, keep, decay, bias_too, scratch.data, n)
+        sums = fs_sgd_steps(kern, p.data, v.data, &rows, index, o.size, batch, sgd, scaling,
+                            scratch.data, n)
     return sums.loss, sums.correct

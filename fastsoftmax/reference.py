@@ -6,7 +6,8 @@ Conventions
 -----------
 - Every array argument is of one real dtype, float32 or float64, except `labels` (int32), `order`
   (int64), the gradients of `loss_grad` (float64) and `X`, which may also be uint8, int8 or float16,
-  or float32 where real is float64: its elements are converted, a block of rows at a time.
+  or float32 where real is float64: its elements are converted, a block of rows at a time. X may
+  also be a `CsrRows`.
   Outputs come first and are written in place.
 - Products of matrices are taken in the real dtype. Everything after them (exponentials,
   logarithms, sums) is float64 and is rounded once, at the end.
@@ -35,6 +36,39 @@ _BLOCK_NUMBERS = 1 << 16
 # A block of a gradient pass has at least this many rows: each block costs a product that reads
 # and writes the whole gradient.
 _MIN_GRAD_ROWS = 16
+
+
+class CsrRows:
+    """Rows in CSR form, as `X` of the functions below.
+
+    Parameters
+    ----------
+    data : ndarray of float32 or float64
+    indices, indptr : ndarray of int32 or int64, both of one type
+        As of a `scipy.sparse.csr_array`; indices may be in any order and occur twice.
+    n_features : int
+    """
+
+    def __init__(self, data: Array, indices: Array, indptr: Array, n_features: int) -> None:
+        from scipy import sparse
+
+        self.shape = len(indptr) - 1, n_features
+        self._matrix = sparse.csr_array((data, indices, indptr), shape=self.shape)
+        self._matrix.check_format(full_check=True)
+
+    def set_columns(
+        self,
+        panel_rows: int,
+        panel_columns: Array,
+        starts: Array,
+        features: Array,
+        rows: Array,
+        values: Array,
+    ) -> None:
+        """Give the same numbers by columns; not needed here."""
+
+    def __getitem__(self, rows: Any) -> Any:
+        return self._matrix[rows]
 
 
 class _Shifted(NamedTuple):
@@ -96,6 +130,11 @@ def openmp() -> bool:
 def max_threads() -> int:
     """Return the number of threads that n_threads can ask for."""
     return 1
+
+
+def panel_rows(n_logits: int, real_size: int, *, isa: str | None = None) -> int:
+    """Rows of a panel, for `CsrRows.set_columns`."""
+    return 1 << 16
 
 
 def exp_values(out: Array, x: Array, *, isa: str | None = None) -> None:
@@ -169,7 +208,7 @@ def cross_entropy_rows(
 
 def affine_rows(
     logits: Array,
-    X: Array,
+    X: Any,
     weights: Array,
     bias: Array,
     *,
@@ -177,16 +216,16 @@ def affine_rows(
     n_threads: int = 1,
 ) -> None:
     """logits[i, k] = x_i . weights_k + bias_k."""
-    for rows in _blocks(len(X), X.shape[1]):
+    for rows in _blocks(*X.shape):
         with _quiet():
-            np.matmul(X[rows].astype(weights.dtype, copy=False), weights.T, out=logits[rows])
+            logits[rows] = X[rows].astype(weights.dtype, copy=False) @ weights.T
             logits[rows] += bias
 
 
 def loss_grad(
     grad_weights: Array | None,
     grad_bias: Array | None,
-    X: Array,
+    X: Any,
     labels: Array | None,
     target_probs: Array | None,
     row_weights: Array,
@@ -220,7 +259,7 @@ def loss_grad(
 def sgd_steps(
     params: Array,
     velocity: Array | None,
-    X: Array,
+    X: Any,
     labels: Array | None,
     target_probs: Array | None,
     row_weights: Array,
@@ -233,6 +272,8 @@ def sgd_steps(
     weight_decay: float,
     fit_bias: bool,
     *,
+    squared_scale: Array | None = None,
+    center: Array | None = None,
     isa: str | None = None,
     n_threads: int = 1,
 ) -> tuple[float, float]:
@@ -246,7 +287,9 @@ def sgd_steps(
 
         velocity = momentum * velocity + g;    params -= learning_rate * velocity
 
-    The bias is left alone unless fit_bias.
+    The bias is left alone unless fit_bias. With squared_scale = a^2 and center = m, each
+    (n_features,), the steps are those of V = W / a and c = b + W m, which features a (x - m) have;
+    center is for dense X.
 
     Returns
     -------
@@ -255,7 +298,7 @@ def sgd_steps(
     """
     targets = _Targets(labels, target_probs, row_weights, label_smoothing, n_classes).check()
     n_features = X.shape[1]
-    batch_size = min(batch_size, max(1, len(X)))
+    batch_size = min(batch_size, max(1, X.shape[0]))
     n_logits = params.size // (n_features + 1)
     n_weights = n_logits * n_features
     n_updated = params.size if fit_bias else n_weights
@@ -269,12 +312,18 @@ def sgd_steps(
         sums += _add_rows(grad_weights, grad_bias, X, targets, weights, bias, batch)
         with _quiet():
             grad /= batch_size
+            if center is not None:
+                grad_weights -= np.outer(grad_bias, center)
+            if squared_scale is not None:
+                grad_weights *= squared_scale
             decay = float(weight_decay) * len(batch) / batch_size
             grad[:n_weights] += decay * params[:n_weights]
             step = grad[:n_updated]
             if velocity is not None:
                 step += float(momentum) * velocity[:n_updated]
                 velocity[:n_updated] = step
+            if center is not None:
+                bias += float(learning_rate) * (grad_weights @ center.astype(np.float64))
             params[:n_updated] -= float(learning_rate) * step
     return float(sums[0]), float(sums[1])
 
@@ -282,7 +331,7 @@ def sgd_steps(
 def _add_rows(
     grad_weights: Array | None,
     grad_bias: Array | None,
-    X: Array,
+    X: Any,
     targets: _Targets,
     weights: Array,
     bias: Array,

@@ -23,10 +23,24 @@
 /* Number types that features are stored in. They are converted to real where they are loaded. */
 typedef enum { FS_X_F32, FS_X_F64, FS_X_U8, FS_X_I8, FS_X_F16, FS_N_X_TYPES } fs_x_type;
 
+/* The columns of rows in CSR form, for gradients: cut into panels of panel_rows rows (the last one
+ * may have fewer), and of each panel the columns that are not empty, by feature. Column c, of the
+ * panel p with panel_columns[p] <= c < panel_columns[p + 1], is that of features[c]; its entries
+ * are starts[c] .. starts[c + 1] - 1, rows ascending and counted from the panel's first. */
+typedef struct {
+    ptrdiff_t panel_rows;
+    const int64_t *panel_columns, *starts;
+    const int32_t *features, *rows;
+    const void *values; /* of x_type */
+} fs_columns;
+
 /* The rows of a problem: features, targets and weights. Nothing is owned. */
 typedef struct {
-    const void *x; /* (n_rows, n_features) of x_type, rows x_stride apart */
+    const void *x; /* dense: (n_rows, n_features) of x_type, rows x_stride apart; CSR: the values */
     fs_x_type x_type;
+    const void *indices, *indptr; /* CSR: feature of each value, and where rows begin; else NULL */
+    int wide_index;               /* indices and indptr are int64_t, otherwise int32_t */
+    const fs_columns *columns;    /* of CSR, where gradients are asked for */
     const int32_t *labels;    /* (n_rows) in [0, n_classes), or NULL: then target_probs counts */
     const void *target_probs; /* (n_rows, n_classes) real, C order, rows sum to 1, or NULL */
     const void *row_weights;  /* (n_rows) real, >= 0 */
@@ -72,6 +86,34 @@ typedef struct {
                        fs_block next, ptrdiff_t class_begin, ptrdiff_t class_end);
 } fs_dense;
 
+/* The operations that read rows in CSR form. Weights and residuals lie by feature and by row here:
+ * weights[j * weights_stride + k], residual[i * residual_stride + k], each followed by one vector's
+ * room that may be read. Indices may be in any order, and occur twice: then they add up. */
+typedef struct {
+    /* With class_stride 1 as said; weights may also lie anyhow, weights_stride from feature to
+     * feature and class_stride from class to class: slower, the same bits. */
+    void (*affine_rows)(void *logits, const fs_rows *rows, const void *weights, const void *bias,
+                        ptrdiff_t logits_stride, ptrdiff_t weights_stride, ptrdiff_t class_stride,
+                        fs_block block);
+
+    /* As that of fs_dense, but for the layout; logits is scratch of n_classes rows of
+     * logits_stride, a multiple of 16 and at least the rows of the block. */
+    void (*residual_block)(void *residual, fs_sums *sums, const fs_rows *rows, const void *weights,
+                           const void *bias, void *logits, ptrdiff_t residual_stride,
+                           ptrdiff_t weights_stride, ptrdiff_t logits_stride, fs_block block);
+
+    /* grad_weights[k, j] += sum_i residual[i, k] x[i, j] for the columns of rows->columns in
+     * [column_begin, column_end), all of one panel, to which the residuals belong. */
+    void (*grad_columns)(double *grad_weights, const void *residual, const fs_rows *rows,
+                         ptrdiff_t residual_stride, ptrdiff_t column_begin, ptrdiff_t column_end);
+
+    /* weights[j, k] += scale * feature_scale[j] * sum_i x[i, j] residual[i - first, k], rows of the
+     * block in order; feature_scale may be NULL, for ones. */
+    void (*add_to_rows)(void *weights, const void *residual, const fs_rows *rows,
+                        const void *feature_scale, double scale, ptrdiff_t weights_stride,
+                        ptrdiff_t residual_stride, fs_block block);
+} fs_sparse;
+
 typedef struct kernels {
     const char *isa;     /* "base", "avx2", "avx512" or "neon" */
     ptrdiff_t real_size; /* sizeof(real) */
@@ -98,6 +140,7 @@ typedef struct kernels {
                                ptrdiff_t n_block_rows);
 
     fs_dense dense[FS_N_X_TYPES];
+    fs_sparse sparse[2]; /* values that are float, and (where real is double) double */
 
     /* For c in [begin, end): out[c] += sum_p partials[p * stride + c], p in order, in double. */
     void (*sum_partials)(double *out, const void *partials, ptrdiff_t stride, ptrdiff_t n_partials,
@@ -110,6 +153,23 @@ typedef struct kernels {
     void (*sgd_update)(void *params, void *velocity, const void *partials, ptrdiff_t stride,
                        ptrdiff_t n_partials, ptrdiff_t begin, ptrdiff_t end, double scale,
                        double learning_rate, double momentum, double weight_decay);
+
+    /* The same for all coefficients of the classes [class_begin, class_end), as fs_sgd_steps lays
+     * them out, in the coordinates of fs_scaling. squares are those of its scale. */
+    void (*sgd_update_scaled)(void *params, void *velocity, const void *partials,
+                              const void *squares, const void *center, ptrdiff_t stride,
+                              ptrdiff_t n_partials, ptrdiff_t n_logits, ptrdiff_t n_features,
+                              ptrdiff_t class_begin, ptrdiff_t class_end, double scale,
+                              double learning_rate, double momentum, double weight_decay,
+                              int fit_bias);
+
+    /* Steps without a gradient, made up for: see ops/lazy.h. For the features that rows of a block
+     * (in CSR form) have, and for those in [begin, end). */
+    void (*advance_rows)(void *weights, void *velocity, int32_t *steps, const double *powers,
+                         const fs_rows *rows, ptrdiff_t stride, int32_t step, fs_block block);
+    void (*advance_features)(void *weights, void *velocity, int32_t *steps, const double *powers,
+                             ptrdiff_t n_logits, ptrdiff_t stride, int32_t step, ptrdiff_t begin,
+                             ptrdiff_t end);
 } kernels;
 
 /* dispatch.c: the tables that this build holds and this CPU and operating system can run, best
@@ -137,8 +197,10 @@ void fs_logsumexp_rows(const kernels *kern, void *out, const void *logits, ptrdi
 void fs_cross_entropy_rows(const kernels *kern, void *loss, void *grad, const void *logits,
                            ptrdiff_t grad_stride, ptrdiff_t logits_stride, const fs_rows *rows,
                            int n_threads);
+/* scratch: fs_affine_scratch() bytes, aligned to 64 bytes, as below. */
+ptrdiff_t fs_affine_scratch(const kernels *kern, const fs_rows *rows);
 void fs_affine_rows(const kernels *kern, void *logits, const fs_rows *rows, const void *weights,
-                    const void *bias, ptrdiff_t logits_stride, int n_threads);
+                    const void *bias, ptrdiff_t logits_stride, void *scratch, int n_threads);
 
 /* Loss and gradient in one pass over the rows. grad_weights (n_logits, n_features) and grad_bias
  * (n_logits) are double and are overwritten; both NULL: the loss alone. scratch is
@@ -149,18 +211,36 @@ fs_sums fs_loss_grad(const kernels *kern, double *grad_weights, double *grad_bia
                      const fs_rows *rows, const void *weights, const void *bias, void *scratch,
                      int n_threads);
 
+/* Of rows in CSR form fs_loss_grad needs the columns, for a gradient, cut into panels of this many
+ * rows. */
+ptrdiff_t fs_panel_rows(const kernels *kern, ptrdiff_t n_logits);
+
+/* Coordinates for gradient descent: features squared_scale_j^(1/2) (x_j - center_j), real.
+ * squared_scale NULL: as they are, and center is not read. center NULL: not shifted, as it has to
+ * be where rows are in CSR form. */
+typedef struct {
+    const void *squared_scale, *center;
+} fs_scaling;
+
+/* Step sizes and penalties of gradient descent. */
+typedef struct {
+    double learning_rate, momentum, weight_decay;
+    int fit_bias;
+} fs_sgd;
+
 /* Stochastic gradient descent over the rows order[0 .. n_order-1], batch_size at a time (the last
  * batch may be smaller). params and velocity (NULL when momentum is 0) are real and hold the
  * weights (n_logits, n_features) and after them the bias (n_logits). The gradient of a batch is the
  * sum over its rows divided by batch_size, also for a smaller last batch: so every row of an epoch
  * moves the parameters alike. weight_decay acts on the weights, in proportion to the rows of the
- * batch; the bias is left alone unless fit_bias. The sums returned are those that the batches saw
+ * batch; the bias is left alone unless fit_bias. With a scaling the steps are those of the weights
+ * and bias that scaled features have, params hold what that means for x itself; of a shift the
+ * bias takes its part also without fit_bias. The sums returned are those that the batches saw
  * before their updates. scratch as above, from fs_sgd_scratch. */
 ptrdiff_t fs_sgd_scratch(const kernels *kern, const fs_rows *rows, ptrdiff_t batch_size,
                          int n_threads);
 fs_sums fs_sgd_steps(const kernels *kern, void *params, void *velocity, const fs_rows *rows,
-                     const int64_t *order, ptrdiff_t n_order, ptrdiff_t batch_size,
-                     double learning_rate, double momentum, double weight_decay, int fit_bias,
-                     void *scratch, int n_threads);
+                     const int64_t *order, ptrdiff_t n_order, ptrdiff_t batch_size, fs_sgd sgd,
+                     fs_scaling scaling, void *scratch, int n_threads);
 
 #endif

@@ -1,6 +1,6 @@
 /* Operations on the rows of a matrix of logits, and the logits of rows of features. Every row is
  * computed by itself, so the cut changes nothing. */
-#include "parallel.h"
+#include "csr.h"
 
 static ptrdiff_t row_parts(ptrdiff_t n_rows, ptrdiff_t row_work, ptrdiff_t grain) {
     const ptrdiff_t rows = max_size(1, grain / max_size(1, row_work));
@@ -58,44 +58,72 @@ void fs_logsumexp_rows(const kernels *kern, void *out, const void *logits, ptrdi
 
 typedef struct {
     const kernels *kern;
-    void *loss, *out; /* out: gradient by the logits, or the logits of affine_rows */
-    const void *logits, *weights, *bias;
+    void *loss, *grad;
+    const void *logits;
     const fs_rows *rows;
-    ptrdiff_t out_stride, logits_stride, n_parts;
-} problem_task;
+    ptrdiff_t grad_stride, logits_stride, n_parts;
+} cross_entropy_task;
 
 static void cross_entropy_part(void *task_, ptrdiff_t part, int thread) {
-    const problem_task *t = task_;
+    const cross_entropy_task *t = task_;
     const ptrdiff_t begin = part_begin(t->rows->n_rows, t->n_parts, part);
     const ptrdiff_t end = part_begin(t->rows->n_rows, t->n_parts, part + 1);
     (void)thread;
-    t->kern->cross_entropy_rows(t->loss, t->out, t->logits, t->out_stride, t->logits_stride,
+    t->kern->cross_entropy_rows(t->loss, t->grad, t->logits, t->grad_stride, t->logits_stride,
                                 t->rows, begin, end - begin);
 }
 
 void fs_cross_entropy_rows(const kernels *kern, void *loss, void *grad, const void *logits,
                            ptrdiff_t grad_stride, ptrdiff_t logits_stride, const fs_rows *rows,
                            int n_threads) {
-    problem_task task = {kern, loss, grad, logits, NULL, NULL, rows, grad_stride, logits_stride, 0};
+    cross_entropy_task task = {kern, loss, grad, logits, rows, grad_stride, logits_stride, 0};
     task.n_parts = row_parts(rows->n_rows, rows->n_classes, GRAIN_VALUES);
     fs_for_parts(cross_entropy_part, &task, task.n_parts, n_threads);
 }
 
+typedef struct {
+    const kernels *kern;
+    void *logits;
+    const fs_rows *rows;
+    csr_weights weights;
+    const void *bias;
+    ptrdiff_t logits_stride, n_parts;
+} affine_task;
+
 static void affine_part(void *task_, ptrdiff_t part, int thread) {
-    const problem_task *t = task_;
+    const affine_task *t = task_;
     const ptrdiff_t begin = part_begin(t->rows->n_rows, t->n_parts, part);
     const ptrdiff_t end = part_begin(t->rows->n_rows, t->n_parts, part + 1);
     (void)thread;
-    t->kern->dense[t->rows->x_type].affine_rows(
-        at(t->out, begin * t->out_stride, t->kern->real_size), t->rows, t->weights, t->bias,
-        t->out_stride, (fs_block){NULL, begin, end - begin});
+    fs_affine_block(t->kern, at(t->logits, begin * t->logits_stride, t->kern->real_size), t->rows,
+                    &t->weights, t->bias, t->logits_stride, (fs_block){NULL, begin, end - begin});
+}
+
+void fs_affine_block(const kernels *kern, void *logits, const fs_rows *rows,
+                     const csr_weights *weights, const void *bias, ptrdiff_t logits_stride,
+                     fs_block block) {
+    if (rows->indptr)
+        kern->sparse[rows->x_type].affine_rows(logits, rows, weights->weights, bias, logits_stride,
+                                               weights->weights_stride, weights->class_stride,
+                                               block);
+    else
+        kern->dense[rows->x_type].affine_rows(logits, rows, weights->weights, bias, logits_stride,
+                                              block);
+}
+
+ptrdiff_t fs_affine_scratch(const kernels *kern, const fs_rows *rows) {
+    const double bytes = fs_csr_weights_bytes(kern, rows);
+    return bytes < 9e18 / 2 ? (ptrdiff_t)bytes : -1;
 }
 
 void fs_affine_rows(const kernels *kern, void *logits, const fs_rows *rows, const void *weights,
-                    const void *bias, ptrdiff_t logits_stride, int n_threads) {
-    problem_task task = {kern, NULL, logits, NULL, weights, bias, rows, logits_stride, 0, 0};
-    const ptrdiff_t row_work = rows->n_features < GRAIN_PRODUCTS / max_size(1, rows->n_logits)
-                                   ? rows->n_features * rows->n_logits
+                    const void *bias, ptrdiff_t logits_stride, void *scratch, int n_threads) {
+    const csr_weights laid = fs_csr_weights(kern, rows, weights, scratch, n_threads);
+    affine_task task = {kern, logits, rows, laid, bias, logits_stride, 0};
+    const ptrdiff_t n_products =
+        rows->indptr ? fs_csr_entries(rows) / max_size(1, rows->n_rows) + 1 : rows->n_features;
+    const ptrdiff_t row_work = n_products < GRAIN_PRODUCTS / max_size(1, rows->n_logits)
+                                   ? n_products * rows->n_logits
                                    : GRAIN_PRODUCTS;
     task.n_parts = row_parts(rows->n_rows, row_work, GRAIN_PRODUCTS);
     fs_for_parts(affine_part, &task, task.n_parts, n_threads);

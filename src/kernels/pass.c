@@ -3,6 +3,8 @@
 
 #include <string.h>
 
+#include "csr.h"
+
 /* Rows of a block: its features stay in half of a small second-level cache between the two halves
  * of the pass. A multiple of 16 in [16, 128], which kernels.h promises the operations. */
 enum { BLOCK_BYTES = 256 * 1024, MOST_ROWS = 128 };
@@ -62,6 +64,7 @@ double fs_line_bytes(double n_reals, const kernels *kern) {
 
 ptrdiff_t fs_loss_grad_scratch(const kernels *kern, const fs_rows *rows, int with_grad,
                                int n_threads) {
+    if (rows->indptr) return fs_csr_loss_grad_scratch(kern, rows, n_threads);
     const pass_plan plan = fs_plan_pass(kern, rows);
     const double n_residuals = plan.panel_blocks ? (double)plan.n_parts : (double)n_threads;
     const double n_partials = !with_grad ? 0 : plan.panel_blocks ? 1 : (double)plan.n_parts;
@@ -189,6 +192,14 @@ void fs_place_scratch(pass_task *task, void *scratch, ptrdiff_t n_partials) {
 fs_sums fs_loss_grad(const kernels *kern, double *grad_weights, double *grad_bias,
                      const fs_rows *rows, const void *weights, const void *bias, void *scratch,
                      int n_threads) {
+    if (grad_weights) {
+        memset(grad_weights, 0, (size_t)(rows->n_logits * rows->n_features) * sizeof(double));
+        memset(grad_bias, 0, (size_t)rows->n_logits * sizeof(double));
+    }
+    if (rows->n_rows == 0 || rows->n_logits == 0) return (fs_sums){0, 0};
+    if (rows->indptr)
+        return fs_csr_loss_grad(kern, grad_weights, grad_bias, rows, weights, bias, scratch,
+                                n_threads);
     pass_task task = {0};
     task.kern = kern;
     task.rows = rows;
@@ -202,11 +213,6 @@ fs_sums fs_loss_grad(const kernels *kern, double *grad_weights, double *grad_bia
                      !grad_weights            ? 0
                      : task.plan.panel_blocks ? 1
                                               : task.plan.n_parts);
-    if (grad_weights) {
-        memset(grad_weights, 0, (size_t)(rows->n_logits * rows->n_features) * sizeof(double));
-        memset(grad_bias, 0, (size_t)rows->n_logits * sizeof(double));
-    }
-    if (rows->n_rows == 0 || rows->n_logits == 0) return (fs_sums){0, 0};
     if (task.plan.panel_blocks) return pass_by_panels(&task, n_threads);
     fs_for_parts(fs_gradient_part, &task, task.plan.n_parts, n_threads);
     if (grad_weights)

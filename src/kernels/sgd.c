@@ -1,4 +1,5 @@
 /* Stochastic gradient descent: each batch is a pass over few rows, and an update. */
+#include "csr.h"
 #include "pass.h"
 
 /* A batch is cut into even blocks of whole vectors, a part for each block's worth of work. */
@@ -20,6 +21,7 @@ static pass_plan plan_batch(const kernels *kern, const fs_rows *rows, ptrdiff_t 
 
 ptrdiff_t fs_sgd_scratch(const kernels *kern, const fs_rows *rows, ptrdiff_t batch_size,
                          int n_threads) {
+    if (rows->indptr) return fs_csr_sgd_scratch(kern, rows, batch_size, n_threads);
     const pass_plan plan = plan_batch(kern, rows, batch_size);
     const double bytes = (double)n_threads * fs_line_bytes((double)plan.residual_size, kern) +
                          (double)plan.n_parts * fs_line_bytes((double)plan.partial_stride, kern) +
@@ -30,16 +32,17 @@ ptrdiff_t fs_sgd_scratch(const kernels *kern, const fs_rows *rows, ptrdiff_t bat
 typedef struct {
     const pass_task *pass;
     void *params, *velocity;
-    double scale, learning_rate, momentum, weight_decay;
-    int fit_bias;
+    fs_sgd sgd; /* of this batch */
+    fs_scaling scaling;
+    double scale;
 } step_task;
 
 static void update_range(const step_task *t, ptrdiff_t begin, ptrdiff_t end, double weight_decay) {
     const pass_task *pass = t->pass;
     if (begin < end)
         pass->kern->sgd_update(t->params, t->velocity, pass->partials, pass->plan.partial_stride,
-                               pass->plan.n_parts, begin, end, t->scale, t->learning_rate,
-                               t->momentum, weight_decay);
+                               pass->plan.n_parts, begin, end, t->scale, t->sgd.learning_rate,
+                               t->sgd.momentum, weight_decay);
 }
 
 static void update_part(void *task_, ptrdiff_t part, int thread) {
@@ -48,17 +51,40 @@ static void update_part(void *task_, ptrdiff_t part, int thread) {
     const ptrdiff_t begin = part * SUM_RANGE;
     const ptrdiff_t end = min_size(begin + SUM_RANGE, t->pass->plan.n_params);
     (void)thread;
-    update_range(t, begin, min_size(end, n_weights), t->weight_decay);
-    if (t->fit_bias) update_range(t, max_size(begin, n_weights), end, 0);
+    update_range(t, begin, min_size(end, n_weights), t->sgd.weight_decay);
+    if (t->sgd.fit_bias) update_range(t, max_size(begin, n_weights), end, 0);
+}
+
+static void update_class(void *task_, ptrdiff_t k, int thread) {
+    const step_task *t = task_;
+    const pass_task *pass = t->pass;
+    (void)thread;
+    pass->kern->sgd_update_scaled(
+        t->params, t->velocity, pass->partials, t->scaling.squared_scale, t->scaling.center,
+        pass->plan.partial_stride, pass->plan.n_parts, pass->rows->n_logits,
+        pass->rows->n_features, k, k + 1, t->scale, t->sgd.learning_rate, t->sgd.momentum,
+        t->sgd.weight_decay, t->sgd.fit_bias);
 }
 
 /* An update of fewer sums than this is not worth a parallel region. */
 enum { SERIAL_UPDATE = 1 << 17 };
 
+static void update(const step_task *step, int n_threads) {
+    const pass_plan *plan = &step->pass->plan;
+    step_task task = *step;
+    if (plan->n_params < SERIAL_UPDATE / plan->n_parts) n_threads = 1;
+    if (step->scaling.squared_scale)
+        fs_for_parts(update_class, &task, step->pass->rows->n_logits, n_threads);
+    else
+        fs_for_parts(update_part, &task, ceil_div(plan->n_params, SUM_RANGE), n_threads);
+}
+
 fs_sums fs_sgd_steps(const kernels *kern, void *params, void *velocity, const fs_rows *rows,
-                     const int64_t *order, ptrdiff_t n_order, ptrdiff_t batch_size,
-                     double learning_rate, double momentum, double weight_decay, int fit_bias,
-                     void *scratch, int n_threads) {
+                     const int64_t *order, ptrdiff_t n_order, ptrdiff_t batch_size, fs_sgd sgd,
+                     fs_scaling scaling, void *scratch, int n_threads) {
+    if (rows->indptr)
+        return fs_csr_sgd_steps(kern, params, velocity, rows, order, n_order, batch_size, sgd,
+                                scaling, scratch, n_threads);
     pass_task pass = {0};
     pass.kern = kern;
     pass.rows = rows;
@@ -68,18 +94,15 @@ fs_sums fs_sgd_steps(const kernels *kern, void *params, void *velocity, const fs
     pass.order = order;
     pass.to_next = batch_size;
     fs_place_scratch(&pass, scratch, pass.plan.n_parts);
-    step_task step = {&pass,         params,   velocity,     1 / (double)batch_size,
-                      learning_rate, momentum, weight_decay, fit_bias};
-    const int update_threads =
-        pass.plan.n_params * pass.plan.n_parts < SERIAL_UPDATE ? 1 : n_threads;
+    step_task step = {&pass, params, velocity, sgd, scaling, 1 / (double)batch_size};
     fs_sums total = {0, 0};
     for (ptrdiff_t first = 0; first < n_order; first += batch_size) {
         pass.first = first;
         pass.n_rows = min_size(batch_size, n_order - first);
-        pass.end_next = min_size(first + 2 * batch_size, n_order);
-        step.weight_decay = weight_decay * (double)pass.n_rows / (double)batch_size;
+        pass.end_next = first + min_size(2 * batch_size, n_order - first);
+        step.sgd.weight_decay = sgd.weight_decay * (double)pass.n_rows / (double)batch_size;
         fs_for_parts(fs_gradient_part, &pass, pass.plan.n_parts, n_threads);
-        fs_for_parts(update_part, &step, ceil_div(pass.plan.n_params, SUM_RANGE), update_threads);
+        update(&step, n_threads);
         const fs_sums sums = fs_add_sums(pass.sums, pass.plan.n_parts);
         total.loss += sums.loss;
         total.correct += sums.correct;

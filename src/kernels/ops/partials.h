@@ -30,3 +30,39 @@ static void sgd_update(void *params_, void *velocity_, const void *partials_, pt
         v_store_tail(params + c, v_fnma(rate, step, w), lanes);
     }
 }
+
+/* The same for all coefficients of the classes [class_begin, class_end), in coordinates where the
+ * features are scale_j (x_j - center_j); center may be NULL. */
+static void sgd_update_scaled(void *params_, void *velocity_, const void *partials_,
+                              const void *squares_, const void *center_, ptrdiff_t stride,
+                              ptrdiff_t n_partials, ptrdiff_t n_logits, ptrdiff_t n_features,
+                              ptrdiff_t class_begin, ptrdiff_t class_end, double scale,
+                              double learning_rate, double momentum, double weight_decay,
+                              int fit_bias) {
+    real *params = params_, *velocity = velocity_;
+    const real *partials = partials_, *squares = squares_, *center = center_;
+    for (ptrdiff_t k = class_begin; k < class_end; ++k) {
+        const ptrdiff_t at_bias = n_logits * n_features + k;
+        double bias_grad = 0, shifted = 0;
+        for (ptrdiff_t p = 0; p < n_partials; ++p)
+            bias_grad += (double)partials[p * stride + at_bias];
+        for (ptrdiff_t j = 0, c = k * n_features; j < n_features; ++j, ++c) {
+            double grad = 0;
+            for (ptrdiff_t p = 0; p < n_partials; ++p) grad += (double)partials[p * stride + c];
+            if (center) grad -= bias_grad * (double)center[j];
+            double step = (double)squares[j] * scale * grad + weight_decay * (double)params[c];
+            if (velocity) {
+                step += momentum * (double)velocity[c];
+                velocity[c] = (real)step;
+            }
+            params[c] -= (real)(learning_rate * step);
+            if (center) shifted += step * (double)center[j];
+        }
+        double step = fit_bias ? scale * bias_grad : 0;
+        if (velocity) {
+            step += momentum * (double)velocity[at_bias];
+            velocity[at_bias] = (real)step;
+        }
+        params[at_bias] -= (real)(learning_rate * (step - shifted));
+    }
+}

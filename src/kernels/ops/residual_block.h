@@ -22,49 +22,8 @@ static void block_logits(real *out, const fs_rows *rows, const real *weights, co
         for (ptrdiff_t i = 0; i < block.n_rows; ++i) out[stride + i] = 0;
 }
 
-static void residual_block(void *residual_, fs_sums *sums, const fs_rows *rows, const void *weights,
+static void residual_block(void *residual, fs_sums *sums, const fs_rows *rows, const void *weights,
                            const void *bias, ptrdiff_t residual_stride, fs_block block) {
-    real *residual = residual_;
-    const double smoothing = rows->label_smoothing, n_classes = (double)rows->n_classes;
-    const real *probs[VEC_WIDTH] = {NULL};
-    lane_targets targets;
-    targets.probs = probs;
-    targets.kept = v_set1((real)(1 - smoothing));
-    targets.elsewhere = v_set1((real)(smoothing / n_classes));
-    targets.at_label = v_set1((real)(1 - smoothing + smoothing / n_classes));
-
     block_logits(residual, rows, weights, bias, residual_stride, block);
-    double loss = 0, correct = 0;
-    for (ptrdiff_t i = 0; i < block.n_rows; i += VEC_WIDTH) {
-        const ptrdiff_t n_lanes = min_size(VEC_WIDTH, block.n_rows - i);
-        real weight[VEC_WIDTH] = {0}, label[VEC_WIDTH] = {0}, lane_loss[VEC_WIDTH],
-             lane_hit[VEC_WIDTH];
-        for (ptrdiff_t lane = 0; lane < VEC_WIDTH; ++lane) {
-            const ptrdiff_t row = row_of(block, i + min_size(lane, n_lanes - 1));
-            if (rows->labels)
-                label[lane] = (real)rows->labels[row];
-            else
-                probs[lane] = (const real *)rows->target_probs + row * rows->n_classes;
-            if (lane < n_lanes) weight[lane] = ((const real *)rows->row_weights)[row];
-        }
-        targets.label = v_load(label);
-        vec vec_loss, vec_hit;
-        if (rows->labels)
-            residual_lanes(residual + i, &vec_loss, &vec_hit, rows, residual_stride, &targets, 0);
-        else
-            residual_lanes(residual + i, &vec_loss, &vec_hit, rows, residual_stride, &targets, 1);
-        v_store(lane_loss, vec_loss);
-        v_store(lane_hit, vec_hit);
-        for (ptrdiff_t lane = 0; lane < n_lanes; ++lane) {
-            loss += (double)weight[lane] * (double)lane_loss[lane];
-            correct += (double)weight[lane] * (double)lane_hit[lane];
-        }
-        const vec w = v_load(weight);
-        for (ptrdiff_t k = 0; k < rows->n_logits; ++k) {
-            real *r = residual + k * residual_stride + i;
-            v_store(r, v_mul(w, v_load(r)));
-        }
-    }
-    sums->loss += loss;
-    sums->correct += correct;
+    block_residual(residual, sums, rows, residual_stride, block);
 }

@@ -43,10 +43,27 @@
 #define X_LOAD v_load_f16
 #include "dense.h"
 
+#define X_NAME f32
+#define x_t float
+#include "sparse.h"
+
+#if REAL_IS_DOUBLE
+#define X_NAME f64
+#define x_t double
+#include "sparse.h"
+#endif
+
+#include "lazy.h"
+
 #include "partials.h"
 
 #define DENSE(type) \
     { affine_rows_##type, residual_block_##type, grad_block_##type }
+#define SPARSE(type)                                          \
+    {                                                         \
+        affine_rows_sparse_##type, residual_block_sparse_##type, \
+            grad_columns_sparse_##type, add_to_rows_sparse_##type \
+    }
 
 const kernels KERNELS = {
     .isa = ISA_NAME,
@@ -65,6 +82,13 @@ const kernels KERNELS = {
     .dense[FS_X_U8] = DENSE(u8),
     .dense[FS_X_I8] = DENSE(i8),
     .dense[FS_X_F16] = DENSE(f16),
+    .sparse[FS_X_F32] = SPARSE(f32),
+#if REAL_IS_DOUBLE
+    .sparse[FS_X_F64] = SPARSE(f64),
+#endif
+    .advance_rows = advance_rows,
+    .advance_features = advance_features,
     .sum_partials = sum_partials,
     .sgd_update = sgd_update,
+    .sgd_update_scaled = sgd_update_scaled,
 };

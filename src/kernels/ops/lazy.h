@@ -1,0 +1,48 @@
+/* Steps of gradient descent that a feature took without a gradient, made up for when it is needed:
+ * weights decay and velocity goes on, a linear map of the two that depends on the number of steps
+ * alone. With powers[4 s .. 4 s + 3] = (a, b, c, d) for s steps,
+ *   weight, velocity = a weight + b velocity, c weight + d velocity.
+ * steps[j] is the step that the weights of feature j have got to. velocity may be NULL. */
+
+FORCE_INLINE void advance(real *weights, real *velocity, const double *power, ptrdiff_t n_logits) {
+    const vec a = v_set1((real)power[0]), b = v_set1((real)power[1]), c = v_set1((real)power[2]),
+              d = v_set1((real)power[3]);
+    for (ptrdiff_t k = 0; k < n_logits; k += VEC_WIDTH) {
+        const ptrdiff_t n = min_size(VEC_WIDTH, n_logits - k);
+        const vec w = v_load(weights + k);
+        if (velocity) {
+            const vec v = v_load(velocity + k);
+            v_store_tail(velocity + k, v_fma(c, w, v_mul(d, v)), n);
+            v_store_tail(weights + k, v_fma(a, w, v_mul(b, v)), n);
+        } else {
+            v_store_tail(weights + k, v_mul(a, w), n);
+        }
+    }
+}
+
+FORCE_INLINE void advance_feature(real *weights, real *velocity, int32_t *steps,
+                                  const double *powers, ptrdiff_t n_logits, ptrdiff_t stride,
+                                  ptrdiff_t j, int32_t step) {
+    if (steps[j] < step)
+        advance(weights + j * stride, velocity ? velocity + j * stride : NULL,
+                powers + 4 * (step - steps[j]), n_logits);
+    steps[j] = step;
+}
+
+static void advance_rows(void *weights, void *velocity, int32_t *steps, const double *powers,
+                         const fs_rows *rows, ptrdiff_t stride, int32_t step, fs_block block) {
+    const int wide = rows->wide_index;
+    for (ptrdiff_t i = 0; i < block.n_rows; ++i) {
+        const ptrdiff_t row = row_of(block, i), end = INDEX_AT(rows->indptr, row + 1, wide);
+        for (ptrdiff_t p = INDEX_AT(rows->indptr, row, wide); p < end; ++p)
+            advance_feature(weights, velocity, steps, powers, rows->n_logits, stride,
+                            INDEX_AT(rows->indices, p, wide), step);
+    }
+}
+
+static void advance_features(void *weights, void *velocity, int32_t *steps, const double *powers,
+                             ptrdiff_t n_logits, ptrdiff_t stride, int32_t step, ptrdiff_t begin,
+                             ptrdiff_t end) {
+    for (ptrdiff_t j = begin; j < end; ++j)
+        advance_feature(weights, velocity, steps, powers, n_logits, stride, j, step);
+}
