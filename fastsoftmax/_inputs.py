@@ -2,13 +2,16 @@
 
 import numbers
 from collections.abc import Iterable
+from types import ModuleType
 from typing import Any
 
 import numpy as np
+from scipy import sparse
 from sklearn.utils.multiclass import check_classification_targets
 from sklearn.utils.validation import _check_sample_weight, column_or_1d
 
-from fastsoftmax.shard import Array, DenseShard
+from fastsoftmax._arguments import adjacent_rows
+from fastsoftmax.shard import Array, Shard, shard_of
 
 # The dtypes that X may keep; the first is what any other is converted to.
 FEATURE_TYPES = [np.float64, np.float32, np.uint8, np.int8, np.float16]
@@ -17,6 +20,27 @@ FEATURE_TYPES = [np.float64, np.float32, np.uint8, np.int8, np.float16]
 def real_of(features: np.dtype[Any]) -> np.dtype[Any]:
     """Return the number type to compute in for features of a type."""
     return np.dtype(np.float64 if features == np.float64 else np.float32)
+
+
+def features_of(X: Any) -> Any:
+    """Return validated features as a shard takes them; a copy only where there is no other way."""
+    if not sparse.issparse(X):
+        return adjacent_rows(np.asarray(X))
+    real, index = real_of(X.dtype), X.indices.dtype
+    if X.indptr.dtype != index or index not in (np.int32, np.int64):
+        index = np.dtype(np.int64)
+    data = np.require(X.data, real, ["C", "A"])
+    indices, indptr = (np.require(part, index, ["C", "A"]) for part in (X.indices, X.indptr))
+    if data is X.data and indices is X.indices and indptr is X.indptr:
+        return X
+    return sparse.csr_array((data, indices, indptr), shape=X.shape)
+
+
+def backend_rows(X: Any, backend: ModuleType) -> Any:
+    """Return features as functions of the backend take them."""
+    if sparse.issparse(X):
+        return backend.CsrRows(X.data, X.indices, X.indptr, X.shape[1])
+    return X
 
 
 def encode_labels(y: Any) -> tuple[Array, Array]:
@@ -109,9 +133,9 @@ def class_weights_of(class_weight: Any, classes: Array, labels: Array, weights: 
     return result
 
 
-def eval_shard(X: Array, labels: Array, like: DenseShard) -> DenseShard:
+def eval_shard(X: Array, labels: Array, like: Shard) -> Shard:
     """Rows to evaluate a fit on, each with weight 1."""
-    return DenseShard(
+    return shard_of(
         X,
         labels,
         None,

@@ -19,11 +19,11 @@ from sklearn.utils._param_validation import Interval, StrOptions
 from sklearn.utils.validation import check_is_fitted, validate_data
 
 from fastsoftmax import _inputs
-from fastsoftmax._arguments import adjacent_rows, thread_count
+from fastsoftmax._arguments import thread_count
 from fastsoftmax.backend import resolve_backend
 from fastsoftmax.monitor import Callback, Monitor
 from fastsoftmax.objective import Evaluation, SoftmaxObjective
-from fastsoftmax.shard import Array, DenseShard
+from fastsoftmax.shard import Array, CsrShard, Shard, shard_of
 from fastsoftmax.solvers import descent, sgd
 from fastsoftmax.solvers.lbfgs import LbfgsModel
 from fastsoftmax.solvers.newton import NewtonModel
@@ -66,6 +66,15 @@ class FastSoftmax(ClassifierMixin, BaseEstimator):
     class_weight : dict or "balanced", default=None
         Weights of the classes, multiplied with `sample_weight`; "balanced" gives every class the
         same total.
+    standardize : bool, default=False
+        Fit to features scaled to mean 0 and variance 1 (as `StandardScaler` does; weighted rows
+        count by their weights): the penalty is on the coefficients V of those, and ``coef_`` is V
+        divided by the standard deviations, for X as it is. X is neither copied nor, where it is
+        sparse, filled.
+    input_scale : float, default=1.0
+        Fit to ``input_scale * X``, such as 1 / 255 for bytes: the penalty is on the coefficients V
+        of that, and ``coef_`` is V times input_scale, for X as it is. Without effect where
+        `standardize` is set.
     solver : {"auto", "lbfgs", "newton-cholesky", "sgd"}, default="auto"
         "lbfgs" and "newton-cholesky" use all rows in every iteration and stop at a certified
         optimum: the first is preconditioned and right for all but small problems, the second needs
@@ -148,6 +157,8 @@ class FastSoftmax(ClassifierMixin, BaseEstimator):
         "C": [Interval(numbers.Real, 0.0, None, closed="right")],
         "fit_intercept": ["boolean"],
         "class_weight": [dict, StrOptions({"balanced"}), None],
+        "standardize": ["boolean"],
+        "input_scale": [Interval(numbers.Real, 0.0, None, closed="neither")],
         "solver": [StrOptions({"auto", "lbfgs", "newton-cholesky", "sgd"})],
         "tol": [Interval(numbers.Real, 0.0, None, closed="left")],
         "max_iter": [Interval(numbers.Integral, 0, None, closed="left")],
@@ -171,6 +182,8 @@ class FastSoftmax(ClassifierMixin, BaseEstimator):
         *,
         fit_intercept: bool = True,
         class_weight: dict[Any, float] | str | None = None,
+        standardize: bool = False,
+        input_scale: float = 1.0,
         solver: str = "auto",
         tol: float = 1e-4,
         max_iter: int = 1000,
@@ -186,6 +199,8 @@ class FastSoftmax(ClassifierMixin, BaseEstimator):
         self.C = C
         self.fit_intercept = fit_intercept
         self.class_weight = class_weight
+        self.standardize = standardize
+        self.input_scale = input_scale
         self.solver = solver
         self.tol = tol
         self.max_iter = max_iter
@@ -197,6 +212,11 @@ class FastSoftmax(ClassifierMixin, BaseEstimator):
         self.n_jobs = n_jobs
         self.verbose = verbose
         self.backend = backend
+
+    def __sklearn_tags__(self) -> Any:
+        tags = super().__sklearn_tags__()
+        tags.input_tags.sparse = True
+        return tags
 
     # ---- fitting ----
 
@@ -250,10 +270,8 @@ class FastSoftmax(ClassifierMixin, BaseEstimator):
         KeyboardInterrupt.
         """
         self._validate_params()
-        X, y = validate_data(
-            self, X, y, dtype=_inputs.FEATURE_TYPES, multi_output=False, y_numeric=False
-        )
-        X = adjacent_rows(np.asarray(X))
+        X, y = validate_data(self, X, y, accept_sparse="csr", dtype=_inputs.FEATURE_TYPES)
+        X = _inputs.features_of(X)
         classes, labels = _inputs.encode_labels(y)
         weights, total = _inputs.row_weights_of(
             sample_weight, self.class_weight, X, classes, labels
@@ -261,27 +279,42 @@ class FastSoftmax(ClassifierMixin, BaseEstimator):
         classes, labels = _inputs.without_weightless(classes, labels, weights)
         backend = resolve_backend(self.backend)
         n_threads = thread_count(self.n_jobs, backend)
-        shard = DenseShard(
+        shard = shard_of(
             X, labels, None, weights, len(classes), backend=backend, n_threads=n_threads
         )
         callbacks = _inputs.callables(callbacks)
         eval_shards = self._eval_shards(eval_set, classes, shard)
         start = self._previous_coefficients(classes) if self.warm_start else None
+        if self.solver == "sgd" and self.standardize and not self.fit_intercept:
+            if isinstance(shard, CsrShard):
+                raise ValueError(
+                    "solver='sgd' with standardize=True needs fit_intercept=True where X is "
+                    "sparse: without an intercept every step would move every feature"
+                )
         penalty = 0.0 if math.isinf(self.C) else 1.0 / (float(self.C) * total)
-        objective = SoftmaxObjective([shard], penalty, fit_intercept=self.fit_intercept)
-        solver = _solver_for(objective) if self.solver == "auto" else self.solver
-        monitor = Monitor(solver, shard.n_rows, self.max_iter, eval_shards, callbacks, self.verbose)
-        self.classes_ = classes
-        self.history_ = monitor.history
-        self.converged_ = False
-        self.gap_ = np.inf
-        if solver == "sgd":
-            self._fit_sgd(objective, monitor, start)
-        else:
-            self._fit_full_batch(objective, monitor, start)
+        with single_threaded_blas():
+            objective = SoftmaxObjective(
+                [shard],
+                penalty,
+                fit_intercept=self.fit_intercept,
+                input_scale=self.input_scale,
+                standardize=self.standardize,
+            )
+            solver = _solver_for(objective) if self.solver == "auto" else self.solver
+            monitor = Monitor(
+                solver, shard.n_rows, self.max_iter, eval_shards, callbacks, self.verbose
+            )
+            self.classes_ = classes
+            self.history_ = monitor.history
+            self.converged_ = False
+            self.gap_ = np.inf
+            if solver == "sgd":
+                self._fit_sgd(objective, monitor, start)
+            else:
+                self._fit_full_batch(objective, monitor, start)
         return self
 
-    def _eval_shards(self, eval_set: Any, classes: Array, like: DenseShard) -> list[DenseShard]:
+    def _eval_shards(self, eval_set: Any, classes: Array, like: Shard) -> list[Shard]:
         shards = []
         if not isinstance(eval_set, list | tuple | None):
             raise TypeError(
@@ -297,9 +330,9 @@ class FastSoftmax(ClassifierMixin, BaseEstimator):
                 for dtype in _inputs.FEATURE_TYPES
                 if _inputs.real_of(np.dtype(dtype)) == like.real
             ]
-            X, y = validate_data(self, *pair, reset=False, dtype=kept)
+            X, y = validate_data(self, *pair, reset=False, accept_sparse="csr", dtype=kept)
             labels = _inputs.encode_known_labels(y, classes, f"eval_set[{i}]")
-            shards.append(_inputs.eval_shard(adjacent_rows(X), labels, like))
+            shards.append(_inputs.eval_shard(_inputs.features_of(X), labels, like))
         return shards
 
     def _previous_coefficients(self, classes: Array) -> tuple[Array, Array] | None:
@@ -327,7 +360,7 @@ class FastSoftmax(ClassifierMixin, BaseEstimator):
         point = objective.start_from(start)
         self._keep(objective, *objective.coefficients_of(point), 0)  # should it be interrupted
         # what overflows is seen by the line search, and does not become a result
-        with single_threaded_blas(), np.errstate(over="ignore", invalid="ignore"):
+        with np.errstate(over="ignore", invalid="ignore"):
             result = descent.minimise(
                 objective,
                 point,
@@ -374,7 +407,7 @@ class FastSoftmax(ClassifierMixin, BaseEstimator):
         real = objective.shards[0].real
         shape = objective.n_logits, objective.n_features
         if start is None:
-            start = rng.normal(0.0, 0.01, shape), np.zeros(objective.n_logits)
+            start = objective.sgd_start(rng)
         params = np.concatenate([part.ravel() for part in start]).astype(real)
         weights, bias = params[: objective.n_weights].reshape(shape), params[objective.n_weights :]
 
@@ -434,8 +467,10 @@ class FastSoftmax(ClassifierMixin, BaseEstimator):
             fit together.
         """
         check_is_fitted(self)
-        X = validate_data(self, X, reset=False, dtype=_inputs.FEATURE_TYPES)
-        X = adjacent_rows(np.asarray(X))
+        X = validate_data(
+            self, X, reset=False, accept_sparse="csr", dtype=_inputs.FEATURE_TYPES
+        )
+        X = _inputs.features_of(X)
         n_logits = 1 if len(self.classes_) == 2 else len(self.classes_)
         real = np.result_type(_inputs.real_of(X.dtype), self.coef_)
         coef = np.ascontiguousarray(self.coef_, dtype=real)
@@ -446,9 +481,10 @@ class FastSoftmax(ClassifierMixin, BaseEstimator):
                 f"{(n_logits,)}, got {coef.shape} and {intercept.shape}"
             )
         backend = resolve_backend(self.backend)
-        logits = np.empty((len(X), n_logits), dtype=real)
+        logits = np.empty((X.shape[0], n_logits), dtype=real)
         n_threads = thread_count(self.n_jobs, backend)
-        backend.affine_rows(logits, X, coef, intercept, n_threads=n_threads)
+        rows = _inputs.backend_rows(X, backend)
+        backend.affine_rows(logits, rows, coef, intercept, n_threads=n_threads)
         return logits if n_logits > 1 else logits[:, 0]
 
     def _class_logits(self, X: ArrayLike) -> Array:

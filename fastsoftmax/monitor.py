@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from fastsoftmax.shard import Array, DenseShard
+from fastsoftmax.shard import Array, Shard
 
 
 @dataclass(frozen=True)
@@ -60,7 +60,7 @@ class Monitor:
     ----------
     solver : str
     n_rows, n_iter : int
-    eval_shards : sequence of DenseShard
+    eval_shards : sequence of Shard
         Rows to evaluate after each iteration.
     callbacks : sequence of callable (FitState) -> object
         One that returns True stops the fit.
@@ -73,7 +73,7 @@ class Monitor:
         solver: str,
         n_rows: int,
         n_iter: int,
-        eval_shards: Sequence[DenseShard],
+        eval_shards: Sequence[Shard],
         callbacks: Sequence[Callback],
         verbose: int,
     ) -> None:

@@ -3,7 +3,9 @@
 For rows x_i, targets y_i (distributions over K classes), weights s_i with sum S, and
 lambda = 1 / (C S):
 
-    F(W, b) = (1 / S) sum_i s_i CE(softmax(W x_i + b), y_i) + (lambda / 2) ||W||^2
+    F(W, b) = (1 / S) sum_i s_i CE(softmax(W x_i + b), y_i) + (lambda / 2) ||V||^2
+
+where V = W, or where features are scaled V = W / scale, column by column.
 
 Two classes have one logit, that of class 1 against class 0 (W is one row, as in scikit-learn).
 
@@ -11,9 +13,9 @@ Conventions
 -----------
 - Row weights are scaled to mean 1 before they reach a shard, so a shard's sums divided by the
   number of rows are means.
-- Solvers see a flat float64 vector: W (n_logits, n_features) and after it, with an intercept,
-  c = b + W mean(x), the intercept of centred features. Centring costs no copy of X and removes
-  the coupling between W and b.
+- Solvers see a flat float64 vector: V (n_logits, n_features) and after it, with an intercept,
+  c = b + W mean(x), the intercept of centred features (see `coordinates`). Centring costs no copy
+  of X and removes the coupling between V and the intercept.
 - Where the rows are float32, so are W and b in the pass over them; penalty, certificate and
   result refer to the rounded values.
 """
@@ -23,13 +25,14 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from fastsoftmax.coordinates import Coordinates
 from fastsoftmax.preconditioner import (
     Preconditioner,
     build_blocks,
     build_preconditioner,
     refinement_cost,
 )
-from fastsoftmax.shard import Array, DenseShard, Sums, add_sums
+from fastsoftmax.shard import Array, DenseShard, Shard, Sums, add_sums
 
 
 @dataclass(frozen=True)
@@ -41,7 +44,8 @@ class Evaluation:
     loss: float  # mean cross-entropy, in nats
     accuracy: float  # weighted share of rows whose largest logit is that of the target
     value: float  # F
-    data_grad: Array  # (n_logits, n_features) gradient of the mean cross-entropy by W
+    scaled_weights: Array  # V
+    data_grad: Array  # (n_logits, n_features) gradient of the mean cross-entropy by V
     bias_grad: Array  # (n_logits,) the same by b
     gradient: Array  # flat, of F by the solver's vector
 
@@ -51,33 +55,55 @@ class SoftmaxObjective:
 
     Parameters
     ----------
-    shards : sequence of DenseShard
+    shards : sequence of Shard
         At least one, all with the same classes and features; row weights have mean 1.
     penalty : float
         lambda >= 0.
     fit_intercept : bool
+    input_scale : float
+        The scale of all features, > 0.
+    standardize : bool
+        Features are shifted and scaled to mean 0 and variance 1 instead (those that do not vary
+        are shifted alone).
     """
 
     def __init__(
-        self, shards: Sequence[DenseShard], penalty: float, *, fit_intercept: bool
+        self,
+        shards: Sequence[Shard],
+        penalty: float,
+        *,
+        fit_intercept: bool,
+        input_scale: float = 1.0,
+        standardize: bool = False,
     ) -> None:
         first = shards[0]
         self.shards = shards
         self.penalty = penalty
         self.fit_intercept = fit_intercept
+        self.standardize = standardize
         self.n_rows = sum(shard.n_rows for shard in shards)
         self.n_features = first.n_features
         self.n_classes = first.n_classes
         self.n_logits = 1 if first.n_classes == 2 else first.n_classes
-        self.n_weights = self.n_logits * self.n_features
-        self.n_params = self.n_weights + (self.n_logits if fit_intercept else 0)
         self.epsilon = float(np.finfo(first.real).eps)
         targets = sum(shard.target_sums() for shard in shards)
         self.class_share = np.asarray(targets / np.sum(targets))
-        self.center = np.zeros(self.n_features)
-        if fit_intercept:
-            self.center = np.sum([s.feature_sums() for s in shards], axis=0) / self.n_rows
+        center = np.zeros(self.n_features)
+        scale = np.full(self.n_features, float(input_scale))
+        if fit_intercept or standardize:
+            center = np.sum([s.feature_sums() for s in shards], axis=0) / self.n_rows
+        if standardize:
+            scale = self._reciprocal_deviations(center)
+        self.coordinates = Coordinates(center, scale, self.n_logits, fit_intercept)
+        self.n_weights, self.n_params = self.coordinates.n_weights, self.coordinates.n_params
         self._base_grad: Array | None = None
+
+    def _reciprocal_deviations(self, center: Array) -> Array:
+        """1 / standard deviation of each feature; 1 where it does not vary but by rounding."""
+        variance = np.sum([s.squares(center) for s in self.shards], axis=0) / self.n_rows
+        rounding = self.n_rows * np.finfo(np.float64).eps
+        constant = variance <= rounding * variance + (rounding * center) ** 2
+        return 1.0 / np.sqrt(np.where(constant, 1.0, variance))
 
     # ---- points ----
 
@@ -102,16 +128,11 @@ class SoftmaxObjective:
 
     def point_of(self, weights: Array, bias: Array) -> Array:
         """Return the solver's vector for coefficients in the user's terms."""
-        if not self.fit_intercept:
-            return weights.astype(np.float64).ravel()
-        return np.concatenate([weights.ravel(), bias + weights @ self.center]).astype(np.float64)
+        return self.coordinates.point_of(weights, bias)
 
     def coefficients_of(self, point: Array) -> tuple[Array, Array]:
         """Weights (n_logits, d) and bias (n_logits,) for raw features, in float64."""
-        weights = point[: self.n_weights].reshape(self.n_logits, self.n_features)
-        if not self.fit_intercept:
-            return weights, np.zeros(self.n_logits)
-        return weights, point[self.n_weights :] - weights @ self.center
+        return self.coordinates.coefficients_of(point)
 
     # ---- value and gradient ----
 
@@ -126,26 +147,30 @@ class SoftmaxObjective:
         weights = weights.astype(real).astype(np.float64)
         bias = bias.astype(real).astype(np.float64)
         sums = self._sums(weights, bias)
-        data_grad = sums.grad_weights / self.n_rows
-        bias_grad = sums.grad_bias / self.n_rows
+        grad_weights, bias_grad = sums.grad_weights / self.n_rows, sums.grad_bias / self.n_rows
         loss = sums.loss / self.n_rows
-        gradient = np.empty(self.n_params)
-        grad_weights = gradient[: self.n_weights].reshape(weights.shape)
-        np.multiply(weights, self.penalty, out=grad_weights)
-        grad_weights += data_grad
-        if self.fit_intercept:
-            grad_weights -= np.outer(bias_grad, self.center)
-            gradient[self.n_weights :] = bias_grad
+        gradient = self.coordinates.gradient_of(grad_weights, bias_grad)
+        scaled_weights = weights / self.coordinates.scale
+        gradient[: self.n_weights] += self.penalty * scaled_weights.ravel()
         return Evaluation(
             weights=weights,
             bias=bias,
             loss=loss,
             accuracy=sums.correct / self.n_rows,
-            value=loss + 0.5 * self.penalty * float(np.vdot(weights, weights)),
-            data_grad=data_grad,
+            value=loss + 0.5 * self.penalty * float(np.vdot(scaled_weights, scaled_weights)),
+            scaled_weights=scaled_weights,
+            data_grad=self._scaled_grad(grad_weights, bias_grad),
             bias_grad=bias_grad,
             gradient=gradient,
         )
+
+    def _scaled_grad(self, grad_weights: Array, bias_grad: Array) -> Array:
+        """Gradient by V for features scale * (x - shift), from those by W and b."""
+        shifted = grad_weights
+        if not self.fit_intercept:
+            shifted = grad_weights - np.outer(bias_grad, self.coordinates.shift)
+        scaled: Array = shifted * self.coordinates.scale
+        return scaled
 
     def _sums(self, weights: Array, bias: Array) -> Sums:
         total = self.shards[0].loss_grad(weights, bias)
@@ -166,6 +191,7 @@ class SoftmaxObjective:
 
         The order holds row numbers over all shards; batches do not cross a shard's end.
         """
+        scale = self.coordinates.scale
         loss = correct = 0.0
         start = 0
         for shard in self.shards:
@@ -181,18 +207,32 @@ class SoftmaxObjective:
                 momentum,
                 self.penalty,
                 self.fit_intercept,
+                squared_scale=None if (scale == 1.0).all() else scale**2,
+                center=self._sgd_center(),
             )
             loss, correct = loss + sums[0], correct + sums[1]
             start += shard.n_rows
         return loss / len(order), correct / len(order)
 
+    def sgd_start(self, rng: np.random.RandomState) -> tuple[Array, Array]:
+        """Return W and b for raw features, where V is drawn from N(0, 0.01^2) and the bias is 0."""
+        center = self._sgd_center()
+        weights = rng.normal(0.0, 0.01, (self.n_logits, self.n_features)) * self.coordinates.scale
+        return weights, np.zeros(self.n_logits) if center is None else -(weights @ center)
+
+    def _sgd_center(self) -> Array | None:
+        """Return what features are shifted by in stochastic steps: nothing where X is sparse.
+
+        With an intercept that changes the way, not the optimum.
+        """
+        dense = all(isinstance(shard, DenseShard) for shard in self.shards)
+        return self.coordinates.center if self.standardize and dense else None
+
     # ---- preconditioners ----
 
     def preconditioner(self) -> Preconditioner:
         """Invert a scaled bound on the Hessian, in the solver's coordinates."""
-        return build_preconditioner(
-            self.shards, self.center, self.penalty, self.n_logits, self.fit_intercept
-        )
+        return build_preconditioner(self.shards, self.coordinates, self.penalty)
 
     def refinement_cost(self) -> float | None:
         """Return the cost of `refined_preconditioner` in passes; None where there is none."""
@@ -200,9 +240,7 @@ class SoftmaxObjective:
 
     def refined_preconditioner(self, at: Evaluation) -> Preconditioner:
         """Invert the Hessian's block of each class at a point."""
-        return build_blocks(
-            self.shards, self.center, self.penalty, at.weights, at.bias, self.fit_intercept
-        )
+        return build_blocks(self.shards, self.coordinates, self.penalty, at.weights, at.bias)
 
     # ---- second derivatives ----
 
@@ -220,9 +258,13 @@ class SoftmaxObjective:
         k, d, m = self.n_logits, self.n_features, self.n_params // self.n_logits
         total = np.zeros((self.n_params, self.n_params))
         for shard in self.shards:
-            total += shard.hessian(at.weights, at.bias, self.center, with_bias=self.fit_intercept)
+            total += shard.hessian(
+                at.weights, at.bias, self.coordinates.center, with_bias=self.fit_intercept
+            )
         total /= self.n_rows
         blocks = total.reshape(k, m, k, m)
+        blocks[:, :d] *= self.coordinates.scale[:, np.newaxis, np.newaxis]
+        blocks[:, :, :, :d] *= self.coordinates.scale
         if k > 1:
             for j in range(0 if self.penalty <= 0.0 else d, m):
                 blocks[:, j, :, j] += 1.0 / k
@@ -249,6 +291,8 @@ class SoftmaxObjective:
         u = mean y - ((1 - t) / t) g, for the smallest t that keeps u >= 0; entropy is concave, so
         H(Q_i) >= (1 - t) H(P_i) + t H(u). With t = 0 the bound is ||grad_W F||^2 / (2 lambda).
 
+        (W and x stand for V and the scaled features here.)
+
         Source: Fenchel duality as in Shalev-Shwartz & Zhang 2013 (JMLR 14), Section 2, with the
         constraint that an unpenalised intercept adds.
         """
@@ -256,15 +300,17 @@ class SoftmaxObjective:
             return np.inf
         mixture = self._feasible_mixture(at) if self.fit_intercept else None
         if mixture is None:
-            residual = at.data_grad + self.penalty * at.weights
+            residual = at.data_grad + self.penalty * at.scaled_weights
             return float(np.vdot(residual, residual)) / (2.0 * self.penalty)
         share, u, grad = mixture
-        entropy = at.loss - float(np.vdot(at.weights, at.data_grad)) - float(at.bias @ at.bias_grad)
+        entropy = (
+            at.loss - float(np.vdot(at.scaled_weights, at.data_grad)) - float(at.bias @ at.bias_grad)
+        )
         entropy_u = float(-np.sum(u * np.log(u, where=u > 0, out=np.zeros_like(u))))
-        residual = grad + self.penalty * at.weights
+        residual = grad + self.penalty * at.scaled_weights
         bound = (
             float(np.vdot(residual, residual)) / (2.0 * self.penalty)
-            + float(np.vdot(at.weights, at.data_grad - grad))
+            + float(np.vdot(at.scaled_weights, at.data_grad - grad))
             + float(at.bias @ at.bias_grad)
             + share * (entropy - entropy_u)
         )
@@ -284,13 +330,13 @@ class SoftmaxObjective:
         u /= u.sum()
         lean = (u - self.class_share)[self.n_classes - self.n_logits :]
         grad = (1.0 - share) * at.data_grad + share * (
-            self.base_grad() + np.outer(lean, self.center)
+            self.base_grad() + np.outer(lean, self.coordinates.center * self.coordinates.scale)
         )
         return share, u, grad
 
     def base_grad(self) -> Array:
-        """Gradient of the mean cross-entropy by W where every row has the class shares."""
+        """Gradient of the mean cross-entropy by V where every row has the class shares."""
         if self._base_grad is None:
-            weights, bias = self.coefficients_of(self.null_point())
-            self._base_grad = self._sums(weights, bias).grad_weights / self.n_rows
+            sums = self._sums(*self.coefficients_of(self.null_point()))
+            self._base_grad = self._scaled_grad(sums.grad_weights, sums.grad_bias) / self.n_rows
         return self._base_grad

@@ -18,7 +18,8 @@ from typing import Protocol
 import numpy as np
 from scipy.linalg import lapack
 
-from fastsoftmax.shard import Array, DenseShard
+from fastsoftmax.coordinates import Coordinates
+from fastsoftmax.shard import Array, Shard
 
 # The bound is scaled by this. Passes to a true gap of 1e-4 and 1e-6 on images (60000 x 784, K = 10,
 # C = 1) at 1 and 4 times the bound: 120 / 184, 85 / 154.
@@ -125,35 +126,35 @@ class DiagonalPreconditioner:
 
 
 def build_preconditioner(
-    shards: Sequence[DenseShard],
-    center: Array,
-    penalty: float,
-    n_logits: int,
-    fit_intercept: bool,
+    shards: Sequence[Shard], coordinates: Coordinates, penalty: float
 ) -> Preconditioner:
-    """Invert the scaled bound _SCALE * curvature * Cov(x) + penalty * I.
+    """Invert the scaled bound _SCALE * curvature * Cov(z) + penalty * I, z the scaled features.
 
     Its diagonal alone where there are many features. Without an intercept the second moment takes
-    the place of the covariance (center is 0).
+    the place of the covariance (unless the features are standardized, center is 0 then).
     """
     d = shards[0].n_features
-    diagonal = d > _DENSE_FEATURES
-    step = _row_step(shards)
-    moments = [shard.second_moments(center, step, diagonal=diagonal) for shard in shards]
-    scale = _SCALE * (0.5 if n_logits > 1 else 0.25)
+    n_logits, center, scale = coordinates.n_logits, coordinates.center, coordinates.scale
+    bound = _SCALE * (0.5 if n_logits > 1 else 0.25)
+    bias_scale = 1.0 / bound if coordinates.fit_intercept else 0.0
+    if d > _DENSE_FEATURES:
+        n_rows = sum(shard.n_rows for shard in shards)
+        diagonal = np.sum([shard.squares(center) for shard in shards], axis=0)
+        diagonal *= bound * scale**2 / max(1, n_rows)
+        floor = max(penalty, 1e-10 * float(diagonal.max(initial=0.0)), np.finfo(float).tiny)
+        return DiagonalPreconditioner(1.0 / (diagonal + floor), bias_scale, n_logits)
+    moments = [shard.second_moments(center, _row_step(shards)) for shard in shards]
     products = np.sum([products for products, _ in moments], axis=0)
-    products *= scale / max(sum(weight for _, weight in moments), np.finfo(float).tiny)
-    bias_scale = 1.0 / scale if fit_intercept else 0.0
-    if diagonal:
-        floor = max(penalty, 1e-10 * float(products.max(initial=0.0)), np.finfo(float).tiny)
-        return DiagonalPreconditioner(1.0 / (products + floor), bias_scale, n_logits)
+    products *= bound / max(sum(weight for _, weight in moments), np.finfo(float).tiny)
+    products *= scale
+    products *= scale[:, np.newaxis]
     invert(products, np.full(d, penalty))
     return DensePreconditioner(
         products, bias_scale, n_logits, shards[0].backend, shards[0].n_threads
     )
 
 
-def refinement_cost(shards: Sequence[DenseShard], n_logits: int) -> float | None:
+def refinement_cost(shards: Sequence[Shard], n_logits: int) -> float | None:
     """Return the cost of `build_blocks` in passes over the rows; None where memory forbids it.
 
     Its products run at about the passes' rate of arithmetic, and half of each is symmetry.
@@ -166,17 +167,16 @@ def refinement_cost(shards: Sequence[DenseShard], n_logits: int) -> float | None
 
 
 def build_blocks(
-    shards: Sequence[DenseShard],
-    center: Array,
+    shards: Sequence[Shard],
+    coordinates: Coordinates,
     penalty: float,
     weights: Array,
     bias: Array,
-    fit_intercept: bool,
 ) -> Preconditioner:
     """Invert the Hessian's block of each class at the model o = W x + b (for raw features)."""
-    step = _row_step(shards)
+    step, with_bias = _row_step(shards), coordinates.fit_intercept
     parts = [
-        shard.hessian_blocks(weights, bias, center, step, with_bias=fit_intercept)
+        shard.hessian_blocks(weights, bias, coordinates.center, step, with_bias=with_bias)
         for shard in shards
     ]
     blocks, weight = parts[0]
@@ -184,14 +184,17 @@ def build_blocks(
         blocks += more
         weight += more_weight
     blocks /= max(weight, np.finfo(float).tiny)
-    ridge = np.full(blocks.shape[1], penalty)
+    scale = np.concatenate([coordinates.scale, np.ones(int(with_bias))])
+    ridge = np.full(len(scale), penalty)
     ridge[weights.shape[1] :] = 0.0
     for block in blocks:
+        block *= scale
+        block *= scale[:, np.newaxis]
         invert(block, ridge)
     return BlockPreconditioner(blocks, weights.shape[1], shards[0].backend, shards[0].n_threads)
 
 
-def _row_step(shards: Sequence[DenseShard]) -> int:
+def _row_step(shards: Sequence[Shard]) -> int:
     n_rows = sum(shard.n_rows for shard in shards)
     return max(1, n_rows // max(_LEAST_ROWS, _ROWS_PER_FEATURE * shards[0].n_features))
 

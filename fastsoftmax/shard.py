@@ -4,18 +4,21 @@ A loss, a gradient and the moments of the features are sums over rows, so an obj
 its shards return, and where the rows lie is the shard's business alone.
 """
 
-from collections.abc import Iterator
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Iterator
 from types import ModuleType
 from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
+from scipy import sparse
 
 Array = NDArray[Any]
 
 # Multiply-adds of one call into a kernel, which answers no signal: some tenths of a second.
 _WORK_PER_CALL = 1 << 34
 _MOMENT_ROWS = 1024
+_MOMENT_NUMBERS = 1 << 20
 
 
 class Sums(NamedTuple):
@@ -27,14 +30,13 @@ class Sums(NamedTuple):
     grad_bias: Array  # (n_logits,) float64
 
 
-class DenseShard:
-    """Rows of a dense matrix with their targets.
+class Shard(ABC):
+    """Rows with their targets; what the features are stored in is for the classes below.
 
     Parameters
     ----------
-    X : ndarray of shape (n_rows, n_features), elements of a row adjacent
-        float64, or with float32 row weights float32, float16, uint8 or int8. Never written to,
-        never copied.
+    X : array of shape (n_rows, n_features)
+        Never written to, never copied.
     labels : ndarray of shape (n_rows,), int32, or None
         Class numbers; None where target_probs is given.
     target_probs : ndarray of shape (n_rows, n_classes) of row_weights' dtype, or None
@@ -50,7 +52,7 @@ class DenseShard:
 
     def __init__(
         self,
-        X: Array,
+        X: Any,
         labels: Array | None,
         target_probs: Array | None,
         row_weights: Array,
@@ -68,6 +70,31 @@ class DenseShard:
         self.label_smoothing = label_smoothing
         self.backend = backend
         self.n_threads = n_threads
+
+    # ---- what depends on the storage ----
+
+    @property
+    @abstractmethod
+    def row_numbers(self) -> float:
+        """Numbers that are stored for a row, on average."""
+
+    @abstractmethod
+    def rows_of(self, rows: slice, *, with_grad: bool) -> Any:
+        """Return adjacent rows as the backend takes them."""
+
+    @abstractmethod
+    def dense(self, rows: slice) -> Array:
+        """Return rows as a float64 matrix of their own."""
+
+    @abstractmethod
+    def feature_sums(self) -> Array:
+        """Weighted sum of the features over the rows: (n_features,) float64."""
+
+    @abstractmethod
+    def squares(self, center: Array) -> Array:
+        """Weighted sum of (x - center)^2 over the rows: (n_features,) float64."""
+
+    # ---- what does not ----
 
     @property
     def n_rows(self) -> int:
@@ -93,13 +120,13 @@ class DenseShard:
         weights = np.ascontiguousarray(weights, dtype=self.real)
         bias = np.ascontiguousarray(bias, dtype=self.real)
         total: Sums | None = None
-        for rows in self._calls(weights.size):
+        for rows in self._calls(len(bias) * self.row_numbers):
             grad_weights: Array | None = np.empty(weights.shape) if with_grad else None
             grad_bias: Array | None = np.empty(bias.shape) if with_grad else None
             loss, correct = self.backend.loss_grad(
                 grad_weights,
                 grad_bias,
-                self.X[rows],
+                self.rows_of(rows, with_grad=with_grad),
                 None if self.labels is None else self.labels[rows],
                 None if self.target_probs is None else self.target_probs[rows],
                 self.row_weights[rows],
@@ -116,11 +143,11 @@ class DenseShard:
         assert total is not None
         return total
 
-    def _calls(self, work_per_row: int) -> Iterator[slice]:
+    def _calls(self, work_per_row: float) -> Iterator[slice]:
         """Ranges of rows, each short enough to answer Ctrl-C within a second."""
-        size = max(1024, _WORK_PER_CALL // max(1, work_per_row))
+        size = max(1024, int(_WORK_PER_CALL / max(1.0, work_per_row)))
         for start in range(0, max(1, self.n_rows), size):
-            yield slice(start, start + size)
+            yield slice(start, min(start + size, self.n_rows))
 
     def sgd_steps(
         self,
@@ -132,18 +159,25 @@ class DenseShard:
         momentum: float,
         weight_decay: float,
         fit_bias: bool,
+        *,
+        squared_scale: Array | None = None,
+        center: Array | None = None,
     ) -> tuple[float, float]:
         """Mini-batch steps over the rows in `order`; params and velocity change in place.
 
-        Returns the sums of loss and hits that the batches saw before their updates.
+        squared_scale and center as the backend's function of this name takes them, of any float
+        type. Returns the sums of loss and hits that the batches saw before their updates.
         """
-        batches = max(1, _WORK_PER_CALL // max(1, params.size * batch_size))
+        n_logits = len(params) // (self.n_features + 1)
+        work = max(1.0, n_logits * self.row_numbers * batch_size)
+        batches = max(1, int(_WORK_PER_CALL / work))
+        X = self.rows_of(slice(0, self.n_rows), with_grad=False)
         loss = correct = 0.0
         for start in range(0, len(order), batches * batch_size):
             sums = self.backend.sgd_steps(
                 params,
                 velocity,
-                self.X,
+                X,
                 self.labels,
                 self.target_probs,
                 self.row_weights,
@@ -155,6 +189,8 @@ class DenseShard:
                 momentum,
                 weight_decay,
                 fit_bias,
+                squared_scale=None if squared_scale is None else squared_scale.astype(self.real),
+                center=None if center is None else center.astype(self.real),
                 n_threads=self.n_threads,
             )
             loss, correct = loss + sums[0], correct + sums[1]
@@ -171,30 +207,26 @@ class DenseShard:
         smoothed: Array = (1.0 - self.label_smoothing) * sums + spread * sums.sum()
         return smoothed
 
-    def feature_sums(self) -> Array:
-        """Weighted sum of the features over the rows: (n_features,) float64."""
-        sums = np.zeros(self.n_features)
-        for start in range(0, self.n_rows, _MOMENT_ROWS):
-            rows = slice(start, start + _MOMENT_ROWS)
-            sums += self.row_weights[rows] @ self.X[rows]
-        return sums
-
-    def second_moments(self, center: Array, step: int, *, diagonal: bool) -> tuple[Array, float]:
-        """Sum of s (x - center) (x - center)^T over every step-th row, or its diagonal, and of s.
+    def second_moments(self, center: Array, step: int) -> tuple[Array, float]:
+        """Sum of s (x - center) (x - center)^T over every step-th row, and of s.
 
         Computed in float64, block by block: memory does not grow with the rows.
         """
         d = self.n_features
-        products = np.zeros(d if diagonal else (d, d))
+        products = np.zeros((d, d))
         weight = 0.0
-        for start in range(0, self.n_rows, step * _MOMENT_ROWS):
-            rows = slice(start, start + step * _MOMENT_ROWS, step)
+        for rows in self._blocks(step):
             row_weights = self.row_weights[rows].astype(np.float64)
-            x = self.X[rows] - center
+            x = self.dense(rows)
+            x -= center
             x *= np.sqrt(row_weights)[:, np.newaxis]
-            products += np.einsum("ij,ij->j", x, x) if diagonal else x.T @ x
+            products += x.T @ x
             weight += float(row_weights.sum())
         return products, weight
+
+    def _blocks(self, step: int = 1) -> Iterator[slice]:
+        for start in range(0, self.n_rows, step * _MOMENT_ROWS):
+            yield slice(start, min(start + step * _MOMENT_ROWS, self.n_rows), step)
 
     def hessian_blocks(
         self, weights: Array, bias: Array, center: Array, step: int, *, with_bias: bool
@@ -235,9 +267,8 @@ class DenseShard:
     ) -> Iterator[tuple[Array, Array, Array]]:
         """Blocks of every step-th row: (z, probabilities of the logits' classes, row weights)."""
         n_logits, d = weights.shape
-        for start in range(0, self.n_rows, step * _MOMENT_ROWS):
-            rows = slice(start, start + step * _MOMENT_ROWS, step)
-            x = self.X[rows].astype(np.float64)
+        for rows in self._blocks(step):
+            x = self.dense(rows)
             logits = np.empty((len(x), n_logits))
             self.backend.affine_rows(logits, x, weights, bias, n_threads=self.n_threads)
             probs = _log_odds(logits)
@@ -245,6 +276,141 @@ class DenseShard:
             z = np.ones((len(x), d + with_bias))
             np.subtract(x, center, out=z[:, :d])
             yield z, probs[:, -n_logits:], self.row_weights[rows].astype(np.float64)
+
+
+class DenseShard(Shard):
+    """Rows of a dense matrix, the elements of each adjacent.
+
+    X is float64, or with float32 row weights float32, float16, uint8 or int8.
+    """
+
+    @property
+    def row_numbers(self) -> float:
+        return self.n_features
+
+    def rows_of(self, rows: slice, *, with_grad: bool) -> Array:
+        x: Array = self.X[rows]
+        return x
+
+    def dense(self, rows: slice) -> Array:
+        x: Array = self.X[rows].astype(np.float64)
+        return x
+
+    def feature_sums(self) -> Array:
+        sums = np.zeros(self.n_features)
+        for rows in self._blocks():
+            sums += self.row_weights[rows] @ self.X[rows]
+        return sums
+
+    def squares(self, center: Array) -> Array:
+        sums = np.zeros(self.n_features)
+        for rows in self._blocks():
+            x = self.X[rows] - center
+            sums += np.einsum("i,ij,ij->j", self.row_weights[rows], x, x)
+        return sums
+
+
+class CsrShard(Shard):
+    """Rows of a `scipy.sparse` matrix in CSR form, of float64, or float32 with such row weights.
+
+    Its indices may be in any order and occur twice: then the values add up. Gradients need the
+    rows by columns as well; that copy is made when the first is asked for.
+    """
+
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        self._rows: dict[tuple[int, int, bool], Any] = {}
+        self.rows_of(slice(0, self.n_rows), with_grad=False)  # checks the indices, before all else
+
+    @property
+    def row_numbers(self) -> float:
+        return float(self.X.nnz) / max(1, self.n_rows)
+
+    def rows_of(self, rows: slice, *, with_grad: bool) -> Any:
+        key = rows.start, rows.stop, with_grad
+        if key not in self._rows:
+            X = self.X
+            indptr = X.indptr[rows.start : rows.stop + 1]
+            found = self.backend.CsrRows(X.data, X.indices, indptr, self.n_features)
+            if with_grad:
+                self._rows.pop((rows.start, rows.stop, False), None)
+                n_logits = 1 if self.n_classes == 2 else self.n_classes
+                panel_rows = self.backend.panel_rows(n_logits, self.real.itemsize)
+                found.set_columns(*columns_of(X, rows, panel_rows))
+            self._rows[key] = found
+        return self._rows[key]
+
+    def dense(self, rows: slice) -> Array:
+        x: Array = self.X[rows].astype(np.float64).toarray()
+        return x
+
+    def feature_sums(self) -> Array:
+        return self._column_sums(self.X, lambda values, features: values)
+
+    def squares(self, center: Array) -> Array:
+        # sum over the stored numbers of (x - c)^2, and c^2 for each that is not stored
+        X = self.X
+        if not X.has_canonical_format:  # what occurs twice adds up before it is squared
+            X = X.copy()
+            X.sum_duplicates()
+        total = float(self.row_weights.sum(dtype=np.float64))
+        stored = self._column_sums(X, lambda values, features: np.ones_like(values))
+        sums = self._column_sums(X, lambda values, features: (values - center[features]) ** 2)
+        begin, end = X.indptr[0], X.indptr[-1]
+        counts = np.bincount(X.indices[begin:end], minlength=self.n_features)
+        absent = np.where(counts < self.n_rows, np.maximum(total - stored, 0.0), 0.0)
+        squares: Array = sums + absent * center**2
+        return squares
+
+    def _column_sums(self, X: Any, function: Callable[[Array, Array], Array]) -> Array:
+        """Weighted sums by column of a function of the stored values and their columns."""
+        sums = np.zeros(self.n_features)
+        n = max(1, int(_MOMENT_NUMBERS / max(1.0, self.row_numbers)))
+        for start in range(0, self.n_rows, n):
+            rows = slice(start, min(start + n, self.n_rows))
+            part = slice(X.indptr[rows.start], X.indptr[rows.stop])
+            lengths = np.diff(X.indptr[rows.start : rows.stop + 1])
+            weights = np.repeat(self.row_weights[rows].astype(np.float64), lengths)
+            features = X.indices[part]
+            weights *= function(X.data[part].astype(np.float64), features)
+            sums += np.bincount(features, weights, self.n_features)
+        return sums
+
+
+def shard_of(X: Any, *targets: Any, **options: Any) -> Shard:
+    """Return a shard of X, dense or CSR; arguments as of `Shard`."""
+    return (CsrShard if sparse.issparse(X) else DenseShard)(X, *targets, **options)
+
+
+def columns_of(X: Any, rows: slice, panel_rows: int) -> tuple[int, Array, Array, Array, Array, Array]:
+    """Return rows of a CSR matrix by columns, as `CsrRows.set_columns` takes them."""
+    first, last = int(X.indptr[rows.start]), int(X.indptr[rows.stop])
+    n_entries = last - first
+    entry_rows = np.empty(n_entries, dtype=np.int32)
+    values = np.empty(n_entries, dtype=X.dtype)
+    features, starts, panel_columns = [], [np.zeros(1, dtype=np.int64)], [0]
+    done = 0
+    for start in range(rows.start, rows.stop, panel_rows):
+        indptr = X.indptr[start : min(start + panel_rows, rows.stop) + 1]
+        part = slice(indptr[0], indptr[-1])
+        shape = len(indptr) - 1, X.shape[1]
+        panel = sparse.csr_array((X.data[part], X.indices[part], indptr - indptr[0]), shape=shape)
+        panel = panel.tocsc()
+        full = np.flatnonzero(np.diff(panel.indptr))
+        features.append(full.astype(np.int32))
+        starts.append(panel.indptr[full + 1].astype(np.int64) + done)
+        panel_columns.append(panel_columns[-1] + len(full))
+        entry_rows[done : done + panel.nnz] = panel.indices
+        values[done : done + panel.nnz] = panel.data
+        done += panel.nnz
+    return (
+        panel_rows,
+        np.array(panel_columns, dtype=np.int64),
+        np.concatenate(starts),
+        np.concatenate([np.empty(0, dtype=np.int32), *features]),
+        entry_rows,
+        values,
+    )
 
 
 def _log_odds(logits: Array) -> Array:

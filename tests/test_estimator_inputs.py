@@ -341,12 +341,6 @@ class TestErrors:
         with pytest.raises((ValueError, TypeError), match=name):
             quick(solver="sgd").set_params(**{name: value}).fit(*data)
 
-    def test_sparse(self, data):
-        from scipy.sparse import csr_matrix
-
-        with pytest.raises(TypeError, match=r"[Ss]parse"):
-            quick().fit(csr_matrix(data[0]), data[1])
-
     def test_X_too_large_for_float32(self, data):
         X = data[0].astype(np.float32) * np.float32(1e36)
         with warnings.catch_warnings():

@@ -40,11 +40,15 @@ CONFIGURATIONS = {
         FastSoftmax(fit_intercept=False, n_jobs=1),
         ("check_class_weight_classifiers",),
     ),
-    # The first wants log-probabilities as coarse as the logarithm of a float32 near 1, the second
-    # compares two fits of separable classes, whose optimum is at infinity without a penalty.
+    # The first wants log-probabilities as coarse as the logarithm of a float32 near 1, the others
+    # compare two fits of separable classes, whose optimum is at infinity without a penalty.
     "no penalty": (
         FastSoftmax(C=np.inf, n_jobs=1),
-        ("check_classifiers_train", "check_sample_weight_equivalence_on_dense_data"),
+        (
+            "check_classifiers_train",
+            "check_sample_weight_equivalence_on_dense_data",
+            "check_sample_weight_equivalence_on_sparse_data",
+        ),
     ),
     "sgd": (FastSoftmax(solver="sgd", max_iter=20, n_jobs=1), ()),
     "sgd, momentum": (FastSoftmax(solver="sgd", momentum=0.9, max_iter=20, n_jobs=1), ()),
@@ -92,7 +96,7 @@ class TestEstimator:
         tags = get_tags(model)
         assert tags.classifier_tags.multi_class
         assert not tags.classifier_tags.poor_score
-        assert not tags.input_tags.sparse
+        assert tags.input_tags.sparse
 
     def test_parameters_are_keywords_but_for_C(self):
         parameters = inspect.signature(FastSoftmax).parameters

@@ -1,0 +1,72 @@
+"""The coordinates in which a problem is solved: scaled and shifted features, without a copy of X.
+
+A model o = V z + c of the features z = scale * (x - center) is the model o = W x + b with
+W = V * scale (each column by its feature's scale) and b = c - W center. Every pass over the rows is
+made with W and b; what it returns is brought back by the chain rule.
+"""
+
+from dataclasses import dataclass
+
+import numpy as np
+
+from fastsoftmax.shard import Array
+
+
+@dataclass(frozen=True)
+class Coordinates:
+    """Solver's vectors (V, then c where there is an intercept) and coefficients (W, b) of raw X.
+
+    Parameters
+    ----------
+    center, scale : ndarray of shape (n_features,), float64
+        Scales are > 0.
+    n_logits : int
+    fit_intercept : bool
+        Without one, c is 0.
+    """
+
+    center: Array
+    scale: Array
+    n_logits: int
+    fit_intercept: bool
+
+    @property
+    def n_weights(self) -> int:
+        """Elements of V."""
+        return self.n_logits * len(self.scale)
+
+    @property
+    def n_params(self) -> int:
+        """Elements of a solver's vector."""
+        return self.n_weights + (self.n_logits if self.fit_intercept else 0)
+
+    @property
+    def shift(self) -> Array:
+        """What the objective's features are shifted by: an intercept absorbs any shift."""
+        return np.zeros_like(self.center) if self.fit_intercept else self.center
+
+    def point_of(self, weights: Array, bias: Array) -> Array:
+        """Return the solver's vector for coefficients."""
+        point = (weights / self.scale).ravel().astype(np.float64)
+        if not self.fit_intercept:
+            return point
+        return np.concatenate([point, bias + weights @ self.center])
+
+    def coefficients_of(self, point: Array) -> tuple[Array, Array]:
+        """Return W (n_logits, n_features) and b (n_logits,), float64, for a solver's vector."""
+        weights = point[: self.n_weights].reshape(self.n_logits, -1) * self.scale
+        bias = -(weights @ self.center)
+        if self.fit_intercept:
+            bias += point[self.n_weights :]
+        return weights, bias
+
+    def gradient_of(self, grad_weights: Array, grad_bias: Array) -> Array:
+        """Return the gradient by a solver's vector, from those by W and by b."""
+        gradient = np.empty(self.n_params)
+        scaled = gradient[: self.n_weights].reshape(grad_weights.shape)
+        np.multiply(grad_bias[:, np.newaxis], -self.center, out=scaled)
+        scaled += grad_weights
+        scaled *= self.scale
+        if self.fit_intercept:
+            gradient[self.n_weights :] = grad_bias
+        return gradient
