@@ -62,7 +62,7 @@ def encode_known_labels(y: Any, classes: Array, name: str) -> Array:
     position: Array = np.clip(np.searchsorted(classes, y), 0, len(classes) - 1)
     unknown = classes[position] != y
     if unknown.any():
-        raise ValueError(f"{name} holds a label that y does not: {y[unknown][0]!r}")
+        raise ValueError(f"{name} holds a label that is none of the classes: {y[unknown][0]!r}")
     return position.astype(np.int32)
 
 

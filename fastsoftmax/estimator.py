@@ -1,7 +1,7 @@
 """FastSoftmax: softmax regression as a scikit-learn estimator.
 
-Parameters, labels and validation are here; the mathematics is in `objective` and `solvers`, the
-arithmetic in the kernels.
+Parameters, labels and validation are here, the methods of a fitted model in `_prediction`; the
+mathematics is in `objective` and `solvers`, the arithmetic in the kernels.
 """
 
 import math
@@ -16,10 +16,11 @@ from sklearn.base import BaseEstimator, ClassifierMixin
 from sklearn.exceptions import ConvergenceWarning
 from sklearn.utils import check_random_state
 from sklearn.utils._param_validation import Interval, StrOptions
-from sklearn.utils.validation import check_is_fitted, validate_data
+from sklearn.utils.validation import validate_data
 
 from fastsoftmax import _inputs
 from fastsoftmax._arguments import thread_count
+from fastsoftmax._prediction import PredictionMixin
 from fastsoftmax.backend import resolve_backend
 from fastsoftmax.monitor import Callback, Monitor
 from fastsoftmax.objective import Evaluation, SoftmaxObjective
@@ -40,7 +41,7 @@ def _solver_for(objective: SoftmaxObjective) -> str:
     return "newton-cholesky" if small else "lbfgs"
 
 
-class FastSoftmax(ClassifierMixin, BaseEstimator):
+class FastSoftmax(PredictionMixin, ClassifierMixin, BaseEstimator):
     r"""Softmax regression (multinomial logistic regression), exact and certified.
 
     For rows x_i with labels y_i and weights s_i, the fit minimises
@@ -442,104 +443,3 @@ class FastSoftmax(ClassifierMixin, BaseEstimator):
         self.coef_ = np.array(weights, dtype=real)
         self.intercept_ = np.array(bias, dtype=real)
         self.n_iter_ = np.array([n_iter], dtype=np.int32)
-
-    # ---- prediction ----
-
-    def decision_function(self, X: ArrayLike) -> Array:
-        """Logits W x + b.
-
-        Parameters
-        ----------
-        X : array-like of shape (n_rows, n_features)
-
-        Returns
-        -------
-        ndarray of shape (n_rows, n_classes), or (n_rows,) for two classes
-            float64 where X or `coef_` is, otherwise float32. With two classes the log-odds of
-            ``classes_[1]``.
-
-        Raises
-        ------
-        NotFittedError
-            If `fit` has not been called.
-        ValueError
-            If X is not finite or has another number of features, or if coef_ and intercept_ do not
-            fit together.
-        """
-        check_is_fitted(self)
-        X = validate_data(
-            self, X, reset=False, accept_sparse="csr", dtype=_inputs.FEATURE_TYPES
-        )
-        X = _inputs.features_of(X)
-        n_logits = 1 if len(self.classes_) == 2 else len(self.classes_)
-        real = np.result_type(_inputs.real_of(X.dtype), self.coef_)
-        coef = np.ascontiguousarray(self.coef_, dtype=real)
-        intercept = np.ascontiguousarray(self.intercept_, dtype=real)
-        if coef.shape != (n_logits, X.shape[1]) or intercept.shape != (n_logits,):
-            raise ValueError(
-                f"coef_ and intercept_ must have shapes {(n_logits, X.shape[1])} and "
-                f"{(n_logits,)}, got {coef.shape} and {intercept.shape}"
-            )
-        backend = resolve_backend(self.backend)
-        logits = np.empty((X.shape[0], n_logits), dtype=real)
-        n_threads = thread_count(self.n_jobs, backend)
-        rows = _inputs.backend_rows(X, backend)
-        backend.affine_rows(logits, rows, coef, intercept, n_threads=n_threads)
-        return logits if n_logits > 1 else logits[:, 0]
-
-    def _class_logits(self, X: ArrayLike) -> Array:
-        """Logits (n_rows, n_classes), also for two classes, in an array of their own."""
-        logits = self.decision_function(X)
-        if logits.ndim == 1:
-            logits = np.column_stack([np.zeros_like(logits), logits])
-        return logits
-
-    def _normalised(self, X: ArrayLike, operation: str) -> Array:
-        """Logits after an operation of the backend on their rows."""
-        logits = self._class_logits(X)
-        backend = resolve_backend(self.backend)
-        n_threads = thread_count(self.n_jobs, backend)
-        getattr(backend, operation)(logits, logits, n_threads=n_threads)
-        return logits
-
-    def predict(self, X: ArrayLike) -> Array:
-        """Return the most likely class of each row; of two equal logits that of the first class.
-
-        Parameters
-        ----------
-        X : array-like of shape (n_rows, n_features)
-
-        Returns
-        -------
-        ndarray of shape (n_rows,)
-            Labels, of the dtype of `classes_`.
-        """
-        logits = self.decision_function(X)
-        best = (logits > 0.0).astype(np.intp) if logits.ndim == 1 else logits.argmax(axis=1)
-        return np.asarray(self.classes_[best])
-
-    def predict_proba(self, X: ArrayLike) -> Array:
-        """Probabilities softmax(W x + b), classes in the order of `classes_`.
-
-        Parameters
-        ----------
-        X : array-like of shape (n_rows, n_features)
-
-        Returns
-        -------
-        ndarray of shape (n_rows, n_classes)
-        """
-        return self._normalised(X, "softmax_rows")
-
-    def predict_log_proba(self, X: ArrayLike) -> Array:
-        """Logarithms of the probabilities, finite also where those round to 0.
-
-        Parameters
-        ----------
-        X : array-like of shape (n_rows, n_features)
-
-        Returns
-        -------
-        ndarray of shape (n_rows, n_classes)
-        """
-        return self._normalised(X, "log_softmax_rows")

@@ -65,6 +65,27 @@ def affine_rows(
     isa: str | None = None,
     n_threads: int = 1,
 ) -> None: ...
+def predict_rows(
+    probs: NDArray[_Real],
+    X: NDArray[_Real] | NDArray[_Stored] | CsrRows,
+    weights: NDArray[_Real],
+    bias: NDArray[_Real],
+    as_log: bool,
+    *,
+    isa: str | None = None,
+    n_threads: int = 1,
+) -> bool: ...
+def predict_top(
+    classes: NDArray[np.int64],
+    probs: NDArray[_Real] | None,
+    X: NDArray[_Real] | NDArray[_Stored] | CsrRows,
+    weights: NDArray[_Real],
+    bias: NDArray[_Real],
+    n_classes: int,
+    *,
+    isa: str | None = None,
+    n_threads: int = 1,
+) -> bool: ...
 def loss_grad(
     grad_weights: NDArray[np.float64] | None,
     grad_bias: NDArray[np.float64] | None,

@@ -67,6 +67,12 @@ cdef extern from "kernels.h" nogil:
     void fs_affine_rows(const kernels *, void *logits, const fs_rows *, const void *weights,
                         const void *bias, ptrdiff_t, void *scratch, int n_threads)
     ptrdiff_t fs_panel_rows(const kernels *, ptrdiff_t n_logits)
+    ptrdiff_t fs_predict_scratch(const kernels *, const fs_rows *, int with_logits, int n_threads)
+    int fs_predict_rows(const kernels *, void *probs, const fs_rows *, const void *weights,
+                        const void *bias, ptrdiff_t, int as_log, void *scratch, int n_threads)
+    int fs_predict_top(const kernels *, int64_t *classes, void *probs, const fs_rows *,
+                       const void *weights, const void *bias, ptrdiff_t, ptrdiff_t,
+                       ptrdiff_t n_top, void *scratch, int n_threads)
     ptrdiff_t fs_loss_grad_scratch(const kernels *, const fs_rows *, int with_grad, int n_threads)
     fs_sums fs_loss_grad(const kernels *, double *grad_weights, double *grad_bias,
                          const fs_rows *, const void *weights, const void *bias, void *scratch,
@@ -531,6 +537,74 @@ def affine_rows(logits, X, weights, bias, *, isa=None, n_threads=1):
     cdef _Scratch scratch = _Scratch(fs_affine_scratch(kern, &rows))
     with nogil:
         fs_affine_rows(kern, out.data, &rows, w.data, b.data, out.row_stride, scratch.data, n)
+
+
+cdef Array model_of(fs_rows *rows, Array *b, X, weights, bias, number_of_classes) except *:
+    """The weights, and in rows and b what else a prediction needs."""
+    cdef Array w = array_of(weights, "weights", "fd", 2)
+    cdef Array x = features_of(rows, X, &w)
+    rows.labels = NULL
+    rows.target_probs = rows.row_weights = NULL
+    rows.label_smoothing = 0
+    rows.n_logits = w.n_rows
+    rows.n_classes = size_in(number_of_classes, "n_classes", 1 << 24)
+    check_classes(rows)
+    b[0] = same_type(bias, "bias", &w, 1)
+    check(w.n_columns == x.n_columns and w.row_stride == w.n_columns,
+          f"weights must be contiguous, with {x.n_columns} columns as X")
+    check(b.size == w.n_rows, f"bias must have {w.n_rows} elements, got {b.size}")
+    return w
+
+
+def predict_rows(probs, X, weights, bias, as_log, *, isa=None, n_threads=1):
+    """probs[i] = softmax(W x_i + b), or its logarithm where as_log.
+
+    With one logit for two classes, the other one's is 0. Returns whether every logit was finite.
+    """
+    cdef fs_rows rows
+    cdef Array b
+    cdef Array w = model_of(&rows, &b, X, weights, bias, getattr(probs, "shape", (0,))[-1])
+    cdef Array out = same_type(probs, "probs", &w, 2, True)
+    cdef const kernels *kern = table(&w, isa)
+    cdef int n = threads(n_threads), log_too = bool(as_log), finite
+    cdef _Scratch scratch
+    check(out.n_rows == rows.n_rows, f"probs must have {rows.n_rows} rows, got {out.n_rows}")
+    scratch = _Scratch(fs_predict_scratch(kern, &rows, False, n))
+    with nogil:
+        finite = fs_predict_rows(kern, out.data, &rows, w.data, b.data, out.row_stride, log_too,
+                                 scratch.data, n)
+    return bool(finite)
+
+
+def predict_top(classes, probs, X, weights, bias, n_classes, *, isa=None, n_threads=1):
+    """The classes of the largest logits of each row, as many as classes has columns, and probs.
+
+    Largest first; of equal logits the smaller class comes first, and NaN counts as -inf.
+    classes (n, k) is int64; probs (n, k), their softmax over all classes, may be None. Returns
+    whether every logit was finite.
+    """
+    cdef fs_rows rows
+    cdef Array b, out
+    cdef Array w = model_of(&rows, &b, X, weights, bias, n_classes)
+    cdef Array top = array_of(classes, "classes", "q", 2, True)
+    cdef const kernels *kern = table(&w, isa)
+    cdef int n = threads(n_threads), finite
+    cdef _Scratch scratch
+    check(top.n_rows == rows.n_rows and 1 <= top.n_columns <= rows.n_classes,
+          f"classes must have {rows.n_rows} rows and 1 to {rows.n_classes} columns, "
+          f"got shape ({top.n_rows}, {top.n_columns})")
+    out.data = NULL
+    out.row_stride = 0
+    if probs is not None:
+        out = same_type(probs, "probs", &w, 2, True)
+        check(out.n_rows == top.n_rows and out.n_columns == top.n_columns,
+              f"probs must have the shape of classes, ({top.n_rows}, {top.n_columns}), "
+              f"got ({out.n_rows}, {out.n_columns})")
+    scratch = _Scratch(fs_predict_scratch(kern, &rows, True, n))
+    with nogil:
+        finite = fs_predict_top(kern, <int64_t *>top.data, out.data, &rows, w.data, b.data,
+                                top.row_stride, out.row_stride, top.n_columns, scratch.data, n)
+    return bool(finite)
 
 
 def loss_grad(grad_weights, grad_bias, X, labels, target_probs, row_weights, label_smoothing,

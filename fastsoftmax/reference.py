@@ -53,7 +53,11 @@ class CsrRows:
         from scipy import sparse
 
         self.shape = len(indptr) - 1, n_features
-        self._matrix = sparse.csr_array((data, indices, indptr), shape=self.shape)
+        begin, end = (indptr[0], indptr[-1]) if len(indptr) else (0, 0)
+        if not (len(indptr) and 0 <= begin <= end <= min(len(indices), len(data))):
+            raise ValueError("indptr must ascend, within the lengths of indices and data")
+        parts = data[begin:end], indices[begin:end], indptr - begin
+        self._matrix = sparse.csr_array(parts, shape=self.shape)
         self._matrix.check_format(full_check=True)
 
     def set_columns(
@@ -222,6 +226,58 @@ def affine_rows(
             logits[rows] += bias
 
 
+def predict_rows(
+    probs: Array,
+    X: Any,
+    weights: Array,
+    bias: Array,
+    as_log: bool,
+    *,
+    isa: str | None = None,
+    n_threads: int = 1,
+) -> bool:
+    """probs[i] = softmax(W x_i + b), or its logarithm where as_log.
+
+    With one logit for two classes, the other one's is 0. Returns whether every logit was finite.
+    """
+    finite = True
+    for rows in _blocks(X.shape[0], max(X.shape[1], probs.shape[1])):
+        logits = _class_logits(X[rows], weights, bias, probs.shape[1])
+        finite &= bool(np.isfinite(logits).all())
+        (log_softmax_rows if as_log else softmax_rows)(probs[rows], logits)
+    return finite
+
+
+def predict_top(
+    classes: Array,
+    probs: Array | None,
+    X: Any,
+    weights: Array,
+    bias: Array,
+    n_classes: int,
+    *,
+    isa: str | None = None,
+    n_threads: int = 1,
+) -> bool:
+    """Find the classes of the largest logits of each row, as many as classes has columns.
+
+    Largest first; of equal logits the smaller class comes first, and NaN counts as -inf.
+    classes (n, k) is int64; probs (n, k), their softmax over all classes, may be None. Returns
+    whether every logit was finite.
+    """
+    finite = True
+    for rows in _blocks(X.shape[0], max(X.shape[1], n_classes)):
+        logits = _class_logits(X[rows], weights, bias, n_classes)
+        finite &= bool(np.isfinite(logits).all())
+        ranked = np.where(np.isnan(logits), np.inf, -logits)
+        top = ranked.argsort(axis=1, kind="stable")[:, : classes.shape[1]]
+        classes[rows] = top
+        if probs is not None:
+            softmax_rows(logits, logits)
+            probs[rows] = np.take_along_axis(logits, top, axis=1)
+    return finite
+
+
 def loss_grad(
     grad_weights: Array | None,
     grad_bias: Array | None,
@@ -347,11 +403,8 @@ def _add_rows(
         rows = block if order is None else order[block]
         x = X[rows].astype(weights.dtype, copy=False)
         target, likeliest, weight = targets.of(rows)
+        logits = _class_logits(x, weights, bias, n_classes)
         with _quiet():
-            logits = x @ weights.T
-            logits += bias
-            if n_logits < n_classes:
-                logits = np.column_stack([np.zeros_like(logits), logits])
             row = _shift(logits)
             loss += float(_row_losses(row, target, weight).sum())
             correct += float(weight[row.at[:, 0] == likeliest].sum(dtype=np.float64))
@@ -360,6 +413,16 @@ def _add_rows(
                 grad_bias += residual.sum(axis=0)
                 grad_weights += residual.astype(weights.dtype, copy=False).T @ x
     return loss, correct
+
+
+def _class_logits(X: Array, weights: Array, bias: Array, n_classes: int) -> Array:
+    """Logits of all classes; of two with one logit class 0 has 0."""
+    with _quiet():
+        logits: Array = X.astype(weights.dtype, copy=False) @ weights.T
+        logits += bias
+    if len(weights) < n_classes:
+        logits = np.column_stack([np.zeros_like(logits), logits])
+    return logits
 
 
 def _shift(logits: Array) -> _Shifted:

@@ -139,6 +139,15 @@ typedef struct kernels {
                                ptrdiff_t logits_stride, const fs_rows *rows, ptrdiff_t first,
                                ptrdiff_t n_block_rows);
 
+    /* Whether every element of an (n_rows, n_classes) matrix is finite. */
+    int (*finite_rows)(const void *x, ptrdiff_t stride, ptrdiff_t n_rows, ptrdiff_t n_classes);
+
+    /* The classes of the n_top largest logits of each row, largest first (of equal ones the smaller
+     * class, NaN as -inf), and their softmax; probs may be NULL. 1 <= n_top <= n_classes. */
+    void (*top_rows)(int64_t *classes, void *probs, const void *logits, ptrdiff_t classes_stride,
+                     ptrdiff_t probs_stride, ptrdiff_t logits_stride, ptrdiff_t n_rows,
+                     ptrdiff_t n_classes, ptrdiff_t n_top);
+
     fs_dense dense[FS_N_X_TYPES];
     fs_sparse sparse[2]; /* values that are float, and (where real is double) double */
 
@@ -176,7 +185,7 @@ typedef struct kernels {
  * first. real_size is 4 or 8; NULL past the end of the list. */
 const kernels *fs_kernels(ptrdiff_t real_size, int i);
 
-/* ---- logit_rows.c, pass.c, sgd.c: the kernels over all rows, by threads (parallel.c) ----
+/* ---- logit_rows.c, predict.c, pass.c, sgd.c: the kernels over all rows, by threads (parallel.c) ----
  * Work is cut by problem size alone and partial results are added in order, so the bits of a
  * result do not depend on n_threads. n_threads <= 1 runs in the calling thread. */
 
@@ -201,6 +210,20 @@ void fs_cross_entropy_rows(const kernels *kern, void *loss, void *grad, const vo
 ptrdiff_t fs_affine_scratch(const kernels *kern, const fs_rows *rows);
 void fs_affine_rows(const kernels *kern, void *logits, const fs_rows *rows, const void *weights,
                     const void *bias, ptrdiff_t logits_stride, void *scratch, int n_threads);
+
+/* Prediction from rows and weights in one pass; of `rows` only the features and the sizes are read.
+ * fs_predict_rows: softmax of the logits (as_log: its logarithm) to probs (n_rows, n_classes).
+ * fs_predict_top: what top_rows gives, to classes and probs (n_rows, n_top), probs may be NULL.
+ * Both return whether every logit was finite. scratch is fs_predict_scratch() bytes, aligned to 64
+ * bytes (negative: too large to address), with_logits for fs_predict_top. */
+ptrdiff_t fs_predict_scratch(const kernels *kern, const fs_rows *rows, int with_logits,
+                             int n_threads);
+int fs_predict_rows(const kernels *kern, void *probs, const fs_rows *rows, const void *weights,
+                    const void *bias, ptrdiff_t probs_stride, int as_log, void *scratch,
+                    int n_threads);
+int fs_predict_top(const kernels *kern, int64_t *classes, void *probs, const fs_rows *rows,
+                   const void *weights, const void *bias, ptrdiff_t classes_stride,
+                   ptrdiff_t probs_stride, ptrdiff_t n_top, void *scratch, int n_threads);
 
 /* Loss and gradient in one pass over the rows. grad_weights (n_logits, n_features) and grad_bias
  * (n_logits) are double and are overwritten; both NULL: the loss alone. scratch is

@@ -3,16 +3,25 @@
  * logits[i - first, k] = x_i . weights_k + bias_k. The order of the additions of one product
  * depends on n_features alone, so a row's logits are the same bits whatever stands beside it. */
 
-/* sums[k][r] = x[r] . weights[k * stride ..], k < n_tile, a constant where this is inlined. */
+/* sums[k][r] = x[r] . weights[k * stride ..], k < n_tile, a constant where this is inlined. What
+ * lies `ahead` elements after x is asked for meanwhile (0: nothing is): the processor's own
+ * prefetcher stops at every page, about at every row of 784 floats. */
 FORCE_INLINE void dot_tile(real sums[][TILE_ROWS], const x_t *const x[TILE_ROWS],
-                           const real *weights, ptrdiff_t n_features, int n_tile) {
+                           const real *weights, ptrdiff_t n_features, ptrdiff_t ahead, int n_tile) {
     vec acc[TILE_CLASSES][TILE_ROWS];
     const x_t *x0 = x[0], *x1 = x[1], *x2 = x[2], *x3 = x[3];
     UNROLL
     for (int k = 0; k < n_tile; ++k) acc[k][0] = acc[k][1] = acc[k][2] = acc[k][3] = v_set1(0);
+    enum { LINE_ELEMENTS = 64 / (int)sizeof(x_t) };
     ptrdiff_t j = 0;
     for (; j + VEC_WIDTH <= n_features; j += VEC_WIDTH) {
         vec a = x_load(x0 + j), b = x_load(x1 + j), c = x_load(x2 + j), d = x_load(x3 + j);
+        if (ahead && j % LINE_ELEMENTS == 0) {
+            v_prefetch(x0 + j + ahead);
+            v_prefetch(x1 + j + ahead);
+            v_prefetch(x2 + j + ahead);
+            v_prefetch(x3 + j + ahead);
+        }
         UNROLL
         for (int k = 0; k < n_tile; ++k) {
             vec w = v_load(weights + k * n_features + j);
@@ -40,15 +49,15 @@ FORCE_INLINE void dot_tile(real sums[][TILE_ROWS], const x_t *const x[TILE_ROWS]
 }
 
 static void dot_tile_of(real sums[][TILE_ROWS], const x_t *const x[TILE_ROWS], const real *weights,
-                        ptrdiff_t n_features, ptrdiff_t n_tile) {
+                        ptrdiff_t n_features, ptrdiff_t ahead, ptrdiff_t n_tile) {
     switch (n_tile) {
-        case 1: dot_tile(sums, x, weights, n_features, 1); break;
-        case 2: dot_tile(sums, x, weights, n_features, 2); break;
-        case 3: dot_tile(sums, x, weights, n_features, 3); break;
+        case 1: dot_tile(sums, x, weights, n_features, ahead, 1); break;
+        case 2: dot_tile(sums, x, weights, n_features, ahead, 2); break;
+        case 3: dot_tile(sums, x, weights, n_features, ahead, 3); break;
 #if TILE_CLASSES >= 6
-        case 4: dot_tile(sums, x, weights, n_features, 4); break;
-        case 5: dot_tile(sums, x, weights, n_features, 5); break;
-        case 6: dot_tile(sums, x, weights, n_features, 6); break;
+        case 4: dot_tile(sums, x, weights, n_features, ahead, 4); break;
+        case 5: dot_tile(sums, x, weights, n_features, ahead, 5); break;
+        case 6: dot_tile(sums, x, weights, n_features, ahead, 6); break;
 #endif
         default: break;
     }
@@ -68,11 +77,13 @@ static void affine_rows(void *logits_, const fs_rows *rows, const void *weights_
     for (ptrdiff_t i = 0; i < block.n_rows; i += TILE_ROWS) {
         const x_t *x[TILE_ROWS];
         tile_rows(x, rows, block, i);
+        const int four_more = block.first + i + 2 * TILE_ROWS <= rows->n_rows && !block.row_index;
         for (ptrdiff_t tile = 0; tile < n_tiles; ++tile) {
             const ptrdiff_t k0 = even_part(rows->n_logits, n_tiles, tile);
             const ptrdiff_t n_tile = even_part(rows->n_logits, n_tiles, tile + 1) - k0;
             real sums[TILE_CLASSES][TILE_ROWS];
-            dot_tile_of(sums, x, weights + k0 * rows->n_features, rows->n_features, n_tile);
+            dot_tile_of(sums, x, weights + k0 * rows->n_features, rows->n_features,
+                        four_more && tile == 0 ? TILE_ROWS * rows->x_stride : 0, n_tile);
             for (ptrdiff_t r = 0; r < min_size(TILE_ROWS, block.n_rows - i); ++r) {
                 real *out = (real *)logits_ + (i + r) * logits_stride + k0;
                 for (ptrdiff_t k = 0; k < n_tile; ++k) out[k] = sums[k][r] + bias[k0 + k];

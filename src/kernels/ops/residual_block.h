@@ -12,7 +12,7 @@ static void block_logits(real *out, const fs_rows *rows, const real *weights, co
             const x_t *x[TILE_ROWS];
             real sums[TILE_CLASSES][TILE_ROWS];
             tile_rows(x, rows, block, i);
-            dot_tile_of(sums, x, weights + k0 * rows->n_features, rows->n_features, n_tile);
+            dot_tile_of(sums, x, weights + k0 * rows->n_features, rows->n_features, 0, n_tile);
             for (ptrdiff_t k = 0; k < n_tile; ++k)
                 for (int r = 0; r < TILE_ROWS; ++r) /* the stride leaves room for whole tiles */
                     out[(k0 + k) * stride + i + r] = sums[k][r] + bias[k0 + k];

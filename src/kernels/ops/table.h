@@ -10,6 +10,10 @@
 
 #include "cross_entropy_rows.h"
 
+#include "finite_rows.h"
+
+#include "top_rows.h"
+
 #include "residual_lanes.h"
 
 #define X_NAME f32
@@ -75,6 +79,8 @@ const kernels KERNELS = {
     .log_softmax_rows = log_softmax_rows,
     .logsumexp_rows = logsumexp_rows,
     .cross_entropy_rows = cross_entropy_rows,
+    .finite_rows = finite_rows,
+    .top_rows = top_rows,
     .dense[FS_X_F32] = DENSE(f32),
 #if REAL_IS_DOUBLE
     .dense[FS_X_F64] = DENSE(f64),

@@ -1,0 +1,135 @@
+/* Prediction: the product of rows and class weights, and what is made of the logits while they are
+ * in the cache. Blocks of rows; every row is computed by itself, so the cut changes nothing. */
+#include <string.h>
+
+#include "csr.h"
+#include "pass.h"
+
+/* Rows of a block, fewer where their logits would take more than BLOCK_BYTES; affine_rows takes
+ * four at a time. */
+#define BLOCK_BYTES ((ptrdiff_t)1 << 20)
+enum { BLOCK_ROWS = 64, FEWEST_ROWS = 4, MOST_PREDICT_PARTS = 1024, LINE = 64 };
+
+typedef struct {
+    ptrdiff_t block_rows, n_blocks, n_parts;
+    ptrdiff_t n_threads; /* that have parts to do */
+    double thread_bytes; /* of scratch: a line with a flag, and room for a block's logits */
+} predict_plan;
+
+typedef struct {
+    const kernels *kern;
+    const fs_rows *rows;
+    csr_weights weights;
+    const void *bias;
+    predict_plan plan;
+    fs_row_op op;     /* over the logits in place; NULL: the largest n_top */
+    int64_t *classes; /* (n_rows, n_top), where there is no op */
+    void *probs;      /* (n_rows, n_classes), or (n_rows, n_top) or NULL where there is no op */
+    ptrdiff_t classes_stride, probs_stride, n_top;
+    char *scratch; /* a thread's share after the other */
+} predict_task;
+
+static predict_plan plan_of(const kernels *kern, const fs_rows *rows, int with_logits,
+                            int n_threads) {
+    predict_plan plan;
+    const ptrdiff_t row_bytes = max_size(1, rows->n_classes) * kern->real_size;
+    const ptrdiff_t fitting = max_size(FEWEST_ROWS, BLOCK_BYTES / row_bytes);
+    plan.block_rows = max_size(1, min_size(rows->n_rows, min_size(BLOCK_ROWS, fitting)));
+    plan.n_blocks = ceil_div(rows->n_rows, plan.block_rows);
+    plan.n_parts = min_size(min_size(MOST_PREDICT_PARTS, plan.n_blocks),
+                            1 + fs_pass_work(rows, rows->n_rows) / 2 / GRAIN_PRODUCTS);
+    plan.n_threads = max_size(1, min_size(plan.n_parts, n_threads));
+    plan.thread_bytes = LINE;
+    if (with_logits)
+        plan.thread_bytes += (double)ceil_div(plan.block_rows * row_bytes, LINE) * LINE;
+    return plan;
+}
+
+ptrdiff_t fs_predict_scratch(const kernels *kern, const fs_rows *rows, int with_logits,
+                             int n_threads) {
+    const predict_plan plan = plan_of(kern, rows, with_logits, n_threads);
+    const double bytes =
+        (double)plan.n_threads * plan.thread_bytes + fs_csr_weights_bytes(kern, rows);
+    return bytes < (double)(PTRDIFF_MAX / 2) ? (ptrdiff_t)bytes : -1;
+}
+
+/* Logits of all classes, class 0 of two with one logit included. Returns whether all are finite. */
+static int block_logits(const predict_task *t, void *logits, ptrdiff_t stride, fs_block block) {
+    const ptrdiff_t size = t->kern->real_size;
+    const ptrdiff_t left_out = t->rows->n_classes - t->rows->n_logits;
+    fs_affine_block(t->kern, at(logits, left_out, size), t->rows, &t->weights, t->bias, stride,
+                    block);
+    for (ptrdiff_t i = 0; left_out && i < block.n_rows; ++i)
+        memset(at(logits, i * stride, size), 0, (size_t)size);
+    return t->kern->finite_rows(logits, stride, block.n_rows, t->rows->n_classes);
+}
+
+static char *scratch_of(const predict_task *t, ptrdiff_t thread) {
+    return t->scratch + thread * (ptrdiff_t)t->plan.thread_bytes;
+}
+
+static void predict_part(void *task_, ptrdiff_t part, int thread) {
+    const predict_task *t = task_;
+    const predict_plan *plan = &t->plan;
+    const ptrdiff_t size = t->kern->real_size, n_classes = t->rows->n_classes;
+    const ptrdiff_t begin = part_begin(plan->n_blocks, plan->n_parts, part) * plan->block_rows;
+    const ptrdiff_t end = min_size(
+        t->rows->n_rows, part_begin(plan->n_blocks, plan->n_parts, part + 1) * plan->block_rows);
+    char *flag = scratch_of(t, thread);
+    int finite = 1;
+    for (ptrdiff_t row = begin; row < end; row += plan->block_rows) {
+        const fs_block block = {NULL, row, min_size(plan->block_rows, end - row)};
+        char *probs = t->probs ? at(t->probs, row * t->probs_stride, size) : NULL;
+        if (t->op) {
+            finite &= block_logits(t, probs, t->probs_stride, block);
+            t->op(probs, probs, t->probs_stride, t->probs_stride, block.n_rows, n_classes);
+        } else {
+            finite &= block_logits(t, flag + LINE, n_classes, block);
+            t->kern->top_rows(t->classes + row * t->classes_stride, probs, flag + LINE,
+                              t->classes_stride, t->probs_stride, n_classes, block.n_rows,
+                              n_classes, t->n_top);
+        }
+    }
+    if (!finite) *flag = 1;
+}
+
+static int run_predict(predict_task *task, const void *weights, void *scratch, int n_threads) {
+    int finite = 1;
+    task->weights = fs_csr_weights(task->kern, task->rows, weights, scratch, n_threads);
+    task->scratch = at(scratch, (ptrdiff_t)fs_csr_weights_bytes(task->kern, task->rows), 1);
+    task->plan = plan_of(task->kern, task->rows, !task->op, n_threads);
+    for (ptrdiff_t thread = 0; thread < task->plan.n_threads; ++thread)
+        *scratch_of(task, thread) = 0;
+    fs_for_parts(predict_part, task, task->plan.n_parts, (int)task->plan.n_threads);
+    for (ptrdiff_t thread = 0; thread < task->plan.n_threads; ++thread)
+        finite &= !*scratch_of(task, thread);
+    return finite;
+}
+
+int fs_predict_rows(const kernels *kern, void *probs, const fs_rows *rows, const void *weights,
+                    const void *bias, ptrdiff_t probs_stride, int as_log, void *scratch,
+                    int n_threads) {
+    predict_task task = {0};
+    task.kern = kern;
+    task.rows = rows;
+    task.bias = bias;
+    task.op = as_log ? kern->log_softmax_rows : kern->softmax_rows;
+    task.probs = probs;
+    task.probs_stride = probs_stride;
+    return run_predict(&task, weights, scratch, n_threads);
+}
+
+int fs_predict_top(const kernels *kern, int64_t *classes, void *probs, const fs_rows *rows,
+                   const void *weights, const void *bias, ptrdiff_t classes_stride,
+                   ptrdiff_t probs_stride, ptrdiff_t n_top, void *scratch, int n_threads) {
+    predict_task task = {0};
+    task.kern = kern;
+    task.rows = rows;
+    task.bias = bias;
+    task.classes = classes;
+    task.classes_stride = classes_stride;
+    task.probs = probs;
+    task.probs_stride = probs_stride;
+    task.n_top = n_top;
+    return run_predict(&task, weights, scratch, n_threads);
+}
