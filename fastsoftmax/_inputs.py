@@ -11,7 +11,8 @@ from sklearn.utils.multiclass import check_classification_targets
 from sklearn.utils.validation import _check_sample_weight, column_or_1d
 
 from fastsoftmax._arguments import adjacent_rows
-from fastsoftmax.shard import Array, Shard, shard_of
+from fastsoftmax.csr_shard import CsrShard
+from fastsoftmax.shard import Array, DenseShard, Shard
 
 # The dtypes that X may keep; the first is what any other is converted to.
 FEATURE_TYPES = [np.float64, np.float32, np.uint8, np.int8, np.float16]
@@ -43,6 +44,11 @@ def backend_rows(X: Any, backend: ModuleType) -> Any:
     return X
 
 
+def shard_of(X: Any, *targets: Any, **options: Any) -> Shard:
+    """Return a shard of X, dense or CSR; arguments as of `Shard`."""
+    return (CsrShard if sparse.issparse(X) else DenseShard)(X, *targets, **options)
+
+
 def encode_labels(y: Any) -> tuple[Array, Array]:
     """(classes, sorted; class number of each row as int32)."""
     y = column_or_1d(y, warn=True)
@@ -67,7 +73,7 @@ def encode_known_labels(y: Any, classes: Array, name: str) -> Array:
 
 
 def row_weights_of(
-    sample_weight: Any, class_weight: Any, X: Array, classes: Array, labels: Array
+    sample_weight: Any, class_weight: Any, X: Any, classes: Array, labels: Array
 ) -> tuple[Array, float]:
     """(weights of mean 1, in the number type to compute in; the sum before that scaling)."""
     weights = _check_sample_weight(sample_weight, X, dtype=np.float64, copy=True)
@@ -139,7 +145,7 @@ def eval_shard(X: Array, labels: Array, like: Shard) -> Shard:
         X,
         labels,
         None,
-        np.ones(len(X), dtype=like.real),
+        np.ones(len(labels), dtype=like.real),
         like.n_classes,
         backend=like.backend,
         n_threads=like.n_threads,

@@ -23,7 +23,7 @@ from sklearn.utils.validation import (
 from fastsoftmax import _inputs
 from fastsoftmax._arguments import has_adjacent_rows, thread_count
 from fastsoftmax.backend import resolve_backend
-from fastsoftmax.shard import Array, shard_of
+from fastsoftmax.shard import Array
 
 
 class Metrics(NamedTuple):
@@ -261,7 +261,7 @@ class PredictionMixin:
         else:
             weights, _ = _inputs.row_weights_of(sample_weight, None, given.X, self.classes_, labels)
             weights = weights.astype(real, copy=False)
-        shard = shard_of(
+        shard = _inputs.shard_of(
             given.X,
             labels,
             None,

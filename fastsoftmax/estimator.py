@@ -22,9 +22,10 @@ from fastsoftmax import _inputs
 from fastsoftmax._arguments import thread_count
 from fastsoftmax._prediction import PredictionMixin
 from fastsoftmax.backend import resolve_backend
+from fastsoftmax.csr_shard import CsrShard
 from fastsoftmax.monitor import Callback, Monitor
 from fastsoftmax.objective import Evaluation, SoftmaxObjective
-from fastsoftmax.shard import Array, CsrShard, Shard, shard_of
+from fastsoftmax.shard import Array, Shard
 from fastsoftmax.solvers import descent, sgd
 from fastsoftmax.solvers.lbfgs import LbfgsModel
 from fastsoftmax.solvers.newton import NewtonModel
@@ -215,6 +216,7 @@ class FastSoftmax(PredictionMixin, ClassifierMixin, BaseEstimator):
         self.backend = backend
 
     def __sklearn_tags__(self) -> Any:
+        """Tell scikit-learn what is accepted."""
         tags = super().__sklearn_tags__()
         tags.input_tags.sparse = True
         return tags
@@ -280,18 +282,18 @@ class FastSoftmax(PredictionMixin, ClassifierMixin, BaseEstimator):
         classes, labels = _inputs.without_weightless(classes, labels, weights)
         backend = resolve_backend(self.backend)
         n_threads = thread_count(self.n_jobs, backend)
-        shard = shard_of(
+        shard = _inputs.shard_of(
             X, labels, None, weights, len(classes), backend=backend, n_threads=n_threads
         )
         callbacks = _inputs.callables(callbacks)
         eval_shards = self._eval_shards(eval_set, classes, shard)
         start = self._previous_coefficients(classes) if self.warm_start else None
-        if self.solver == "sgd" and self.standardize and not self.fit_intercept:
-            if isinstance(shard, CsrShard):
-                raise ValueError(
-                    "solver='sgd' with standardize=True needs fit_intercept=True where X is "
-                    "sparse: without an intercept every step would move every feature"
-                )
+        shifted = self.standardize and not self.fit_intercept
+        if self.solver == "sgd" and shifted and isinstance(shard, CsrShard):
+            raise ValueError(
+                "solver='sgd' with standardize=True needs fit_intercept=True where X is sparse: "
+                "without an intercept every step would move every feature"
+            )
         penalty = 0.0 if math.isinf(self.C) else 1.0 / (float(self.C) * total)
         with single_threaded_blas():
             objective = SoftmaxObjective(

@@ -304,7 +304,9 @@ class SoftmaxObjective:
             return float(np.vdot(residual, residual)) / (2.0 * self.penalty)
         share, u, grad = mixture
         entropy = (
-            at.loss - float(np.vdot(at.scaled_weights, at.data_grad)) - float(at.bias @ at.bias_grad)
+            at.loss
+            - float(np.vdot(at.scaled_weights, at.data_grad))
+            - float(at.bias @ at.bias_grad)
         )
         entropy_u = float(-np.sum(u * np.log(u, where=u > 0, out=np.zeros_like(u))))
         residual = grad + self.penalty * at.scaled_weights

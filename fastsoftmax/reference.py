@@ -72,6 +72,7 @@ class CsrRows:
         """Give the same numbers by columns; not needed here."""
 
     def __getitem__(self, rows: Any) -> Any:
+        """Return rows as a matrix of scipy's."""
         return self._matrix[rows]
 
 

@@ -5,7 +5,7 @@ import pytest
 from scipy import sparse
 
 from fastsoftmax import reference
-from fastsoftmax.shard import CsrShard, columns_of
+from fastsoftmax.csr_shard import CsrShard, columns_of
 
 # rows, features, classes, share of numbers that are stored
 SIZES = [
@@ -78,9 +78,7 @@ class Task:
 
     def logits(self, module, **options):
         out = np.full((self.X.shape[0], len(self.b)), 7, dtype=self.real)
-        module.affine_rows(
-            out, self.rows(module, with_columns=False), self.W, self.b, **options
-        )
+        module.affine_rows(out, self.rows(module, with_columns=False), self.W, self.b, **options)
         return out
 
     def loss_grad(self, module, *, with_grad=True, **options):
@@ -195,7 +193,9 @@ class TestErrors:
         with pytest.raises(ValueError, match="indices"):
             kernels.CsrRows(*parts)
 
-    @pytest.mark.parametrize("bad", [[0, 2, 4], [-1, 2, 3], [0, 3, 2], [1, 0, 3], [0, 2**31 - 1, 3]])
+    @pytest.mark.parametrize(
+        "bad", [[0, 2, 4], [-1, 2, 3], [0, 3, 2], [1, 0, 3], [0, 2**31 - 1, 3]]
+    )
     def test_indptr(self, kernels, parts, bad):
         parts[2][:] = bad
         with pytest.raises(ValueError, match="indptr"):

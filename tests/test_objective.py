@@ -174,7 +174,9 @@ class TestValueAndGradient:
         a, b = whole.objective.evaluate(point), parts.objective.evaluate(point)
         assert a.value == pytest.approx(b.value, rel=1e-14)
         np.testing.assert_allclose(a.gradient, b.gradient, rtol=1e-12, atol=1e-14)
-        np.testing.assert_allclose(whole.objective.coordinates.center, parts.objective.coordinates.center, atol=1e-14)
+        np.testing.assert_allclose(
+            whole.objective.coordinates.center, parts.objective.coordinates.center, atol=1e-14
+        )
 
 
 class TestHessian:

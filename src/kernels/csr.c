@@ -1,7 +1,7 @@
-/* Loss and gradient over rows in CSR form. The rows go by in panels: first the residuals of a panel,
- * blocks of rows in parallel; then the gradient, columns in parallel, each added up over its entries
- * in order by one thread. So nothing is added across threads, and memory is that of the weights and
- * of one panel's residuals. */
+/* Loss and gradient over rows in CSR form. The rows go by in panels: first the residuals of a
+ * panel, blocks of rows in parallel; then the gradient, columns in parallel, each added up over its
+ * entries in order by one thread. So nothing is added across threads, and memory is that of the
+ * weights and of one panel's residuals. */
 #include "csr.h"
 
 #include <string.h>
@@ -94,16 +94,16 @@ void fs_weights_to_table(const kernels *kern, void *table, const void *weights,
                          ptrdiff_t n_features, ptrdiff_t n_logits, int n_threads) {
     const ptrdiff_t n = n_features * fs_table_stride(n_logits);
     memset(at(table, n, kern->real_size), 0, (size_t)(TABLE_ROOM * kern->real_size));
-    transpose((transpose_task){table, at(weights, 0, 1), kern->real_size, n_features, n_logits, 0,
-                               0},
-              n_threads);
+    transpose(
+        (transpose_task){table, at(weights, 0, 1), kern->real_size, n_features, n_logits, 0, 0},
+        n_threads);
 }
 
 void fs_table_to_weights(const kernels *kern, void *weights, const void *table,
                          ptrdiff_t n_features, ptrdiff_t n_logits, int n_threads) {
-    transpose((transpose_task){at(table, 0, 1), weights, kern->real_size, n_features, n_logits, 0,
-                               1},
-              n_threads);
+    transpose(
+        (transpose_task){at(table, 0, 1), weights, kern->real_size, n_features, n_logits, 0, 1},
+        n_threads);
 }
 
 /* Fewer entries than features: turning the weights over would cost more than it gives. */
@@ -132,9 +132,9 @@ static void residual_part(void *task_, ptrdiff_t part, int thread) {
                             min_size(CSR_BLOCK_ROWS, t->n_rows - begin)};
     char *logits = at(t->logits, thread * rows->n_classes * CSR_BLOCK_ROWS, size);
     t->sums[part] = (fs_sums){0, 0};
-    t->kern->sparse[rows->x_type].residual_block(
-        at(t->residuals, begin * stride, size), &t->sums[part], rows, t->table, t->bias, logits,
-        stride, stride, CSR_BLOCK_ROWS, block);
+    t->kern->sparse[rows->x_type].residual_block(at(t->residuals, begin * stride, size),
+                                                 &t->sums[part], rows, t->table, t->bias, logits,
+                                                 stride, stride, CSR_BLOCK_ROWS, block);
 }
 
 void fs_csr_residuals(csr_task *task, int n_threads) {
@@ -203,7 +203,8 @@ fs_sums fs_csr_loss_grad(const kernels *kern, double *grad_weights, double *grad
                          const fs_rows *rows, const void *weights, const void *bias, void *scratch,
                          int n_threads) {
     const ptrdiff_t n_rows = rows->n_rows, panel_rows = min_size(panel_rows_of(kern, rows), n_rows);
-    const double work = ((double)fs_csr_entries(rows) + 8.0 * (double)n_rows) * (double)rows->n_logits;
+    const double work =
+        ((double)fs_csr_entries(rows) + 8.0 * (double)n_rows) * (double)rows->n_logits;
     char *p = scratch;
     csr_task task = {kern, rows, p, bias, NULL, NULL, NULL, NULL, 0, 0};
     p += (ptrdiff_t)fs_table_bytes(kern, (double)rows->n_features, rows->n_logits);

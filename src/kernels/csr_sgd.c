@@ -1,7 +1,7 @@
 /* Stochastic gradient descent over rows in CSR form. A batch has few of the features, so a step
- * touches those alone; decay and momentum of the others are made up for when a batch needs them, and
- * of all at the end (ops/lazy.h). Residuals are computed in parallel, the updates, which are as many
- * multiply-adds, in order by one thread. */
+ * touches those alone; decay and momentum of the others are made up for when a batch needs them,
+ * and of all at the end (ops/lazy.h). Residuals are computed in parallel, the updates, which are as
+ * many multiply-adds, in order by one thread. */
 #include <string.h>
 
 #include "csr.h"
@@ -27,15 +27,14 @@ static double place(descent *t, const kernels *kern, const fs_rows *rows, ptrdif
                     char *scratch, int n_threads, int with_velocity) {
     const double size = (double)kern->real_size;
     double used = 0;
-#define PLACE(field, type, bytes)                                            \
-    if (scratch) t->field = (type *)(void *)(scratch + (ptrdiff_t)used);     \
+#define PLACE(field, type, bytes)                                        \
+    if (scratch) t->field = (type *)(void *)(scratch + (ptrdiff_t)used); \
     used += (double)((ptrdiff_t)((bytes) < 4e18 ? (bytes) : 4e18) / 64 + 1) * 64
     PLACE(weights, char, fs_table_bytes(kern, (double)rows->n_features, rows->n_logits));
     PLACE(velocity, char,
           with_velocity ? fs_table_bytes(kern, (double)rows->n_features, rows->n_logits) : 0.0);
     PLACE(batch.residuals, char, fs_table_bytes(kern, (double)batch_size, rows->n_logits));
-    PLACE(batch.logits, char,
-          (double)rows->n_classes * CSR_BLOCK_ROWS * (double)n_threads * size);
+    PLACE(batch.logits, char, (double)rows->n_classes *CSR_BLOCK_ROWS *(double)n_threads *size);
     PLACE(batch.sums, fs_sums,
           (double)ceil_div(batch_size, CSR_BLOCK_ROWS) * (double)sizeof(fs_sums));
     PLACE(steps, int32_t, (double)rows->n_features * (double)sizeof(int32_t));
@@ -99,8 +98,7 @@ static fs_sums run_batch(descent *t, int n_threads) {
                             t->scale, t->stride, t->stride, block);
     if (t->sgd.fit_bias)
         kern->sgd_update(t->bias, t->bias_velocity, batch->residuals, t->stride, batch->n_rows, 0,
-                         batch->rows->n_logits, t->scale, t->sgd.learning_rate, t->sgd.momentum,
-                         0);
+                         batch->rows->n_logits, t->scale, t->sgd.learning_rate, t->sgd.momentum, 0);
     fs_sums total = {0, 0};
     for (ptrdiff_t b = 0; b < n_blocks; ++b) {
         total.loss += batch->sums[b].loss;

@@ -185,8 +185,8 @@ typedef struct kernels {
  * first. real_size is 4 or 8; NULL past the end of the list. */
 const kernels *fs_kernels(ptrdiff_t real_size, int i);
 
-/* ---- logit_rows.c, predict.c, pass.c, sgd.c: the kernels over all rows, by threads (parallel.c) ----
- * Work is cut by problem size alone and partial results are added in order, so the bits of a
+/* ---- logit_rows.c, predict.c, pass.c, sgd.c: the kernels over all rows, by threads (parallel.c)
+ * ---- Work is cut by problem size alone and partial results are added in order, so the bits of a
  * result do not depend on n_threads. n_threads <= 1 runs in the calling thread. */
 
 int fs_has_openmp(void);

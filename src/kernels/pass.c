@@ -17,9 +17,9 @@ static ptrdiff_t block_rows(const fs_rows *problem) {
 }
 
 ptrdiff_t fs_pass_work(const fs_rows *rows, ptrdiff_t n_rows) {
-    const double row_products = rows->indptr ? (double)fs_csr_entries(rows) /
-                                                   (double)max_size(1, rows->n_rows)
-                                             : (double)rows->n_features;
+    const double row_products =
+        rows->indptr ? (double)fs_csr_entries(rows) / (double)max_size(1, rows->n_rows)
+                     : (double)rows->n_features;
     const double work =
         2.0 * (double)n_rows * (row_products + 8) * (double)max_size(1, rows->n_logits);
     return work < 1e15 ? (ptrdiff_t)work : (ptrdiff_t)1000000 * 1000000;

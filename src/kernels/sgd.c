@@ -59,11 +59,11 @@ static void update_class(void *task_, ptrdiff_t k, int thread) {
     const step_task *t = task_;
     const pass_task *pass = t->pass;
     (void)thread;
-    pass->kern->sgd_update_scaled(
-        t->params, t->velocity, pass->partials, t->scaling.squared_scale, t->scaling.center,
-        pass->plan.partial_stride, pass->plan.n_parts, pass->rows->n_logits,
-        pass->rows->n_features, k, k + 1, t->scale, t->sgd.learning_rate, t->sgd.momentum,
-        t->sgd.weight_decay, t->sgd.fit_bias);
+    pass->kern->sgd_update_scaled(t->params, t->velocity, pass->partials, t->scaling.squared_scale,
+                                  t->scaling.center, pass->plan.partial_stride, pass->plan.n_parts,
+                                  pass->rows->n_logits, pass->rows->n_features, k, k + 1, t->scale,
+                                  t->sgd.learning_rate, t->sgd.momentum, t->sgd.weight_decay,
+                                  t->sgd.fit_bias);
 }
 
 /* An update of fewer sums than this is not worth a parallel region. */

@@ -23,8 +23,8 @@ enum { GATHER_VECS = 6 };
 /* Entries of a column that are added up in real before they go to a double. */
 enum { COLUMN_RUN = 512 };
 
-#define INDEX_AT(indices, p, wide)                              \
-    ((wide) ? (ptrdiff_t)((const int64_t *)(indices))[p]        \
+#define INDEX_AT(indices, p, wide)                       \
+    ((wide) ? (ptrdiff_t)((const int64_t *)(indices))[p] \
             : (ptrdiff_t)((const int32_t *)(indices))[p])
 #endif
 
@@ -58,8 +58,8 @@ FORCE_INLINE void gather_tile(real *out, const x_t *values, const void *indices,
 }
 
 /* The same for one lane, with the same order of additions. */
-FORCE_INLINE real gather_one(const x_t *values, const void *indices, ptrdiff_t begin,
-                             ptrdiff_t end, const real *table, ptrdiff_t stride, int wide) {
+FORCE_INLINE real gather_one(const x_t *values, const void *indices, ptrdiff_t begin, ptrdiff_t end,
+                             const real *table, ptrdiff_t stride, int wide) {
     vec even = v_set1(0), odd = even;
     ptrdiff_t p = begin;
     for (; p + 2 <= end; p += 2) {
@@ -77,12 +77,12 @@ FORCE_INLINE real gather_one(const x_t *values, const void *indices, ptrdiff_t b
 }
 
 #ifndef GATHER_CASE
-#define GATHER_CASE(n)                                                               \
-    case n:                                                                          \
-        if (wide)                                                                    \
-            gather_tile(out, values, indices, begin, end, table, stride, 1, n);      \
-        else                                                                         \
-            gather_tile(out, values, indices, begin, end, table, stride, 0, n);      \
+#define GATHER_CASE(n)                                                          \
+    case n:                                                                     \
+        if (wide)                                                               \
+            gather_tile(out, values, indices, begin, end, table, stride, 1, n); \
+        else                                                                    \
+            gather_tile(out, values, indices, begin, end, table, stride, 0, n); \
         break;
 #endif
 
@@ -156,8 +156,7 @@ static void residual_block(void *residual_, fs_sums *sums, const fs_rows *rows,
 }
 
 static void grad_columns(double *grad_weights, const void *residual_, const fs_rows *rows,
-                         ptrdiff_t residual_stride, ptrdiff_t column_begin,
-                         ptrdiff_t column_end) {
+                         ptrdiff_t residual_stride, ptrdiff_t column_begin, ptrdiff_t column_end) {
     const real *residual = residual_;
     const fs_columns *columns = rows->columns;
     const ptrdiff_t most = GATHER_VECS * VEC_WIDTH, n_tiles = even_parts(rows->n_logits, most);

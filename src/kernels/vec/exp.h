@@ -1,5 +1,6 @@
 /* exp, log and log1p from the words. Measured over all floats and 10^8 doubles (tests/test_exp.py):
- * exp <= 1.01 ulp (1.009 over all floats), log <= 0.85 ulp (0.840 over all floats), "base" included.
+ * exp <= 1.01 ulp (1.009 over all floats), log <= 0.85 ulp (0.840 over all floats), "base"
+ * included.
  *
  * exp: n = round(x / ln 2), r = x - n ln 2 in two parts (the first has so few bits that n times it
  * is exact without fma), exp(r) = 1 + r + r^2 q(r), q the minimax polynomial of relative error
