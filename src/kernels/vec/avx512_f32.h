@@ -68,4 +68,4 @@ static inline void v_sum4(real *out, vec a, vec b, vec c, vec d) {
     _mm_storeu_ps(out, _mm_add_ps(_mm256_castps256_ps128(half), _mm256_extractf128_ps(half, 1)));
 }
 
-static inline void v_prefetch(const void *p) { _mm_prefetch((const char *)p, _MM_HINT_T1); }
+#define v_prefetch(p) _mm_prefetch((const char *)(p), _MM_HINT_T1)

@@ -69,4 +69,4 @@ static inline void v_sum4(real *out, vec a, vec b, vec c, vec d) {
     _mm_storeu_pd(out + 2, _mm_add_pd(_mm256_castpd256_pd128(cd4), _mm256_extractf128_pd(cd4, 1)));
 }
 
-static inline void v_prefetch(const void *p) { _mm_prefetch((const char *)p, _MM_HINT_T1); }
+#define v_prefetch(p) _mm_prefetch((const char *)(p), _MM_HINT_T1)

@@ -191,4 +191,4 @@ static inline void v_sum4(real *out, vec a, vec b, vec c, vec d) {
     out[3] = lanes_sum(d);
 }
 
-static inline void v_prefetch(const void *p) { (void)p; }
+#define v_prefetch(p) ((void)(p))

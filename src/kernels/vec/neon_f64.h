@@ -84,10 +84,8 @@ static inline void v_sum4(real *out, vec a, vec b, vec c, vec d) {
     vst1q_f64(out + 2, vpaddq_f64(c, d));
 }
 
-static inline void v_prefetch(const void *p) {
 #if defined(_MSC_VER) && !defined(__clang__)
-    __prefetch2(p, 2); /* PLDL2KEEP */
+#define v_prefetch(p) __prefetch2(p, 2) /* PLDL2KEEP */
 #else
-    __builtin_prefetch(p, 0, 2);
+#define v_prefetch(p) __builtin_prefetch(p, 0, 2)
 #endif
-}
