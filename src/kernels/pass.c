@@ -81,21 +81,31 @@ static char *residual_of(const pass_task *t, ptrdiff_t i) {
     return at(t->residuals, i * t->plan.residual_size, t->kern->real_size);
 }
 
+static ptrdiff_t first_row(const pass_task *t, ptrdiff_t part) {
+    const ptrdiff_t n_blocks = ceil_div(t->n_rows, t->plan.block_rows), n_parts = t->plan.n_parts;
+    const ptrdiff_t block = part_begin(n_blocks, n_parts, min_size(part, n_parts));
+    return t->first + min_size(t->n_rows, block * t->plan.block_rows);
+}
+
+/* The block that a thread is likely to read after the last one of a part. */
+static fs_block block_after(const pass_task *t, ptrdiff_t part) {
+    if (t->to_next) return block_at(t, first_row(t, part) + t->to_next, t->end_next);
+    return block_at(t, first_row(t, part + t->n_threads), t->first + t->n_rows);
+}
+
 void fs_gradient_part(void *task_, ptrdiff_t part, int thread) {
     const pass_task *t = task_;
     const ptrdiff_t size = t->kern->real_size, n_logits = t->rows->n_logits;
-    const ptrdiff_t block = t->plan.block_rows, n_blocks = ceil_div(t->n_rows, block);
-    const ptrdiff_t begin = t->first + part_begin(n_blocks, t->plan.n_parts, part) * block;
-    const ptrdiff_t end_block = part_begin(n_blocks, t->plan.n_parts, part + 1);
-    const ptrdiff_t end = t->first + min_size(t->n_rows, end_block * block);
+    const ptrdiff_t block = t->plan.block_rows;
+    const ptrdiff_t begin = first_row(t, part), end = first_row(t, part + 1);
     char *residual = residual_of(t, thread);
     char *partial = t->partials ? at(t->partials, part * t->plan.partial_stride, size) : NULL;
     fs_sums sums = {0, 0};
     if (partial) memset(partial, 0, (size_t)(t->plan.n_params * size));
     for (ptrdiff_t row = begin; row < end; row += block) {
         const fs_block now = block_at(t, row, end);
-        const fs_block next = row + block < end ? block_at(t, row + block, end)
-                                                : block_at(t, begin + t->to_next, t->end_next);
+        const fs_block next =
+            row + block < end ? block_at(t, row + block, end) : block_after(t, part);
         dense_of(t)->residual_block(residual, &sums, t->rows, t->weights, t->bias, block, now);
         if (partial)
             dense_of(t)->grad_block(partial, at(partial, n_logits * t->rows->n_features, size),
@@ -198,6 +208,7 @@ fs_sums fs_loss_grad(const kernels *kern, double *grad_weights, double *grad_bia
     task.grad_weights = grad_weights;
     task.grad_bias = grad_bias;
     task.n_rows = rows->n_rows;
+    task.n_threads = n_threads;
     fs_place_scratch(&task, scratch,
                      !grad_weights            ? 0
                      : task.plan.panel_blocks ? 1
