@@ -146,14 +146,15 @@ static void panel_gradient_part(void *task_, ptrdiff_t part, int thread) {
     const ptrdiff_t k0 = part * PANEL_CLASSES;
     const ptrdiff_t k1 = min_size(k0 + PANEL_CLASSES, t->rows->n_logits);
     const ptrdiff_t end = t->first + t->n_rows;
-    const fs_block none = {NULL, 0, 0};
     char *bias = at(t->partials, n_weights, size);
     (void)thread;
     memset(at(t->partials, k0 * d, size), 0, (size_t)((k1 - k0) * d * size));
     memset(at(bias, k0, size), 0, (size_t)((k1 - k0) * size));
-    for (ptrdiff_t row = t->first, i = 0; row < end; row += t->plan.block_rows, ++i)
+    for (ptrdiff_t row = t->first, i = 0; row < end; ++i) {
+        const fs_block now = block_at(t, row, end), next = block_at(t, row += now.n_rows, end);
         dense_of(t)->grad_block(t->partials, bias, residual_of(t, i), t->rows, t->plan.block_rows,
-                                block_at(t, row, end), none, k0, k1);
+                                now, next, k0, k1);
+    }
     t->kern->sum_partials(t->grad_weights, t->partials, 0, 1, k0 * d, k1 * d);
     t->kern->sum_partials(t->grad_bias, bias, 0, 1, k0, k1);
 }
