@@ -29,6 +29,7 @@ typedef struct {
     double *grad_weights, *grad_bias;
     const int64_t *order;    /* the rows in use, NULL: all in order */
     ptrdiff_t first, n_rows; /* the range of rows (or of order) to pass over */
+    ptrdiff_t n_threads;     /* threads take parts in turn: how far to the next of one */
     ptrdiff_t to_next,
         end_next; /* stochastic steps: from a batch to the next, and where that ends */
 } pass_task;
