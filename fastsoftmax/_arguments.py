@@ -49,6 +49,22 @@ def adjacent_rows(rows: Array) -> Array:
     return np.array(rows, dtype=rows.dtype.newbyteorder("="), order="C")
 
 
+def features_in_place(X: Array) -> Array:
+    """Return a matrix of features that the kernels can read: X itself but for rare cases.
+
+    Its rows and columns may lie anyhow.
+    """
+    if are_readable(X):
+        return X
+    return np.array(X, dtype=X.dtype.newbyteorder("="), order="C")
+
+
+def are_readable(X: Array) -> bool:
+    """Whether every element of a matrix lies where a number of its type may lie."""
+    whole = all(stride % X.itemsize == 0 for stride in X.strides)
+    return bool(whole and X.flags.aligned and X.dtype.isnative)
+
+
 def has_adjacent_rows(rows: Array) -> bool:
     """Whether the numbers of a row lie side by side, aligned; the rows may lie anywhere."""
     row_stride, stride = rows.strides

@@ -10,7 +10,7 @@ from scipy import sparse
 from sklearn.utils.multiclass import check_classification_targets
 from sklearn.utils.validation import _check_sample_weight, column_or_1d
 
-from fastsoftmax._arguments import adjacent_rows
+from fastsoftmax._arguments import features_in_place
 from fastsoftmax.csr_shard import CsrShard
 from fastsoftmax.shard import Array, DenseShard, Shard
 
@@ -26,7 +26,7 @@ def real_of(features: np.dtype[Any]) -> np.dtype[Any]:
 def features_of(X: Any) -> Any:
     """Return validated features as a shard takes them; a copy only where there is no other way."""
     if not sparse.issparse(X):
-        return adjacent_rows(np.asarray(X))
+        return features_in_place(np.asarray(X))
     real, index = real_of(X.dtype), X.indices.dtype
     if X.indptr.dtype != index or index not in (np.int32, np.int64):
         index = np.dtype(np.int64)

@@ -21,7 +21,7 @@ from sklearn.utils.validation import (
 )
 
 from fastsoftmax import _inputs
-from fastsoftmax._arguments import has_adjacent_rows, thread_count
+from fastsoftmax._arguments import are_readable, thread_count
 from fastsoftmax.backend import resolve_backend
 from fastsoftmax.shard import Array
 
@@ -389,5 +389,5 @@ def _is_plain(X: Any, n_features: Any) -> bool:
         and X.shape[1] == n_features
         and len(X) > 0
         and X.dtype.char in "dfeBb"
-        and has_adjacent_rows(X)
+        and are_readable(X)
     )

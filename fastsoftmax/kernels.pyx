@@ -41,7 +41,7 @@ cdef extern from "kernels.h" nogil:
         const void *target_probs
         const void *row_weights
         double label_smoothing
-        ptrdiff_t x_stride, n_rows, n_features, n_classes, n_logits
+        ptrdiff_t x_stride, x_feature_stride, n_rows, n_features, n_classes, n_logits
 
     ctypedef struct fs_sums:
         double loss, correct
@@ -63,7 +63,7 @@ cdef extern from "kernels.h" nogil:
                            ptrdiff_t n_rows, ptrdiff_t n_classes, int n_threads)
     void fs_cross_entropy_rows(const kernels *, void *loss, void *grad, const void *logits,
                                ptrdiff_t, ptrdiff_t, const fs_rows *, int n_threads)
-    ptrdiff_t fs_affine_scratch(const kernels *, const fs_rows *)
+    ptrdiff_t fs_affine_scratch(const kernels *, const fs_rows *, int n_threads)
     void fs_affine_rows(const kernels *, void *logits, const fs_rows *, const void *weights,
                         const void *bias, ptrdiff_t, void *scratch, int n_threads)
     ptrdiff_t fs_panel_rows(const kernels *, ptrdiff_t n_logits)
@@ -97,7 +97,7 @@ fs_watch_forks()
 
 cdef struct Array:
     char *data
-    ptrdiff_t n_rows, n_columns, row_stride, size  # the stride in elements
+    ptrdiff_t n_rows, n_columns, row_stride, column_stride, size  # strides in elements
     char kind  # a key of _NUMBER_TYPES
 
 
@@ -113,7 +113,8 @@ cdef char kind_of(const Py_buffer *view) noexcept:
     return 0
 
 
-cdef Array array_of(object array, str name, str kinds, int ndim, bint writable=False) except *:
+cdef Array array_of(object array, str name, str kinds, int ndim, bint writable=False,
+                    bint any_strides=False) except *:
     """What a kernel needs of an array.
 
     The caller's reference keeps an ndarray's memory where it is; other objects with a buffer could
@@ -121,7 +122,7 @@ cdef Array array_of(object array, str name, str kinds, int ndim, bint writable=F
     """
     cdef Py_buffer view
     cdef Array result
-    cdef ptrdiff_t row_bytes
+    cdef ptrdiff_t row_bytes, column_bytes = 0
     if not isinstance(array, (ndarray, generic)):
         raise TypeError(f"{name} must be a numpy array, got {type(array).__name__}")
     try:
@@ -140,13 +141,18 @@ cdef Array array_of(object array, str name, str kinds, int ndim, bint writable=F
         result.n_rows = view.shape[0]
         result.n_columns = view.shape[1] if ndim == 2 else 1
         result.size = result.n_rows * result.n_columns
+        result.column_stride = 1
         row_bytes = view.strides[0]
         if result.size > 1:
-            if ndim == 2 and result.n_columns > 1 and view.strides[1] != view.itemsize:
-                raise ValueError(f"the elements of a row of {name} must be adjacent in memory")
+            if ndim == 2 and result.n_columns > 1:
+                column_bytes = view.strides[1]
+                if column_bytes != view.itemsize and not any_strides:
+                    raise ValueError(f"the elements of a row of {name} must be adjacent in memory")
+                result.column_stride = column_bytes // view.itemsize
             if ndim == 1 and row_bytes != view.itemsize:
                 raise ValueError(f"{name} must be contiguous")
-            if row_bytes % view.itemsize != 0 or <uintptr_t>view.buf % <uintptr_t>view.itemsize:
+            if (row_bytes % view.itemsize or column_bytes % view.itemsize
+                    or <uintptr_t>view.buf % <uintptr_t>view.itemsize):
                 raise ValueError(f"{name} must be aligned")
         result.row_stride = row_bytes // view.itemsize if result.n_rows > 1 else result.n_columns
         result.data = <char *>view.buf
@@ -262,11 +268,12 @@ cdef Array features_of(fs_rows *rows, X, const Array *like) except *:
         check(x.kind != b"d" or like.kind == b"d",
               "X must hold float32 where weights or params are float32, got float64")
         return x
-    x = array_of(X, "X", "fdeBb" if like.kind == b"d" else "feBb", 2)
+    x = array_of(X, "X", "fdeBb" if like.kind == b"d" else "feBb", 2, False, True)
     rows.x = x.data
     rows.x_type = (FS_X_F32 if x.kind == b"f" else FS_X_F64 if x.kind == b"d"
                    else FS_X_U8 if x.kind == b"B" else FS_X_I8 if x.kind == b"b" else FS_X_F16)
     rows.x_stride = x.row_stride
+    rows.x_feature_stride = x.column_stride
     rows.n_rows = x.n_rows
     rows.n_features = x.n_columns
     return x
@@ -382,7 +389,7 @@ cdef class CsrRows:
         cdef Array x = self.values
         rows.x = self.values.data
         rows.x_type = FS_X_F32 if self.values.kind == b"f" else FS_X_F64
-        rows.x_stride = 0
+        rows.x_stride = rows.x_feature_stride = 0
         rows.indices = self.indices.data
         rows.indptr = self.indptr.data
         rows.wide_index = self.indices.kind == b"q"
@@ -511,8 +518,8 @@ def cross_entropy_rows(loss, grad, logits, labels, target_probs, row_weights, la
     check(losses.size == a.n_rows, f"loss must have {a.n_rows} elements, got {losses.size}")
     targets_of(&rows, &a, labels, target_probs, row_weights, label_smoothing, a.n_rows,
                a.n_columns)
-    rows.x = NULL
-    rows.x_stride = rows.n_features = 0
+    rows.x = rows.indices = rows.indptr = NULL
+    rows.x_stride = rows.x_feature_stride = rows.n_features = 0
     rows.n_logits = a.n_columns
     with nogil:
         fs_cross_entropy_rows(kern, losses.data, gradient.data, a.data, gradient.row_stride,
@@ -534,7 +541,7 @@ def affine_rows(logits, X, weights, bias, *, isa=None, n_threads=1):
     check(b.size == w.n_rows, f"bias must have {w.n_rows} elements, got {b.size}")
     check(out.n_rows == x.n_rows and out.n_columns == w.n_rows,
           f"logits must have shape ({x.n_rows}, {w.n_rows})")
-    cdef _Scratch scratch = _Scratch(fs_affine_scratch(kern, &rows))
+    cdef _Scratch scratch = _Scratch(fs_affine_scratch(kern, &rows, n))
     with nogil:
         fs_affine_rows(kern, out.data, &rows, w.data, b.data, out.row_stride, scratch.data, n)
 

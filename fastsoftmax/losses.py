@@ -18,6 +18,7 @@ from fastsoftmax._arguments import (
     class_indices,
     compute_dtype,
     divisor_of,
+    features_in_place,
     real_dtype,
     smoothing_of,
     targets_of,
@@ -356,5 +357,6 @@ def _affine_arguments(
         raise ValueError(f"b must be of shape ({len(weights)},), got {bias.shape}")
     dtype = real_dtype("X", np.result_type(x, weights, bias))
     real = compute_dtype(dtype)
-    x, weights = (adjacent_rows(a.astype(real, copy=False)) for a in (x, weights))
+    x, weights = x.astype(real, copy=False), weights.astype(real, copy=False)
+    x, weights = features_in_place(x), adjacent_rows(weights)
     return x, np.ascontiguousarray(weights), bias.astype(real), dtype

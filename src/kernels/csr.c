@@ -129,7 +129,7 @@ static void residual_part(void *task_, ptrdiff_t part, int thread) {
     const ptrdiff_t size = t->kern->real_size, stride = fs_table_stride(rows->n_logits);
     const ptrdiff_t begin = part * CSR_BLOCK_ROWS;
     const fs_block block = {t->order, t->first + begin,
-                            min_size(CSR_BLOCK_ROWS, t->n_rows - begin)};
+                            min_size(CSR_BLOCK_ROWS, t->n_rows - begin), NULL};
     char *logits = at(t->logits, thread * rows->n_classes * CSR_BLOCK_ROWS, size);
     t->sums[part] = (fs_sums){0, 0};
     t->kern->sparse[rows->x_type].residual_block(at(t->residuals, begin * stride, size),

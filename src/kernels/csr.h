@@ -33,10 +33,10 @@ double fs_csr_weights_bytes(const kernels *kern, const fs_rows *rows);
 csr_weights fs_csr_weights(const kernels *kern, const fs_rows *rows, const void *weights,
                            void *scratch, int n_threads);
 
-/* The logits of a block of rows, dense or CSR. */
+/* The logits of a block of rows, dense or CSR; pack is fs_pack_bytes() for the block. */
 void fs_affine_block(const kernels *kern, void *logits, const fs_rows *rows,
                      const csr_weights *weights, const void *bias, ptrdiff_t logits_stride,
-                     fs_block block);
+                     void *pack, fs_block block);
 
 /* Residuals, by row, and sums of a block of rows; table is the weights. */
 typedef struct {

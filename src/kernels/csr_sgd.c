@@ -80,7 +80,7 @@ static fs_sums run_batch(descent *t, int n_threads) {
     csr_task *batch = &t->batch;
     const kernels *kern = batch->kern;
     const fs_sparse *sparse = &kern->sparse[batch->rows->x_type];
-    const fs_block block = {batch->order, batch->first, batch->n_rows};
+    const fs_block block = {batch->order, batch->first, batch->n_rows, NULL};
     const ptrdiff_t n_blocks = ceil_div(batch->n_rows, CSR_BLOCK_ROWS);
     if (t->step == MOST_STEPS) catch_up(t);
     if (t->lazy)

@@ -7,7 +7,7 @@
  *   parallel functions and one bridge serve both types; inside the operations they are typed again
  * at once.
  * - Matrices are in C order. A stride counts elements from one row to the next and may be larger
- *   than the row, or negative; elements within a row are adjacent.
+ *   than the row, or negative; elements within a row are adjacent, but for those of x.
  * - Outputs come first, then inputs, then sizes. Outputs and inputs do not overlap unless a
  *   function says so. Every size and index is a ptrdiff_t; sizes may be 0 unless stated.
  * - Class weights are one row of `weights` for each logit. n_logits equals n_classes, or it is 1
@@ -36,7 +36,7 @@ typedef struct {
 
 /* The rows of a problem: features, targets and weights. Nothing is owned. */
 typedef struct {
-    const void *x; /* dense: (n_rows, n_features) of x_type, rows x_stride apart; CSR: the values */
+    const void *x; /* dense: (n_rows, n_features) of x_type; CSR: the values */
     fs_x_type x_type;
     const void *indices, *indptr; /* CSR: feature of each value, and where rows begin; else NULL */
     int wide_index;               /* indices and indptr are int64_t, otherwise int32_t */
@@ -45,15 +45,17 @@ typedef struct {
     const void *target_probs; /* (n_rows, n_classes) real, C order, rows sum to 1, or NULL */
     const void *row_weights;  /* (n_rows) real, >= 0 */
     double label_smoothing;   /* in [0, 1]: targets become (1 - e) target + e / n_classes */
-    ptrdiff_t x_stride;
+    ptrdiff_t x_stride, x_feature_stride; /* dense: elements from row to row, feature to feature */
     ptrdiff_t n_rows, n_features, n_classes, n_logits;
 } fs_rows;
 
 /* A block of those rows: rows first .. first + n_rows - 1, or, where row_index is given, the rows
- * row_index[first] .. row_index[first + n_rows - 1]. */
+ * row_index[first] .. row_index[first + n_rows - 1]. Where packed is given, their features are there,
+ * row after row, in x_type; it has to be given where x_feature_stride is not 1. */
 typedef struct {
     const int64_t *row_index;
     ptrdiff_t first, n_rows;
+    const void *packed;
 } fs_block;
 
 /* Sums over rows that every pass returns beside the gradient. */
@@ -207,7 +209,7 @@ void fs_cross_entropy_rows(const kernels *kern, void *loss, void *grad, const vo
                            ptrdiff_t grad_stride, ptrdiff_t logits_stride, const fs_rows *rows,
                            int n_threads);
 /* scratch: fs_affine_scratch() bytes, aligned to 64 bytes, as below. */
-ptrdiff_t fs_affine_scratch(const kernels *kern, const fs_rows *rows);
+ptrdiff_t fs_affine_scratch(const kernels *kern, const fs_rows *rows, int n_threads);
 void fs_affine_rows(const kernels *kern, void *logits, const fs_rows *rows, const void *weights,
                     const void *bias, ptrdiff_t logits_stride, void *scratch, int n_threads);
 

@@ -1,6 +1,7 @@
 /* Operations on the rows of a matrix of logits, and the logits of rows of features. Every row is
  * computed by itself, so the cut changes nothing. */
 #include "csr.h"
+#include "pack.h"
 
 static ptrdiff_t row_parts(ptrdiff_t n_rows, ptrdiff_t row_work, ptrdiff_t grain) {
     const ptrdiff_t rows = max_size(1, grain / max_size(1, row_work));
@@ -87,39 +88,48 @@ typedef struct {
     const fs_rows *rows;
     csr_weights weights;
     const void *bias;
+    char *pack; /* for each thread */
     ptrdiff_t logits_stride, n_parts;
 } affine_task;
 
+/* Rows at a time where they have to be packed. */
+enum { PACK_ROWS = 64 };
+
 static void affine_part(void *task_, ptrdiff_t part, int thread) {
     const affine_task *t = task_;
-    const ptrdiff_t begin = part_begin(t->rows->n_rows, t->n_parts, part);
-    const ptrdiff_t end = part_begin(t->rows->n_rows, t->n_parts, part + 1);
-    (void)thread;
-    fs_affine_block(t->kern, at(t->logits, begin * t->logits_stride, t->kern->real_size), t->rows,
-                    &t->weights, t->bias, t->logits_stride, (fs_block){NULL, begin, end - begin});
+    const fs_rows *rows = t->rows;
+    const ptrdiff_t begin = part_begin(rows->n_rows, t->n_parts, part);
+    const ptrdiff_t end = part_begin(rows->n_rows, t->n_parts, part + 1);
+    const ptrdiff_t pack_bytes = fs_pack_bytes(rows, PACK_ROWS);
+    const ptrdiff_t step = pack_bytes ? PACK_ROWS : end - begin;
+    for (ptrdiff_t row = begin; row < end; row += step)
+        fs_affine_block(t->kern, at(t->logits, row * t->logits_stride, t->kern->real_size), rows,
+                        &t->weights, t->bias, t->logits_stride, t->pack + thread * pack_bytes,
+                        (fs_block){NULL, row, min_size(step, end - row), NULL});
 }
 
 void fs_affine_block(const kernels *kern, void *logits, const fs_rows *rows,
                      const csr_weights *weights, const void *bias, ptrdiff_t logits_stride,
-                     fs_block block) {
+                     void *pack, fs_block block) {
     if (rows->indptr)
         kern->sparse[rows->x_type].affine_rows(logits, rows, weights->weights, bias, logits_stride,
                                                weights->weights_stride, weights->class_stride,
                                                block);
     else
         kern->dense[rows->x_type].affine_rows(logits, rows, weights->weights, bias, logits_stride,
-                                              block);
+                                              fs_pack(rows, block, pack));
 }
 
-ptrdiff_t fs_affine_scratch(const kernels *kern, const fs_rows *rows) {
-    const double bytes = fs_csr_weights_bytes(kern, rows);
+ptrdiff_t fs_affine_scratch(const kernels *kern, const fs_rows *rows, int n_threads) {
+    const double bytes = fs_csr_weights_bytes(kern, rows) +
+                         (double)n_threads * (double)fs_pack_bytes(rows, PACK_ROWS);
     return bytes < 9e18 / 2 ? (ptrdiff_t)bytes : -1;
 }
 
 void fs_affine_rows(const kernels *kern, void *logits, const fs_rows *rows, const void *weights,
                     const void *bias, ptrdiff_t logits_stride, void *scratch, int n_threads) {
     const csr_weights laid = fs_csr_weights(kern, rows, weights, scratch, n_threads);
-    affine_task task = {kern, logits, rows, laid, bias, logits_stride, 0};
+    affine_task task = {kern, logits, rows, laid, bias, scratch, logits_stride, 0};
     const ptrdiff_t n_products =
         rows->indptr ? fs_csr_entries(rows) / max_size(1, rows->n_rows) + 1 : rows->n_features;
     const ptrdiff_t row_work = n_products < GRAIN_PRODUCTS / max_size(1, rows->n_logits)

@@ -4,14 +4,14 @@
 #include <string.h>
 
 #include "csr.h"
+#include "pack.h"
 
 /* Rows of a block: its features stay in half of a small second-level cache between the two halves
  * of the pass. A multiple of 16 in [16, 128], which kernels.h promises the operations. */
 enum { BLOCK_BYTES = 256 * 1024, MOST_ROWS = 128 };
 
 static ptrdiff_t block_rows(const fs_rows *problem) {
-    static const ptrdiff_t element_size[FS_N_X_TYPES] = {4, 8, 1, 1, 2};
-    const ptrdiff_t row_elements = BLOCK_BYTES / element_size[problem->x_type];
+    const ptrdiff_t row_elements = BLOCK_BYTES / fs_x_size[problem->x_type];
     const ptrdiff_t rows = row_elements / max_size(1, problem->n_features) / 16 * 16;
     return max_size(LEAST_ROWS, min_size(MOST_ROWS, rows));
 }
@@ -45,6 +45,7 @@ pass_plan fs_plan_pass(const kernels *kern, const fs_rows *rows) {
     plan.n_params = rows->n_logits * (rows->n_features + 1);
     plan.partial_stride = ceil_div(plan.n_params, 16) * 16;
     plan.residual_size = rows->n_classes * plan.block_rows;
+    plan.pack_bytes = fs_pack_bytes(rows, plan.block_rows);
     plan.n_parts = fs_pass_work(rows, rows->n_rows) < SERIAL_PASS
                        ? 1
                        : max_size(1, min_size(min_size(MOST_PARTS, plan.n_blocks),
@@ -70,22 +71,27 @@ ptrdiff_t fs_loss_grad_scratch(const kernels *kern, const fs_rows *rows, int wit
     if (rows->indptr) return fs_csr_loss_grad_scratch(kern, rows, n_threads);
     const pass_plan plan = fs_plan_pass(kern, rows);
     const double n_residuals = plan.panel_blocks ? (double)plan.n_parts : (double)n_threads;
+    const double pack_bytes = n_residuals * (double)plan.pack_bytes;
     const double n_partials = !with_grad ? 0 : plan.panel_blocks ? 1 : (double)plan.n_parts;
     const double bytes = n_residuals * fs_line_bytes((double)plan.residual_size, kern) +
                          n_partials * fs_line_bytes((double)plan.partial_stride, kern) +
                          fs_line_bytes((double)plan.n_params, kern) + (double)plan.n_parts * 64 +
-                         256;
+                         pack_bytes + 256;
     return bytes < 9e18 / 2 ? (ptrdiff_t)bytes : -1;
 }
 
 static fs_block block_at(const pass_task *t, ptrdiff_t row, ptrdiff_t end) {
-    return (fs_block){t->order, row, max_size(0, min_size(t->plan.block_rows, end - row))};
+    return (fs_block){t->order, row, max_size(0, min_size(t->plan.block_rows, end - row)), NULL};
 }
 
 static const fs_dense *dense_of(const pass_task *t) { return &t->kern->dense[t->rows->x_type]; }
 
 static char *residual_of(const pass_task *t, ptrdiff_t i) {
     return at(t->residuals, i * t->plan.residual_size, t->kern->real_size);
+}
+
+static fs_block packed(const pass_task *t, fs_block block, ptrdiff_t slot) {
+    return fs_pack(t->rows, block, t->packed + slot * t->plan.pack_bytes);
 }
 
 static ptrdiff_t first_row(const pass_task *t, ptrdiff_t part) {
@@ -110,9 +116,9 @@ void fs_gradient_part(void *task_, ptrdiff_t part, int thread) {
     fs_sums sums = {0, 0};
     if (partial) memset(partial, 0, (size_t)(t->plan.n_params * size));
     for (ptrdiff_t row = begin; row < end; row += block) {
-        const fs_block now = block_at(t, row, end);
-        const fs_block next =
-            row + block < end ? block_at(t, row + block, end) : block_after(t, part);
+        const fs_block now = packed(t, block_at(t, row, end), thread);
+        fs_block next = row + block < end ? block_at(t, row + block, end) : block_after(t, part);
+        if (now.packed) next.n_rows = 0;
         dense_of(t)->residual_block(residual, &sums, t->rows, t->weights, t->bias, block, now);
         if (partial)
             dense_of(t)->grad_block(partial, at(partial, n_logits * t->rows->n_features, size),
@@ -142,7 +148,7 @@ static void panel_residual_part(void *task_, ptrdiff_t part, int thread) {
     (void)thread;
     t->sums[part] = (fs_sums){0, 0};
     dense_of(t)->residual_block(residual_of(t, part), &t->sums[part], t->rows, t->weights, t->bias,
-                                t->plan.block_rows, block_at(t, row, end));
+                                t->plan.block_rows, packed(t, block_at(t, row, end), part));
 }
 
 /* One range of classes, over all blocks of the panel in order. */
@@ -158,7 +164,11 @@ static void panel_gradient_part(void *task_, ptrdiff_t part, int thread) {
     memset(at(t->partials, k0 * d, size), 0, (size_t)((k1 - k0) * d * size));
     memset(at(bias, k0, size), 0, (size_t)((k1 - k0) * size));
     for (ptrdiff_t row = t->first, i = 0; row < end; ++i) {
-        const fs_block now = block_at(t, row, end), next = block_at(t, row += now.n_rows, end);
+        fs_block now = block_at(t, row, end), next = block_at(t, row += now.n_rows, end);
+        if (t->plan.pack_bytes) {
+            now.packed = t->packed + i * t->plan.pack_bytes;
+            next.n_rows = 0;
+        }
         dense_of(t)->grad_block(t->partials, bias, residual_of(t, i), t->rows, t->plan.block_rows,
                                 now, next, k0, k1);
     }
@@ -194,7 +204,7 @@ static fs_sums pass_by_panels(pass_task *task, int n_threads) {
     return total;
 }
 
-void fs_place_scratch(pass_task *task, void *scratch, ptrdiff_t n_partials) {
+char *fs_place_scratch(pass_task *task, void *scratch, ptrdiff_t n_partials, ptrdiff_t n_slots) {
     char *p = scratch;
     task->partials = n_partials ? p : NULL;
     p += n_partials * task->plan.partial_stride * task->kern->real_size;
@@ -202,6 +212,9 @@ void fs_place_scratch(pass_task *task, void *scratch, ptrdiff_t n_partials) {
     task->sums = (fs_sums *)(void *)p;
     p += ceil_div(task->plan.n_parts * (ptrdiff_t)sizeof(fs_sums), 64) * 64;
     task->residuals = p;
+    p += ceil_div(n_slots * task->plan.residual_size * task->kern->real_size, 64) * 64;
+    task->packed = p;
+    return p + n_slots * task->plan.pack_bytes;
 }
 
 /* The weights at the start of a line, copied where they are not: every row tile loads them, and a
@@ -234,13 +247,10 @@ fs_sums fs_loss_grad(const kernels *kern, double *grad_weights, double *grad_bia
     task.grad_bias = grad_bias;
     task.n_rows = rows->n_rows;
     task.n_threads = n_threads;
-    fs_place_scratch(&task, scratch,
-                     !grad_weights            ? 0
-                     : task.plan.panel_blocks ? 1
-                                              : task.plan.n_parts);
-    const ptrdiff_t n_residuals = task.plan.panel_blocks ? task.plan.n_parts : n_threads;
-    const ptrdiff_t residual_end = ceil_div(n_residuals * task.plan.residual_size, 16) * 16;
-    task.weights = align_weights(&task, at(task.residuals, residual_end, kern->real_size));
+    const ptrdiff_t n_partials = task.plan.panel_blocks ? 1 : task.plan.n_parts;
+    const ptrdiff_t n_slots = task.plan.panel_blocks ? task.plan.n_parts : n_threads;
+    char *end = fs_place_scratch(&task, scratch, grad_weights ? n_partials : 0, n_slots);
+    task.weights = align_weights(&task, end);
     if (task.plan.panel_blocks) return pass_by_panels(&task, n_threads);
     fs_for_parts(fs_gradient_part, &task, task.plan.n_parts, n_threads);
     if (grad_weights)

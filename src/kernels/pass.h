@@ -15,6 +15,7 @@ typedef struct {
     ptrdiff_t n_params;       /* weights and bias */
     ptrdiff_t partial_stride; /* reals from one partial gradient to the next */
     ptrdiff_t residual_size;  /* reals in the residuals of one block */
+    ptrdiff_t pack_bytes;     /* see pack.h */
     ptrdiff_t panel_blocks;   /* 0: gradient by parts */
 } pass_plan;
 
@@ -25,6 +26,7 @@ typedef struct {
     pass_plan plan;
     fs_sums *sums;   /* one for each part */
     char *residuals; /* one block of them for each thread; with panels for each block */
+    char *packed;    /* as many blocks of rows, of pack_bytes each, where they have to be packed */
     char *partials;  /* gradients in real; NULL: the loss alone */
     double *grad_weights, *grad_bias;
     const int64_t *order;    /* the rows in use, NULL: all in order */
@@ -43,8 +45,9 @@ ptrdiff_t fs_pass_work(const fs_rows *rows, ptrdiff_t n_rows);
 /* Bytes of an array of reals and of the line that it may not share. */
 double fs_line_bytes(double n_reals, const kernels *kern);
 
-/* Lay out the scratch: partial gradients, sums, residuals, each from a line of its own. */
-void fs_place_scratch(pass_task *task, void *scratch, ptrdiff_t n_partials);
+/* Lay out the scratch: partial gradients, sums, residuals and rows of n_slots blocks, each from a
+ * line of its own. Returns its end. */
+char *fs_place_scratch(pass_task *task, void *scratch, ptrdiff_t n_partials, ptrdiff_t n_slots);
 
 /* A part_body: one part of the rows, its gradient added up in a place of its own. */
 void fs_gradient_part(void *task, ptrdiff_t part, int thread);

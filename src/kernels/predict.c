@@ -3,6 +3,7 @@
 #include <string.h>
 
 #include "csr.h"
+#include "pack.h"
 #include "pass.h"
 
 /* Rows of a block, fewer where their logits would take more than BLOCK_BYTES; affine_rows takes
@@ -13,7 +14,8 @@ enum { BLOCK_ROWS = 64, FEWEST_ROWS = 4, MOST_PREDICT_PARTS = 1024, LINE = 64 };
 typedef struct {
     ptrdiff_t block_rows, n_blocks, n_parts;
     ptrdiff_t n_threads; /* that have parts to do */
-    double thread_bytes; /* of scratch: a line with a flag, and room for a block's logits */
+    ptrdiff_t pack_bytes; /* see pack.h */
+    double thread_bytes; /* of scratch: a line with a flag, a packed block, a block's logits */
 } predict_plan;
 
 typedef struct {
@@ -39,7 +41,8 @@ static predict_plan plan_of(const kernels *kern, const fs_rows *rows, int with_l
     plan.n_parts = min_size(min_size(MOST_PREDICT_PARTS, plan.n_blocks),
                             1 + fs_pass_work(rows, rows->n_rows) / 2 / GRAIN_PRODUCTS);
     plan.n_threads = max_size(1, min_size(plan.n_parts, n_threads));
-    plan.thread_bytes = LINE;
+    plan.pack_bytes = fs_pack_bytes(rows, plan.block_rows);
+    plan.thread_bytes = LINE + (double)plan.pack_bytes;
     if (with_logits)
         plan.thread_bytes += (double)ceil_div(plan.block_rows * row_bytes, LINE) * LINE;
     return plan;
@@ -54,11 +57,12 @@ ptrdiff_t fs_predict_scratch(const kernels *kern, const fs_rows *rows, int with_
 }
 
 /* Logits of all classes, class 0 of two with one logit included. Returns whether all are finite. */
-static int block_logits(const predict_task *t, void *logits, ptrdiff_t stride, fs_block block) {
+static int block_logits(const predict_task *t, void *logits, ptrdiff_t stride, char *pack,
+                        fs_block block) {
     const ptrdiff_t size = t->kern->real_size;
     const ptrdiff_t left_out = t->rows->n_classes - t->rows->n_logits;
     fs_affine_block(t->kern, at(logits, left_out, size), t->rows, &t->weights, t->bias, stride,
-                    block);
+                    pack, block);
     for (ptrdiff_t i = 0; left_out && i < block.n_rows; ++i)
         memset(at(logits, i * stride, size), 0, (size_t)size);
     return t->kern->finite_rows(logits, stride, block.n_rows, t->rows->n_classes);
@@ -75,17 +79,17 @@ static void predict_part(void *task_, ptrdiff_t part, int thread) {
     const ptrdiff_t begin = part_begin(plan->n_blocks, plan->n_parts, part) * plan->block_rows;
     const ptrdiff_t end = min_size(
         t->rows->n_rows, part_begin(plan->n_blocks, plan->n_parts, part + 1) * plan->block_rows);
-    char *flag = scratch_of(t, thread);
+    char *flag = scratch_of(t, thread), *pack = flag + LINE, *logits = pack + plan->pack_bytes;
     int finite = 1;
     for (ptrdiff_t row = begin; row < end; row += plan->block_rows) {
-        const fs_block block = {NULL, row, min_size(plan->block_rows, end - row)};
+        const fs_block block = {NULL, row, min_size(plan->block_rows, end - row), NULL};
         char *probs = t->probs ? at(t->probs, row * t->probs_stride, size) : NULL;
         if (t->op) {
-            finite &= block_logits(t, probs, t->probs_stride, block);
+            finite &= block_logits(t, probs, t->probs_stride, pack, block);
             t->op(probs, probs, t->probs_stride, t->probs_stride, block.n_rows, n_classes);
         } else {
-            finite &= block_logits(t, flag + LINE, n_classes, block);
-            t->kern->top_rows(t->classes + row * t->classes_stride, probs, flag + LINE,
+            finite &= block_logits(t, logits, n_classes, pack, block);
+            t->kern->top_rows(t->classes + row * t->classes_stride, probs, logits,
                               t->classes_stride, t->probs_stride, n_classes, block.n_rows,
                               n_classes, t->n_top);
         }

@@ -1,5 +1,6 @@
 /* Stochastic gradient descent: each batch is a pass over few rows, and an update. */
 #include "csr.h"
+#include "pack.h"
 #include "pass.h"
 
 /* A batch is cut into even blocks of whole vectors, a part for each block's worth of work. */
@@ -15,6 +16,7 @@ static pass_plan plan_batch(const kernels *kern, const fs_rows *rows, ptrdiff_t 
     plan.residual_size = rows->n_classes * plan.block_rows;
     plan.n_parts = min_size(min_size(MOST_PARTS, plan.n_blocks), max_size(1, by_work));
     if (most_parts < (double)plan.n_parts) plan.n_parts = max_size(1, (ptrdiff_t)most_parts);
+    plan.pack_bytes = fs_pack_bytes(rows, plan.block_rows);
     plan.panel_blocks = 0;
     return plan;
 }
@@ -23,7 +25,9 @@ ptrdiff_t fs_sgd_scratch(const kernels *kern, const fs_rows *rows, ptrdiff_t bat
                          int n_threads) {
     if (rows->indptr) return fs_csr_sgd_scratch(kern, rows, batch_size, n_threads);
     const pass_plan plan = plan_batch(kern, rows, batch_size);
-    const double bytes = (double)n_threads * fs_line_bytes((double)plan.residual_size, kern) +
+    const double slot_bytes =
+        fs_line_bytes((double)plan.residual_size, kern) + (double)plan.pack_bytes;
+    const double bytes = (double)n_threads * slot_bytes +
                          (double)plan.n_parts * fs_line_bytes((double)plan.partial_stride, kern) +
                          (double)plan.n_parts * 64 + 256;
     return bytes < 9e18 / 2 ? (ptrdiff_t)bytes : -1;
@@ -93,7 +97,7 @@ fs_sums fs_sgd_steps(const kernels *kern, void *params, void *velocity, const fs
     pass.plan = plan_batch(kern, rows, batch_size);
     pass.order = order;
     pass.to_next = batch_size;
-    fs_place_scratch(&pass, scratch, pass.plan.n_parts);
+    fs_place_scratch(&pass, scratch, pass.plan.n_parts, n_threads);
     step_task step = {&pass, params, velocity, sgd, scaling, 1 / (double)batch_size};
     fs_sums total = {0, 0};
     for (ptrdiff_t first = 0; first < n_order; first += batch_size) {

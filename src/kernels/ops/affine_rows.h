@@ -67,7 +67,7 @@ static void dot_tile_of(real sums[][TILE_ROWS], const x_t *const x[TILE_ROWS], c
 FORCE_INLINE void tile_rows(const x_t *x[TILE_ROWS], const fs_rows *rows, fs_block block,
                             ptrdiff_t i) {
     for (int r = 0; r < TILE_ROWS; ++r)
-        x[r] = x_row(rows, row_of(block, min_size(i + r, block.n_rows - 1)));
+        x[r] = x_row(rows, block, min_size(i + r, block.n_rows - 1));
 }
 
 static void affine_rows(void *logits_, const fs_rows *rows, const void *weights_, const void *bias_,
@@ -77,7 +77,8 @@ static void affine_rows(void *logits_, const fs_rows *rows, const void *weights_
     for (ptrdiff_t i = 0; i < block.n_rows; i += TILE_ROWS) {
         const x_t *x[TILE_ROWS];
         tile_rows(x, rows, block, i);
-        const int four_more = block.first + i + 2 * TILE_ROWS <= rows->n_rows && !block.row_index;
+        const int four_more = block.first + i + 2 * TILE_ROWS <= rows->n_rows &&
+                              !block.row_index && !block.packed;
         for (ptrdiff_t tile = 0; tile < n_tiles; ++tile) {
             const ptrdiff_t k0 = even_part(rows->n_logits, n_tiles, tile);
             const ptrdiff_t n_tile = even_part(rows->n_logits, n_tiles, tile + 1) - k0;

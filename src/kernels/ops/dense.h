@@ -18,8 +18,10 @@
 #define grad_tile_of X_JOIN(grad_tile_of, X_NAME)
 #define grad_block X_JOIN(grad_block, X_NAME)
 
-FORCE_INLINE const x_t *x_row(const fs_rows *rows, ptrdiff_t row) {
-    return (const x_t *)rows->x + row * rows->x_stride;
+/* Features of the i-th row of a block. */
+FORCE_INLINE const x_t *x_row(const fs_rows *rows, fs_block block, ptrdiff_t i) {
+    if (block.packed) return (const x_t *)block.packed + i * rows->n_features;
+    return (const x_t *)rows->x + row_of(block, i) * rows->x_stride;
 }
 
 /* The first n elements, 0 <= n <= VEC_WIDTH, and zeros. */

@@ -89,8 +89,8 @@ static void grad_block(void *grad_weights_, void *grad_bias_, const void *residu
     row_pointers pointers;
     pointers.n_rows = block.n_rows;
     pointers.n_next = min_size(next.n_rows, MAX_BLOCK_ROWS);
-    for (ptrdiff_t i = 0; i < block.n_rows; ++i) pointers.x[i] = x_row(rows, row_of(block, i));
-    for (ptrdiff_t i = 0; i < pointers.n_next; ++i) pointers.next[i] = x_row(rows, row_of(next, i));
+    for (ptrdiff_t i = 0; i < block.n_rows; ++i) pointers.x[i] = x_row(rows, block, i);
+    for (ptrdiff_t i = 0; i < pointers.n_next; ++i) pointers.next[i] = x_row(rows, next, i);
 
     for (ptrdiff_t j = 0, n_lanes; j < d; j += n_lanes) {
         n_lanes = d - j >= 2 * VEC_WIDTH ? 2 * VEC_WIDTH : min_size(d - j, VEC_WIDTH);
