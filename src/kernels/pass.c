@@ -101,13 +101,15 @@ void fs_gradient_part(void *task_, ptrdiff_t part, int thread) {
     const ptrdiff_t begin = first_row(t, part), end = first_row(t, part + 1);
     char *residual = residual_of(t, thread);
     char *partial = t->partials ? at(t->partials, part * t->plan.partial_stride, size) : NULL;
+    const fs_block none = {NULL, 0, 0}; /* the backward half hides the fetching better */
     fs_sums sums = {0, 0};
     if (partial) memset(partial, 0, (size_t)(t->plan.n_params * size));
     for (ptrdiff_t row = begin; row < end; row += block) {
         const fs_block now = block_at(t, row, end);
         const fs_block next =
             row + block < end ? block_at(t, row + block, end) : block_after(t, part);
-        dense_of(t)->residual_block(residual, &sums, t->rows, t->weights, t->bias, block, now);
+        dense_of(t)->residual_block(residual, &sums, t->rows, t->weights, t->bias, block, now,
+                                    partial ? none : next);
         if (partial)
             dense_of(t)->grad_block(partial, at(partial, n_logits * t->rows->n_features, size),
                                     residual, t->rows, block, now, next, 0, n_logits);
@@ -133,10 +135,11 @@ static void sum_part(void *task_, ptrdiff_t part, int thread) {
 static void panel_residual_part(void *task_, ptrdiff_t part, int thread) {
     const pass_task *t = task_;
     const ptrdiff_t end = t->first + t->n_rows, row = t->first + part * t->plan.block_rows;
+    const ptrdiff_t next = min_size(end, row + t->n_threads * t->plan.block_rows);
     (void)thread;
     t->sums[part] = (fs_sums){0, 0};
     dense_of(t)->residual_block(residual_of(t, part), &t->sums[part], t->rows, t->weights, t->bias,
-                                t->plan.block_rows, block_at(t, row, end));
+                                t->plan.block_rows, block_at(t, row, end), block_at(t, next, end));
 }
 
 /* One range of classes, over all blocks of the panel in order. */
@@ -219,7 +222,7 @@ fs_sums fs_loss_grad(const kernels *kern, double *grad_weights, double *grad_bia
     task.grad_weights = grad_weights;
     task.grad_bias = grad_bias;
     task.n_rows = rows->n_rows;
-    task.n_threads = n_threads;
+    task.n_threads = max_size(1, n_threads);
     fs_place_scratch(&task, scratch,
                      !grad_weights            ? 0
                      : task.plan.panel_blocks ? 1

@@ -3,9 +3,11 @@
  * logits[i - first, k] = x_i . weights_k + bias_k. The order of the additions of one product
  * depends on n_features alone, so a row's logits are the same bits whatever stands beside it. */
 
-/* sums[k][r] = x[r] . weights[k * stride ..], k < n_tile, a constant where this is inlined. */
+/* sums[k][r] = x[r] . weights[k * stride ..], k < n_tile, a constant where this is inlined, as is
+ * whether fetch is NULL: else it holds rows to be read soon, which are fetched meanwhile. */
 FORCE_INLINE void dot_tile(real sums[][TILE_ROWS], const x_t *const x[TILE_ROWS],
-                           const real *weights, ptrdiff_t n_features, int n_tile) {
+                           const x_t *const *fetch, const real *weights, ptrdiff_t n_features,
+                           int n_tile) {
     vec acc[TILE_CLASSES][TILE_ROWS];
     const x_t *x0 = x[0], *x1 = x[1], *x2 = x[2], *x3 = x[3];
     UNROLL
@@ -13,6 +15,7 @@ FORCE_INLINE void dot_tile(real sums[][TILE_ROWS], const x_t *const x[TILE_ROWS]
     ptrdiff_t j = 0;
     for (; j + VEC_WIDTH <= n_features; j += VEC_WIDTH) {
         vec a = x_load(x0 + j), b = x_load(x1 + j), c = x_load(x2 + j), d = x_load(x3 + j);
+        for (int f = 0; fetch && f < FETCH_ROWS; ++f) v_prefetch(fetch[f] + j);
         UNROLL
         for (int k = 0; k < n_tile; ++k) {
             vec w = v_load(weights + k * n_features + j);
@@ -39,16 +42,27 @@ FORCE_INLINE void dot_tile(real sums[][TILE_ROWS], const x_t *const x[TILE_ROWS]
     for (int k = 0; k < n_tile; ++k) v_sum4(sums[k], acc[k][0], acc[k][1], acc[k][2], acc[k][3]);
 }
 
-static void dot_tile_of(real sums[][TILE_ROWS], const x_t *const x[TILE_ROWS], const real *weights,
-                        ptrdiff_t n_features, ptrdiff_t n_tile) {
+#ifndef DOT_CASE
+#define DOT_CASE(n)                                           \
+    case n:                                                   \
+        if (fetch)                                            \
+            dot_tile(sums, x, fetch, weights, n_features, n); \
+        else                                                  \
+            dot_tile(sums, x, NULL, weights, n_features, n);  \
+        break;
+#endif
+
+static void dot_tile_of(real sums[][TILE_ROWS], const x_t *const x[TILE_ROWS],
+                        const x_t *const *fetch, const real *weights, ptrdiff_t n_features,
+                        ptrdiff_t n_tile) {
     switch (n_tile) {
-        case 1: dot_tile(sums, x, weights, n_features, 1); break;
-        case 2: dot_tile(sums, x, weights, n_features, 2); break;
-        case 3: dot_tile(sums, x, weights, n_features, 3); break;
+        DOT_CASE(1)
+        DOT_CASE(2)
+        DOT_CASE(3)
 #if TILE_CLASSES >= 6
-        case 4: dot_tile(sums, x, weights, n_features, 4); break;
-        case 5: dot_tile(sums, x, weights, n_features, 5); break;
-        case 6: dot_tile(sums, x, weights, n_features, 6); break;
+        DOT_CASE(4)
+        DOT_CASE(5)
+        DOT_CASE(6)
 #endif
         default: break;
     }
@@ -72,7 +86,7 @@ static void affine_rows(void *logits_, const fs_rows *rows, const void *weights_
             const ptrdiff_t k0 = even_part(rows->n_logits, n_tiles, tile);
             const ptrdiff_t n_tile = even_part(rows->n_logits, n_tiles, tile + 1) - k0;
             real sums[TILE_CLASSES][TILE_ROWS];
-            dot_tile_of(sums, x, weights + k0 * rows->n_features, rows->n_features, n_tile);
+            dot_tile_of(sums, x, NULL, weights + k0 * rows->n_features, rows->n_features, n_tile);
             for (ptrdiff_t r = 0; r < min_size(TILE_ROWS, block.n_rows - i); ++r) {
                 real *out = (real *)logits_ + (i + r) * logits_stride + k0;
                 for (ptrdiff_t k = 0; k < n_tile; ++k) out[k] = sums[k][r] + bias[k0 + k];

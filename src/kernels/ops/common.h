@@ -26,6 +26,10 @@ enum { MAX_BLOCK_ROWS = 128 };
 /* Rows in a register tile of the forward product. */
 enum { TILE_ROWS = 4 };
 
+/* Rows that the forward product fetches beside a tile, where it fetches: two lines a step are not
+ * yet dropped by the processor, and a pass for the loss alone takes 10 to 50% less. */
+enum { FETCH_ROWS = 2 };
+
 FORCE_INLINE ptrdiff_t min_size(ptrdiff_t a, ptrdiff_t b) { return a < b ? a : b; }
 
 FORCE_INLINE ptrdiff_t row_of(fs_block block, ptrdiff_t i) {

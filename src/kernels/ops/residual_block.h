@@ -3,7 +3,8 @@
  * i]; 0 < n_rows <= MAX_BLOCK_ROWS. */
 
 static void block_logits(real *out, const fs_rows *rows, const real *weights, const real *bias,
-                         ptrdiff_t stride, fs_block block) {
+                         ptrdiff_t stride, fs_block block, fs_block next) {
+    ptrdiff_t n_fetched = 0;
     const ptrdiff_t n_tiles = even_parts(rows->n_logits, TILE_CLASSES);
     for (ptrdiff_t tile = 0; tile < n_tiles; ++tile) {
         const ptrdiff_t k0 = even_part(rows->n_logits, n_tiles, tile);
@@ -11,8 +12,13 @@ static void block_logits(real *out, const fs_rows *rows, const real *weights, co
         for (ptrdiff_t i = 0; i < block.n_rows; i += TILE_ROWS) {
             const x_t *x[TILE_ROWS];
             real sums[TILE_CLASSES][TILE_ROWS];
+            const x_t *fetch[FETCH_ROWS];
+            const int fetches = n_fetched < next.n_rows;
             tile_rows(x, rows, block, i);
-            dot_tile_of(sums, x, weights + k0 * rows->n_features, rows->n_features, n_tile);
+            for (int f = 0; fetches && f < FETCH_ROWS; ++f, ++n_fetched)
+                fetch[f] = x_row(rows, row_of(next, min_size(n_fetched, next.n_rows - 1)));
+            dot_tile_of(sums, x, fetches ? fetch : NULL, weights + k0 * rows->n_features,
+                        rows->n_features, n_tile);
             for (ptrdiff_t k = 0; k < n_tile; ++k)
                 for (int r = 0; r < TILE_ROWS; ++r) /* the stride leaves room for whole tiles */
                     out[(k0 + k) * stride + i + r] = sums[k][r] + bias[k0 + k];
@@ -23,7 +29,8 @@ static void block_logits(real *out, const fs_rows *rows, const real *weights, co
 }
 
 static void residual_block(void *residual_, fs_sums *sums, const fs_rows *rows, const void *weights,
-                           const void *bias, ptrdiff_t residual_stride, fs_block block) {
+                           const void *bias, ptrdiff_t residual_stride, fs_block block,
+                           fs_block next) {
     real *residual = residual_;
     const double smoothing = rows->label_smoothing, n_classes = (double)rows->n_classes;
     const real *probs[VEC_WIDTH] = {NULL};
@@ -33,7 +40,7 @@ static void residual_block(void *residual_, fs_sums *sums, const fs_rows *rows, 
     targets.elsewhere = v_set1((real)(smoothing / n_classes));
     targets.at_label = v_set1((real)(1 - smoothing + smoothing / n_classes));
 
-    block_logits(residual, rows, weights, bias, residual_stride, block);
+    block_logits(residual, rows, weights, bias, residual_stride, block, next);
     double loss = 0, correct = 0;
     for (ptrdiff_t i = 0; i < block.n_rows; i += VEC_WIDTH) {
         const ptrdiff_t n_lanes = min_size(VEC_WIDTH, block.n_rows - i);
