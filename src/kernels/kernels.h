@@ -76,9 +76,10 @@ typedef struct {
      * (softmax - target)_k for the i-th row of the block, and *sums += its loss and hits.
      * residual has n_classes rows of residual_stride, a multiple of 16 that is at least the rows of
      * the block, at most 128; what lies past n_logits rows, or past the block's rows, is scratch.
-     */
+     * next is a block to be read soon, which is fetched meanwhile (n_rows 0: none). */
     void (*residual_block)(void *residual, fs_sums *sums, const fs_rows *rows, const void *weights,
-                           const void *bias, ptrdiff_t residual_stride, fs_block block);
+                           const void *bias, ptrdiff_t residual_stride, fs_block block,
+                           fs_block next);
 
     /* Backward half: for the classes k in [class_begin, class_end) and the features j in
      * [0, n_features), grad_weights[k, j] += sum_i residual[k, i] x[i, j], and grad_bias[k] +=

@@ -113,13 +113,15 @@ void fs_gradient_part(void *task_, ptrdiff_t part, int thread) {
     const ptrdiff_t begin = first_row(t, part), end = first_row(t, part + 1);
     char *residual = residual_of(t, thread);
     char *partial = t->partials ? at(t->partials, part * t->plan.partial_stride, size) : NULL;
+    const fs_block none = {NULL, 0, 0, NULL};
     fs_sums sums = {0, 0};
     if (partial) memset(partial, 0, (size_t)(t->plan.n_params * size));
     for (ptrdiff_t row = begin; row < end; row += block) {
         const fs_block now = packed(t, block_at(t, row, end), thread);
         fs_block next = row + block < end ? block_at(t, row + block, end) : block_after(t, part);
         if (now.packed) next.n_rows = 0;
-        dense_of(t)->residual_block(residual, &sums, t->rows, t->weights, t->bias, block, now);
+        dense_of(t)->residual_block(residual, &sums, t->rows, t->weights, t->bias, block, now,
+                                    partial ? none : next);
         if (partial)
             dense_of(t)->grad_block(partial, at(partial, n_logits * t->rows->n_features, size),
                                     residual, t->rows, block, now, next, 0, n_logits);
@@ -145,10 +147,13 @@ static void sum_part(void *task_, ptrdiff_t part, int thread) {
 static void panel_residual_part(void *task_, ptrdiff_t part, int thread) {
     const pass_task *t = task_;
     const ptrdiff_t end = t->first + t->n_rows, row = t->first + part * t->plan.block_rows;
+    const fs_block now = packed(t, block_at(t, row, end), part);
+    fs_block next = block_at(t, min_size(end, row + t->n_threads * t->plan.block_rows), end);
+    if (now.packed) next.n_rows = 0;
     (void)thread;
     t->sums[part] = (fs_sums){0, 0};
     dense_of(t)->residual_block(residual_of(t, part), &t->sums[part], t->rows, t->weights, t->bias,
-                                t->plan.block_rows, packed(t, block_at(t, row, end), part));
+                                t->plan.block_rows, now, next);
 }
 
 /* One range of classes, over all blocks of the panel in order. */
