@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from fastsoftmax import FastSoftmax
-from fastsoftmax._arguments import adjacent_rows, thread_count
+from fastsoftmax._arguments import adjacent_rows, features_in_place, thread_count
 
 ALLOWED = SimpleNamespace(max_threads=lambda: 3)
 
@@ -67,6 +67,17 @@ def test_rows_copied(layout, real, rng):
     assert copy.flags.c_contiguous
     assert copy.flags.aligned
     np.testing.assert_array_equal(copy, x)
+
+
+@pytest.mark.parametrize("layout", [*READ_IN_PLACE, *COPIED])
+def test_features_read_in_place(layout, real, rng):
+    x = rng.normal(size=(7, 3)).astype(real)
+    other = (READ_IN_PLACE | COPIED)[layout](x)
+    readable = features_in_place(other)
+    assert (readable is other) == (layout not in ("other byte order", "unaligned"))
+    assert readable.dtype.isnative
+    assert readable.flags.aligned
+    np.testing.assert_array_equal(readable, other)
 
 
 @pytest.mark.parametrize("layout", [*READ_IN_PLACE, *COPIED])

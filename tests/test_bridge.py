@@ -193,7 +193,7 @@ def test_wrong_layouts(refuses, variants):
                 bad.append(np.asfortranarray(value))
                 if key not in STRIDED:
                     bad += [value[::-1], np.vstack([value, value])[::2]]
-            for view in bad:
+            for view in bad if key != "X" else []:  # X may lie anyhow: see test_pack.py
                 refuses({**given, key: view}, ValueError, rf"\b{key}\b")
             memory = np.zeros(value.nbytes + 16, dtype=np.uint8)
             for offset in (1, value.itemsize // 2):

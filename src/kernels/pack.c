@@ -1,6 +1,8 @@
 /* Copies of blocks of rows whose elements are not adjacent. */
 #include "pack.h"
 
+#include <string.h>
+
 /* Bytes of an element, by fs_x_type. */
 const ptrdiff_t fs_x_size[FS_N_X_TYPES] = {4, 8, 1, 1, 2};
 
@@ -15,22 +17,26 @@ ptrdiff_t fs_pack_bytes(const fs_rows *rows, ptrdiff_t block_rows) {
     return bytes < 4e18 ? ((ptrdiff_t)bytes + 63) / 64 * 64 : PTRDIFF_MAX / 64 * 64;
 }
 
-#define PACK(type)                                                                          \
-    for (ptrdiff_t j0 = 0; j0 < d; j0 += PACK_FEATURES) {                                   \
-        const ptrdiff_t n = min_size(PACK_FEATURES, d - j0);                                \
-        for (ptrdiff_t i = 0; i < block.n_rows; ++i) {                                      \
-            const ptrdiff_t row =                                                           \
-                block.row_index ? (ptrdiff_t)block.row_index[block.first + i] : block.first + i; \
-            const type *x = (const type *)rows->x + row * rows->x_stride +                  \
-                            j0 * rows->x_feature_stride;                                    \
-            type *out = (type *)scratch + i * d + j0;                                       \
-            if (n == PACK_FEATURES)                                                         \
-                for (ptrdiff_t j = 0; j < PACK_FEATURES; ++j)                               \
-                    out[j] = x[j * rows->x_feature_stride];                                 \
-            else                                                                            \
-                for (ptrdiff_t j = 0; j < n; ++j) out[j] = x[j * rows->x_feature_stride];   \
-        }                                                                                   \
+#define PACK(type)                                                                           \
+    for (ptrdiff_t j0 = 0; j0 < d; j0 += PACK_FEATURES) {                                    \
+        const ptrdiff_t n = min_size(PACK_FEATURES, d - j0), apart = rows->x_feature_stride; \
+        const type *x0 = (const type *)rows->x + j0 * apart;                                 \
+        type *out = (type *)scratch + j0;                                                    \
+        for (ptrdiff_t i = 0; i < block.n_rows; ++i, out += d) {                             \
+            const type *x = x0 + row_at(block, i) * rows->x_stride;                          \
+            type element[PACK_FEATURES];                                                     \
+            if (n == PACK_FEATURES) {                                                        \
+                for (ptrdiff_t j = 0; j < PACK_FEATURES; ++j) element[j] = x[j * apart];     \
+                memcpy(out, element, sizeof element);                                        \
+            } else {                                                                         \
+                for (ptrdiff_t j = 0; j < n; ++j) out[j] = x[j * apart];                     \
+            }                                                                                \
+        }                                                                                    \
     }
+
+static ptrdiff_t row_at(fs_block block, ptrdiff_t i) {
+    return block.row_index ? (ptrdiff_t)block.row_index[block.first + i] : block.first + i;
+}
 
 fs_block fs_pack(const fs_rows *rows, fs_block block, void *scratch) {
     const ptrdiff_t d = rows->n_features;
