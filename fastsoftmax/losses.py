@@ -27,6 +27,9 @@ from fastsoftmax._arguments import (
 )
 from fastsoftmax.backend import resolve_backend
 
+# What X may be stored as whatever is computed in.
+_READ_IN_PLACE = [np.dtype(name) for name in ("float32", "float16", "uint8", "int8")]
+
 __all__ = ["accuracy", "cross_entropy", "linear_cross_entropy"]
 
 
@@ -191,8 +194,9 @@ def linear_cross_entropy(
     Parameters
     ----------
     X : array_like of shape (n, d)
-        Features. Used in place where it has the dtype of the computation, that of
-        ``numpy.result_type(X, W, b)`` (float64 if all are integers).
+        Features, dense, in any memory order. The computation is in the dtype of
+        ``numpy.result_type(X, W, b)`` (float64 if all are integers); X is read in place if it has
+        that dtype or is float32, float16, uint8 or int8.
     W : array_like of shape (K, d)
         Class weights, K >= 1.
     b : array_like of shape (K,) or None
@@ -232,9 +236,10 @@ def linear_cross_entropy(
     """
     check_reduction(reduction, ("mean", "sum"))
     X, W, bias, dtype = _affine_arguments(X, W, b)
+    real = W.dtype
     n_rows, n_classes = len(X), len(W)
-    labels, probs = targets_of(y, n_rows, n_classes, X.dtype)
-    weights = weights_of(sample_weight, n_rows, X.dtype)
+    labels, probs = targets_of(y, n_rows, n_classes, real)
+    weights = weights_of(sample_weight, n_rows, real)
     total = divisor_of(weights, reduction)
     smoothing = smoothing_of(label_smoothing)
     kernels = resolve_backend(backend)
@@ -342,7 +347,9 @@ def accuracy(
 def _affine_arguments(
     X: ArrayLike, W: ArrayLike, b: ArrayLike | None
 ) -> tuple[Array, Array, Array, np.dtype[Any]]:
-    """Return X, W and b (zeros for None) in one dtype, and the dtype of the result."""
+    """Return X as it can be read, W and b (zeros for None) in one dtype, and that of the result."""
+    if hasattr(X, "tocsr"):
+        raise TypeError("X must be a dense array, got a sparse one: FastSoftmax takes those")
     x, weights = np.asarray(X), np.asarray(W)
     bias = np.zeros(len(weights) if weights.ndim else 0, dtype=np.bool_) if b is None else b
     bias = np.asarray(bias)
@@ -357,6 +364,7 @@ def _affine_arguments(
         raise ValueError(f"b must be of shape ({len(weights)},), got {bias.shape}")
     dtype = real_dtype("X", np.result_type(x, weights, bias))
     real = compute_dtype(dtype)
-    x, weights = x.astype(real, copy=False), weights.astype(real, copy=False)
-    x, weights = features_in_place(x), adjacent_rows(weights)
-    return x, np.ascontiguousarray(weights), bias.astype(real), dtype
+    if x.dtype.newbyteorder("=") not in _READ_IN_PLACE:
+        x = x.astype(real, copy=False)
+    weights = np.ascontiguousarray(weights.astype(real, copy=False))
+    return features_in_place(x), adjacent_rows(weights), bias.astype(real), dtype

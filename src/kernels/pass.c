@@ -156,13 +156,21 @@ static void panel_residual_part(void *task_, ptrdiff_t part, int thread) {
                                 t->plan.block_rows, now, next);
 }
 
+/* Ranges of classes that a panel's gradient is cut into: as many for each thread (a class is added up
+ * by itself, so where the cuts are changes nothing). */
+static ptrdiff_t panel_ranges(const pass_task *t) {
+    const ptrdiff_t n = ceil_div(t->rows->n_logits, PANEL_CLASSES);
+    return min_size(t->rows->n_logits, ceil_div(n, t->n_threads) * t->n_threads);
+}
+
 /* One range of classes, over all blocks of the panel in order. */
 static void panel_gradient_part(void *task_, ptrdiff_t part, int thread) {
     const pass_task *t = task_;
     const ptrdiff_t size = t->kern->real_size, d = t->rows->n_features;
     const ptrdiff_t n_weights = t->rows->n_logits * d;
-    const ptrdiff_t k0 = part * PANEL_CLASSES;
-    const ptrdiff_t k1 = min_size(k0 + PANEL_CLASSES, t->rows->n_logits);
+    const ptrdiff_t n_parts = panel_ranges(t), n_logits = t->rows->n_logits;
+    const ptrdiff_t k0 = part_begin(n_logits, n_parts, part);
+    const ptrdiff_t k1 = part_begin(n_logits, n_parts, part + 1);
     const ptrdiff_t end = t->first + t->n_rows;
     char *bias = at(t->partials, n_weights, size);
     (void)thread;
@@ -200,8 +208,7 @@ static fs_sums pass_by_panels(pass_task *task, int n_threads) {
         const ptrdiff_t n_blocks = ceil_div(task->n_rows, task->plan.block_rows);
         fs_for_parts(panel_residual_part, task, n_blocks, n_threads);
         if (task->partials)
-            fs_for_parts(panel_gradient_part, task, ceil_div(task->rows->n_logits, PANEL_CLASSES),
-                         n_threads);
+            fs_for_parts(panel_gradient_part, task, panel_ranges(task), n_threads);
         const fs_sums sums = fs_add_sums(task->sums, n_blocks);
         total.loss += sums.loss;
         total.correct += sums.correct;

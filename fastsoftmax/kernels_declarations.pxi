@@ -1,0 +1,73 @@
+# (Part of kernels.pyx.) What src/kernels/kernels.h declares, as far as the bridge uses it.
+
+cdef extern from "kernels.h" nogil:
+    ctypedef enum fs_x_type:
+        FS_X_F32, FS_X_F64, FS_X_U8, FS_X_I8, FS_X_F16
+
+    ctypedef struct fs_columns:
+        ptrdiff_t panel_rows
+        const int64_t *panel_columns
+        const int64_t *starts
+        const int32_t *features
+        const int32_t *rows
+        const void *values
+
+    ctypedef struct fs_rows:
+        const void *x
+        fs_x_type x_type
+        const void *indices
+        const void *indptr
+        int wide_index
+        const fs_columns *columns
+        const int32_t *labels
+        const void *target_probs
+        const void *row_weights
+        double label_smoothing
+        ptrdiff_t x_stride, x_feature_stride, n_rows, n_features, n_classes, n_logits
+
+    ctypedef struct fs_sums:
+        double loss, correct
+
+    ctypedef struct kernels:
+        const char *isa
+        void (*exp_values)(void *, const void *, ptrdiff_t) noexcept nogil
+        void (*log_values)(void *, const void *, ptrdiff_t) noexcept nogil
+
+    const kernels *fs_kernels(ptrdiff_t real_size, int i)
+    int fs_has_openmp()
+    int fs_max_threads()
+    void fs_watch_forks()
+    void fs_softmax_rows(const kernels *, void *out, const void *logits, ptrdiff_t, ptrdiff_t,
+                         ptrdiff_t n_rows, ptrdiff_t n_classes, int n_threads)
+    void fs_log_softmax_rows(const kernels *, void *out, const void *logits, ptrdiff_t, ptrdiff_t,
+                             ptrdiff_t n_rows, ptrdiff_t n_classes, int n_threads)
+    void fs_logsumexp_rows(const kernels *, void *out, const void *logits, ptrdiff_t,
+                           ptrdiff_t n_rows, ptrdiff_t n_classes, int n_threads)
+    void fs_cross_entropy_rows(const kernels *, void *loss, void *grad, const void *logits,
+                               ptrdiff_t, ptrdiff_t, const fs_rows *, int n_threads)
+    ptrdiff_t fs_affine_scratch(const kernels *, const fs_rows *, int n_threads)
+    void fs_affine_rows(const kernels *, void *logits, const fs_rows *, const void *weights,
+                        const void *bias, ptrdiff_t, void *scratch, int n_threads)
+    ptrdiff_t fs_panel_rows(const kernels *, ptrdiff_t n_logits)
+    ptrdiff_t fs_predict_scratch(const kernels *, const fs_rows *, int with_logits, int n_threads)
+    int fs_predict_rows(const kernels *, void *probs, const fs_rows *, const void *weights,
+                        const void *bias, ptrdiff_t, int as_log, void *scratch, int n_threads)
+    int fs_predict_top(const kernels *, int64_t *classes, void *probs, const fs_rows *,
+                       const void *weights, const void *bias, ptrdiff_t, ptrdiff_t,
+                       ptrdiff_t n_top, void *scratch, int n_threads)
+    ptrdiff_t fs_loss_grad_scratch(const kernels *, const fs_rows *, int with_grad, int n_threads)
+    fs_sums fs_loss_grad(const kernels *, double *grad_weights, double *grad_bias,
+                         const fs_rows *, const void *weights, const void *bias, void *scratch,
+                         int n_threads)
+    ctypedef struct fs_scaling:
+        const void *squared_scale
+        const void *center
+
+    ctypedef struct fs_sgd:
+        double learning_rate, momentum, weight_decay
+        int fit_bias
+
+    ptrdiff_t fs_sgd_scratch(const kernels *, const fs_rows *, ptrdiff_t batch_size, int n_threads)
+    fs_sums fs_sgd_steps(const kernels *, void *params, void *velocity, const fs_rows *,
+                         const int64_t *order, ptrdiff_t n_order, ptrdiff_t batch_size, fs_sgd,
+                         fs_scaling, void *scratch, int n_threads)
