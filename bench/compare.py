@@ -13,7 +13,6 @@ before the first round.
 
 import argparse
 import gc
-import json
 import sys
 import tracemalloc
 from collections.abc import Callable, Sequence
@@ -173,10 +172,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
         results.append(memory(options.scale))
         print(line(results[-1]))
     if options.json:
-        record = {"kind": "ratios", "scale": options.scale, "machine_info": described}
-        record |= {"floor": floor.as_dict(), "rows": results}
-        options.json.parent.mkdir(parents=True, exist_ok=True)
-        options.json.write_text(json.dumps(record, indent=1) + "\n", encoding="utf-8")
+        floor_found = floor.as_dict()
+        machine.write_results(
+            options.json, "ratios", options.scale, described, floor_found, results
+        )
     return 0
 
 

@@ -37,18 +37,18 @@ class Problem(NamedTuple):
     def stored_as(self, storage: str, scale: float = 1.0) -> "Problem":
         """The same rows in another type.
 
-        Multiplied by scale; but those in an integer type by what makes the largest fill it.
+        Those in CSR form as they are; dense ones multiplied by scale, but in an integer type, if
+        they are not in it already, by what makes the largest fill it.
         """
-        if self.X.dtype == storage and scale == 1.0:
-            return self
-        kind = np.dtype(storage).kind
-        if kind in "iu":
+        if self.is_sparse:
+            return self._replace(X=self.X.astype(storage, copy=False))
+        is_integer = np.dtype(storage).kind in "iu"
+        if is_integer:
             if self.X.dtype == storage:
                 return self
-            scale = np.iinfo(storage).max / float(abs(self.X).max())
-        real = np.result_type(storage, np.float32)
-        X = np.multiply(self.X, scale, dtype=real)
-        return self._replace(X=(np.rint(X) if kind in "iu" else X).astype(storage, copy=False))
+            scale = np.iinfo(storage).max / float(np.abs(self.X).max())
+        X = np.multiply(self.X, scale, dtype=np.result_type(storage, np.float32))
+        return self._replace(X=(np.rint(X) if is_integer else X).astype(storage, copy=False))
 
     @property
     def is_sparse(self) -> bool:
@@ -85,11 +85,11 @@ def fashion(n_rows: int, n_classes: int = 10, seed: int = 0) -> Problem:
     """Images of Fashion-MNIST's kind, n_rows x 784 uint8, made from real ones.
 
     Labels are the real ones modulo n_classes. Each image is a real training image (all come about
-    equally often) that is flipped left to right or
-    not, moved by up to 2 pixels along each axis, multiplied by a gain from 0.8 to 1.2, and given
-    normal noise of 4 grey levels. The real images come from the folder that the environment
-    variable FASTSOFTMAX_TEST_DATA names, otherwise from the sample inside the package; so a result
-    is comparable only with one of the same source (`fashion_source`).
+    equally often) that is flipped left to right or not, moved by up to 2 pixels along each axis,
+    multiplied by a gain from 0.8 to 1.2, and given normal noise of 4 grey levels. The real images
+    come from the folder that the environment variable FASTSOFTMAX_TEST_DATA names, otherwise from
+    the sample inside the package; so a result is comparable only with one of the same source
+    (`fashion_source`).
     """
     images, labels = _real_images()
     rng = np.random.default_rng(seed)
