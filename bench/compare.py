@@ -13,7 +13,6 @@ before the first round.
 
 import argparse
 import gc
-import json
 import sys
 import tracemalloc
 from collections.abc import Callable, Sequence
@@ -26,6 +25,10 @@ import machine
 import numpy as np
 import problems
 import races
+import races_pass
+import races_predict
+import races_rows
+import races_sgd
 from floor import Floor
 from harness import NATIVE, ONE_THREAD, Race
 
@@ -44,26 +47,29 @@ class Row:
 FASHION = {"kind": "fashion", "sizes": (60_000,)}
 PROBE_100 = {"kind": "probe", "sizes": (50_000, 512, 100)}
 PROBE_1000 = {"kind": "probe", "sizes": (20_000, 768, 1000)}
+TEXT = {"kind": "text", "sizes": (90_000, 200_000, 20)}
+ONE_ROW = {"kind": "fashion", "sizes": (1,)}
 SHAPES = [(100_000, 10), (10_000, 1_000), (1_000, 100_000)]
 ROWS = [
-    Row(races.loss_grad, FASHION, "numpy", 5.0),
-    Row(races.loss_grad, {**FASHION, "storage": "float64"}, "numpy", 5.0),
-    Row(races.loss_grad, {**FASHION, "storage": "float16"}, "numpy", 5.0),
-    Row(races.loss_grad, {**FASHION, "storage": "uint8"}, "numpy", 7.0),
-    Row(races.loss_grad, PROBE_100, "numpy", 2.0),
-    Row(races.loss_grad, PROBE_1000, "numpy", 1.8),
-    Row(races.loss_grad, PROBE_100, ONE_THREAD, 1.8),
-    Row(races.sgd_epoch, {"n_rows": 60_000}, "torch", 5.0),
+    Row(races_pass.loss_grad, FASHION, "numpy", 5.0),
+    Row(races_pass.loss_grad, {**FASHION, "storage": "float64"}, "numpy", 5.0),
+    Row(races_pass.loss_grad, {**FASHION, "storage": "float16"}, "numpy", 5.0),
+    Row(races_pass.loss_grad, {**FASHION, "storage": "uint8"}, "numpy", 7.0),
+    Row(races_pass.loss_grad, PROBE_100, "numpy", 2.0),
+    Row(races_pass.loss_grad, PROBE_1000, "numpy", 1.8),
+    Row(races_pass.loss_grad, PROBE_100, ONE_THREAD, 1.8),
+    Row(races_pass.loss_grad, TEXT, races.SCIPY, 4.0),
+    Row(races_sgd.sgd_epoch, FASHION, "torch", 5.0),
     *(
-        Row(races.softmax, {"operation": "softmax", "n_rows": n, "n_classes": K}, "torch", aim)
+        Row(races_rows.softmax, {"operation": "softmax", "n_rows": n, "n_classes": K}, "torch", aim)
         for (n, K), aim in zip(SHAPES, (5.0, 1.0, 1.0), strict=True)
     ),
     *(
-        Row(races.cross_entropy_rows, {"n_rows": n, "n_classes": K}, "torch", 3.0)
+        Row(races_rows.cross_entropy_rows, {"n_rows": n, "n_classes": K}, "torch", 3.0)
         for n, K in SHAPES
     ),
-    Row(races.predict_proba, {"n_rows": 60_000}, "scikit-learn", 5.0),
-    Row(races.predict_proba, {"n_rows": 1}, "scikit-learn", 3.0),
+    Row(races_predict.predict, {"method": "predict_proba", **FASHION}, "scikit-learn", 5.0),
+    Row(races_predict.predict, {"method": "predict_proba", **ONE_ROW}, "scikit-learn", 3.0),
 ]
 MEMORY_AIM_MB = 20.0
 
@@ -107,7 +113,7 @@ def memory(scale: float) -> dict[str, Any]:
     n_rows, n_features, n_classes = PROBE_1000["sizes"]
     problem = problems.probe(races.n_rows_of(n_rows, scale), n_features, n_classes)
     W, b = problems.weights(problem)
-    run = races.native_pass(problem, W, b)
+    run = races_pass.native_pass(problem, W, b)
     run(n_threads=races.N_THREADS)
     tracemalloc.start()  # sees numpy's arrays and the kernels' scratch
     run(n_threads=races.N_THREADS)
@@ -166,10 +172,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
         results.append(memory(options.scale))
         print(line(results[-1]))
     if options.json:
-        record = {"kind": "ratios", "scale": options.scale, "machine_info": described}
-        record |= {"floor": floor.as_dict(), "rows": results}
-        options.json.parent.mkdir(parents=True, exist_ok=True)
-        options.json.write_text(json.dumps(record, indent=1) + "\n", encoding="utf-8")
+        floor_found = floor.as_dict()
+        machine.write_results(
+            options.json, "ratios", options.scale, described, floor_found, results
+        )
     return 0
 
 

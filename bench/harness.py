@@ -39,6 +39,10 @@ class Race:
         None as the expected answer.
     answer : callable
         From what a run returns to what is checked, outside of the time that is taken.
+    prepare : callable
+        Called before a run whose answer is checked, where runs change what they start from.
+    by_threads : callable, optional
+        The native contestant with a number of threads.
     """
 
     name: str
@@ -49,16 +53,23 @@ class Race:
     referee: str | None = None
     answer: Callable[[Any], Any] = lambda result: result
     notes: dict[str, Any] = field(default_factory=dict)
+    prepare: Callable[[], None] = lambda: None
+    by_threads: Callable[[int], Any] | None = None
     _expected: Any = None
 
     def verify(self, contestant: str) -> None:
         """Run a contestant once and check its answer."""
         if self.referee is not None and self._expected is None:
-            self._expected = _copied(self.answer(self.runs[self.referee]()))
+            self._expected = _copied(self._answer_of(self.referee))
+        answer = self._answer_of(contestant)
         try:
-            self.check(self.answer(self.runs[contestant]()), self._expected)
+            self.check(answer, self._expected)
         except AssertionError as error:
             raise AssertionError(f"{self.name}: {contestant} answers wrongly: {error}") from None
+
+    def _answer_of(self, contestant: str) -> Any:
+        self.prepare()
+        return self.answer(self.runs[contestant]())
 
 
 def _copied(answer: Any) -> Any:

@@ -1,10 +1,12 @@
 """What a result has to tell about where it comes from: no names of hosts, users or folders."""
 
+import json
 import platform
 import re
 import subprocess
 from importlib import metadata
 from pathlib import Path
+from typing import Any
 
 import problems
 from threadpoolctl import threadpool_info
@@ -29,6 +31,20 @@ def describe() -> dict[str, str]:
         "BLAS": _blas(),
         "images": problems.fashion_source(),
     }
+
+
+def write_results(
+    path: Path,
+    kind: str,
+    scale: float,
+    described: dict[str, str],
+    floor: dict[str, float],
+    rows: list[dict[str, Any]],
+) -> None:
+    """JSON as summary.py reads it; `described` is from before the run, as commits may follow."""
+    record = {"kind": kind, "scale": scale, "machine_info": described, "floor": floor, "rows": rows}
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text(json.dumps(record, indent=1) + "\n", encoding="utf-8")
 
 
 def summary(machine: dict[str, str]) -> str:

@@ -5,48 +5,91 @@ from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
+from scipy import sparse
 
 from fastsoftmax.datasets import load_fashion_mnist, load_fashion_mnist_sample
 
 # A folder that holds fashion/, with Fashion-MNIST's files, in full or the first rows of them.
 DATA_VARIABLE = "FASTSOFTMAX_TEST_DATA"
 SIDE = 28
+DOCUMENT_TOKENS = 90  # for 77 terms that differ
 
 
 class Problem(NamedTuple):
     """Rows to classify."""
 
     name: str
-    X: np.ndarray  # (n, d)
+    X: np.ndarray | sparse.csr_array  # (n, d)
     labels: np.ndarray  # (n,) int32 in [0, n_classes)
     n_classes: int
 
     @property
     def size(self) -> str:
         n, d = self.X.shape
-        return f"{n} x {d}, K = {self.n_classes}, {self.X.dtype}"
+        stored = [f"{n} x {d}", f"K = {self.n_classes}", str(self.X.dtype)]
+        if self.is_sparse:
+            stored.insert(1, f"CSR {self.n_numbers / n:.0f} a row")
+            stored += ["int64 indices"] * (self.X.indices.dtype == np.int64)
+        elif not self.X.flags.c_contiguous:
+            stored.append("F-ordered")
+        return ", ".join(stored)
 
     def stored_as(self, storage: str, scale: float = 1.0) -> "Problem":
-        """The same rows in another type, multiplied by scale unless that is an integer type."""
-        if np.dtype(storage).kind in "iu":
+        """The same rows in another type.
+
+        Those in CSR form as they are; dense ones multiplied by scale, but in an integer type, if
+        they are not in it already, by what makes the largest fill it.
+        """
+        if self.is_sparse:
             return self._replace(X=self.X.astype(storage, copy=False))
-        real = np.result_type(storage, np.float32)
-        return self._replace(X=np.multiply(self.X, scale, dtype=real).astype(storage, copy=False))
+        is_integer = np.dtype(storage).kind in "iu"
+        if is_integer:
+            if self.X.dtype == storage:
+                return self
+            scale = np.iinfo(storage).max / float(np.abs(self.X).max())
+        X = np.multiply(self.X, scale, dtype=np.result_type(storage, np.float32))
+        return self._replace(X=(np.rint(X) if is_integer else X).astype(storage, copy=False))
+
+    @property
+    def is_sparse(self) -> bool:
+        return sparse.issparse(self.X)
 
     @property
     def real(self) -> np.dtype:
         """The type that is computed in."""
         return np.result_type(self.X.dtype, np.float32)
 
+    @property
+    def computed(self) -> np.ndarray | sparse.csr_array:
+        """X in that type."""
+        return self.X.astype(self.real, copy=False)
 
-def fashion(n_rows: int, seed: int = 0) -> Problem:
+    @property
+    def n_logits(self) -> int:
+        return 1 if self.n_classes == 2 else self.n_classes
+
+    @property
+    def n_numbers(self) -> int:
+        """Numbers of X that are stored."""
+        return self.X.nnz if self.is_sparse else self.X.size
+
+    @property
+    def n_bytes(self) -> int:
+        """Memory of X."""
+        if self.is_sparse:
+            return self.X.data.nbytes + self.X.indices.nbytes + self.X.indptr.nbytes
+        return self.X.nbytes
+
+
+def fashion(n_rows: int, n_classes: int = 10, seed: int = 0) -> Problem:
     """Images of Fashion-MNIST's kind, n_rows x 784 uint8, made from real ones.
 
-    Each is a real training image (all come about equally often) that is flipped left to right or
-    not, moved by up to 2 pixels along each axis, multiplied by a gain from 0.8 to 1.2, and given
-    normal noise of 4 grey levels. The real images come from the folder that the environment
-    variable FASTSOFTMAX_TEST_DATA names, otherwise from the sample inside the package; so a result
-    is comparable only with one of the same source (`fashion_source`).
+    Labels are the real ones modulo n_classes. Each image is a real training image (all come about
+    equally often) that is flipped left to right or not, moved by up to 2 pixels along each axis,
+    multiplied by a gain from 0.8 to 1.2, and given normal noise of 4 grey levels. The real images
+    come from the folder that the environment variable FASTSOFTMAX_TEST_DATA names, otherwise from
+    the sample inside the package; so a result is comparable only with one of the same source
+    (`fashion_source`).
     """
     images, labels = _real_images()
     rng = np.random.default_rng(seed)
@@ -61,7 +104,8 @@ def fashion(n_rows: int, seed: int = 0) -> Problem:
             moved = _moved(images[chosen[rows]], flips[rows], down, right) * gains[rows, None, None]
             moved += rng.normal(0, 4, moved.shape).astype(np.float32)
             made[rows] = np.clip(np.rint(moved), 0, 255)
-    return Problem("Fashion-MNIST size", made.reshape(n_rows, -1), labels[chosen], 10)
+    labels = labels[chosen] % n_classes
+    return Problem("Fashion-MNIST size", made.reshape(n_rows, -1), labels, n_classes)
 
 
 def fashion_source() -> str:
@@ -106,6 +150,42 @@ def probe(n_rows: int, n_features: int, n_classes: int, seed: int = 0) -> Proble
     return Problem("probe", X, labels, n_classes)
 
 
+def text(
+    n_rows: int, n_features: int, n_classes: int, *, indices: str = "int32", seed: int = 0
+) -> Problem:
+    """Documents as term weights, float32 in CSR form with 77 a row on average where d = 200000.
+
+    The r-th most frequent term occurs about as often as 1 / r (Zipf). A third of the tokens are
+    drawn from terms that the document's class has for itself, every n_classes-th one by frequency.
+    Terms are in no order of frequency; a row's weights 1 + ln(count) are scaled to unit length.
+    """
+    rng = np.random.default_rng(seed)
+    labels = rng.integers(n_classes, size=n_rows, dtype=np.int32)
+    spread = 0.6
+    mean = np.log(DOCUMENT_TOKENS) - spread**2 / 2
+    lengths = rng.lognormal(mean, spread, n_rows).astype(np.int64) + 1
+    starts = np.append(0, np.cumsum(lengths))
+    ranks = _zipf(rng, n_features, starts[-1])
+    own = rng.random(starts[-1]) < 1 / 3
+    own_ranks = _zipf(rng, n_features // n_classes, np.count_nonzero(own))
+    ranks[own] = own_ranks * n_classes + np.repeat(labels, lengths)[own]
+    terms = rng.permutation(n_features).astype(np.int32)[ranks]
+    counts = np.ones(len(terms), dtype=np.float32)
+    X = sparse.csr_array((counts, terms, starts), shape=(n_rows, n_features))
+    X.sum_duplicates()
+    X.data = 1 + np.log(X.data)
+    norms = np.sqrt(np.add.reduceat(X.data * X.data, X.indptr[:-1]))
+    X.data /= np.repeat(norms, np.diff(X.indptr))
+    X.indices, X.indptr = X.indices.astype(indices), X.indptr.astype(indices)
+    return Problem("text", X, labels, n_classes)
+
+
+def _zipf(rng: np.random.Generator, n_ranks: int, size: int) -> np.ndarray:
+    """Ranks from 0 on, of frequency ln((r + 2) / (r + 1)): about as 1 / (r + 1)."""
+    ranks = (np.power(n_ranks + 1.0, rng.random(size)) - 1.0).astype(np.int64)
+    return np.minimum(ranks, n_ranks - 1)
+
+
 def classic(name: str) -> Problem:
     """One of scikit-learn's small data sets, float64, features as they are."""
     from sklearn import datasets
@@ -124,11 +204,14 @@ def logits(n_rows: int, n_classes: int, seed: int = 0) -> Problem:
 
 
 def weights(problem: Problem, seed: int = 1) -> tuple[np.ndarray, np.ndarray]:
-    """W (K, d) and b (K,), in the type that is computed in, for logits of about normal(0, 1)."""
+    """W (K, d) and b (K,), of two classes (1, d) and (1,): for logits of about normal(0, 1).
+
+    In the type that is computed in.
+    """
     rng = np.random.default_rng(seed)
     n, d = problem.X.shape
     some = problem.X[:: max(1, n // 1000)].astype(np.float64)
-    spread = 1.0 / np.sqrt(np.mean(np.sum(some * some, axis=1)))
-    W = rng.normal(0.0, spread, (problem.n_classes, d))
-    b = rng.normal(0.0, 0.1, problem.n_classes)
+    spread = 1.0 / np.sqrt((some * some).sum(axis=1).mean())
+    W = rng.normal(0.0, spread, (problem.n_logits, d))
+    b = rng.normal(0.0, 0.1, problem.n_logits)
     return W.astype(problem.real), b.astype(problem.real)

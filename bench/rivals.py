@@ -1,7 +1,8 @@
 """What the kernels are raced against: numpy, scikit-learn and torch, each used well.
 
 Each function does one task and returns its answer. Those that take `out` or `work` write there, so
-that no contestant pays for fresh memory where another does not.
+that no contestant pays for fresh memory where another does not. Rows in CSR form are in
+rivals_sparse.py, whole models in rivals_predict.py.
 """
 
 from collections.abc import Callable
@@ -42,6 +43,14 @@ def numpy_log_softmax(x: Array, out: Array) -> Array:
     return out
 
 
+def numpy_logsumexp(x: Array, work: Array) -> Array:
+    largest = x.max(axis=1)
+    np.subtract(x, largest[:, np.newaxis], out=work)
+    np.exp(work, out=work)
+    largest += np.log(work.sum(axis=1))
+    return largest
+
+
 def numpy_cross_entropy(logits: Array, labels: Array) -> tuple[float, Array]:
     """Mean loss and its gradient by the logits."""
     n_rows = len(logits)
@@ -65,17 +74,22 @@ def numpy_pass(X: Array, labels: Array, W: Array, b: Array) -> Pass:
     def run() -> tuple[float, Array, Array]:
         np.matmul(X, W.T, out=probs)
         np.add(probs, b, out=probs)
-        np.subtract(probs, probs.max(axis=1, keepdims=True), out=probs)
-        own = probs[rows, labels]
-        np.exp(probs, out=probs)
-        sums = probs.sum(axis=1, keepdims=True)
-        loss = np.log(sums).sum() - own.sum()
-        np.divide(probs, sums, out=probs)
-        probs[rows, labels] -= 1
+        loss = numpy_residuals(probs, rows, labels)
         np.matmul(probs.T, X, out=grad_W)
-        return float(loss), grad_W, probs.sum(axis=0)
+        return loss, grad_W, probs.sum(axis=0)
 
     return run
+
+
+def numpy_residuals(logits: Array, rows: Array, labels: Array) -> float:
+    """Summed loss; the logits, a row for each example, become its gradient."""
+    np.subtract(logits, logits.max(axis=1, keepdims=True), out=logits)
+    own = logits[rows, labels]
+    np.exp(logits, out=logits)
+    sums = logits.sum(axis=1, keepdims=True)
+    np.divide(logits, sums, out=logits)
+    logits[rows, labels] -= 1
+    return float(np.log(sums).sum() - own.sum())
 
 
 def numpy_pass_by_class(X: Array, labels: Array, W: Array, b: Array) -> Pass:
@@ -96,6 +110,27 @@ def numpy_pass_by_class(X: Array, labels: Array, W: Array, b: Array) -> Pass:
         probs[labels, rows] -= 1
         np.matmul(probs, X, out=grad_W)
         return float(loss), grad_W, probs.sum(axis=1)
+
+    return run
+
+
+def numpy_binary_pass(X: Any, transposed: Any, labels: Array, W: Array, b: Array) -> Pass:
+    """The same for two classes with one logit; X dense or sparse."""
+    y = labels.astype(X.dtype)
+    w = W[0]
+
+    def run() -> tuple[float, Array, Array]:
+        logits = X @ w
+        logits += b
+        tails = np.exp(-np.abs(logits))
+        losses = np.log1p(tails)
+        losses += np.maximum(logits, 0)
+        losses -= y * logits
+        residuals = np.where(logits >= 0, 1, tails)
+        residuals /= 1 + tails
+        residuals -= y
+        grad_W = (transposed @ residuals)[np.newaxis]
+        return float(losses.sum()), grad_W, residuals.sum(keepdims=True)
 
     return run
 
@@ -122,19 +157,13 @@ def numpy_epoch(
     return W, b
 
 
-def numpy_predict_proba(X: Array, W: Array, b: Array) -> Array:
-    logits = X @ W.T
-    logits += b
-    return numpy_softmax(logits, logits)
-
-
 # ---- scikit-learn (and scipy, which comes with it) ----
 
 
-def sklearn_softmax(x: Array) -> Array:
+def sklearn_softmax(x: Array, copy: bool) -> Array:
     from sklearn.utils.extmath import softmax
 
-    return softmax(x, copy=True)
+    return softmax(x, copy=copy)
 
 
 def scipy_log_softmax(x: Array) -> Array:
@@ -143,37 +172,36 @@ def scipy_log_softmax(x: Array) -> Array:
     return log_softmax(x, axis=1)
 
 
-def sklearn_pass(X: Array, labels: Array, W: Array, b: Array, n_threads: int) -> Pass | None:
+def scipy_logsumexp(x: Array) -> Array:
+    from scipy.special import logsumexp
+
+    return logsumexp(x, axis=1)
+
+
+def sklearn_pass(X: Any, labels: Array, W: Array, b: Array, n_threads: int) -> Pass | None:
     """The loss and gradient that LogisticRegression's solvers call; None if it has moved.
 
-    It is private, but it is what every one of its fits spends its time in.
+    It is private, but it is what every one of its fits spends its time in. X is dense or sparse.
     """
+    n_rows = X.shape[0]
     try:
-        from sklearn._loss import HalfMultinomialLoss
+        from sklearn._loss import HalfBinomialLoss, HalfMultinomialLoss
         from sklearn.linear_model._linear_loss import LinearModelLoss
 
-        model = LinearModelLoss(HalfMultinomialLoss(n_classes=len(W)), fit_intercept=True)
+        loss = HalfBinomialLoss() if len(W) == 1 else HalfMultinomialLoss(n_classes=len(W))
+        model = LinearModelLoss(loss, fit_intercept=True)
     except (ImportError, TypeError):
         return None
     coef = np.asfortranarray(np.column_stack([W, b]))
+    coef = coef[0] if len(W) == 1 else coef
     y = labels.astype(X.dtype)
 
     def run() -> tuple[float, Array, Array]:
         loss, grad = model.loss_gradient(coef, X, y, l2_reg_strength=0.0, n_threads=n_threads)
-        return loss * len(X), grad[:, :-1] * len(X), grad[:, -1] * len(X)
+        grad = np.atleast_2d(grad) * n_rows
+        return loss * n_rows, grad[:, :-1], grad[:, -1]
 
     return run
-
-
-def sklearn_model(W: Array, b: Array) -> Any:
-    """A LogisticRegression with given coefficients."""
-    from sklearn.linear_model import LogisticRegression
-
-    model = LogisticRegression()
-    model.classes_ = np.arange(len(W))
-    model.coef_, model.intercept_ = W, b
-    model.n_features_in_ = W.shape[1]
-    return model
 
 
 # ---- torch ----
@@ -195,16 +223,26 @@ def torch_cross_entropy(logits: Array, labels: Array) -> Callable[[], tuple[floa
 
 def torch_pass(X: Array, labels: Array, W: Array, b: Array) -> Pass:
     torch = torch_or_none()
-    x, y = torch.from_numpy(X), torch.from_numpy(labels.astype(np.int64))
+    x, loss_of = torch.from_numpy(X), torch_loss(labels, W)
     params = [torch.from_numpy(p).requires_grad_() for p in (W, b)]
 
     def run() -> tuple[float, Array, Array]:
-        logits = torch.nn.functional.linear(x, *params)
-        loss = torch.nn.functional.cross_entropy(logits, y, reduction="sum")
+        loss = loss_of(torch.nn.functional.linear(x, *params))
         grads = torch.autograd.grad(loss, params)
         return loss.item(), *(grad.numpy() for grad in grads)
 
     return run
+
+
+def torch_loss(labels: Array, W: Array) -> Callable[[Any], Any]:
+    """From logits to the summed loss, of two classes with one logit by the function for that."""
+    torch = torch_or_none()
+    functional = torch.nn.functional
+    if len(W) == 1:
+        y = torch.from_numpy(labels.astype(W.dtype))[:, None]
+        return lambda z: functional.binary_cross_entropy_with_logits(z, y, reduction="sum")
+    y = torch.from_numpy(labels.astype(np.int64))
+    return lambda z: functional.cross_entropy(z, y, reduction="sum")
 
 
 def torch_epoch(
@@ -248,14 +286,3 @@ def torch_textbook(
             loss.backward()
             optimizer.step()
     return model.weight.detach().numpy(), model.bias.detach().numpy()
-
-
-def torch_predict_proba(X: Array, W: Array, b: Array) -> Callable[[], Array]:
-    torch = torch_or_none()
-    x, weight, bias = (torch.from_numpy(a) for a in (X, W, b))
-
-    def run() -> Array:
-        with torch.inference_mode():
-            return torch.softmax(torch.nn.functional.linear(x, weight, bias), dim=1).numpy()
-
-    return run

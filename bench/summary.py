@@ -30,8 +30,8 @@ def tables(record: dict[str, Any]) -> str:
         head += [f"**A trial run: rows multiplied by {record['scale']:g}.**", ""]
     if floor := _floor(record["floor"]):
         head += [floor, ""]
-    body = _suite(record) if record["kind"] == "suite" else _ratios(record)
-    return "\n".join([*head, *body])
+    body = {"suite": _suite, "ratios": _ratios, "scaling": _scaling}[record["kind"]]
+    return "\n".join([*head, *body(record)])
 
 
 def _floor(figures: dict[str, float]) -> str:
@@ -71,7 +71,7 @@ def _suite(record: dict[str, Any]) -> Iterable[str]:
 def _best_native(entries: list[dict[str, Any]]) -> tuple[str, float]:
     """Name and median of what the others are divided by: native, or the best instruction set."""
     medians = {e["extra_info"]["contestant"]: e["stats"]["median"] for e in entries}
-    rivals = ("numpy", "torch", "scikit-learn")
+    rivals = ("numpy", "scipy", "scikit-learn", "torch")
     ours = [name for name in medians if not name.startswith(rivals)]
     name = NATIVE if NATIVE in medians else min(ours or medians, key=medians.__getitem__)
     return name, medians[name]
@@ -97,6 +97,26 @@ def _ratios(record: dict[str, Any]) -> Iterable[str]:
             f"{row['aim']:g}",
             _percent(row.get("floor / time")),
         )
+    yield ""
+
+
+def _scaling(record: dict[str, Any]) -> Iterable[str]:
+    yield "Times quicker than with one thread; in brackets, what the floor gains at most."
+    yield ""
+    rows = record["rows"]
+    counts = rows[0]["threads"] if rows else [1]
+    more = [f"{n} threads" for n in counts[1:]]
+    yield from _head(("task", "1 thread, ms", *more, "floor / time"))
+    for row in rows:
+        gains = [_ratio(gain, 1.0) for gain in row["speed-up"]]
+        share = None
+        if "floor, ms" in row:
+            share = row["floor, ms"][-1] / row["median, ms"][-1]
+            least = row["floor speed-up"]
+            gains = [
+                f"{gain} ({_ratio(most, 0.0)})" for gain, most in zip(gains, least, strict=True)
+            ]
+        yield _line(row["task"], _number(row["median, ms"][0]), *gains[1:], _percent(share))
     yield ""
 
 

@@ -16,7 +16,12 @@ import machine
 import numpy as np
 import problems
 import pytest
+import races
+import races_rows
 import rivals
+import rivals_predict
+import rivals_sparse
+import scaling
 import summary
 
 from fastsoftmax import reference
@@ -49,14 +54,76 @@ def test_probe_has_unit_rows():
     np.testing.assert_allclose(np.linalg.norm(X, axis=1), 1.0, rtol=1e-5)
 
 
+def test_text_is_learnable_and_the_same_each_time():
+    made, again = (problems.text(2000, 5000, 4) for _ in range(2))
+    X, labels = made.X, made.labels
+    for part in ("data", "indices", "indptr"):
+        np.testing.assert_array_equal(getattr(X, part), getattr(again.X, part))
+    assert X.has_canonical_format
+    assert X.data.min() > 0
+    np.testing.assert_allclose((X * X).sum(axis=1), 1.0, rtol=1e-5)
+    counts = np.sort(np.bincount(X.indices, minlength=5000))[::-1]
+    assert counts[0] > 1000 > 20 * counts[2000]  # few terms are frequent, most are rare
+    half = np.arange(2000) < 1000
+    centers = np.stack([X[half & (labels == k)].mean(axis=0) for k in range(4)])
+    assert np.mean((X[~half] @ centers.T).argmax(axis=1) == labels[~half]) > 0.9
+    assert problems.text(20, 5000, 4, indices="int64").X.indices.dtype == np.int64
+
+
+def test_a_type_of_integers_is_filled():
+    quantized = problems.fashion(20).stored_as("int8").X
+    assert (quantized.dtype, quantized.min(), quantized.max()) == (np.int8, 0, 127)
+
+
 @pytest.mark.parametrize("make", [rivals.numpy_pass, rivals.numpy_pass_by_class])
 def test_quick_twin_agrees_with_the_accurate_one(make):
     problem = problems.probe(300, 20, 7).stored_as("float64")
     W, b = problems.weights(problem)
+    run = make(problem.X, problem.labels, W, b)
+    harness.close(1e-12)(run(), _expected(problem, W, b))
+
+
+def _expected(problem, W, b):
     grad_W, grad_b = np.empty_like(W), np.empty_like(b)
-    rows = problem.X, problem.labels, None, np.ones(300), 0.0, W, b, 7
-    loss, _ = reference.loss_grad(grad_W, grad_b, *rows)
-    harness.close(1e-12)(make(problem.X, problem.labels, W, b)(), (loss, grad_W, grad_b))
+    n, K = len(problem.labels), problem.n_classes
+    X = problem.X.toarray() if problem.is_sparse else problem.X
+    loss, _ = reference.loss_grad(grad_W, grad_b, X, problem.labels, None, np.ones(n), 0.0, W, b, K)
+    return loss, grad_W, grad_b
+
+
+@pytest.mark.parametrize("form", [lambda X: X.T, lambda X: X.T.tocsr()])
+@pytest.mark.parametrize("n_classes", [2, 7])
+def test_quick_sparse_twin_agrees_with_the_accurate_one(form, n_classes):
+    problem = problems.text(300, 1000, n_classes).stored_as("float64")
+    W, b = problems.weights(problem)
+    assert W.shape == ((1, 1000) if n_classes == 2 else (7, 1000))
+    twin = rivals.numpy_binary_pass if n_classes == 2 else rivals_sparse.scipy_pass
+    run = twin(problem.X, form(problem.X), problem.labels, W, b)
+    harness.close(1e-12)(run(), _expected(problem, W, b))
+
+
+def test_quick_model_agrees_with_the_accurate_one():
+    problem = problems.probe(300, 20, 7).stored_as("float64")
+    W, b = problems.weights(problem)
+    model = rivals_predict.NumpyModel(W, b, is_sparse=False)
+    probs = np.empty((300, 7))
+    reference.predict_rows(probs, problem.X, W, b, False)
+    ranks = np.argsort(-probs, axis=1)
+    top, best = model.predict_topk(problem.X, 3)
+    np.testing.assert_array_equal(top, ranks[:, :3])
+    np.testing.assert_allclose(best, np.take_along_axis(probs, top, axis=1), rtol=1e-12)
+    np.testing.assert_array_equal(model.predict(problem.X), ranks[:, 0])
+    np.testing.assert_allclose(np.exp(model.predict_log_proba(problem.X)), probs, rtol=1e-12)
+    loss, _, _ = _expected(problem, W, b)
+    accuracy = np.mean(ranks[:, 0] == problem.labels)
+    np.testing.assert_allclose(model.evaluate(problem.X, problem.labels), (loss / 300, accuracy))
+
+
+def test_answers_in_place_are_checked_from_the_logits():
+    race = races_rows.softmax("softmax", 20, 5, in_place=True)
+    for name in (harness.NATIVE, "numpy", harness.NATIVE):
+        race.verify(name)
+        race.runs[name]()
 
 
 @pytest.mark.parametrize("wrong", [1.01, np.nan, np.inf])
@@ -109,6 +176,26 @@ def test_ratios_are_written_and_shown(tmp_path, capsys):
     shown = summary.tables(record)
     assert "A trial run" in shown
     assert shown.count("\n| predict_proba") == 2
+
+
+def test_gains_by_threads_are_written_and_shown(tmp_path, capsys):
+    file = tmp_path / "scaling.json"
+    scaling.main(["--rows", "loss_grad", "--scale", "0.001", "--seconds", "0", "--json", str(file)])
+    assert capsys.readouterr().out.count("loss + gradient") == 3
+    text = file.read_text()
+    assert_anonymous(text)
+    record = json.loads(text)
+    for row in record["rows"]:
+        assert row["threads"] == scaling.thread_counts(races.N_THREADS)
+        assert row["speed-up"][0] == 1
+    assert summary.tables(record).count("\n| loss + gradient") == 3
+
+
+@pytest.mark.parametrize(
+    ("most", "counts"), [(1, [1]), (2, [1, 2]), (20, [1, 2, 3, 4, 5, 6, 7, 8, 12, 16, 20])]
+)
+def test_thread_counts_end_with_all(most, counts):
+    assert scaling.thread_counts(most) == counts
 
 
 def test_tables_keep_and_mark_what_is_lost():
