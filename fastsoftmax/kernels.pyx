@@ -244,7 +244,8 @@ def loss_grad(grad_weights, grad_bias, X, labels, target_probs, row_weights, lab
     cdef Array x = features_of(&rows, X, &w)
     cdef Array b = same_type(bias, "bias", &w, 1)
     cdef Array grad_w, grad_b
-    cdef bint with_grad = grad_weights is not None
+    cdef bint with_grad = grad_weights is not None, sparse = isinstance(X, CsrRows)
+    cdef ptrdiff_t n_bytes
     cdef const kernels *kern = table(&w, isa)
     cdef int n = threads(n_threads)
     cdef fs_sums sums
@@ -265,10 +266,13 @@ def loss_grad(grad_weights, grad_bias, X, labels, target_probs, row_weights, lab
               "grad_weights and grad_bias must have the shapes of weights and bias")
     check(not with_grad or rows.indptr == NULL or rows.columns != NULL,
           "a gradient over CsrRows needs set_columns")
-    scratch = _Scratch(fs_loss_grad_scratch(kern, &rows, with_grad, n))
+    n_bytes = fs_loss_grad_scratch(kern, &rows, with_grad, n)
+    scratch = (<CsrRows>X).take_scratch(n_bytes) if sparse else _Scratch(n_bytes)
     with nogil:
         sums = fs_loss_grad(kern, <double *>grad_w.data, <double *>grad_b.data, &rows, w.data,
                             b.data, scratch.data, n)
+    if sparse:
+        (<CsrRows>X).scratch = scratch
     return sums.loss, sums.correct
 
 

@@ -132,8 +132,10 @@ cdef class _Scratch:
     """Memory that a kernel works in, aligned to a cache line."""
     cdef void *block
     cdef void *data
+    cdef ptrdiff_t n_bytes
 
     def __cinit__(self, ptrdiff_t n_bytes):
+        self.n_bytes = n_bytes
         self.block = PyMem_RawMalloc(n_bytes + 64) if n_bytes >= 0 else NULL
         if self.block == NULL:
             raise MemoryError(f"no memory for {n_bytes} bytes of intermediate results")

@@ -78,6 +78,7 @@ cdef class CsrRows:
     cdef fs_columns columns
     cdef ptrdiff_t n_rows, n_features
     cdef bint has_columns
+    cdef _Scratch scratch  # of the last pass, for the next: fresh memory costs a fifth of a pass
 
     def __cinit__(self, data, indices, indptr, n_features):
         cdef ptrdiff_t p, begin, end
@@ -146,6 +147,12 @@ cdef class CsrRows:
         self.columns.rows = <const int32_t *>row.data
         self.columns.values = value.data
         self.has_columns = True
+
+    cdef _Scratch take_scratch(self, ptrdiff_t n_bytes):
+        """Memory for a pass; with the GIL held, so that no other thread gets the same."""
+        cdef _Scratch scratch = self.scratch
+        self.scratch = None
+        return scratch if scratch is not None and scratch.n_bytes == n_bytes else _Scratch(n_bytes)
 
     cdef Array fill(self, fs_rows *rows):
         cdef Array x = self.values
