@@ -49,10 +49,11 @@ class FastSoftmax(PredictionMixin, ClassifierMixin, BaseEstimator):
 
     .. math::
         F(W, b) = \frac{1}{\sum_i s_i} \sum_i s_i \,\mathrm{CE}(W x_i + b,\, y_i)
-                  + \frac{\|W\|^2}{2\, C \sum_i s_i},
+                  + \frac{\|V\|^2}{2\, C \sum_i s_i},
         \qquad \mathrm{CE}(o, y) = \log \sum_k e^{o_k} - o_y,
 
-    the intercept b not penalised. That is scikit-learn's `LogisticRegression` divided by
+    V = W unless the features are scaled (`standardize`, `input_scale`), the intercept b not
+    penalised. That is scikit-learn's `LogisticRegression` divided by
     C times the sum of the weights, so `C`, `coef_` and `intercept_` mean the same there and here.
 
     Conventions: two classes have one row of coefficients, the log-odds of ``classes_[1]``, whose
@@ -137,10 +138,18 @@ class FastSoftmax(PredictionMixin, ClassifierMixin, BaseEstimator):
 
     Notes
     -----
-    X is read in place as float64, float32, float16, uint8 or int8 if the elements of its rows are
-    adjacent, and is never copied then: the last three are converted to float32 where they are used.
-    Everything else is converted to float64. float32 data is computed on in
-    float32, which ends the attainable gap somewhere around 1e-6; the fit then stops and says so.
+    Dense X of float64, float32, float16, uint8 or int8 is read where it lies, in any memory order,
+    memory maps included, and is never copied as a whole: the last three are converted to float32
+    where they are used. Rows that are adjacent are read quickest; in Fortran order a pass takes
+    about twice as long, and the shuffled rows of "sgd" far longer. Everything else is converted to
+    float64.
+
+    Sparse X is read as CSR (other formats are converted), float64 or float32, with indices of
+    either size in any order, duplicates added up; other number types become float32. Fits need it
+    by columns too and make that copy once.
+
+    float32 data is computed on in float32, which ends the attainable gap somewhere around 1e-6; the
+    fit then stops and says so.
 
     Examples
     --------
@@ -236,7 +245,7 @@ class FastSoftmax(PredictionMixin, ClassifierMixin, BaseEstimator):
 
         Parameters
         ----------
-        X : array-like of shape (n_rows, n_features)
+        X : array-like or sparse matrix of shape (n_rows, n_features)
             Finite numbers; never written to.
         y : array-like of shape (n_rows,)
             Labels of any type; at least two classes.
@@ -260,7 +269,7 @@ class FastSoftmax(PredictionMixin, ClassifierMixin, BaseEstimator):
             If an argument or parameter has a value that cannot be used: NaN or infinite X, lengths
             that differ, one class, negative weights, a label of eval_set that y lacks.
         TypeError
-            If X is sparse, or an argument is of a type that cannot be used.
+            If an argument is of a type that cannot be used.
 
         Warns
         -----

@@ -22,20 +22,22 @@ functions", IMA Journal of Numerical Analysis 41(4), Section 4). That keeps the 
 accurate near zero, where log(1 + others) would round to 0.
 """
 
-from collections.abc import Iterator
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-Array = NDArray[Any]
+from fastsoftmax._reference_rows import (
+    MIN_GRAD_ROWS,
+    Targets,
+    blocks,
+    quiet,
+    residual_of,
+    row_losses,
+    shift,
+)
 
-# A block's logits: half a megabyte in float64, of which about eight arrays are alive at a time.
-# The quickest of 2^12 to 2^20 on 60000 x 784 float32 with 10 classes (numpy 2.4, 2 cores).
-_BLOCK_NUMBERS = 1 << 16
-# A block of a gradient pass has at least this many rows: each block costs a product that reads
-# and writes the whole gradient.
-_MIN_GRAD_ROWS = 16
+Array = NDArray[Any]
 
 
 class CsrRows:
@@ -76,52 +78,6 @@ class CsrRows:
         return self._matrix[rows]
 
 
-class _Shifted(NamedTuple):
-    """Rows of logits z in terms of their largest, in float64."""
-
-    gap: Array  # (n, K) largest - z
-    exps: Array  # (n, K) exp(-gap)
-    largest: Array  # (n, 1), NaN where the row has a NaN
-    at: Array  # (n, 1) index of the largest
-    others: Array  # (n, 1) sum of exps without the largest; NaN where a row has no distribution
-
-
-class _Targets(NamedTuple):
-    """What the rows are compared with."""
-
-    labels: Array | None  # (n,)
-    probs: Array | None  # (n, K), where labels is None
-    weights: Array  # (n,)
-    smoothing: float
-    n_classes: int
-
-    def check(self) -> "_Targets":
-        if (self.labels is None) == (self.probs is None):
-            raise ValueError("exactly one of labels and target_probs must be given")
-        if self.labels is not None and self.labels.size:
-            low, high = self.labels.min(), self.labels.max()
-            if low < 0 or high >= self.n_classes:
-                raise ValueError(
-                    f"labels must lie in [0, {self.n_classes}), got values from {low} to {high}"
-                )
-        return self
-
-    def of(self, rows: Any) -> tuple[Array, Array, Array]:
-        """(smoothed distributions in a new float64 array, likeliest class, weight) of rows."""
-        if self.probs is not None:
-            target = self.probs[rows].astype(np.float64)
-            likeliest = target.argmax(axis=1)
-        else:
-            assert self.labels is not None
-            likeliest = self.labels[rows]
-            target = np.zeros((len(likeliest), self.n_classes))
-            target[np.arange(len(target)), likeliest] = 1.0
-        if self.smoothing:
-            target *= 1.0 - self.smoothing
-            target += self.smoothing / self.n_classes
-        return target, likeliest, self.weights[rows]
-
-
 def available_isas() -> tuple[str, ...]:
     """Instruction sets that `isa` can name, best first."""
     return ("numpy",)
@@ -144,21 +100,21 @@ def panel_rows(n_logits: int, real_size: int, *, isa: str | None = None) -> int:
 
 def exp_values(out: Array, x: Array, *, isa: str | None = None) -> None:
     """out[i] = exp(x[i]); out may be x."""
-    with _quiet():
+    with quiet():
         out[...] = np.exp(x, dtype=np.float64)
 
 
 def log_values(out: Array, x: Array, *, isa: str | None = None) -> None:
     """out[i] = log(x[i]); out may be x."""
-    with _quiet():
+    with quiet():
         out[...] = np.log(x, dtype=np.float64)
 
 
 def softmax_rows(out: Array, logits: Array, *, isa: str | None = None, n_threads: int = 1) -> None:
     """out[i, k] = exp(z_ik) / sum_j exp(z_ij); out may be logits."""
-    for rows in _blocks(*logits.shape):
-        with _quiet():
-            row = _shift(logits[rows])
+    for rows in blocks(*logits.shape):
+        with quiet():
+            row = shift(logits[rows])
             out[rows] = row.exps / (1.0 + row.others)
 
 
@@ -166,9 +122,9 @@ def log_softmax_rows(
     out: Array, logits: Array, *, isa: str | None = None, n_threads: int = 1
 ) -> None:
     """out[i, k] = z_ik - log(sum_j exp(z_ij)); out may be logits."""
-    for rows in _blocks(*logits.shape):
-        with _quiet():
-            row = _shift(logits[rows])
+    for rows in blocks(*logits.shape):
+        with quiet():
+            row = shift(logits[rows])
             out[rows] = 0.0 - (row.gap + np.log1p(row.others))  # 0.0, not -0.0, for one class
 
 
@@ -176,9 +132,9 @@ def logsumexp_rows(
     out: Array, logits: Array, *, isa: str | None = None, n_threads: int = 1
 ) -> None:
     """out[i] = log(sum_j exp(z_ij))."""
-    for rows in _blocks(*logits.shape):
-        with _quiet():
-            row = _shift(logits[rows])
+    for rows in blocks(*logits.shape):
+        with quiet():
+            row = shift(logits[rows])
             finite = np.isfinite(row.largest)
             sums = np.where(finite, row.largest + np.log1p(row.others), row.largest)
             out[rows] = sums[:, 0]
@@ -201,14 +157,14 @@ def cross_entropy_rows(
     grad[i] = row_weight_i * (softmax(z_i) - target_i); it may be None, or logits. Exactly one of
     labels (n,) and target_probs (n, K) is given.
     """
-    targets = _Targets(labels, target_probs, row_weights, label_smoothing, logits.shape[1]).check()
-    for rows in _blocks(*logits.shape):
-        with _quiet():
+    targets = Targets(labels, target_probs, row_weights, label_smoothing, logits.shape[1]).check()
+    for rows in blocks(*logits.shape):
+        with quiet():
             target, _, weight = targets.of(rows)
-            row = _shift(logits[rows])
-            loss[rows] = _row_losses(row, target, weight)
+            row = shift(logits[rows])
+            loss[rows] = row_losses(row, target, weight)
             if grad is not None:
-                grad[rows] = _residual(row, target, weight)
+                grad[rows] = residual_of(row, target, weight)
 
 
 def affine_rows(
@@ -221,8 +177,8 @@ def affine_rows(
     n_threads: int = 1,
 ) -> None:
     """logits[i, k] = x_i . weights_k + bias_k."""
-    for rows in _blocks(*X.shape):
-        with _quiet():
+    for rows in blocks(*X.shape):
+        with quiet():
             logits[rows] = X[rows].astype(weights.dtype, copy=False) @ weights.T
             logits[rows] += bias
 
@@ -242,7 +198,7 @@ def predict_rows(
     With one logit for two classes, the other one's is 0. Returns whether every logit was finite.
     """
     finite = True
-    for rows in _blocks(X.shape[0], max(X.shape[1], probs.shape[1])):
+    for rows in blocks(X.shape[0], max(X.shape[1], probs.shape[1])):
         logits = _class_logits(X[rows], weights, bias, probs.shape[1])
         finite &= bool(np.isfinite(logits).all())
         (log_softmax_rows if as_log else softmax_rows)(probs[rows], logits)
@@ -267,7 +223,7 @@ def predict_top(
     whether every logit was finite.
     """
     finite = True
-    for rows in _blocks(X.shape[0], max(X.shape[1], n_classes)):
+    for rows in blocks(X.shape[0], max(X.shape[1], n_classes)):
         logits = _class_logits(X[rows], weights, bias, n_classes)
         finite &= bool(np.isfinite(logits).all())
         ranked = np.where(np.isnan(logits), np.inf, -logits)
@@ -306,7 +262,7 @@ def loss_grad(
         Sum of row_weight over the rows whose largest logit is that of the target; of two equal
         ones the first counts.
     """
-    targets = _Targets(labels, target_probs, row_weights, label_smoothing, n_classes).check()
+    targets = Targets(labels, target_probs, row_weights, label_smoothing, n_classes).check()
     if grad_weights is not None and grad_bias is not None:
         grad_weights[...] = 0.0
         grad_bias[...] = 0.0
@@ -353,7 +309,7 @@ def sgd_steps(
     loss, correct : float
         As `loss_grad`, with the parameters that each batch saw before its update.
     """
-    targets = _Targets(labels, target_probs, row_weights, label_smoothing, n_classes).check()
+    targets = Targets(labels, target_probs, row_weights, label_smoothing, n_classes).check()
     n_features = X.shape[1]
     batch_size = min(batch_size, max(1, X.shape[0]))
     n_logits = params.size // (n_features + 1)
@@ -367,7 +323,7 @@ def sgd_steps(
         batch = order[start : start + batch_size]
         grad[:] = 0.0
         sums += _add_rows(grad_weights, grad_bias, X, targets, weights, bias, batch)
-        with _quiet():
+        with quiet():
             grad /= batch_size
             if center is not None:
                 grad_weights -= np.outer(grad_bias, center)
@@ -389,7 +345,7 @@ def _add_rows(
     grad_weights: Array | None,
     grad_bias: Array | None,
     X: Any,
-    targets: _Targets,
+    targets: Targets,
     weights: Array,
     bias: Array,
     order: Array | None = None,
@@ -400,17 +356,17 @@ def _add_rows(
     loss = correct = 0.0
     # Rows in order are copied: an eighth of that, beside the eight arrays of their logits.
     width = n_classes if order is None else n_classes + X.shape[1] // 8
-    for block in _blocks(n_rows, width, _MIN_GRAD_ROWS):
+    for block in blocks(n_rows, width, MIN_GRAD_ROWS):
         rows = block if order is None else order[block]
         x = X[rows].astype(weights.dtype, copy=False)
         target, likeliest, weight = targets.of(rows)
         logits = _class_logits(x, weights, bias, n_classes)
-        with _quiet():
-            row = _shift(logits)
-            loss += float(_row_losses(row, target, weight).sum())
+        with quiet():
+            row = shift(logits)
+            loss += float(row_losses(row, target, weight).sum())
             correct += float(weight[row.at[:, 0] == likeliest].sum(dtype=np.float64))
             if grad_weights is not None and grad_bias is not None:
-                residual = _residual(row, target, weight)[:, n_classes - n_logits :]
+                residual = residual_of(row, target, weight)[:, n_classes - n_logits :]
                 grad_bias += residual.sum(axis=0)
                 grad_weights += residual.astype(weights.dtype, copy=False).T @ x
     return loss, correct
@@ -418,61 +374,9 @@ def _add_rows(
 
 def _class_logits(X: Array, weights: Array, bias: Array, n_classes: int) -> Array:
     """Logits of all classes; of two with one logit class 0 has 0."""
-    with _quiet():
+    with quiet():
         logits: Array = X.astype(weights.dtype, copy=False) @ weights.T
         logits += bias
     if len(weights) < n_classes:
         logits = np.column_stack([np.zeros_like(logits), logits])
     return logits
-
-
-def _shift(logits: Array) -> _Shifted:
-    z = logits.astype(np.float64, copy=False)
-    at = z.argmax(axis=1)[:, np.newaxis]
-    largest = np.take_along_axis(z, at, axis=1)
-    gap = largest - z
-    exps = np.exp(-gap)
-    if logits.dtype == np.float64:
-        # Rounding gap to ulp(gap) / 2 would cost exp as many ulp as gap / 2: carry the remainder
-        # of the difference (Knuth's two-sum), as exp(-(gap + r)) = exp(-gap) (1 - r).
-        back = gap - largest
-        remainder = (largest - (gap - back)) - (z + back)
-        exps -= exps * np.where(gap < np.inf, remainder, 0.0)
-    np.put_along_axis(exps, at, 0.0, axis=1)
-    others = exps.sum(axis=1, keepdims=True)
-    others += largest - largest  # NaN for a row that holds NaN or +inf, or nothing but -inf
-    np.put_along_axis(exps, at, 1.0, axis=1)
-    return _Shifted(gap, exps, largest, at, others)
-
-
-def _row_losses(row: _Shifted, target: Array, row_weights: Array) -> Array:
-    """row_weight * sum_k target_k (logsumexp(z) - z_k), a sum of terms that are all >= 0."""
-    terms = np.where(target > 0.0, target * row.gap, 0.0)  # 0 * inf counts as 0
-    losses: Array = row_weights * (terms.sum(axis=1) + np.log1p(row.others[:, 0]))
-    return losses
-
-
-def _residual(row: _Shifted, target: Array, row_weights: Array) -> Array:
-    """row_weight * (softmax - target), without cancellation where both are near 1."""
-    total = 1.0 + row.others
-    residual: Array = row.exps / total - target
-    t = np.take_along_axis(target, row.at, axis=1)
-    near_one = np.where(
-        t > 0.5,
-        (1.0 - t) - row.others / total,
-        np.take_along_axis(residual, row.at, axis=1),
-    )
-    np.put_along_axis(residual, row.at, near_one, axis=1)
-    residual *= row_weights[:, np.newaxis]
-    return residual
-
-
-def _blocks(n_rows: int, width: int, min_rows: int = 1) -> Iterator[slice]:
-    size = max(min_rows, _BLOCK_NUMBERS // max(1, width))
-    for start in range(0, n_rows, size):
-        yield slice(start, min(start + size, n_rows))
-
-
-def _quiet() -> np.errstate:
-    """Infinities and NaN are results here, not mishaps."""
-    return np.errstate(all="ignore")

@@ -6,7 +6,7 @@ import warnings
 import numpy as np
 import pytest
 
-from fastsoftmax import reference
+from fastsoftmax import _reference_rows, reference
 
 INF, NAN = np.inf, np.nan
 LONG_IS_LONGER = np.finfo(np.longdouble).eps < np.finfo(np.float64).eps / 100
@@ -26,8 +26,8 @@ def rng():
 def block_numbers(request, monkeypatch):
     """Cut the same small arrays into more or fewer blocks of rows."""
     if request.param:
-        monkeypatch.setattr(reference, "_BLOCK_NUMBERS", request.param)
-        monkeypatch.setattr(reference, "_MIN_GRAD_ROWS", 1)
+        monkeypatch.setattr(_reference_rows, "_BLOCK_NUMBERS", request.param)
+        monkeypatch.setattr(reference, "MIN_GRAD_ROWS", 1)
 
 
 @pytest.fixture(autouse=True)

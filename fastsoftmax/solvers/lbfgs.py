@@ -22,6 +22,9 @@ from fastsoftmax.solvers.descent import E, Objective
 _REFINEMENT_SHARE = 0.25
 _LEAST_REFINEMENT = 15
 _REFINEMENT_GROWTH = 4
+# All pairs together; a million features in 5 classes would take 2.4 GB otherwise.
+_MEMORY_BYTES = 1 << 28
+_LEAST_MEMORY = 5
 
 
 class Preconditioned(Objective[E], Protocol[E]):
@@ -44,7 +47,8 @@ class LbfgsModel(Generic[E]):
     ----------
     objective : Preconditioned
     memory : int, default=30
-        Pairs of steps and gradient differences kept.
+        Most pairs of steps and gradient differences kept; fewer where 30 would take more than
+        `_MEMORY_BYTES`, but at least 5.
     """
 
     target = np.inf
@@ -55,7 +59,8 @@ class LbfgsModel(Generic[E]):
         self.objective = objective
         self.first = self.preconditioner = objective.preconditioner()
         self.gamma = 1.0
-        self.pairs: deque[tuple[Array, Array, float]] = deque(maxlen=memory)
+        self.memory = memory
+        self.pairs: deque[tuple[Array, Array, float]] = deque()
         cost = objective.refinement_cost()
         self.next_refinement = (
             np.inf if cost is None else max(_LEAST_REFINEMENT, _REFINEMENT_SHARE * cost)
@@ -85,6 +90,9 @@ class LbfgsModel(Generic[E]):
         lengths = float(np.sqrt((moved @ moved) * (change @ change)))
         if curvature > 1e-10 * lengths and scale > 0.0:
             self.pairs.append((moved, change, curvature))
+            fitting = _MEMORY_BYTES // (moved.nbytes + change.nbytes)
+            if len(self.pairs) > min(self.memory, max(_LEAST_MEMORY, fitting)):
+                self.pairs.popleft()
             self.gamma = curvature / scale
 
 

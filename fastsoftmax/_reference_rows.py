@@ -1,0 +1,114 @@
+"""Rows of logits in plain numpy: what the functions of `reference` share."""
+
+from collections.abc import Iterator
+from typing import Any, NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+Array = NDArray[Any]
+
+# A block's logits: half a megabyte in float64, of which about eight arrays are alive at a time.
+# The quickest of 2^12 to 2^20 on 60000 x 784 float32 with 10 classes (numpy 2.4, 2 cores).
+_BLOCK_NUMBERS = 1 << 16
+# A block of a gradient pass has at least this many rows: each block costs a product that reads
+# and writes the whole gradient.
+MIN_GRAD_ROWS = 16
+
+
+class Shifted(NamedTuple):
+    """Rows of logits z in terms of their largest, in float64."""
+
+    gap: Array  # (n, K) largest - z
+    exps: Array  # (n, K) exp(-gap)
+    largest: Array  # (n, 1), NaN where the row has a NaN
+    at: Array  # (n, 1) index of the largest
+    others: Array  # (n, 1) sum of exps without the largest; NaN where a row has no distribution
+
+
+class Targets(NamedTuple):
+    """What the rows are compared with."""
+
+    labels: Array | None  # (n,)
+    probs: Array | None  # (n, K), where labels is None
+    weights: Array  # (n,)
+    smoothing: float
+    n_classes: int
+
+    def check(self) -> "Targets":
+        if (self.labels is None) == (self.probs is None):
+            raise ValueError("exactly one of labels and target_probs must be given")
+        if self.labels is not None and self.labels.size:
+            low, high = self.labels.min(), self.labels.max()
+            if low < 0 or high >= self.n_classes:
+                raise ValueError(
+                    f"labels must lie in [0, {self.n_classes}), got values from {low} to {high}"
+                )
+        return self
+
+    def of(self, rows: Any) -> tuple[Array, Array, Array]:
+        """(smoothed distributions in a new float64 array, likeliest class, weight) of rows."""
+        if self.probs is not None:
+            target = self.probs[rows].astype(np.float64)
+            likeliest = target.argmax(axis=1)
+        else:
+            assert self.labels is not None
+            likeliest = self.labels[rows]
+            target = np.zeros((len(likeliest), self.n_classes))
+            target[np.arange(len(target)), likeliest] = 1.0
+        if self.smoothing:
+            target *= 1.0 - self.smoothing
+            target += self.smoothing / self.n_classes
+        return target, likeliest, self.weights[rows]
+
+
+def shift(logits: Array) -> Shifted:
+    z = logits.astype(np.float64, copy=False)
+    at = z.argmax(axis=1)[:, np.newaxis]
+    largest = np.take_along_axis(z, at, axis=1)
+    gap = largest - z
+    exps = np.exp(-gap)
+    if logits.dtype == np.float64:
+        # Rounding gap to ulp(gap) / 2 would cost exp as many ulp as gap / 2: carry the remainder
+        # of the difference (Knuth's two-sum), as exp(-(gap + r)) = exp(-gap) (1 - r).
+        back = gap - largest
+        remainder = (largest - (gap - back)) - (z + back)
+        exps -= exps * np.where(gap < np.inf, remainder, 0.0)
+    np.put_along_axis(exps, at, 0.0, axis=1)
+    others = exps.sum(axis=1, keepdims=True)
+    others += largest - largest  # NaN for a row that holds NaN or +inf, or nothing but -inf
+    np.put_along_axis(exps, at, 1.0, axis=1)
+    return Shifted(gap, exps, largest, at, others)
+
+
+def row_losses(row: Shifted, target: Array, row_weights: Array) -> Array:
+    """row_weight * sum_k target_k (logsumexp(z) - z_k), a sum of terms that are all >= 0."""
+    terms = np.where(target > 0.0, target * row.gap, 0.0)  # 0 * inf counts as 0
+    losses: Array = row_weights * (terms.sum(axis=1) + np.log1p(row.others[:, 0]))
+    return losses
+
+
+def residual_of(row: Shifted, target: Array, row_weights: Array) -> Array:
+    """row_weight * (softmax - target), without cancellation where both are near 1."""
+    total = 1.0 + row.others
+    residual: Array = row.exps / total - target
+    t = np.take_along_axis(target, row.at, axis=1)
+    near_one = np.where(
+        t > 0.5,
+        (1.0 - t) - row.others / total,
+        np.take_along_axis(residual, row.at, axis=1),
+    )
+    np.put_along_axis(residual, row.at, near_one, axis=1)
+    residual *= row_weights[:, np.newaxis]
+    return residual
+
+
+def blocks(n_rows: int, width: int, min_rows: int = 1) -> Iterator[slice]:
+    size = max(min_rows, _BLOCK_NUMBERS // max(1, width))
+    for start in range(0, n_rows, size):
+        yield slice(start, min(start + size, n_rows))
+
+
+def quiet() -> np.errstate:
+    """Infinities and NaN are results here, not mishaps."""
+    return np.errstate(all="ignore")
