@@ -18,6 +18,7 @@ PASSES = [
 ]
 SHAPES = [
     {**FASHION, "storage": "int8"},
+    {**FASHION, "order": "F"},
     {"kind": "probe", "sizes": (1_000_000, 4, 3)},  # few features
     {"kind": "probe", "sizes": (2_000, 4_096, 10)},  # many
     {"kind": "probe", "sizes": (50_000, 512, 32)},

@@ -50,6 +50,7 @@ def loss_grad(
     *,
     storage: str = "float32",
     indices: str = "int32",
+    order: str = "C",
     by_isa: bool = False,
     scale: float = 1,
 ) -> Race:
@@ -57,7 +58,7 @@ def loss_grad(
 
     Rivals get X in the type that is computed in, whatever it is stored as.
     """
-    problem = problem_of(kind, sizes, storage=storage, indices=indices, scale=scale)
+    problem = problem_of(kind, sizes, storage=storage, indices=indices, order=order, scale=scale)
     W, b = weights(problem)
     run = native_pass(problem, W, b)
 
@@ -72,7 +73,7 @@ def loss_grad(
     if problem.is_sparse:  # of dense rows W is small beside X
         n_read, n_written = n_read + W.nbytes, float(W.nbytes)
     return Race(
-        f"loss + gradient, {problem.size}" + ISA_TITLE * by_isa,
+        f"loss + gradient, {problem.size}" + ", F order" * (order == "F") + ISA_TITLE * by_isa,
         runs,
         close(1e-4 if problem.real == np.float32 else 1e-11),
         Work(4.0 * problem.n_numbers * len(W), n_read, n_written, real=problem.real.name),

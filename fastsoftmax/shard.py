@@ -5,14 +5,17 @@ its shards return, and where the rows lie is the shard's business alone.
 """
 
 from abc import ABC, abstractmethod
-from collections.abc import Iterator
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
 from types import ModuleType
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
 
 Array = NDArray[Any]
+T = TypeVar("T")
 
 # Multiply-adds of one call into a kernel, which answers no signal: some tenths of a second.
 _WORK_PER_CALL = 1 << 34
@@ -208,19 +211,34 @@ class Shard(ABC):
     def second_moments(self, center: Array, step: int) -> tuple[Array, float]:
         """Sum of s (x - center) (x - center)^T over every step-th row, and of s.
 
-        Computed in float64, block by block: memory does not grow with the rows.
+        Block by block (memory does not grow with the rows), each product in the number type of the
+        passes and their sum in float64.
         """
-        d = self.n_features
-        products = np.zeros((d, d))
-        weight = 0.0
-        for rows in self._blocks(step):
-            row_weights = self.row_weights[rows].astype(np.float64)
-            x = self.dense(rows)
-            x -= center
-            x *= np.sqrt(row_weights)[:, np.newaxis]
-            products += x.T @ x
-            weight += float(row_weights.sum())
+        unit = self._units(center)
+        products = np.zeros((self.n_features, self.n_features))
+        weight = float(self.row_weights[::step].sum(dtype=np.float64))
+
+        def product(rows: slice) -> Array:
+            z = self.dense(rows)
+            z -= center
+            z /= unit
+            z *= np.sqrt(self.row_weights[rows].astype(np.float64))[:, np.newaxis]
+            z = z.astype(self.real, copy=False)
+            moments: Array = z.T @ z
+            return moments
+
+        for part in in_threads(product, self._blocks(step), self.n_threads):
+            products += part
+        products *= unit
+        products *= unit[:, np.newaxis]
         return products, weight
+
+    def _units(self, center: Array) -> Array:
+        """Powers of 2 of the size of each centred feature, so that no product overflows."""
+        largest = np.abs(self.dense(slice(0, min(self.n_rows, _MOMENT_ROWS))) - center)
+        with np.errstate(divide="ignore"):
+            exponent = np.floor(np.log2(largest.max(axis=0, initial=0.0)))
+        return np.where(np.isfinite(exponent), np.exp2(exponent), 1.0)
 
     def _blocks(self, step: int = 1) -> Iterator[slice]:
         for start in range(0, self.n_rows, step * _MOMENT_ROWS):
@@ -235,13 +253,24 @@ class Shard(ABC):
         the model o = W x + b. Returns an array (n_logits, m, m), m = n_features (+ 1).
         """
         n_logits, d = weights.shape
+        unit = np.concatenate([self._units(center), np.ones(int(with_bias))])
         blocks = np.zeros((n_logits, d + with_bias, d + with_bias))
         weight = 0.0
         for z, p, row_weights in self._probabilities(weights, bias, center, step, with_bias):
-            for block, p_k in zip(blocks, p.T, strict=True):
-                scaled = z * np.sqrt(row_weights * p_k * (1.0 - p_k))[:, np.newaxis]
-                block += scaled.T @ scaled
+            z /= unit
+            roots = np.sqrt(row_weights[:, np.newaxis] * p * (1.0 - p)).astype(self.real)
+            rows = z.astype(self.real, copy=False)
+
+            def product(k: int, rows: Array = rows, roots: Array = roots) -> Array:
+                scaled = rows * roots[:, [k]]
+                moments: Array = scaled.T @ scaled
+                return moments
+
+            for k, part in enumerate(in_threads(product, range(n_logits), self.n_threads)):
+                blocks[k] += part
             weight += float(row_weights.sum())
+        blocks *= unit
+        blocks *= unit[:, np.newaxis]
         return blocks, weight
 
     def hessian(self, weights: Array, bias: Array, center: Array, *, with_bias: bool) -> Array:
@@ -311,6 +340,27 @@ class DenseShard(Shard):
             x = self.X[rows] - center
             sums += np.einsum("i,ij,ij->j", self.row_weights[rows], x, x)
         return sums
+
+
+def in_threads(
+    function: Callable[[T], Array], arguments: Iterable[T], n_threads: int
+) -> Iterator[Array]:
+    """Yield function(argument) in order; calls that let go of the GIL run side by side.
+
+    Each call computes by itself what it would alone, so the bits do not depend on n_threads (those
+    of a BLAS with threads of its own would).
+    """
+    if n_threads == 1:
+        yield from map(function, arguments)
+        return
+    with ThreadPoolExecutor(n_threads) as pool:
+        waiting: deque[Future[Array]] = deque()
+        for argument in arguments:
+            waiting.append(pool.submit(function, argument))
+            if len(waiting) > n_threads:
+                yield waiting.popleft().result()
+        while waiting:
+            yield waiting.popleft().result()
 
 
 def _log_odds(logits: Array) -> Array:
