@@ -28,8 +28,8 @@ import numpy as np
 from fastsoftmax.coordinates import Coordinates
 from fastsoftmax.preconditioner import (
     Preconditioner,
-    build_blocks,
     build_preconditioner,
+    build_refined,
     refinement_cost,
 )
 from fastsoftmax.shard import Array, DenseShard, Shard, Sums, add_sums
@@ -239,8 +239,8 @@ class SoftmaxObjective:
         return refinement_cost(self.shards, self.n_logits)
 
     def refined_preconditioner(self, at: Evaluation) -> Preconditioner:
-        """Invert the Hessian's block of each class at a point."""
-        return build_blocks(self.shards, self.coordinates, self.penalty, at.weights, at.bias)
+        """Invert the Hessian's block of each class, or an approximation of it, at a point."""
+        return build_refined(self.shards, self.coordinates, self.penalty, at.weights, at.bias)
 
     # ---- second derivatives ----
 

@@ -9,6 +9,11 @@ Later: at an optimum most rows are decided and the Hessian is far below that bou
 differ from class to class. Its blocks on the diagonal, sum_i s_i p_ik (1 - p_ik) x_i x_i^T + lambda
 I for each class k, know that. They cost K products of size rows * d^2, so they are computed a few
 times only, when the passes so far have cost as much.
+
+Where the blocks of all classes would take too much memory, each is taken to be a share of their
+sum, sum_i s_i sum_k p_ik (1 - p_ik) x_i x_i^T, of which the eigenvectors then serve all classes.
+Passes to a certified 1e-4 without refinement, with shares and with blocks: embeddings 20000 x 512,
+K = 100: 108, 51, not tried; images 60000 x 784, K = 10: 204, 184, 39.
 """
 
 from collections.abc import Sequence
@@ -108,6 +113,52 @@ class BlockPreconditioner:
         return np.concatenate([weights.ravel(), products[:, self.n_features :, 0].ravel()])
 
 
+class SharedPreconditioner:
+    """(share_k M + penalty I)^-1 for each class k, from the eigenvectors of one M (d, d)."""
+
+    def __init__(
+        self,
+        moments: Array,
+        share: Array,
+        curvature: float,
+        penalty: float,
+        fit_intercept: bool,
+        backend: ModuleType,
+        n_threads: int,
+    ) -> None:
+        values, vectors = np.linalg.eigh(moments)
+        share = np.maximum(share, 1e-3 / len(share))
+        floor = 1e-12 * float(values[-1]) if len(values) else 1.0
+        self.inverse = 1.0 / (share[:, np.newaxis] * np.maximum(values, 0.0) + penalty + floor)
+        self.bias_inverse = 1.0 / np.maximum(share * curvature, 1e-300) if fit_intercept else None
+        self.vectors = np.ascontiguousarray(vectors)
+        self.transposed = np.ascontiguousarray(vectors.T)
+        self.backend = backend
+        self.n_threads = n_threads
+        self._zeros = np.zeros(len(vectors))
+
+    def apply(self, gradient: Array) -> Array:
+        """Return the product with a flat vector, in a new array."""
+        n_weights = self.inverse.size
+        result = np.empty_like(gradient)
+        weights = result[:n_weights].reshape(self.inverse.shape)
+        inside = np.empty_like(weights)
+        given = gradient[:n_weights].reshape(weights.shape)
+        self.backend.affine_rows(
+            inside, given, self.transposed, self._zeros, n_threads=self.n_threads
+        )
+        inside *= self.inverse
+        if len(inside) > 1:  # softmax does not see what all classes share
+            inside -= inside.mean(axis=0)
+        self.backend.affine_rows(
+            weights, inside, self.vectors, self._zeros, n_threads=self.n_threads
+        )
+        if self.bias_inverse is not None:
+            bias = gradient[n_weights:] * self.bias_inverse
+            result[n_weights:] = bias - (bias.mean() if len(bias) > 1 else 0.0)
+        return result
+
+
 class DiagonalPreconditioner:
     """inverse (d,), the same for each class, and a number for the intercepts."""
 
@@ -155,15 +206,35 @@ def build_preconditioner(
 
 
 def refinement_cost(shards: Sequence[Shard], n_logits: int) -> float | None:
-    """Return the cost of `build_blocks` in passes over the rows; None where memory forbids it.
+    """Return the cost of `build_refined` in passes over the rows; None where memory forbids it.
 
-    Its products run at about the passes' rate of arithmetic, and half of each is symmetry.
+    Its products run at about the passes' rate of arithmetic, and half of each is symmetry; the
+    eigenvectors of a matrix cost as much as 20 products.
     """
     d = shards[0].n_features
-    n_rows = sum(shard.n_rows for shard in shards)
-    if d > _DENSE_FEATURES or n_logits * (d + 1) ** 2 > _BLOCK_NUMBERS:
+    n_rows = max(1, sum(shard.n_rows for shard in shards))
+    if d > _DENSE_FEATURES:
         return None
-    return (n_rows / _row_step(shards) * d + d * d) / (4.0 * max(1, n_rows))
+    if _blocks_fit(d, n_logits):
+        return (n_rows / _row_step(shards) * d + d * d) / (4.0 * n_rows)
+    return (n_rows / _row_step(shards) * d + 20.0 * d * d) / (4.0 * n_rows * n_logits)
+
+
+def _blocks_fit(n_features: int, n_logits: int) -> bool:
+    return n_logits * (n_features + 1) ** 2 <= _BLOCK_NUMBERS
+
+
+def build_refined(
+    shards: Sequence[Shard],
+    coordinates: Coordinates,
+    penalty: float,
+    weights: Array,
+    bias: Array,
+) -> Preconditioner:
+    """Invert an approximation of the Hessian at the model o = W x + b (for raw features)."""
+    fits = _blocks_fit(shards[0].n_features, coordinates.n_logits)
+    build = build_blocks if fits else build_shared
+    return build(shards, coordinates, penalty, weights, bias)
 
 
 def build_blocks(
@@ -192,6 +263,33 @@ def build_blocks(
         block *= scale[:, np.newaxis]
         invert(block, ridge)
     return BlockPreconditioner(blocks, weights.shape[1], shards[0].backend, shards[0].n_threads)
+
+
+def build_shared(
+    shards: Sequence[Shard],
+    coordinates: Coordinates,
+    penalty: float,
+    weights: Array,
+    bias: Array,
+) -> Preconditioner:
+    """Approximate the Hessian's block of each class at a model by its share of their sum."""
+    step = _row_step(shards)
+    parts = [shard.shared_curvature(weights, bias, coordinates.center, step) for shard in shards]
+    moments = np.sum([part[0] for part in parts], axis=0)
+    curvature = np.sum([part[1] for part in parts], axis=0)
+    weight = max(sum(part[2] for part in parts), np.finfo(float).tiny)
+    moments *= coordinates.scale / weight
+    moments *= coordinates.scale[:, np.newaxis]
+    total = max(float(curvature.sum()), np.finfo(float).tiny)
+    return SharedPreconditioner(
+        moments,
+        curvature / total,
+        total / weight,
+        penalty,
+        coordinates.fit_intercept,
+        shards[0].backend,
+        shards[0].n_threads,
+    )
 
 
 def _row_step(shards: Sequence[Shard]) -> int:

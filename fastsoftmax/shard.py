@@ -273,6 +273,37 @@ class Shard(ABC):
         blocks *= unit[:, np.newaxis]
         return blocks, weight
 
+    def shared_curvature(
+        self, weights: Array, bias: Array, center: Array, step: int
+    ) -> tuple[Array, Array, float]:
+        """Sum s sum_k p_k (1 - p_k) z z^T (d, d), s p_k (1 - p_k) (n_logits,), and s.
+
+        Over every step-th row; z and p as in `hessian_blocks`, z without an intercept.
+        """
+        n_logits, d = weights.shape
+        unit = self._units(center)
+        moments, curvature, weight = np.zeros((d, d)), np.zeros(n_logits), 0.0
+
+        def product(rows: Array) -> Array:
+            total: Array = rows.T @ rows
+            return total
+
+        def scaled_rows() -> Iterator[Array]:
+            nonlocal curvature, weight
+            for z, p, row_weights in self._probabilities(weights, bias, center, step, False):
+                own = row_weights[:, np.newaxis] * p * (1.0 - p)
+                curvature += own.sum(axis=0)
+                weight += float(row_weights.sum())
+                z /= unit
+                z *= np.sqrt(own.sum(axis=1))[:, np.newaxis]
+                yield z.astype(self.real, copy=False)
+
+        for part in in_threads(product, scaled_rows(), self.n_threads):
+            moments += part
+        moments *= unit
+        moments *= unit[:, np.newaxis]
+        return moments, curvature, weight
+
     def hessian(self, weights: Array, bias: Array, center: Array, *, with_bias: bool) -> Array:
         """Sum of s (diag(p) - p p^T) (x) z z^T over the rows: (n_logits m, n_logits m).
 

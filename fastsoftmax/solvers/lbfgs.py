@@ -22,6 +22,11 @@ from fastsoftmax.solvers.descent import E, Objective
 _REFINEMENT_SHARE = 0.25
 _LEAST_REFINEMENT = 15
 _REFINEMENT_GROWTH = 4
+# One that costs fewer passes than this comes earlier and more often. Embeddings 20000 x 512, K =
+# 100, C = 10, passes to a certified 1e-4: 108 without, 55 with (15, growth 4), 51 with these.
+_CHEAP_REFINEMENT = 8.0
+_LEAST_CHEAP = 10
+_CHEAP_GROWTH = 2
 # All pairs together; a million features in 5 classes would take 2.4 GB otherwise.
 _MEMORY_BYTES = 1 << 28
 _LEAST_MEMORY = 5
@@ -62,15 +67,16 @@ class LbfgsModel(Generic[E]):
         self.memory = memory
         self.pairs: deque[tuple[Array, Array, float]] = deque()
         cost = objective.refinement_cost()
-        self.next_refinement = (
-            np.inf if cost is None else max(_LEAST_REFINEMENT, _REFINEMENT_SHARE * cost)
-        )
+        cheap = cost is not None and cost < _CHEAP_REFINEMENT
+        least = _LEAST_CHEAP if cheap else _LEAST_REFINEMENT
+        self.growth = _CHEAP_GROWTH if cheap else _REFINEMENT_GROWTH
+        self.next_refinement = np.inf if cost is None else max(least, _REFINEMENT_SHARE * cost)
 
     def look(self, n_iter: int, at: E) -> None:
         """Take a better preconditioner when it is due. The pairs stay true: they are of F."""
         if n_iter >= self.next_refinement:
             self.preconditioner, self.gamma = self.objective.refined_preconditioner(at), 1.0
-            self.next_refinement = _REFINEMENT_GROWTH * n_iter
+            self.next_refinement = self.growth * n_iter
 
     def directions(self, gradient: Array) -> Iterator[Array]:
         """Yield the direction to take; then, where rounding has spoilt the pairs, one without."""
