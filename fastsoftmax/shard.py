@@ -325,10 +325,14 @@ class Shard(ABC):
     ) -> Iterator[tuple[Array, Array, Array]]:
         """Blocks of every step-th row: (z, probabilities of the logits' classes, row weights)."""
         n_logits, d = weights.shape
+        weights = np.ascontiguousarray(weights, dtype=self.real)
+        bias = np.ascontiguousarray(bias, dtype=self.real)
         for rows in self._blocks(step):
             x = self.dense(rows)
-            logits = np.empty((len(x), n_logits))
-            self.backend.affine_rows(logits, x, weights, bias, n_threads=self.n_threads)
+            logits = np.empty((len(x), n_logits), dtype=self.real)
+            self.backend.affine_rows(
+                logits, x.astype(self.real, copy=False), weights, bias, n_threads=self.n_threads
+            )
             probs = _log_odds(logits)
             self.backend.softmax_rows(probs, probs, n_threads=self.n_threads)
             z = np.ones((len(x), d + with_bias))

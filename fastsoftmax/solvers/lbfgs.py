@@ -92,14 +92,18 @@ class LbfgsModel(Generic[E]):
     def learn(self, moved: Array, change: Array) -> None:
         """Note a step and the difference of the gradients at its ends."""
         curvature = float(moved @ change)
-        scale = float(change @ self.preconditioner.apply(change))
         lengths = float(np.sqrt((moved @ moved) * (change @ change)))
-        if curvature > 1e-10 * lengths and scale > 0.0:
-            self.pairs.append((moved, change, curvature))
-            fitting = _MEMORY_BYTES // (moved.nbytes + change.nbytes)
-            if len(self.pairs) > min(self.memory, max(_LEAST_MEMORY, fitting)):
-                self.pairs.popleft()
+        if not curvature > 1e-10 * lengths:
+            return
+        if self.preconditioner is self.first:  # a refined one needs no scale: as many iterations
+            scale = float(change @ self.preconditioner.apply(change))
+            if not scale > 0.0:
+                return
             self.gamma = curvature / scale
+        self.pairs.append((moved, change, curvature))
+        fitting = _MEMORY_BYTES // (moved.nbytes + change.nbytes)
+        if len(self.pairs) > min(self.memory, max(_LEAST_MEMORY, fitting)):
+            self.pairs.popleft()
 
 
 def _direction(
