@@ -6,10 +6,12 @@ from typing import Any
 import numpy as np
 from scipy import sparse
 
-from fastsoftmax.shard import Array, Shard
+from fastsoftmax.shard import Array, Shard, log_odds
 
 # Stored numbers whose weighted sums are taken at a time.
 _MOMENT_NUMBERS = 1 << 20
+# Rows of a block of probabilities: it costs a product of the size of the weights.
+_DIAGONAL_ROWS = 1 << 14
 
 
 class CsrShard(Shard):
@@ -68,6 +70,31 @@ class CsrShard(Shard):
         absent = np.where(counts < self.n_rows, np.maximum(total - stored, 0.0), 0.0)
         squares: Array = sums + absent * center**2
         return squares
+
+    def hessian_diagonals(self, weights: Array, bias: Array, center: Array) -> tuple[Array, Array]:
+        """Sum s p_k (1 - p_k) (x - center)^2 (n_logits, d), and s p_k (1 - p_k) (n_logits,)."""
+        weights = np.ascontiguousarray(weights, dtype=self.real)
+        bias = np.ascontiguousarray(bias, dtype=self.real)
+        sums = np.zeros((2, self.n_features, len(bias)))
+        totals = np.zeros(len(bias))
+        for start in range(0, self.n_rows, _DIAGONAL_ROWS):
+            rows = slice(start, min(start + _DIAGONAL_ROWS, self.n_rows))
+            x = self.X[rows]
+            logits = np.empty((x.shape[0], len(bias)), dtype=self.real)
+            csr_rows = self.backend.CsrRows(x.data, x.indices, x.indptr, self.n_features)
+            self.backend.affine_rows(logits, csr_rows, weights, bias, n_threads=self.n_threads)
+            probs = log_odds(logits)
+            self.backend.softmax_rows(probs, probs, n_threads=self.n_threads)
+            p = probs[:, -len(bias) :]
+            curvature = self.row_weights[rows, np.newaxis] * p * (1.0 - p)
+            transposed = x.T
+            sums[0] += transposed @ curvature
+            transposed.data = x.data**2  # (of what occurs twice, less: this is an estimate)
+            sums[1] += transposed @ curvature
+            totals += curvature.sum(axis=0)
+        diagonals = sums[1] - 2.0 * center[:, np.newaxis] * sums[0]
+        diagonals += np.outer(center**2, totals)
+        return np.maximum(diagonals, 0.0).T, totals
 
     def _column_sums(self, X: Any, function: Callable[[Array, Array], Array]) -> Array:
         """Weighted sums by column of a function of the stored values and their columns."""

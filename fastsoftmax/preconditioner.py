@@ -33,6 +33,8 @@ _SCALE = 4.0
 # The matrices are dense up to this many features: a covariance costs rows * d^2, which is d / (4 K)
 # passes over its rows, and 8 d^2 bytes (32 MB).
 _DENSE_FEATURES = 2048
+# Passes that the diagonal of a Hessian takes, of rows in CSR form, by scipy.
+_DIAGONAL_COST = 6.0
 # Most numbers in the blocks of all classes (64 MB).
 _BLOCK_NUMBERS = 1 << 23
 # Rows that estimate a covariance: at least this many, and 16 for each feature. Passes to 1e-4 on
@@ -160,19 +162,21 @@ class SharedPreconditioner:
 
 
 class DiagonalPreconditioner:
-    """inverse (d,), the same for each class, and a number for the intercepts."""
+    """inverse (d,), the same for each class, or (n_logits, d), and numbers for the intercepts."""
 
-    def __init__(self, inverse: Array, bias_scale: float, n_logits: int) -> None:
+    def __init__(self, inverse: Array, bias_inverse: Array) -> None:
         self.inverse = inverse
-        self.bias_scale = bias_scale
-        self.n_logits = n_logits
+        self.bias_inverse = bias_inverse  # (n_logits,)
 
     def apply(self, gradient: Array) -> Array:
         """Return the product with a flat vector, in a new array."""
-        result = gradient * self.bias_scale
-        n_weights = self.n_logits * len(self.inverse)
-        weights = result[:n_weights].reshape(self.n_logits, -1)
+        result = np.empty_like(gradient)
+        n_logits = len(self.bias_inverse)
+        n_weights = n_logits * self.inverse.shape[-1]
+        weights = result[:n_weights].reshape(n_logits, -1)
         np.multiply(gradient[:n_weights].reshape(weights.shape), self.inverse, out=weights)
+        if len(gradient) > n_weights:
+            np.multiply(gradient[n_weights:], self.bias_inverse, out=result[n_weights:])
         return result
 
 
@@ -193,7 +197,7 @@ def build_preconditioner(
         diagonal = np.sum([shard.squares(center) for shard in shards], axis=0)
         diagonal *= bound * scale**2 / max(1, n_rows)
         floor = max(penalty, 1e-10 * float(diagonal.max(initial=0.0)), np.finfo(float).tiny)
-        return DiagonalPreconditioner(1.0 / (diagonal + floor), bias_scale, n_logits)
+        return DiagonalPreconditioner(1.0 / (diagonal + floor), np.full(n_logits, bias_scale))
     moments = [shard.second_moments(center, _row_step(shards)) for shard in shards]
     products = np.sum([products for products, _ in moments], axis=0)
     products *= bound / max(sum(weight for _, weight in moments), np.finfo(float).tiny)
@@ -214,7 +218,7 @@ def refinement_cost(shards: Sequence[Shard], n_logits: int) -> float | None:
     d = shards[0].n_features
     n_rows = max(1, sum(shard.n_rows for shard in shards))
     if d > _DENSE_FEATURES:
-        return None
+        return _DIAGONAL_COST
     if _blocks_fit(d, n_logits):
         return (n_rows / _row_step(shards) * d + d * d) / (4.0 * n_rows)
     return (n_rows / _row_step(shards) * d + 20.0 * d * d) / (4.0 * n_rows * n_logits)
@@ -232,8 +236,12 @@ def build_refined(
     bias: Array,
 ) -> Preconditioner:
     """Invert an approximation of the Hessian at the model o = W x + b (for raw features)."""
-    fits = _blocks_fit(shards[0].n_features, coordinates.n_logits)
-    build = build_blocks if fits else build_shared
+    if shards[0].n_features > _DENSE_FEATURES:
+        build = build_diagonals
+    elif _blocks_fit(shards[0].n_features, coordinates.n_logits):
+        build = build_blocks
+    else:
+        build = build_shared
     return build(shards, coordinates, penalty, weights, bias)
 
 
@@ -263,6 +271,26 @@ def build_blocks(
         block *= scale[:, np.newaxis]
         invert(block, ridge)
     return BlockPreconditioner(blocks, weights.shape[1], shards[0].backend, shards[0].n_threads)
+
+
+def build_diagonals(
+    shards: Sequence[Shard],
+    coordinates: Coordinates,
+    penalty: float,
+    weights: Array,
+    bias: Array,
+) -> Preconditioner:
+    """Invert the Hessian's diagonal at a model."""
+    parts = [s.hessian_diagonals(weights, bias, coordinates.center) for s in shards]
+    n_rows = max(1, sum(shard.n_rows for shard in shards))
+    diagonals = np.sum([part[0] for part in parts], axis=0)
+    diagonals *= coordinates.scale**2 / n_rows
+    totals = np.sum([part[1] for part in parts], axis=0) / n_rows
+    diagonals += max(penalty, 1e-10 * float(diagonals.max(initial=0.0)), np.finfo(float).tiny)
+    bias_floor = 1e-3 * float(totals.max(initial=0.0)) + np.finfo(float).tiny
+    return DiagonalPreconditioner(
+        np.reciprocal(diagonals, out=diagonals), 1.0 / np.maximum(totals, bias_floor)
+    )
 
 
 def build_shared(

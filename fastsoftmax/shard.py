@@ -95,6 +95,10 @@ class Shard(ABC):
     def squares(self, center: Array) -> Array:
         """Weighted sum of (x - center)^2 over the rows: (n_features,) float64."""
 
+    @abstractmethod
+    def hessian_diagonals(self, weights: Array, bias: Array, center: Array) -> tuple[Array, Array]:
+        """Sum s p_k (1 - p_k) (x - center)^2 (n_logits, d), and s p_k (1 - p_k) (n_logits,)."""
+
     # ---- what does not ----
 
     @property
@@ -333,7 +337,7 @@ class Shard(ABC):
             self.backend.affine_rows(
                 logits, x.astype(self.real, copy=False), weights, bias, n_threads=self.n_threads
             )
-            probs = _log_odds(logits)
+            probs = log_odds(logits)
             self.backend.softmax_rows(probs, probs, n_threads=self.n_threads)
             z = np.ones((len(x), d + with_bias))
             np.subtract(x, center, out=z[:, :d])
@@ -376,6 +380,15 @@ class DenseShard(Shard):
             sums += np.einsum("i,ij,ij->j", self.row_weights[rows], x, x)
         return sums
 
+    def hessian_diagonals(self, weights: Array, bias: Array, center: Array) -> tuple[Array, Array]:
+        """Sum s p_k (1 - p_k) (x - center)^2 (n_logits, d), and s p_k (1 - p_k) (n_logits,)."""
+        diagonals, totals = np.zeros(weights.shape), np.zeros(len(bias))
+        for z, p, row_weights in self._probabilities(weights, bias, center, 1, False):
+            curvature = row_weights[:, np.newaxis] * p * (1.0 - p)
+            diagonals += curvature.T @ (z * z)
+            totals += curvature.sum(axis=0)
+        return diagonals, totals
+
 
 def in_threads(
     function: Callable[[T], Array], arguments: Iterable[T], n_threads: int
@@ -398,7 +411,7 @@ def in_threads(
             yield waiting.popleft().result()
 
 
-def _log_odds(logits: Array) -> Array:
+def log_odds(logits: Array) -> Array:
     """Logits of both classes from the one logit of two."""
     return np.hstack([np.zeros_like(logits), logits]) if logits.shape[1] == 1 else logits
 
