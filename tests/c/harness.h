@@ -16,6 +16,9 @@ enum {
     PASS_LOSS,
     PASS_GRAD,
     SGD,
+    UPDATE,
+    PREDICT,
+    TOP,
     N_OPS
 };
 
@@ -37,6 +40,9 @@ static const struct {
     {"fs_loss_grad loss", "roundings", 8, 8},
     {"fs_loss_grad grad", "roundings", 4, 4},
     {"fs_sgd_steps", "roundings", 6, 6},
+    {"sums and updates", "roundings", 6, 6},
+    {"fs_predict_rows", "ulp", 0, 0}, /* the bits of the operations it is made of */
+    {"fs_predict_top", "ulp", 0, 0},
 };
 
 enum { MOST_TABLES = 4 };

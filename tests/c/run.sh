@@ -3,7 +3,7 @@
 # gcc, clang, their sanitizers, and another processor (aarch64) through its cross compiler and qemu.
 # Arguments go to check_kernels; under qemu every 997th float stands for all. 1 on failure.
 #
-#   tests/c/run.sh                   ten minutes
+#   tests/c/run.sh                   half an hour
 #   tests/c/run.sh --exhaustive      exp and log of every float: half an hour
 set -u
 cd "$(dirname "$0")/../.." || exit 1
