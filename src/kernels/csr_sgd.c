@@ -18,7 +18,7 @@ typedef struct {
     fs_scaling scaling;
     ptrdiff_t stride;
     double scale;
-    int lazy; /* weights change without a gradient */
+    int lazy; /* weights or velocity change without a gradient */
     int32_t step;
 } descent;
 
@@ -62,7 +62,7 @@ static void set_powers(descent *t, double weight_decay) {
         p[6] = one[2] * p[0] + one[3] * p[2];
         p[7] = one[2] * p[1] + one[3] * p[3];
     }
-    t->lazy = weight_decay != 0 || keep != 0;
+    t->lazy = weight_decay != 0 || t->velocity; /* which ends in a step also without momentum */
 }
 
 /* Every feature up to date; steps are counted from 0 again. */
