@@ -29,7 +29,7 @@ static double place(descent *t, const kernels *kern, const fs_rows *rows, ptrdif
     double used = 0;
 #define PLACE(field, type, bytes)                                        \
     if (scratch) t->field = (type *)(void *)(scratch + (ptrdiff_t)used); \
-    used += (double)((ptrdiff_t)((bytes) < 4e18 ? (bytes) : 4e18) / 64 + 1) * 64
+    used += (double)line_bytes(bytes)
     PLACE(weights, char, fs_table_bytes(kern, (double)rows->n_features, rows->n_logits));
     PLACE(velocity, char,
           with_velocity ? fs_table_bytes(kern, (double)rows->n_features, rows->n_logits) : 0.0);
@@ -46,7 +46,7 @@ static double place(descent *t, const kernels *kern, const fs_rows *rows, ptrdif
 ptrdiff_t fs_csr_sgd_scratch(const kernels *kern, const fs_rows *rows, ptrdiff_t batch_size,
                              int n_threads) {
     const double bytes = place(NULL, kern, rows, batch_size, NULL, n_threads, 1);
-    return bytes < 9e18 / 2 ? (ptrdiff_t)bytes : -1;
+    return scratch_bytes(bytes);
 }
 
 /* powers of one step without a gradient: v = momentum v + decay w; w = w - rate v. */

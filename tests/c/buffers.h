@@ -15,9 +15,6 @@
 #if __has_feature(address_sanitizer)
 #define HAS_ADDRESS_SANITIZER
 #endif
-#if __has_feature(memory_sanitizer)
-#define HAS_MEMORY_SANITIZER
-#endif
 #elif defined(__SANITIZE_ADDRESS__)
 #define HAS_ADDRESS_SANITIZER
 #endif
@@ -27,11 +24,6 @@
 #else
 #define ASAN_POISON_MEMORY_REGION(p, n) ((void)(p), (void)(n))
 #define ASAN_UNPOISON_MEMORY_REGION(p, n) ((void)(p), (void)(n))
-#endif
-#ifdef HAS_MEMORY_SANITIZER
-#include <sanitizer/msan_interface.h>
-#else
-#define __msan_allocated_memory(p, n) ((void)(p), (void)(n))
 #endif
 
 enum { PATTERN = 0xa5, MOST_BUFFERS = 128, GUARD_BYTES = 256 };

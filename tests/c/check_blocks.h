@@ -2,12 +2,16 @@
  * passes their arrays lie side by side in scratch, where one that is left goes unseen. */
 
 /* n reals of NaN: what is read of them must not reach a result. */
-static void *unset_reals(int table, ptrdiff_t n) { return new_scratch(table, n * real_size); }
+static void *unset_reals(ptrdiff_t n) {
+    void *reals = new_reals(n);
+    memset(reals, 0xff, (size_t)(n * real_size));
+    return reals;
+}
 
 /* Weights by feature, stride apart, and a vector's room of NaN. */
 static void *new_table(const problem *p, int table, ptrdiff_t stride) {
     const ptrdiff_t d = p->rows.n_features, K = p->rows.n_logits;
-    void *weights = unset_reals(table, d * stride + tables[table]->vec_width);
+    void *weights = unset_reals(d * stride + tables[table]->vec_width);
     for (ptrdiff_t j = 0; j < d; ++j)
         for (ptrdiff_t k = 0; k < stride; ++k)
             put(weights, j * stride + k, k < K ? get(p->params, k * d + j) : 0);
@@ -52,7 +56,7 @@ static void check_dense_block(const problem *p, int table, const pass_result *wa
     const fs_block block = whole_block(p);
     fs_block next = {block.row_index, random_below(n), 0, NULL};
     if (!block.packed) next.n_rows = random_below(n - next.first + 1);
-    void *residual = unset_reals(table, rows->n_classes * stride);
+    void *residual = unset_reals(rows->n_classes * stride);
     void *weights = random_reals(K * d, 0, 0), *bias = random_reals(K, 0, 0);
     fs_sums sums = {0, 0};
     dense->residual_block(residual, &sums, rows, p->params, bias_of(p), stride, block, next);
@@ -123,8 +127,10 @@ static void check_add_to_rows(const problem *p, int table, void *weights, ptrdif
     }
     tables[table]->sparse[rows->x_type].add_to_rows(
         weights, residual, rows, p->scaling.squared_scale, rate, stride, stride, block);
-    for (ptrdiff_t c = 0; c < d * K; ++c)
-        note(table, UPDATE, roundings(get(weights, c / K * stride + c % K), want[c], scale[c]),
+    for (ptrdiff_t c = 0; c < d * K; ++c) /* weights are rounded for every entry */
+        note(table, UPDATE,
+             roundings(get(weights, c / K * stride + c % K), want[c],
+                       sqrtl((wide)block.n_rows) * scale[c]),
              (wide)K);
 }
 
@@ -134,8 +140,8 @@ static void check_sparse_block(const problem *p, int table, const pass_result *w
     const ptrdiff_t stride = K + random_below(3), logits_stride = (n + 15) / 16 * 16;
     const fs_block block = whole_block(p);
     void *weights = new_table(p, table, stride);
-    void *residual = unset_reals(table, n * stride + room);
-    void *logits = unset_reals(table, rows->n_classes * logits_stride);
+    void *residual = unset_reals(n * stride + room);
+    void *logits = unset_reals(rows->n_classes * logits_stride);
     fs_sums sums = {0, 0};
     check_sparse_logits(p, table, weights, stride);
     tables[table]->sparse[rows->x_type].residual_block(

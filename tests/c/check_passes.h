@@ -13,7 +13,7 @@ static void check_loss_grad(const problem *p, int table, const pass_result *want
         const int threads = thread_counts[t % N_THREAD_COUNTS], with_grad = t < N_THREAD_COUNTS;
         double *grad = t ? new_buffer((ptrdiff_t)n_bytes, sizeof(double)) : first;
         void *scratch =
-            new_scratch(table, fs_loss_grad_scratch(tables[table], &p->rows, with_grad, threads));
+            new_scratch(fs_loss_grad_scratch(tables[table], &p->rows, with_grad, threads));
         const fs_sums sums = fs_loss_grad(tables[table], with_grad ? grad : NULL,
                                           with_grad ? grad + n_weights : NULL, &p->rows, p->params,
                                           bias, scratch, threads);
@@ -76,7 +76,7 @@ static void check_affine_rows(const problem *p, int table, const wide *params) {
     for (int t = 0; t < N_THREAD_COUNTS; ++t) {
         char *out = t ? new_reals(n_out) : first;
         const int threads = thread_counts[t];
-        void *scratch = new_scratch(table, fs_affine_scratch(tables[table], &p->rows, threads));
+        void *scratch = new_scratch(fs_affine_scratch(tables[table], &p->rows, threads));
         fs_affine_rows(tables[table], out, &p->rows, p->params, bias, stride, scratch, threads);
         expect(memcmp(out, first, (size_t)(n_out * real_size)) == 0, table, AFFINE,
                "bits are the same for any threads");
@@ -121,7 +121,7 @@ static void naive_step(const problem *p, descent_result *r, const pass_result *b
         r->velocity_scale[c] = keep * r->velocity_scale[c] + magnitude / n + decay * fabsl(before);
         r->params[c] = s * (before / s - rate * velocity);
         r->scale[c] += rate * (fabsl(r->velocity[c]) + r->velocity_scale[c]);
-        shift += (r->params[c] - before) * center;
+        shift -= rate * r->velocity[c] * center;
         shift_scale += rate * r->velocity_scale[c] * fabsl(center);
     }
     if (p->sgd.fit_bias) {
@@ -175,7 +175,7 @@ static void check_sgd_steps(const problem *p, int table, const descent_result *w
         void *params = t ? new_reals(p->n_params) : first;
         const int threads = thread_counts[t];
         void *scratch =
-            new_scratch(table, fs_sgd_scratch(tables[table], &p->rows, p->batch_size, threads));
+            new_scratch(fs_sgd_scratch(tables[table], &p->rows, p->batch_size, threads));
         memcpy(params, p->params, n_bytes);
         if (p->velocity) memcpy(velocity, p->velocity, n_bytes);
         const fs_sums sums =

@@ -1,14 +1,6 @@
 /* Checks of the predictions: they are the bits of the logits' operations, one after the other, and
  * those of finite_rows and top_rows for logits of every kind. */
 
-static void *new_scratch(int table, ptrdiff_t n_bytes) {
-    void *scratch = new_buffer(n_bytes, 64);
-    memset(scratch, 0xff, (size_t)n_bytes);      /* NaN: what is read must have been written */
-    if (strcmp(tables[table]->isa, "base") == 0) /* clang knows too little of vector instructions */
-        __msan_allocated_memory(scratch, (size_t)n_bytes);
-    return scratch;
-}
-
 /* The n_top classes of a row that come first: the largest logits, of equal ones the smaller class,
  * NaN as -inf. */
 static int is_before(const void *logits, ptrdiff_t a, ptrdiff_t b) {
@@ -40,7 +32,7 @@ static void check_top(int table, const int64_t *classes, const void *probs, ptrd
         right &= is_top(classes + i * stride, row, n_classes, n_top);
         for (ptrdiff_t p = 0; p < n_top && right && probs; ++p)
             same &= ulps(get(probs, i * stride + p),
-                         get(softmax, i * n_classes + classes[i * stride + p])) == 0;
+                         get(softmax, i * n_classes + (ptrdiff_t)classes[i * stride + p])) == 0;
     }
     expect(right, table, TOP, "the largest logits come first");
     expect(same, table, TOP, "probabilities have the bits of softmax_rows");
@@ -55,7 +47,7 @@ static void *all_logits(const problem *p, int table, const void *bias) {
     const ptrdiff_t n = p->rows.n_rows, K = p->rows.n_classes, left_out = K - p->rows.n_logits;
     char *logits = new_reals(n * K);
     for (ptrdiff_t i = 0; i < n && left_out; ++i) put(logits, i * K, 0);
-    char *scratch = new_scratch(table, fs_affine_scratch(tables[table], &p->rows, 1));
+    char *scratch = new_scratch(fs_affine_scratch(tables[table], &p->rows, 1));
     fs_affine_rows(tables[table], logits + left_out * real_size, &p->rows, p->params, bias, K,
                    scratch, 1);
     expect(free_buffers(n_buffers - 1), table, PREDICT, "nothing is written outside");
@@ -69,7 +61,7 @@ static void check_predict_rows(const problem *p, int table, const void *bias, co
     for (int as_log = 0; as_log < 2; ++as_log) {
         const int held = n_buffers;
         char *want = new_reals(n * K), *got = new_reals(end_of_rows(n, stride, K));
-        void *scratch = new_scratch(table, fs_predict_scratch(kern, &p->rows, 0, n_threads));
+        void *scratch = new_scratch(fs_predict_scratch(kern, &p->rows, 0, n_threads));
         (as_log ? fs_log_softmax_rows : fs_softmax_rows)(kern, want, logits, K, K, n, K, 1);
         const int found = fs_predict_rows(kern, got, &p->rows, p->params, bias, stride, as_log,
                                           scratch, n_threads);
@@ -92,7 +84,7 @@ static void check_predict_top(const problem *p, int table, const void *bias, con
     const int held = n_buffers;
     int64_t *classes = new_buffer(n_out * 8, 8);
     void *softmax = new_reals(n * K), *probs = random_below(2) ? new_reals(n_out) : NULL;
-    void *scratch = new_scratch(table, fs_predict_scratch(kern, &p->rows, 1, n_threads));
+    void *scratch = new_scratch(fs_predict_scratch(kern, &p->rows, 1, n_threads));
     fs_softmax_rows(kern, softmax, logits, K, K, n, K, 1);
     const int found = fs_predict_top(kern, classes, probs, &p->rows, p->params, bias, stride,
                                      stride, n_top, scratch, n_threads);

@@ -88,6 +88,11 @@ static void *random_reals(ptrdiff_t n, double low, double high) {
     for (ptrdiff_t i = 0; i < n; ++i) put(reals, i, uniform(low, high));
     return reals;
 }
+static void *new_scratch(ptrdiff_t n_bytes) {
+    void *scratch = new_buffer(n_bytes, 64);
+    memset(scratch, 0xff, (size_t)n_bytes); /* NaN: what is read must have been written */
+    return scratch;
+}
 static wide *new_wides(ptrdiff_t n) {
     wide *wides = new_buffer(n * (ptrdiff_t)sizeof(wide), sizeof(wide));
     for (ptrdiff_t i = 0; i < n; ++i) wides[i] = 0;
