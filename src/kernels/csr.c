@@ -27,8 +27,7 @@ ptrdiff_t fs_table_stride(ptrdiff_t n_logits) {
 
 double fs_table_bytes(const kernels *kern, double n_rows, ptrdiff_t n_logits) {
     const double reals = n_rows * (double)fs_table_stride(n_logits) + TABLE_ROOM;
-    const double bytes = reals * (double)kern->real_size + 64;
-    return bytes < 4e18 ? (double)((ptrdiff_t)bytes / 64 * 64) : bytes;
+    return (double)line_bytes(reals * (double)kern->real_size);
 }
 
 ptrdiff_t fs_panel_rows(const kernels *kern, ptrdiff_t n_logits) {
@@ -128,8 +127,8 @@ static void residual_part(void *task_, ptrdiff_t part, int thread) {
     const fs_rows *rows = t->rows;
     const ptrdiff_t size = t->kern->real_size, stride = fs_table_stride(rows->n_logits);
     const ptrdiff_t begin = part * CSR_BLOCK_ROWS;
-    const fs_block block = {t->order, t->first + begin,
-                            min_size(CSR_BLOCK_ROWS, t->n_rows - begin), NULL};
+    const fs_block block = {t->order, t->first + begin, min_size(CSR_BLOCK_ROWS, t->n_rows - begin),
+                            NULL};
     char *logits = at(t->logits, thread * rows->n_classes * CSR_BLOCK_ROWS, size);
     t->sums[part] = (fs_sums){0, 0};
     t->kern->sparse[rows->x_type].residual_block(at(t->residuals, begin * stride, size),
@@ -196,7 +195,7 @@ ptrdiff_t fs_csr_loss_grad_scratch(const kernels *kern, const fs_rows *rows, int
                          fs_table_bytes(kern, (double)panel, rows->n_logits) +
                          logits * (double)kern->real_size + 64 +
                          (double)ceil_div(panel, CSR_BLOCK_ROWS) * (double)sizeof(fs_sums);
-    return bytes < 9e18 / 2 ? (ptrdiff_t)bytes : -1;
+    return scratch_bytes(bytes);
 }
 
 fs_sums fs_csr_loss_grad(const kernels *kern, double *grad_weights, double *grad_bias,

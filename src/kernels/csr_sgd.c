@@ -18,7 +18,7 @@ typedef struct {
     fs_scaling scaling;
     ptrdiff_t stride;
     double scale;
-    int lazy; /* weights change without a gradient */
+    int lazy; /* weights or velocity change without a gradient */
     int32_t step;
 } descent;
 
@@ -29,7 +29,7 @@ static double place(descent *t, const kernels *kern, const fs_rows *rows, ptrdif
     double used = 0;
 #define PLACE(field, type, bytes)                                        \
     if (scratch) t->field = (type *)(void *)(scratch + (ptrdiff_t)used); \
-    used += (double)((ptrdiff_t)((bytes) < 4e18 ? (bytes) : 4e18) / 64 + 1) * 64
+    used += (double)line_bytes(bytes)
     PLACE(weights, char, fs_table_bytes(kern, (double)rows->n_features, rows->n_logits));
     PLACE(velocity, char,
           with_velocity ? fs_table_bytes(kern, (double)rows->n_features, rows->n_logits) : 0.0);
@@ -46,7 +46,7 @@ static double place(descent *t, const kernels *kern, const fs_rows *rows, ptrdif
 ptrdiff_t fs_csr_sgd_scratch(const kernels *kern, const fs_rows *rows, ptrdiff_t batch_size,
                              int n_threads) {
     const double bytes = place(NULL, kern, rows, batch_size, NULL, n_threads, 1);
-    return bytes < 9e18 / 2 ? (ptrdiff_t)bytes : -1;
+    return scratch_bytes(bytes);
 }
 
 /* powers of one step without a gradient: v = momentum v + decay w; w = w - rate v. */
@@ -62,7 +62,7 @@ static void set_powers(descent *t, double weight_decay) {
         p[6] = one[2] * p[0] + one[3] * p[2];
         p[7] = one[2] * p[1] + one[3] * p[3];
     }
-    t->lazy = weight_decay != 0 || keep != 0;
+    t->lazy = weight_decay != 0 || t->velocity; /* which ends in a step also without momentum */
 }
 
 /* Every feature up to date; steps are counted from 0 again. */

@@ -123,7 +123,7 @@ void fs_affine_block(const kernels *kern, void *logits, const fs_rows *rows,
 ptrdiff_t fs_affine_scratch(const kernels *kern, const fs_rows *rows, int n_threads) {
     const double bytes = fs_csr_weights_bytes(kern, rows) +
                          (double)n_threads * (double)fs_pack_bytes(rows, PACK_ROWS);
-    return bytes < 9e18 / 2 ? (ptrdiff_t)bytes : -1;
+    return scratch_bytes(bytes);
 }
 
 void fs_affine_rows(const kernels *kern, void *logits, const fs_rows *rows, const void *weights,

@@ -14,24 +14,26 @@ ptrdiff_t fs_pack_bytes(const fs_rows *rows, ptrdiff_t block_rows) {
     if (rows->indptr || rows->x_feature_stride == 1 || rows->n_features == 0) return 0;
     const double bytes =
         (double)block_rows * (double)rows->n_features * (double)fs_x_size[rows->x_type];
-    return bytes < 4e18 ? ((ptrdiff_t)bytes + 63) / 64 * 64 : PTRDIFF_MAX / 64 * 64;
+    return line_bytes(bytes);
 }
 
-#define PACK(type)                                                                           \
-    for (ptrdiff_t j0 = 0; j0 < d; j0 += PACK_FEATURES) {                                    \
-        const ptrdiff_t n = min_size(PACK_FEATURES, d - j0), apart = rows->x_feature_stride; \
-        const type *x0 = (const type *)rows->x + j0 * apart;                                 \
-        type *out = (type *)scratch + j0;                                                    \
-        for (ptrdiff_t i = 0; i < block.n_rows; ++i, out += d) {                             \
-            const type *x = x0 + row_at(block, i) * rows->x_stride;                          \
-            type element[PACK_FEATURES];                                                     \
-            if (n == PACK_FEATURES) {                                                        \
-                for (ptrdiff_t j = 0; j < PACK_FEATURES; ++j) element[j] = x[j * apart];     \
-                memcpy(out, element, sizeof element);                                        \
-            } else {                                                                         \
-                for (ptrdiff_t j = 0; j < n; ++j) out[j] = x[j * apart];                     \
-            }                                                                                \
-        }                                                                                    \
+/* By memcpy: elements are read as they are written, whatever their type is. */
+#define PACK(size)                                                                             \
+    for (ptrdiff_t j0 = 0; j0 < d; j0 += PACK_FEATURES) {                                      \
+        const ptrdiff_t n = min_size(PACK_FEATURES, d - j0), apart = rows->x_feature_stride;   \
+        char *out = at(scratch, j0, size);                                                     \
+        for (ptrdiff_t i = 0; i < block.n_rows; ++i, out += d * (size)) {                      \
+            const char *x = at(rows->x, row_at(block, i) * rows->x_stride + j0 * apart, size); \
+            if (n == PACK_FEATURES) {                                                          \
+                char element[PACK_FEATURES * (size)];                                          \
+                for (ptrdiff_t j = 0; j < PACK_FEATURES; ++j)                                  \
+                    memcpy(element + j * (size), x + j * apart * (size), size);                \
+                memcpy(out, element, sizeof element);                                          \
+            } else {                                                                           \
+                for (ptrdiff_t j = 0; j < n; ++j)                                              \
+                    memcpy(out + j * (size), x + j * apart * (size), size);                    \
+            }                                                                                  \
+        }                                                                                      \
     }
 
 static ptrdiff_t row_at(fs_block block, ptrdiff_t i) {
@@ -42,10 +44,10 @@ fs_block fs_pack(const fs_rows *rows, fs_block block, void *scratch) {
     const ptrdiff_t d = rows->n_features;
     if (rows->indptr || rows->x_feature_stride == 1) return block;
     switch (fs_x_size[rows->x_type]) {
-        case 1: PACK(uint8_t) break;
-        case 2: PACK(uint16_t) break;
-        case 4: PACK(uint32_t) break;
-        default: PACK(uint64_t) break;
+        case 1: PACK(1) break;
+        case 2: PACK(2) break;
+        case 4: PACK(4) break;
+        default: PACK(8) break;
     }
     block.packed = scratch;
     return block;

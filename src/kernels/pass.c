@@ -22,7 +22,8 @@ ptrdiff_t fs_pass_work(const fs_rows *rows, ptrdiff_t n_rows) {
                      : (double)rows->n_features;
     const double work =
         2.0 * (double)n_rows * (row_products + 8) * (double)max_size(1, rows->n_logits);
-    return work < 1e15 ? (ptrdiff_t)work : (ptrdiff_t)1000000 * 1000000;
+    const double most = (double)(PTRDIFF_MAX / 2);
+    return (ptrdiff_t)(work < most ? work : most / 2);
 }
 
 /* Two ways to add up the gradient. With few coefficients each part of the rows has a gradient of
@@ -77,7 +78,7 @@ ptrdiff_t fs_loss_grad_scratch(const kernels *kern, const fs_rows *rows, int wit
                          n_partials * fs_line_bytes((double)plan.partial_stride, kern) +
                          fs_line_bytes((double)plan.n_params, kern) + (double)plan.n_parts * 64 +
                          pack_bytes + 256;
-    return bytes < 9e18 / 2 ? (ptrdiff_t)bytes : -1;
+    return scratch_bytes(bytes);
 }
 
 static fs_block block_at(const pass_task *t, ptrdiff_t row, ptrdiff_t end) {
@@ -139,8 +140,9 @@ static void sum_part(void *task_, ptrdiff_t part, int thread) {
         t->kern->sum_partials(t->grad_weights, t->partials, t->plan.partial_stride, t->plan.n_parts,
                               begin, min_size(end, n_weights));
     if (end > n_weights)
-        t->kern->sum_partials(t->grad_bias - n_weights, t->partials, t->plan.partial_stride,
-                              t->plan.n_parts, max_size(begin, n_weights), end);
+        t->kern->sum_partials(t->grad_bias, at(t->partials, n_weights, t->kern->real_size),
+                              t->plan.partial_stride, t->plan.n_parts,
+                              max_size(begin, n_weights) - n_weights, end - n_weights);
 }
 
 /* One block of a panel: residuals only. */

@@ -13,9 +13,9 @@ enum { BLOCK_ROWS = 64, FEWEST_ROWS = 4, MOST_PREDICT_PARTS = 1024, LINE = 64 };
 
 typedef struct {
     ptrdiff_t block_rows, n_blocks, n_parts;
-    ptrdiff_t n_threads; /* that have parts to do */
+    ptrdiff_t n_threads;  /* that have parts to do */
     ptrdiff_t pack_bytes; /* see pack.h */
-    double thread_bytes; /* of scratch: a line with a flag, a packed block, a block's logits */
+    double thread_bytes;  /* of scratch: a line with a flag, a packed block, a block's logits */
 } predict_plan;
 
 typedef struct {
@@ -53,7 +53,7 @@ ptrdiff_t fs_predict_scratch(const kernels *kern, const fs_rows *rows, int with_
     const predict_plan plan = plan_of(kern, rows, with_logits, n_threads);
     const double bytes =
         (double)plan.n_threads * plan.thread_bytes + fs_csr_weights_bytes(kern, rows);
-    return bytes < (double)(PTRDIFF_MAX / 2) ? (ptrdiff_t)bytes : -1;
+    return scratch_bytes(bytes);
 }
 
 /* Logits of all classes, class 0 of two with one logit included. Returns whether all are finite. */

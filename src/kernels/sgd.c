@@ -30,7 +30,7 @@ ptrdiff_t fs_sgd_scratch(const kernels *kern, const fs_rows *rows, ptrdiff_t bat
     const double bytes = (double)n_threads * slot_bytes +
                          (double)plan.n_parts * fs_line_bytes((double)plan.partial_stride, kern) +
                          (double)plan.n_parts * 64 + 256;
-    return bytes < 9e18 / 2 ? (ptrdiff_t)bytes : -1;
+    return scratch_bytes(bytes);
 }
 
 typedef struct {

@@ -1,6 +1,7 @@
-/* Memory that tells when a kernel leaves its arrays: each buffer ends where a page ends that may
- * not be touched, and what precedes it is compared with a pattern. Sealed buffers may not be
- * written. A page fault ends the program. */
+/* Memory that tells when a kernel leaves its arrays: each buffer ends where a page begins that may
+ * not be touched, and what surrounds it is compared with a pattern; an address sanitizer is told
+ * not to let that be read either. Sealed buffers may not be written. A page fault ends the program.
+ */
 #include <stdint.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -10,7 +11,22 @@
 #include <sys/mman.h>
 #include <unistd.h>
 
-enum { PATTERN = 0xa5, MOST_BUFFERS = 64, GUARD_BYTES = 256 };
+#if defined(__has_feature)
+#if __has_feature(address_sanitizer)
+#define HAS_ADDRESS_SANITIZER
+#endif
+#elif defined(__SANITIZE_ADDRESS__)
+#define HAS_ADDRESS_SANITIZER
+#endif
+
+#ifdef HAS_ADDRESS_SANITIZER
+#include <sanitizer/asan_interface.h>
+#else
+#define ASAN_POISON_MEMORY_REGION(p, n) ((void)(p), (void)(n))
+#define ASAN_UNPOISON_MEMORY_REGION(p, n) ((void)(p), (void)(n))
+#endif
+
+enum { PATTERN = 0xa5, MOST_BUFFERS = 128, GUARD_BYTES = 256 };
 
 typedef struct {
     unsigned char *memory, *data;
@@ -57,6 +73,8 @@ static void *new_buffer(ptrdiff_t n, ptrdiff_t alignment) {
     }
     b.data = b.memory + b.size - used;
     memset(b.data - GUARD_BYTES, PATTERN, used + GUARD_BYTES);
+    ASAN_POISON_MEMORY_REGION(b.data - GUARD_BYTES, GUARD_BYTES);
+    ASAN_POISON_MEMORY_REGION(b.data + n_bytes, used - n_bytes);
     buffers[n_buffers++] = b;
     return b.data;
 }
@@ -78,6 +96,7 @@ static int free_buffers(int n) {
     while (n_buffers > n) {
         buffer *b = &buffers[--n_buffers];
         const unsigned char *after = b->data + b->n_bytes, *end = b->memory + b->size;
+        ASAN_UNPOISON_MEMORY_REGION(b->data - GUARD_BYTES, (size_t)(end - b->data) + GUARD_BYTES);
         whole &= is_pattern(b->data - GUARD_BYTES, GUARD_BYTES);
         whole &= is_pattern(after, (size_t)(end - after));
         munmap(b->memory, b->size + page_size());

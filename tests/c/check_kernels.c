@@ -2,12 +2,19 @@
  * to what kernels.h promises besides: the same bits for any number of threads and in place, and no
  * byte read or written outside of the arrays. Prints the worst error of each operation.
  *
- *   check_kernels                        a minute or less
+ *   check_kernels                        a few minutes
+ *   check_kernels --brief                with every 29th of the sizes
  *   check_kernels --exhaustive [STRIDE]  exp and log of all floats, or of every STRIDE-th */
 #define _DEFAULT_SOURCE /* mmap */
 #include <float.h>
 
 #include "harness.h"
+
+#include "problems.h"
+
+#include "check_predictions.h"
+
+#include "check_blocks.h"
 
 #include "check_passes.h"
 
@@ -262,7 +269,13 @@ static void check_all_floats(ptrdiff_t stride) {
     }
 }
 
-static void check_sizes(void) {
+/* Every so manieth of the sizes. */
+static int is_chosen(int every) {
+    static int n = 0;
+    return n++ % every == 0;
+}
+
+static void check_dense_sizes(int every) {
     static const ptrdiff_t n_rows[] = {0, 1, 3, 4, 5, 15, 16, 17, 127, 128, 129};
     static const ptrdiff_t n_features[] = {0, 1, 2, 3, 4, 5, 7, 8, 9, 15, 16, 17, 31, 33};
     static const ptrdiff_t n_classes[] = {1, 2, 3, 5, 7, 12, 13, 26};
@@ -273,10 +286,48 @@ static void check_sizes(void) {
     };
     for (int i = 0; i < ROWS; ++i)
         for (int k = 0; k < CLASSES; ++k)
-            for (int j = 0; j < FEATURES; ++j) check_passes(n_rows[i], n_features[j], n_classes[k]);
-    check_passes(700, 100, 26); /* several parts */
-    if (LDBL_MANT_DIG < 113)    /* long double in software, as on aarch64, takes minutes here */
-        check_passes(290, 5250, 50); /* gradient by panels */
+            for (int j = 0; j < FEATURES; ++j)
+                for (int how = BY_ROWS; how <= ANY_STRIDES; ++how)
+                    if (is_chosen(every))
+                        check_passes((layout)how, n_rows[i], n_features[j], n_classes[k]);
+    for (int how = BY_ROWS; how <= ANY_STRIDES; ++how) {
+        check_passes((layout)how, 700, 100, 26); /* several parts */
+        check_many_steps((layout)how, 30);
+        if (every == 1 && LDBL_MANT_DIG < 113) /* long double in software takes minutes here */
+            check_passes((layout)how, 290, 5250, 50); /* gradient by panels */
+    }
+}
+
+static void check_csr_sizes(int every) {
+    static const ptrdiff_t n_rows[] = {0, 1, 2, 63, 64, 65, 130};
+    static const ptrdiff_t n_features[] = {0, 1, 2, 9, 40, 300};
+    static const ptrdiff_t n_classes[] = {1, 2, 2, 4, 17, 97, 100};
+    enum {
+        ROWS = sizeof n_rows / sizeof n_rows[0],
+        CLASSES = sizeof n_classes / sizeof n_classes[0],
+        FEATURES = sizeof n_features / sizeof n_features[0]
+    };
+    for (int i = 0; i < ROWS; ++i)
+        for (int k = 0; k < CLASSES; ++k)
+            for (int j = 0; j < FEATURES; ++j)
+                if (is_chosen(every) && (n_features[j] < 300 || n_rows[i] * n_classes[k] < 300))
+                    check_passes(CSR, n_rows[i], n_features[j], n_classes[k]);
+    check_passes(CSR, 3000, 20, 100); /* by threads; columns longer than a run */
+    check_passes(CSR, 20, 2500, 17);  /* weights turned over by threads */
+    check_many_steps(CSR, 30);
+    for (int draw = 0; draw < 4 && every == 1; ++draw) check_many_steps(CSR, 4096 + 12 * draw);
+}
+
+static void check_sizes(int every) {
+    check_dense_sizes(every);
+    check_csr_sizes(every);
+    for (ptrdiff_t k = 1; k <= 35; ++k) {
+        check_top_rows(16, k);
+        check_finite_rows(3, k, k % 3);
+        check_updates(k, 20 - k % 20, 1 + k % 4);
+    }
+    check_updates(3, 0, 2);
+    check_finite_rows(0, 3, 0);
 
     static const double spreads[] = {0.1, 5, 30, 200};
     for (ptrdiff_t k = 1; k <= 35; ++k)
@@ -308,6 +359,7 @@ static int report(int exhaustive) {
 
 int main(int argc, char **argv) {
     const int exhaustive = argc > 1 && strcmp(argv[1], "--exhaustive") == 0;
+    const int brief = argc > 1 && strcmp(argv[1], "--brief") == 0;
     watch_faults();
     for (real_size = 4; real_size <= (exhaustive ? 4 : 8); real_size += 4) {
         memset(worst, 0, sizeof worst);
@@ -319,7 +371,7 @@ int main(int argc, char **argv) {
             check_values(EXP, 100000);
             check_values(LOG, 100000);
             for (int type = FS_X_U8; type <= FS_X_F16; ++type) check_stored_values((fs_x_type)type);
-            check_sizes();
+            check_sizes(brief ? 29 : 1);
         }
         n_failures += report(exhaustive);
     }

@@ -16,6 +16,9 @@ enum {
     PASS_LOSS,
     PASS_GRAD,
     SGD,
+    UPDATE,
+    PREDICT,
+    TOP,
     N_OPS
 };
 
@@ -37,6 +40,9 @@ static const struct {
     {"fs_loss_grad loss", "roundings", 8, 8},
     {"fs_loss_grad grad", "roundings", 4, 4},
     {"fs_sgd_steps", "roundings", 6, 6},
+    {"sums and updates", "roundings", 6, 6},
+    {"fs_predict_rows", "ulp", 0, 0}, /* the bits of the operations it is made of */
+    {"fs_predict_top", "ulp", 0, 0},
 };
 
 enum { MOST_TABLES = 4 };
@@ -81,6 +87,11 @@ static void *random_reals(ptrdiff_t n, double low, double high) {
     void *reals = new_reals(n);
     for (ptrdiff_t i = 0; i < n; ++i) put(reals, i, uniform(low, high));
     return reals;
+}
+static void *new_scratch(ptrdiff_t n_bytes) {
+    void *scratch = new_buffer(n_bytes, 64);
+    memset(scratch, 0xff, (size_t)n_bytes); /* NaN: what is read must have been written */
+    return scratch;
 }
 static wide *new_wides(ptrdiff_t n) {
     wide *wides = new_buffer(n * (ptrdiff_t)sizeof(wide), sizeof(wide));

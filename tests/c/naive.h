@@ -115,7 +115,7 @@ static wide half_value(uint16_t bits) {
 }
 
 static wide feature(const fs_rows *rows, ptrdiff_t i, ptrdiff_t j) {
-    const ptrdiff_t at = i * rows->x_stride + j;
+    const ptrdiff_t at = i * rows->x_stride + j * rows->x_feature_stride;
     switch (rows->x_type) {
         case FS_X_F32: return ((const float *)rows->x)[at];
         case FS_X_F64: return ((const double *)rows->x)[at];

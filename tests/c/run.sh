@@ -1,9 +1,10 @@
 #!/usr/bin/env bash
 # Compiles check_kernels with the flags of setup.py and runs it, by each way that this machine has:
 # gcc, clang, their sanitizers, and another processor (aarch64) through its cross compiler and qemu.
-# Arguments go to check_kernels; under qemu every 997th float stands for all. 1 on failure.
+# Arguments go to check_kernels; under qemu, and where
+# threads are watched, a part of the sizes and every 997th float stand for all. 1 on failure.
 #
-#   tests/c/run.sh                   ten minutes
+#   tests/c/run.sh                   half an hour
 #   tests/c/run.sh --exhaustive      exp and log of every float: half an hour
 set -u
 cd "$(dirname "$0")/../.." || exit 1
@@ -11,6 +12,10 @@ cd "$(dirname "$0")/../.." || exit 1
 flags=(-std=c11 -O3 -ffp-contract=off -fvisibility=hidden -Wall -Wextra -Wpedantic -Wconversion
        -Werror -Isrc/kernels)
 sources=(tests/c/check_kernels.c src/kernels/*.c src/kernels/isa/*.c)
+pthreads=(tests/c/check_kernels.c tests/c/parallel_threads.c src/kernels/isa/*.c)
+for source in src/kernels/*.c; do
+    [ "$source" = src/kernels/parallel.c ] || pthreads+=("$source")
+done
 folder=$(mktemp -d)
 trap 'rm -rf "$folder"' EXIT
 failures=0
@@ -41,6 +46,13 @@ if [ $# -eq 0 ]; then
     flags+=(-O0 -g -Wno-sign-conversion)
     check "gcc, addresses and undefined behaviour" "" \
         gcc -fopenmp -fsanitize=address,undefined -fno-sanitize-recover=all
+    openmp=("${sources[@]}")
+    sources=("${pthreads[@]}")
+    arguments=(--brief)
+    check "gcc, data races" "" gcc -pthread -fsanitize=thread
+    check "clang, data races" "" clang -pthread -fsanitize=thread
+    sources=("${openmp[@]}")
+    arguments=("$@")
     flags=("${optimised[@]}")
 else
     arguments+=(997)
@@ -48,9 +60,17 @@ fi
 if [ "$(uname -m)" = aarch64 ]; then
     echo "== qemu: skipped, this is an aarch64"
 elif emulator=$(command -v qemu-aarch64-static || command -v qemu-aarch64); then
+    [ $# -gt 0 ] || arguments=(--brief)
     check "aarch64-linux-gnu-gcc, qemu" "$emulator" aarch64-linux-gnu-gcc -fopenmp -static
 else
     echo "== aarch64: skipped, there is no qemu-aarch64"
+fi
+# Pointers and sizes of 32 bits.
+if emulator=$(command -v qemu-arm-static || command -v qemu-arm); then
+    [ $# -gt 0 ] || arguments=(--brief)
+    check "arm-linux-gnueabihf-gcc, qemu" "$emulator" arm-linux-gnueabihf-gcc -fopenmp -static
+else
+    echo "== arm: skipped, there is no qemu-arm"
 fi
 
 [ "$failures" -eq 0 ] || { echo "$failures of the runs failed"; exit 1; }
