@@ -10,6 +10,7 @@ from collections.abc import Iterator
 from typing import Generic, Protocol
 
 import numpy as np
+from scipy.linalg.blas import daxpy
 
 from fastsoftmax.preconditioner import Preconditioner
 from fastsoftmax.shard import Array
@@ -117,9 +118,9 @@ def _direction(
     shares = []
     for moved, change, curvature in reversed(pairs):
         share = float(moved @ q) / curvature
-        q -= share * change
+        q = daxpy(change, q, a=-share)  # in place, without an array for the product
         shares.append(share)
     r = gamma * preconditioner.apply(q)
     for (moved, change, curvature), share in zip(pairs, reversed(shares), strict=True):
-        r += (share - float(change @ r) / curvature) * moved
+        r = daxpy(moved, r, a=share - float(change @ r) / curvature)
     return np.negative(r, out=r)
