@@ -323,21 +323,22 @@ class DenseShard(Shard):
 
     def dense(self, rows: slice) -> Array:
         """Return rows as a float64 matrix of their own."""
-        x: Array = self.X[rows].astype(np.float64)
+        x: Array = self.X[rows].astype(np.float64, order="C")
         return x
 
     def feature_sums(self) -> Array:
         """Weighted sum of the features over the rows: (n_features,) float64."""
         sums = np.zeros(self.n_features)
         for rows in self._blocks():
-            sums += self.row_weights[rows] @ self.X[rows]
+            # in one order, as the order of memory decides that of the sums
+            sums += self.row_weights[rows] @ np.ascontiguousarray(self.X[rows])
         return sums
 
     def squares(self, center: Array) -> Array:
         """Weighted sum of (x - center)^2 over the rows: (n_features,) float64."""
         sums = np.zeros(self.n_features)
         for rows in self._blocks():
-            x = self.X[rows] - center
+            x = np.ascontiguousarray(self.X[rows] - center)
             sums += np.einsum("i,ij,ij->j", self.row_weights[rows], x, x)
         return sums
 
