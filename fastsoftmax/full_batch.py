@@ -47,6 +47,7 @@ def solve(
     unpenalised = objective.penalty <= 0.0
     done, result = 0, None
     model: Any = None
+    numpy_state = np.geterr()
     for current, by_newton in stages:
         # what overflows is seen by the line search, and does not become a result
         with np.errstate(over="ignore", invalid="ignore"):
@@ -60,7 +61,7 @@ def solve(
                 model,
                 tol=tol,
                 max_iter=max_iter - done,
-                on_iteration=_counting_from(done, on_iteration),
+                on_iteration=_counting_from(done, on_iteration, numpy_state),
                 expired=expired,
                 floor=_SEPARATED * np.log(objective.n_classes) if unpenalised else -np.inf,
                 least_gain=max(_LEAST_GAIN, current.epsilon) if unpenalised else 0.0,
@@ -80,13 +81,12 @@ def solve(
 
 
 def _counting_from(
-    done: int, on_iteration: Callable[[int, Evaluation, float], bool]
+    done: int, on_iteration: Callable[[int, Evaluation, float], bool], state: Any
 ) -> Callable[[int, Evaluation, float], bool]:
     """Return on_iteration for a solver that goes on after `done` iterations.
 
-    It belongs to the user, whose warnings are not ours to silence.
+    It belongs to the user, whose warnings are not ours to silence: numpy's state is the caller's.
     """
-    state = np.geterr()
 
     def count(n_iter: int, at: Evaluation, gap: float) -> bool:
         with np.errstate(**state):
@@ -138,7 +138,7 @@ def _is_separable(objective: SoftmaxObjective, result: Result) -> bool:
 
 def is_converged(result: Result, tol: float) -> bool:
     """Whether the result is as near to the optimum as was asked for."""
-    return result.gap <= tol or result.reason == "stationary"
+    return bool(result.gap <= tol or result.reason == "stationary")
 
 
 def advice(
