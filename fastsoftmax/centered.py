@@ -185,4 +185,5 @@ class CenteredObjective(SoftmaxObjective):
         """Gradient by V of the mean cross-entropy where every row has the class shares."""
         if self._base_grad is None:
             self._base_grad = self.evaluate(self.null_point()).centered_grad
+            self._base_square = float(np.vdot(self._base_grad, self._base_grad))
         return self._base_grad

@@ -100,6 +100,7 @@ class SoftmaxObjective:
         self.coordinates = Coordinates(center, scale, self.n_logits, fit_intercept)
         self.n_weights, self.n_params = self.coordinates.n_weights, self.coordinates.n_params
         self._base_grad: Array | None = None
+        self._base_square = 0.0
 
     def _reciprocal_deviations(self, center: Array) -> Array:
         """1 / standard deviation of each feature; 1 where it does not vary but by rounding."""
@@ -325,15 +326,22 @@ class SoftmaxObjective:
         if mixture is None:
             return float(np.vdot(residual, residual)) / (2.0 * self.penalty)
         share, u = mixture
-        grad = residual - self.penalty * at.scaled_weights
+        # with G = residual - lambda V the gradient of the loss, and D = base - G, the bound is
+        # |residual + t D|^2 / (2 lambda) - t <V, D> + <b, g> + t (entropy - H(u)): by products of
+        # what is there already, since V of a text takes 30 MB
+        base, weights, penalty = self.base_grad(), at.scaled_weights, self.penalty
+        rr, rv = float(np.vdot(residual, residual)), float(np.vdot(residual, weights))
+        rb, vb = float(np.vdot(residual, base)), float(np.vdot(weights, base))
+        vv = float(np.vdot(weights, weights))
+        rd = rb - rr + penalty * rv
+        vd = vb - rv + penalty * vv
+        dd = self._base_square - rb - rd + penalty * (vb + vd)
         bias_term = float(bias @ at.bias_grad)
-        entropy = at.loss - float(np.vdot(at.scaled_weights, grad)) - bias_term
+        entropy = at.loss - (rv - penalty * vv) - bias_term
         entropy_u = float(-np.sum(u * np.log(u, where=u > 0, out=np.zeros_like(u))))
-        change = share * (self.base_grad() - grad)  # G_Q - G_P
-        residual = residual + change
         bound = (
-            float(np.vdot(residual, residual)) / (2.0 * self.penalty)
-            - float(np.vdot(at.scaled_weights, change))
+            (rr + 2.0 * share * rd + share**2 * dd) / (2.0 * penalty)
+            - share * vd
             + bias_term
             + share * (entropy - entropy_u)
         )
@@ -359,6 +367,7 @@ class SoftmaxObjective:
         if self._base_grad is None:
             at = self.evaluate(self.null_point())
             self._base_grad = at.gradient[: self.n_weights].reshape(at.scaled_weights.shape)
+            self._base_square = float(np.vdot(self._base_grad, self._base_grad))
         return self._base_grad
 
     # ---- what separates the classes ----
