@@ -124,7 +124,6 @@ PROBLEMS = {
     "points in a second": lambda rng: points_in_time(rng, 1.0),
 }
 ONLY_FLOAT64 = ("points in an hour", "points in a second")
-# What float64 cannot hold: a coefficient of 1 times 1e9 is rounded to 1e-7.
 
 
 @functools.cache
@@ -263,7 +262,9 @@ def rounding(model, problem):
     """What rounding may do to F: of its sum, and (squared, near a minimum) of the logits."""
     eps = float(np.finfo(model.coef_.dtype).eps)
     terms = np.abs(problem.X).astype(np.float64) @ np.abs(model.coef_.T) + np.abs(model.intercept_)
-    return 10.0 * eps + (float(np.finfo(np.float64).eps) * float(terms.max())) ** 2
+    of_logits = float(np.finfo(np.float64).eps) * float(terms.max())
+    extended = np.finfo(np.longdouble).eps < np.finfo(np.float64).eps
+    return 10.0 * eps + (of_logits**2 if extended else of_logits)
 
 
 class TestCorpus:
