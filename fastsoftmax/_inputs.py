@@ -62,13 +62,22 @@ def encode_labels(y: Any) -> tuple[Array, Array]:
     return classes, labels.reshape(-1).astype(np.int32)
 
 
-def encode_known_labels(y: Any, classes: Array, name: str) -> Array:
-    """Class numbers of labels that must be among `classes`, as int32."""
+def encode_known_labels(y: Any, classes: Array, name: str, left_out: Array | None = None) -> Array:
+    """Class numbers of labels that must be among `classes`, as int32.
+
+    left_out: labels that are none because all their rows have weight 0, which the error tells.
+    """
     y = column_or_1d(y, warn=True)
     position: Array = np.clip(np.searchsorted(classes, y), 0, len(classes) - 1)
     unknown = classes[position] != y
     if unknown.any():
-        raise ValueError(f"{name} holds a label that is none of the classes: {y[unknown][0]!r}")
+        label = y[unknown][0]
+        if left_out is not None and (left_out == label).any():
+            raise ValueError(
+                f"{name} holds a label that the fit leaves out, as all rows of it have weight 0: "
+                f"{label!r}"
+            )
+        raise ValueError(f"{name} holds a label that is none of the classes: {label!r}")
     return position.astype(np.int32)
 
 

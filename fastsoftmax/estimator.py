@@ -6,8 +6,9 @@ mathematics is in `objective` and `solvers`, the arithmetic in the kernels.
 
 import math
 import numbers
+import time
 import warnings
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from typing import Any, Self
 
 import numpy as np
@@ -18,7 +19,7 @@ from sklearn.utils import check_random_state
 from sklearn.utils._param_validation import Interval, StrOptions
 from sklearn.utils.validation import validate_data
 
-from fastsoftmax import _inputs
+from fastsoftmax import _inputs, full_batch
 from fastsoftmax._arguments import thread_count
 from fastsoftmax._prediction import PredictionMixin
 from fastsoftmax.backend import resolve_backend
@@ -27,8 +28,6 @@ from fastsoftmax.monitor import Callback, Monitor
 from fastsoftmax.objective import Evaluation, SoftmaxObjective
 from fastsoftmax.shard import Array, Shard
 from fastsoftmax.solvers import descent, sgd
-from fastsoftmax.solvers.lbfgs import LbfgsModel
-from fastsoftmax.solvers.newton import NewtonModel
 from fastsoftmax.threads import single_threaded_blas
 
 # "auto" is Newton's method up to this many coefficients, and multiply-adds of a Hessian. Ten
@@ -63,7 +62,7 @@ class FastSoftmax(PredictionMixin, ClassifierMixin, BaseEstimator):
     Parameters
     ----------
     C : float, default=1.0
-        Inverse strength of the penalty, > 0; `numpy.inf` for none.
+        Inverse strength of the penalty, > 0; `numpy.inf` for none (see Notes).
     fit_intercept : bool, default=True
         Whether the logits have an intercept.
     class_weight : dict or "balanced", default=None
@@ -91,6 +90,9 @@ class FastSoftmax(PredictionMixin, ClassifierMixin, BaseEstimator):
         ("newton-cholesky" one step later, as its last steps double the number of right digits).
     max_iter : int, default=1000
         Most iterations, or for "sgd" the epochs.
+    max_time : float or None, default=None
+        Seconds after which a fit stops, with what it has got to and a warning; looked at between
+        iterations (or epochs), so it may take one longer. None for no limit.
     batch_size : int, default=256
         Rows in a mini-batch, for "sgd".
     learning_rate : float, default=0.1
@@ -122,9 +124,10 @@ class FastSoftmax(PredictionMixin, ClassifierMixin, BaseEstimator):
     n_iter_ : ndarray of shape (1,), int32
         Iterations, or epochs.
     gap_ : float
-        An upper bound on (F - min F) / F at the result; infinite where C is.
+        An upper bound on (F - min F) / F at the result, at most 1; infinite where C is: then
+        nothing is certified.
     converged_ : bool
-        Whether gap_ <= tol.
+        Whether gap_ <= tol; where C is infinite, whether a finite optimum was found (see Notes).
     objective_ : float
         F at the result.
     history_ : dict of lists
@@ -148,8 +151,18 @@ class FastSoftmax(PredictionMixin, ClassifierMixin, BaseEstimator):
     either size in any order, duplicates added up; other number types become float32. Fits need it
     by columns too and make that copy once.
 
-    float32 data is computed on in float32, which ends the attainable gap somewhere around 1e-6; the
-    fit then stops and says so.
+    float32 data is computed on in float32. Where that ends before `tol` (at a gap around 1e-6, or
+    above it if features are large), and where features of float64 are so far from 0 that their
+    spread is lost (1e9 seconds), the fit goes on with blocks of rows that are centred and brought
+    to float64: slower, without a copy of X. ``coef_`` remains float32, and where its rounding
+    keeps the gap above `tol`, a warning says so.
+
+    Without a penalty (``C=inf``) no bound on the distance to the optimum is known, and `tol` means
+    nothing. A fit ends with ``converged_`` where half the squared Newton decrement (L-BFGS: its
+    estimate of it, four times in a row) is at most 1e-12 F, as far as the arithmetic goes. If the
+    classes are separable, wholly or in part, the optimum is at infinity: the fit stops where the
+    mean loss is 1e-6 log(n_classes), or when steps that change logits no longer change F, with
+    finite coefficients, ``converged_`` False and one ConvergenceWarning.
 
     Examples
     --------
@@ -173,6 +186,7 @@ class FastSoftmax(PredictionMixin, ClassifierMixin, BaseEstimator):
         "solver": [StrOptions({"auto", "lbfgs", "newton-cholesky", "sgd"})],
         "tol": [Interval(numbers.Real, 0.0, None, closed="left")],
         "max_iter": [Interval(numbers.Integral, 0, None, closed="left")],
+        "max_time": [Interval(numbers.Real, 0.0, None, closed="neither"), None],
         "batch_size": [Interval(numbers.Integral, 1, None, closed="left")],
         "learning_rate": [Interval(numbers.Real, 0.0, None, closed="neither")],
         "momentum": [Interval(numbers.Real, 0.0, 1.0, closed="left")],
@@ -198,6 +212,7 @@ class FastSoftmax(PredictionMixin, ClassifierMixin, BaseEstimator):
         solver: str = "auto",
         tol: float = 1e-4,
         max_iter: int = 1000,
+        max_time: float | None = None,
         batch_size: int = 256,
         learning_rate: float = 0.1,
         momentum: float = 0.0,
@@ -215,6 +230,7 @@ class FastSoftmax(PredictionMixin, ClassifierMixin, BaseEstimator):
         self.solver = solver
         self.tol = tol
         self.max_iter = max_iter
+        self.max_time = max_time
         self.batch_size = batch_size
         self.learning_rate = learning_rate
         self.momentum = momentum
@@ -282,12 +298,14 @@ class FastSoftmax(PredictionMixin, ClassifierMixin, BaseEstimator):
         KeyboardInterrupt.
         """
         self._validate_params()
+        end = math.inf if self.max_time is None else time.monotonic() + self.max_time
         X, y = validate_data(self, X, y, accept_sparse="csr", dtype=_inputs.FEATURE_TYPES)
         X = _inputs.features_of(X)
         classes, labels = _inputs.encode_labels(y)
         weights, total = _inputs.row_weights_of(
             sample_weight, self.class_weight, X, classes, labels
         )
+        every_class = classes
         classes, labels = _inputs.without_weightless(classes, labels, weights)
         backend = resolve_backend(self.backend)
         n_threads = thread_count(self.n_jobs, backend)
@@ -295,7 +313,9 @@ class FastSoftmax(PredictionMixin, ClassifierMixin, BaseEstimator):
             X, labels, None, weights, len(classes), backend=backend, n_threads=n_threads
         )
         callbacks = _inputs.callables(callbacks)
-        eval_shards = self._eval_shards(eval_set, classes, shard)
+        eval_shards = self._eval_shards(
+            eval_set, classes, np.setdiff1d(every_class, classes), shard
+        )
         start = self._previous_coefficients(classes) if self.warm_start else None
         shifted = self.standardize and not self.fit_intercept
         if self.solver == "sgd" and shifted and isinstance(shard, CsrShard):
@@ -303,6 +323,10 @@ class FastSoftmax(PredictionMixin, ClassifierMixin, BaseEstimator):
                 "solver='sgd' with standardize=True needs fit_intercept=True where X is sparse: "
                 "without an intercept every step would move every feature"
             )
+
+        def expired() -> bool:
+            return time.monotonic() >= end
+
         penalty = 0.0 if math.isinf(self.C) else 1.0 / (float(self.C) * total)
         with single_threaded_blas():
             objective = SoftmaxObjective(
@@ -321,12 +345,14 @@ class FastSoftmax(PredictionMixin, ClassifierMixin, BaseEstimator):
             self.converged_ = False
             self.gap_ = np.inf
             if solver == "sgd":
-                self._fit_sgd(objective, monitor, start)
+                self._fit_sgd(objective, monitor, start, expired)
             else:
-                self._fit_full_batch(objective, monitor, start)
+                self._fit_full_batch(objective, monitor, start, expired)
         return self
 
-    def _eval_shards(self, eval_set: Any, classes: Array, like: Shard) -> list[Shard]:
+    def _eval_shards(
+        self, eval_set: Any, classes: Array, left_out: Array, like: Shard
+    ) -> list[Shard]:
         shards = []
         if not isinstance(eval_set, list | tuple | None):
             raise TypeError(
@@ -343,7 +369,7 @@ class FastSoftmax(PredictionMixin, ClassifierMixin, BaseEstimator):
                 if _inputs.real_of(np.dtype(dtype)) == like.real
             ]
             X, y = validate_data(self, *pair, reset=False, accept_sparse="csr", dtype=kept)
-            labels = _inputs.encode_known_labels(y, classes, f"eval_set[{i}]")
+            labels = _inputs.encode_known_labels(y, classes, f"eval_set[{i}]", left_out)
             shards.append(_inputs.eval_shard(_inputs.features_of(X), labels, like))
         return shards
 
@@ -359,7 +385,11 @@ class FastSoftmax(PredictionMixin, ClassifierMixin, BaseEstimator):
         return np.asarray(coef, np.float64), np.asarray(intercept, np.float64)
 
     def _fit_full_batch(
-        self, objective: SoftmaxObjective, monitor: Monitor, start: tuple[Array, Array] | None
+        self,
+        objective: SoftmaxObjective,
+        monitor: Monitor,
+        start: tuple[Array, Array] | None,
+        expired: Callable[[], bool],
     ) -> None:
         def note(n_iter: int, at: Evaluation, gap: float) -> bool:
             self._keep(objective, at.weights, at.bias, n_iter)
@@ -368,52 +398,37 @@ class FastSoftmax(PredictionMixin, ClassifierMixin, BaseEstimator):
                 n_iter, at.loss, at.accuracy, lambda: (at.weights, at.bias), at.value, gap
             )
 
-        newton = monitor.solver == "newton-cholesky"
         point = objective.start_from(start)
         self._keep(objective, *objective.coefficients_of(point), 0)  # should it be interrupted
-        # what overflows is seen by the line search, and does not become a result
-        with np.errstate(over="ignore", invalid="ignore"):
-            result = descent.minimise(
-                objective,
-                point,
-                NewtonModel(objective) if newton else LbfgsModel(objective),
-                tol=self.tol,
-                max_iter=self.max_iter,
-                on_iteration=note,
-            )
-            if newton and result.reason == "precision" and result.gap > self.tol:
-                done = result.n_iter
-                result = descent.minimise(
-                    objective,
-                    result.point,
-                    LbfgsModel(objective),
-                    tol=self.tol,
-                    max_iter=self.max_iter - done,
-                    on_iteration=lambda n_iter, at, gap: note(done + n_iter, at, gap),
-                )
-                result = result._replace(n_iter=done + result.n_iter)
+        result = full_batch.solve(
+            objective,
+            point,
+            newton=monitor.solver == "newton-cholesky",
+            tol=self.tol,
+            max_iter=self.max_iter,
+            on_iteration=note,
+            expired=expired,
+        )
         at = result.evaluation
         self._keep(objective, at.weights, at.bias, result.n_iter)
         self.gap_, self.objective_ = result.gap, at.value
-        self.converged_ = bool(result.gap <= self.tol)
+        self.converged_ = full_batch.is_converged(result, self.tol)
         if not self.converged_ and result.reason != "stopped":
-            warnings.warn(self._advice(result.reason), ConvergenceWarning, stacklevel=3)
-
-    def _advice(self, reason: str) -> str:
-        if math.isinf(self.C):
-            return (
-                "without a penalty (C=inf) no distance to the optimum can be certified; the fit "
-                f"stopped at an objective of {self.objective_:.6g} ({reason}). Give a finite C."
+            message = full_batch.advice(
+                result,
+                tol=self.tol,
+                max_iter=self.max_iter,
+                max_time=self.max_time,
+                real=self.coef_.dtype,
             )
-        reached = f"the fit is certified to a relative gap of {self.gap_:.1e}, not tol={self.tol:g}"
-        if reason == "max_iter":
-            return f"{reached}: it took all of max_iter={self.max_iter} iterations. Raise max_iter."
-        if self.coef_.dtype == np.float32:
-            return f"{reached}: this is as far as float32 goes. Pass X as float64, or raise tol."
-        return f"{reached}: this is as far as float64 goes. Raise tol, or scale the features."
+            warnings.warn(message, ConvergenceWarning, stacklevel=3)
 
     def _fit_sgd(
-        self, objective: SoftmaxObjective, monitor: Monitor, start: tuple[Array, Array] | None
+        self,
+        objective: SoftmaxObjective,
+        monitor: Monitor,
+        start: tuple[Array, Array] | None,
+        expired: Callable[[], bool],
     ) -> None:
         rng = check_random_state(self.random_state)
         real = objective.shards[0].real
@@ -426,8 +441,11 @@ class FastSoftmax(PredictionMixin, ClassifierMixin, BaseEstimator):
         def note(epoch: int, loss: float, accuracy: float) -> bool:
             if np.isfinite(params).all():
                 self._keep(objective, weights, bias, epoch)
-            return monitor.record(epoch, loss, accuracy, lambda: (weights, bias))
+            stop = monitor.record(epoch, loss, accuracy, lambda: (weights, bias))
+            late.append(not stop and epoch < self.max_iter and expired())
+            return stop or late[-1]
 
+        late: list[bool] = []
         self._keep(objective, weights, bias, 0)  # should it be interrupted
         n_epochs = sgd.descend(
             objective,
@@ -448,6 +466,12 @@ class FastSoftmax(PredictionMixin, ClassifierMixin, BaseEstimator):
         at = objective.evaluate_coefficients(weights, bias)
         self.gap_, self.objective_ = descent.relative_gap(objective, at), at.value
         self.converged_ = bool(self.gap_ <= self.tol)
+        if late and late[-1]:
+            message = (
+                f"solver='sgd' stopped after {n_epochs} of max_iter={self.max_iter} epochs: it "
+                f"took all of max_time={self.max_time:g} seconds. Raise max_time."
+            )
+            warnings.warn(message, ConvergenceWarning, stacklevel=3)
 
     def _keep(self, objective: SoftmaxObjective, weights: Array, bias: Array, n_iter: int) -> None:
         real = objective.shards[0].real

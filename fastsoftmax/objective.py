@@ -34,6 +34,9 @@ from fastsoftmax.preconditioner import (
 )
 from fastsoftmax.shard import Array, DenseShard, Shard, Sums, add_sums
 
+# Rows at a time in `logit_change`.
+_CHANGE_ROWS = 1024
+
 
 @dataclass(frozen=True)
 class Evaluation:
@@ -97,6 +100,7 @@ class SoftmaxObjective:
         self.coordinates = Coordinates(center, scale, self.n_logits, fit_intercept)
         self.n_weights, self.n_params = self.coordinates.n_weights, self.coordinates.n_params
         self._base_grad: Array | None = None
+        self._base_square = 0.0
 
     def _reciprocal_deviations(self, center: Array) -> Array:
         """1 / standard deviation of each feature; 1 where it does not vary but by rounding."""
@@ -149,6 +153,13 @@ class SoftmaxObjective:
         sums = self._sums(weights, bias)
         grad_weights, bias_grad = sums.grad_weights / self.n_rows, sums.grad_bias / self.n_rows
         loss = sums.loss / self.n_rows
+        if self.n_logits > 1:
+            # Probabilities and targets add up to 1, so gradients add up to 0 over the classes. What
+            # rounding leaves costs dear: a step common to all classes changes no probability, so
+            # nothing but the penalty limits it, and the logits lose their digits (features of 1e8
+            # in float32: the fit stopped 1e-2 F above the minimum, and without them 1e-15 F).
+            grad_weights -= grad_weights.mean(axis=0)
+            bias_grad -= bias_grad.mean()
         gradient = self.coordinates.gradient_of(grad_weights, bias_grad)
         scaled_weights = weights / self.coordinates.scale
         gradient[: self.n_weights] += self.penalty * scaled_weights.ravel()
@@ -298,28 +309,46 @@ class SoftmaxObjective:
         """
         if self.penalty <= 0.0:
             return np.inf
-        mixture = self._feasible_mixture(at) if self.fit_intercept else None
-        if mixture is None:
+        if not self.fit_intercept:
             residual = at.data_grad + self.penalty * at.scaled_weights
             return float(np.vdot(residual, residual)) / (2.0 * self.penalty)
-        share, u, grad = mixture
-        entropy = (
-            at.loss
-            - float(np.vdot(at.scaled_weights, at.data_grad))
-            - float(at.bias @ at.bias_grad)
-        )
+        residual = at.gradient[: self.n_weights].reshape(at.scaled_weights.shape)
+        return self._bound_by_mixture(at, residual, at.bias + at.weights @ self.coordinates.center)
+
+    def _bound_by_mixture(self, at: Evaluation, residual: Array, bias: Array) -> float:
+        """Return the bound of `gap_bound` from a Q with mean Q_i = mean y_i.
+
+        residual is grad_W F, and bias the intercept, of centred features. These change no G_Q of
+        such a Q; with others (points in time, 1e9) the terms would cancel and leave rounding alone
+        (a gap of 1e-15 read 11).
+        """
+        mixture = self._feasible_mixture(at)
+        if mixture is None:
+            return float(np.vdot(residual, residual)) / (2.0 * self.penalty)
+        share, u = mixture
+        # with G = residual - lambda V the gradient of the loss, and D = base - G, the bound is
+        # |residual + t D|^2 / (2 lambda) - t <V, D> + <b, g> + t (entropy - H(u)): by products of
+        # what is there already, since V of a text takes 30 MB
+        base, weights, penalty = self.base_grad(), at.scaled_weights, self.penalty
+        rr, rv = float(np.vdot(residual, residual)), float(np.vdot(residual, weights))
+        rb, vb = float(np.vdot(residual, base)), float(np.vdot(weights, base))
+        vv = float(np.vdot(weights, weights))
+        rd = rb - rr + penalty * rv
+        vd = vb - rv + penalty * vv
+        dd = self._base_square - rb - rd + penalty * (vb + vd)
+        bias_term = float(bias @ at.bias_grad)
+        entropy = at.loss - (rv - penalty * vv) - bias_term
         entropy_u = float(-np.sum(u * np.log(u, where=u > 0, out=np.zeros_like(u))))
-        residual = grad + self.penalty * at.scaled_weights
         bound = (
-            float(np.vdot(residual, residual)) / (2.0 * self.penalty)
-            + float(np.vdot(at.scaled_weights, at.data_grad - grad))
-            + float(at.bias @ at.bias_grad)
+            (rr + 2.0 * share * rd + share**2 * dd) / (2.0 * penalty)
+            - share * vd
+            + bias_term
             + share * (entropy - entropy_u)
         )
         return max(bound, 0.0)
 
-    def _feasible_mixture(self, at: Evaluation) -> tuple[float, Array, Array] | None:
-        """(t, u, G_Q) of `gap_bound`; None where the model's own probabilities are feasible."""
+    def _feasible_mixture(self, at: Evaluation) -> tuple[float, Array] | None:
+        """(t, u) of `gap_bound`; None where the model's own probabilities are feasible."""
         excess = at.bias_grad
         if self.n_logits < self.n_classes:
             excess = np.concatenate([-excess, excess])
@@ -327,18 +356,33 @@ class SoftmaxObjective:
         if not over.any():
             return None
         room = float(np.min(self.class_share[over] / excess[over]))  # (1 - t) / t at most this
-        share = 1.0 / (1.0 + room)
         u = np.maximum(self.class_share - room * excess, 0.0)
-        u /= u.sum()
-        lean = (u - self.class_share)[self.n_classes - self.n_logits :]
-        grad = (1.0 - share) * at.data_grad + share * (
-            self.base_grad() + np.outer(lean, self.coordinates.center * self.coordinates.scale)
-        )
-        return share, u, grad
+        return 1.0 / (1.0 + room), u / u.sum()
 
     def base_grad(self) -> Array:
-        """Gradient of the mean cross-entropy by V where every row has the class shares."""
+        """Gradient by V of the mean cross-entropy where every row has the class shares.
+
+        For centred features; to those no shares but the targets' own matter.
+        """
         if self._base_grad is None:
-            sums = self._sums(*self.coefficients_of(self.null_point()))
-            self._base_grad = self._scaled_grad(sums.grad_weights, sums.grad_bias) / self.n_rows
+            at = self.evaluate(self.null_point())
+            self._base_grad = at.gradient[: self.n_weights].reshape(at.scaled_weights.shape)
+            self._base_square = float(np.vdot(self._base_grad, self._base_grad))
         return self._base_grad
+
+    # ---- what separates the classes ----
+
+    def logit_change(self, direction: Array) -> float:
+        """Return the most by which a step changes the difference of two logits of a row."""
+        weights, bias = self.coefficients_of(direction)
+        largest = 0.0
+        for shard in self.shards:
+            for start in range(0, shard.n_rows, _CHANGE_ROWS):
+                rows = slice(start, start + _CHANGE_ROWS)
+                change = np.asarray(shard.X[rows] @ weights.T) + bias
+                if self.n_logits < self.n_classes:
+                    change = np.abs(change)
+                spread = np.ptp(change, axis=1) if self.n_logits > 1 else change[:, 0]
+                weighted = shard.row_weights[rows] > 0.0
+                largest = max(largest, float(spread.max(initial=0.0, where=weighted)))
+        return largest

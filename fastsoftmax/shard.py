@@ -329,14 +329,11 @@ class Shard(ABC):
     ) -> Iterator[tuple[Array, Array, Array]]:
         """Blocks of every step-th row: (z, probabilities of the logits' classes, row weights)."""
         n_logits, d = weights.shape
-        weights = np.ascontiguousarray(weights, dtype=self.real)
-        bias = np.ascontiguousarray(bias, dtype=self.real)
         for rows in self._blocks(step):
             x = self.dense(rows)
-            logits = np.empty((len(x), n_logits), dtype=self.real)
-            self.backend.affine_rows(
-                logits, x.astype(self.real, copy=False), weights, bias, n_threads=self.n_threads
-            )
+            # float64, also of float32: 1 - p of a decided row would be 0
+            logits = np.empty((len(x), n_logits))
+            self.backend.affine_rows(logits, x, weights, bias, n_threads=self.n_threads)
             probs = log_odds(logits)
             self.backend.softmax_rows(probs, probs, n_threads=self.n_threads)
             z = np.ones((len(x), d + with_bias))
@@ -362,21 +359,22 @@ class DenseShard(Shard):
 
     def dense(self, rows: slice) -> Array:
         """Return rows as a float64 matrix of their own."""
-        x: Array = self.X[rows].astype(np.float64)
+        x: Array = self.X[rows].astype(np.float64, order="C")
         return x
 
     def feature_sums(self) -> Array:
         """Weighted sum of the features over the rows: (n_features,) float64."""
         sums = np.zeros(self.n_features)
         for rows in self._blocks():
-            sums += self.row_weights[rows] @ self.X[rows]
+            # in one order, as the order of memory decides that of the sums
+            sums += self.row_weights[rows] @ np.ascontiguousarray(self.X[rows])
         return sums
 
     def squares(self, center: Array) -> Array:
         """Weighted sum of (x - center)^2 over the rows: (n_features,) float64."""
         sums = np.zeros(self.n_features)
         for rows in self._blocks():
-            x = self.X[rows] - center
+            x = np.ascontiguousarray(self.X[rows] - center)
             sums += np.einsum("i,ij,ij->j", self.row_weights[rows], x, x)
         return sums
 

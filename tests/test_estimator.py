@@ -195,11 +195,17 @@ class TestCertificate:
         else:
             assert not caught
 
-    def test_warning_without_a_penalty(self, rng, solver):
+    def test_without_a_penalty_a_finite_optimum_is_no_cause_to_warn(self, rng, solver, real):
+        """But nothing is certified."""
         X, y = make_problem(rng, 3, n=400)
+        model = FastSoftmax(C=np.inf, solver=solver, n_jobs=1).fit(X.astype(real), y)
+        assert model.converged_
+        assert model.gap_ == np.inf
+        assert model.n_iter_[0] < 60
         with pytest.warns(ConvergenceWarning, match="C=inf") as caught:
-            model = FastSoftmax(C=np.inf, solver=solver, n_jobs=1).fit(X, y)
+            model.set_params(max_iter=3).fit(X.astype(real), y)
         assert len(caught) == 1
+        assert "max_iter=3" in str(caught[0].message)
         assert not model.converged_
 
     @pytest.mark.parametrize("C", [1.0, np.inf])

@@ -29,7 +29,7 @@ E_contra = TypeVar("E_contra", bound=Point, contravariant=True)
 
 
 class Objective(Protocol[E]):
-    """What the solver asks of a problem."""
+    """What the solver asks of a problem. Its values are >= 0."""
 
     epsilon: float  # relative rounding error of the number type of a pass
 
@@ -47,7 +47,9 @@ class Result(NamedTuple, Generic[E]):
     evaluation: E
     gap: float  # relative: bound on (value - minimum) / value
     n_iter: int
-    reason: str  # "converged", "max_iter", "precision", "stopped" (by on_iteration)
+    reason: str  # one of `minimise`'s
+    direction: Array | None = None  # the last one of the model, its second thoughts aside
+    gain: float = np.inf  # relative: what it expected there, half a squared Newton decrement
 
 
 class Model(Protocol[E_contra]):
@@ -60,10 +62,13 @@ class Model(Protocol[E_contra]):
     patience : int
         Iterations without a smaller gap, while the value does not fall visibly, after which the
         precision of the arithmetic counts as exhausted.
+    confirmations : int
+        Iterations in a row that must expect next to no decrease before the model is believed.
     """
 
     target: float
     patience: int
+    confirmations: int
 
     def look(self, n_iter: int, at: E_contra) -> None:
         """See the point that the next direction starts from."""
@@ -76,8 +81,10 @@ class Model(Protocol[E_contra]):
 
 
 def _share(gap: float, value: float) -> float:
-    """Gap / value, for a value that may be 0."""
-    return gap / value if value > 0.0 else (0.0 if gap <= 0.0 else np.inf)
+    """Gap / value, for a value that may be 0; at most 1, for no minimum is below 0."""
+    if gap == np.inf:
+        return np.inf
+    return min(gap / value, 1.0) if value > 0.0 else (0.0 if gap <= 0.0 else np.inf)
 
 
 def relative_gap(objective: Objective[E], at: E) -> float:
@@ -93,6 +100,9 @@ def minimise(
     tol: float,
     max_iter: int,
     on_iteration: Callable[[int, E, float], bool] = lambda n_iter, at, gap: False,
+    expired: Callable[[], bool] = lambda: False,
+    floor: float = -np.inf,
+    least_gain: float = 0.0,
 ) -> Result[E]:
     """Minimise from `start` until the certified relative gap is at most `tol`.
 
@@ -108,42 +118,67 @@ def minimise(
         Iterations; each costs one pass, rarely two.
     on_iteration : callable (n_iter, evaluation, gap) -> bool, optional
         Called after each iteration; True stops.
+    expired : callable () -> bool, optional
+        Whether time is up; asked before each iteration.
+    floor : float, optional
+        A value at which to stop.
+    least_gain : float, optional
+        Stop where the model, more than `confirmations` times in a row, expects to gain no more than
+        this share of the value (half the squared Newton decrement).
 
     Returns
     -------
     Result
+        Values never rise but by rounding, so its point is the best that was seen. The reason is
+        "converged", "max_iter", "precision" (rounding forbids more), "stopped" (by on_iteration),
+        "max_time", "floor" or "stationary" (by least_gain).
     """
     point = start
     at = objective.evaluate(point)
     # the best lower bound on the minimum so far, less what rounding may have added to it
-    lower = at.value - objective.gap_bound(at) - 4.0 * objective.epsilon * abs(at.value)
-    gap = relative_gap(objective, at)
+    bound = objective.gap_bound(at)
+    lower = max(0.0, at.value - bound - 4.0 * objective.epsilon * abs(at.value))
+    gap = _share(bound, at.value)
     target = min(tol, max(model.target, objective.epsilon))
-    best_gap, best_iter = gap, 0
+    best_bound, best_iter, calm = bound, 0, 0
+    direction: Array | None = None
+    gain = np.inf
     for n_iter in range(max_iter):
         if gap <= target:
             return Result(point, at, gap, n_iter, "converged")
+        if at.value <= floor:
+            return Result(point, at, gap, n_iter, "floor", direction, gain)
+        if calm > model.confirmations:
+            return Result(point, at, gap, n_iter, "stationary", direction, gain)
+        if expired():
+            return Result(point, at, gap, n_iter, "max_time")
         model.look(n_iter, at)
-        found = None
-        for direction in model.directions(at.gradient):
-            found = search(objective, point, direction, at)
+        found = first = None
+        for trial in model.directions(at.gradient):
+            first = trial if first is None else first
+            found = search(objective, point, trial, at)
             if found is not None:
                 break
+        if first is not None:
+            direction, gain = first, _share(-0.5 * float(first @ at.gradient), at.value)
         if found is None:
-            return Result(point, at, gap, n_iter, "precision")
+            return Result(point, at, gap, n_iter, "precision", direction, gain)
+        calm = calm + 1 if gain <= least_gain else 0
         step, new = found
-        moved = step * direction
+        moved = step * trial
         model.learn(moved, new.gradient - at.gradient)
         level = at.value - new.value <= objective.epsilon * abs(at.value)
         point, at = point + moved, new
         noise = objective.epsilon * abs(at.value)
         bound = objective.gap_bound(at)
-        gap = _share(min(bound, at.value - lower + 4.0 * noise), at.value)
+        # an infinite bound means that nothing is certified, not even with what is known of before
+        known = min(bound, at.value - lower + 4.0 * noise) if bound < np.inf else bound
+        gap = _share(known, at.value)
         lower = max(lower, at.value - bound - 4.0 * noise)
         if on_iteration(n_iter + 1, at, gap):
             return Result(point, at, gap, n_iter + 1, "stopped")
-        if gap < best_gap:
-            best_gap, best_iter = gap, n_iter
+        if bound < best_bound:
+            best_bound, best_iter = bound, n_iter
         elif level and n_iter - best_iter >= model.patience:
-            return Result(point, at, gap, n_iter + 1, "precision")
+            return Result(point, at, gap, n_iter + 1, "precision", direction, gain)
     return Result(point, at, gap, max_iter, "converged" if gap <= tol else "max_iter")

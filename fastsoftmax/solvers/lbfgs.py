@@ -60,6 +60,8 @@ class LbfgsModel(Generic[E]):
     target = np.inf
     # The gap is not monotone: pauses of 30 iterations occur.
     patience = 60
+    # One small expectation may be the fault of a bad pair.
+    confirmations = 3
 
     def __init__(self, objective: Preconditioned[E], memory: int = 30) -> None:
         self.objective = objective

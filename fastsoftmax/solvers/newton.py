@@ -27,6 +27,7 @@ class NewtonModel(Generic[E]):
 
     target = 1e-13
     patience = 10
+    confirmations = 1
 
     def __init__(self, objective: TwiceDifferentiable[E]) -> None:
         self.objective = objective

@@ -1,0 +1,175 @@
+"""From a start to the certified optimum: which solver goes on where another had to stop."""
+
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+
+from fastsoftmax.centered import CenteredObjective
+from fastsoftmax.objective import Evaluation, SoftmaxObjective
+from fastsoftmax.shard import Array
+from fastsoftmax.solvers import descent
+from fastsoftmax.solvers.lbfgs import LbfgsModel
+from fastsoftmax.solvers.newton import NewtonModel
+
+Result = descent.Result[Evaluation]
+
+# Without a penalty, the loss per row and log(number of classes) at which classes count as
+# separable. Margins are about 14 then; below it only coefficients grow, without a limit.
+_SEPARATED = 1e-6
+# There nothing can be certified. Where half the squared Newton decrement is this share of F, and
+# Newton's method takes one more step, it has the last digits.
+_LEAST_GAIN = 1e-12
+# A Newton step from a minimum to within rounding changes no logit by as much as this; where the
+# minimum is at infinity, each changes those of the separable rows by 1.
+_SEPARATING_CHANGE = 0.1
+
+
+def solve(
+    objective: SoftmaxObjective,
+    start: Array,
+    *,
+    newton: bool,
+    tol: float,
+    max_iter: int,
+    on_iteration: Callable[[int, Evaluation, float], bool],
+    expired: Callable[[], bool],
+) -> Result:
+    """Minimise an objective; arguments and result as of `descent.minimise`.
+
+    Where rounding ends a solver before `tol`, the next one goes on from its point: passes over
+    centred rows in float64 where they are affordable, and at last L-BFGS instead of Newton's
+    method. Without a penalty the reason may also be "separable".
+    """
+    fine = CenteredObjective.is_possible(objective)
+    finer = CenteredObjective(objective) if fine else objective
+    stages = [(objective, newton)] + [(finer, newton)] * fine + [(finer, False)] * newton
+    unpenalised = objective.penalty <= 0.0
+    done, result = 0, None
+    model: Any = None
+    numpy_state = np.geterr()
+    for current, by_newton in stages:
+        # what overflows is seen by the line search, and does not become a result
+        with np.errstate(over="ignore", invalid="ignore"):
+            if by_newton:
+                model = NewtonModel(current)
+            elif not isinstance(model, LbfgsModel):  # what it has learnt is true of the next, too
+                model = LbfgsModel(current)
+            result = descent.minimise(
+                current,
+                start if result is None else result.point,
+                model,
+                tol=tol,
+                max_iter=max_iter - done,
+                on_iteration=_counting_from(done, on_iteration, numpy_state),
+                expired=expired,
+                floor=_SEPARATED * np.log(objective.n_classes) if unpenalised else -np.inf,
+                least_gain=max(_LEAST_GAIN, current.epsilon) if unpenalised else 0.0,
+            )
+        done += result.n_iter
+        if not _to_be_continued(current, result, tol):
+            break
+    assert result is not None
+    if unpenalised and _is_stationary(current, result):
+        result = result._replace(reason="stationary")
+    result = result._replace(n_iter=done)
+    if isinstance(current, CenteredObjective):
+        result = _in_type_of_rows(current, result, tol)
+    if unpenalised and _is_separable(objective, result):
+        result = result._replace(reason="separable")
+    return result
+
+
+def _counting_from(
+    done: int, on_iteration: Callable[[int, Evaluation, float], bool], state: Any
+) -> Callable[[int, Evaluation, float], bool]:
+    """Return on_iteration for a solver that goes on after `done` iterations.
+
+    It belongs to the user, whose warnings are not ours to silence: numpy's state is the caller's.
+    """
+
+    def count(n_iter: int, at: Evaluation, gap: float) -> bool:
+        with np.errstate(**state):
+            return on_iteration(done + n_iter, at, gap)
+
+    return count
+
+
+def _in_type_of_rows(objective: CenteredObjective, result: Result, tol: float) -> Result:
+    """Round the coefficients as the model will hold them; the bound on the minimum stays true."""
+    at = objective.rounded(result.evaluation)
+    if not np.isfinite(at.value):
+        return result
+    before, gap, reason = result.evaluation.value, result.gap, result.reason
+    if gap < np.inf:
+        lower = before * (1.0 - gap)
+        gap = min(1.0, max(0.0, at.value - lower) / at.value) if at.value > 0.0 else 0.0
+    elif reason == "stationary" and at.value > (1.0 + tol) * before:
+        reason = "precision"
+    return result._replace(evaluation=at, gap=gap, reason=reason)
+
+
+def _to_be_continued(objective: SoftmaxObjective, result: Result, tol: float) -> bool:
+    """Whether rounding ended the fit before its time."""
+    if _is_stationary(objective, result):
+        # without a penalty, noise of float32 passes for a minimum (features of 1e6: 7e-4 F early)
+        return bool(objective.epsilon > np.finfo(np.float64).eps)
+    return result.reason == "precision" and result.gap > tol
+
+
+def _is_stationary(objective: SoftmaxObjective, result: Result) -> bool:
+    """Whether a fit without a penalty ended where its model expected no gain."""
+    expected_nothing = result.gain <= max(_LEAST_GAIN, objective.epsilon)
+    return (
+        objective.penalty <= 0.0
+        and result.reason in ("precision", "stationary")
+        and (expected_nothing)
+    )
+
+
+def _is_separable(objective: SoftmaxObjective, result: Result) -> bool:
+    """Whether a fit without a penalty ended on the way to infinity."""
+    if result.reason == "floor":
+        return True
+    if result.reason not in ("stationary", "precision") or result.direction is None:
+        return False
+    return objective.logit_change(result.direction) > _SEPARATING_CHANGE
+
+
+def is_converged(result: Result, tol: float) -> bool:
+    """Whether the result is as near to the optimum as was asked for."""
+    return bool(result.gap <= tol or result.reason == "stationary")
+
+
+def advice(
+    result: Result, *, tol: float, max_iter: int, max_time: float | None, real: np.dtype[Any]
+) -> str:
+    """Return what to tell of a fit that did not converge: how far it got, and what to do."""
+    value, gap = result.evaluation.value, result.gap
+    if result.reason == "separable":
+        return (
+            "the classes are separable, wholly or in part: without a penalty (C=inf) the optimum "
+            f"is at infinity, and the fit stopped on the way there, at an objective of "
+            f"{value:.2g}. Give a finite C."
+        )
+    limits = {
+        "max_iter": f"it took all of max_iter={max_iter} iterations. Raise max_iter.",
+        "max_time": f"it took all of max_time={max_time:g} seconds. Raise max_time."
+        if max_time is not None
+        else "",
+    }
+    reached = f"the fit is certified to a relative gap of {gap:.1e}, not tol={tol:g}"
+    if np.isinf(gap):
+        reached = f"without a penalty (C=inf) the fit stopped at an objective of {value:.6g}"
+        limits = {reason: f"{text[:-1]}, or give a finite C." for reason, text in limits.items()}
+    if result.reason in limits:
+        return f"{reached}: {limits[result.reason]}"
+    if real == np.float32:
+        return (
+            f"{reached}: this is as far as float32 goes. Pass X as float64, scale the features "
+            "(standardize=True) if they are large or far from 0, or raise tol."
+        )
+    return (
+        f"{reached}: this is as far as float64 goes. Scale the features (standardize=True) if they "
+        "are large or far from 0, or raise tol."
+    )
