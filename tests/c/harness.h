@@ -77,7 +77,7 @@ static uint64_t random_bits(void) {
     state ^= state << 17;
     return state * 0x2545f4914f6cdd1du;
 }
-static ptrdiff_t random_below(ptrdiff_t n) { return (ptrdiff_t)(random_bits() >> 32) % n; }
+static ptrdiff_t random_below(ptrdiff_t n) { return (ptrdiff_t)(random_bits() >> 33) % n; }
 static double uniform(double low, double high) {
     return low + (high - low) * (double)(random_bits() >> 11) * 0x1p-53;
 }
