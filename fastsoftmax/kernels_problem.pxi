@@ -116,6 +116,8 @@ cdef class CsrRows:
 
     def set_columns(self, panel_rows, panel_columns, starts, features, rows, values):
         """Give the same numbers by columns, which gradients need; see fs_columns in kernels.h."""
+        # a pass that runs without the GIL may be reading those that it has
+        check(not self.has_columns, "the columns have been set already")
         cdef ptrdiff_t size = size_in(panel_rows, "panel_rows", 2**31 - 1)
         cdef ptrdiff_t n_panels = (self.n_rows + size - 1) // size
         cdef Array panels = array_of(panel_columns, "panel_columns", "q", 1)

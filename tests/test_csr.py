@@ -247,6 +247,27 @@ class TestErrors:
         with pytest.raises(ValueError):
             rows.set_columns(*columns)
 
+    def test_columns_are_set_once(self, kernels, rng):
+        X = make_matrix(rng, 20, 10, 0.3, np.float64, np.int32)
+        rows = kernels.CsrRows(X.data, X.indices, X.indptr, 10)
+        rows.set_columns(*columns_of(X, slice(0, 20), 7))
+        with pytest.raises(ValueError, match="already"):
+            rows.set_columns(*columns_of(X, slice(0, 20), 7))
+
+    def test_velocity_without_momentum(self, kernels, rng):
+        task = Task(rng, (5, 4, 3, 0.5), np.float64, np.float64, np.int32)
+        velocity, params = np.ones(15), np.zeros(15)
+        order = np.arange(5)
+        found = []
+        for X in (task.rows(kernels), task.X.toarray()):
+            velocity[:], params[:] = 1, 0
+            kernels.sgd_steps(
+                params, velocity, X, task.labels, None, task.weights, 0.0, 3, order, 1, 0.1, 0.0,
+                0.0, True,
+            )  # fmt: skip
+            found.append(velocity.copy())
+        np.testing.assert_allclose(found[0], found[1], rtol=1e-12, atol=1e-15)
+
     def test_center_is_for_dense(self, kernels, rng):
         task = Task(rng, (5, 4, 3, 0.5), np.float64, np.float64, np.int32)
         with pytest.raises(ValueError, match="center"):

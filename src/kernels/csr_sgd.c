@@ -9,9 +9,14 @@
 /* Steps until every feature is brought up to date: bounds the table of powers. */
 enum { MOST_STEPS = 4096 };
 
+/* Most rows of a batch whose residuals are added to the weights one by one. Those of more rows are
+ * added up first: a row's share of a large batch's step can be less than half an ulp of the weight,
+ * and would be lost for each row alone. */
+enum { FEW_ROWS = 16 };
+
 typedef struct {
     csr_task batch;
-    char *weights, *velocity, *bias, *bias_velocity;
+    char *weights, *velocity, *grad, *bias, *bias_velocity;
     int32_t *steps;
     double *powers;
     fs_sgd sgd;
@@ -33,6 +38,9 @@ static double place(descent *t, const kernels *kern, const fs_rows *rows, ptrdif
     PLACE(weights, char, fs_table_bytes(kern, (double)rows->n_features, rows->n_logits));
     PLACE(velocity, char,
           with_velocity ? fs_table_bytes(kern, (double)rows->n_features, rows->n_logits) : 0.0);
+    PLACE(grad, char,
+          batch_size > FEW_ROWS ? fs_table_bytes(kern, (double)rows->n_features, rows->n_logits)
+                                : 0.0);
     PLACE(batch.residuals, char, fs_table_bytes(kern, (double)batch_size, rows->n_logits));
     PLACE(batch.logits, char, (double)rows->n_classes *CSR_BLOCK_ROWS *(double)n_threads *size);
     PLACE(batch.sums, fs_sums,
@@ -76,10 +84,27 @@ static void catch_up(descent *t) {
     memset(t->steps, 0, (size_t)d * sizeof(int32_t));
 }
 
+static void add_gradient(descent *t, fs_block block) {
+    const csr_task *batch = &t->batch;
+    const fs_sparse *sparse = &batch->kern->sparse[batch->rows->x_type];
+    if (block.n_rows > FEW_ROWS) {
+        sparse->add_to_rows(t->grad, batch->residuals, batch->rows, NULL, 1, t->stride, t->stride,
+                            block);
+        batch->kern->apply_rows(t->weights, t->velocity, t->grad, batch->rows,
+                                t->scaling.squared_scale, t->scale, t->sgd.learning_rate, t->stride,
+                                block);
+        return;
+    }
+    sparse->add_to_rows(t->weights, batch->residuals, batch->rows, t->scaling.squared_scale,
+                        -t->sgd.learning_rate * t->scale, t->stride, t->stride, block);
+    if (t->velocity)
+        sparse->add_to_rows(t->velocity, batch->residuals, batch->rows, t->scaling.squared_scale,
+                            t->scale, t->stride, t->stride, block);
+}
+
 static fs_sums run_batch(descent *t, int n_threads) {
     csr_task *batch = &t->batch;
     const kernels *kern = batch->kern;
-    const fs_sparse *sparse = &kern->sparse[batch->rows->x_type];
     const fs_block block = {batch->order, batch->first, batch->n_rows, NULL};
     const ptrdiff_t n_blocks = ceil_div(batch->n_rows, CSR_BLOCK_ROWS);
     if (t->step == MOST_STEPS) catch_up(t);
@@ -91,11 +116,7 @@ static fs_sums run_batch(descent *t, int n_threads) {
     if (t->lazy)
         kern->advance_rows(t->weights, t->velocity, t->steps, t->powers, batch->rows, t->stride,
                            t->step, block);
-    sparse->add_to_rows(t->weights, batch->residuals, batch->rows, t->scaling.squared_scale,
-                        -t->sgd.learning_rate * t->scale, t->stride, t->stride, block);
-    if (t->velocity)
-        sparse->add_to_rows(t->velocity, batch->residuals, batch->rows, t->scaling.squared_scale,
-                            t->scale, t->stride, t->stride, block);
+    add_gradient(t, block);
     if (t->sgd.fit_bias)
         kern->sgd_update(t->bias, t->bias_velocity, batch->residuals, t->stride, batch->n_rows, 0,
                          batch->rows->n_logits, t->scale, t->sgd.learning_rate, t->sgd.momentum, 0);
@@ -127,6 +148,7 @@ fs_sums fs_csr_sgd_steps(const kernels *kern, void *params, void *velocity, cons
     t.batch.order = order;
     const double residual_bytes = fs_table_bytes(kern, (double)batch_size, K);
     memset(t.batch.residuals, 0, (size_t)residual_bytes);
+    if (batch_size > FEW_ROWS) memset(t.grad, 0, (size_t)fs_table_bytes(kern, (double)d, K));
     memset(t.steps, 0, (size_t)d * sizeof(int32_t));
     fs_weights_to_table(kern, t.weights, params, d, K, n_threads);
     if (velocity) fs_weights_to_table(kern, t.velocity, velocity, d, K, n_threads);

@@ -50,8 +50,8 @@ typedef struct {
 } fs_rows;
 
 /* A block of those rows: rows first .. first + n_rows - 1, or, where row_index is given, the rows
- * row_index[first] .. row_index[first + n_rows - 1]. Where packed is given, their features are there,
- * row after row, in x_type; it has to be given where x_feature_stride is not 1. */
+ * row_index[first] .. row_index[first + n_rows - 1]. Where packed is given, their features are
+ * there, row after row, in x_type; it has to be given where x_feature_stride is not 1. */
 typedef struct {
     const int64_t *row_index;
     ptrdiff_t first, n_rows;
@@ -182,6 +182,14 @@ typedef struct kernels {
     void (*advance_features)(void *weights, void *velocity, int32_t *steps, const double *powers,
                              ptrdiff_t n_logits, ptrdiff_t stride, int32_t step, ptrdiff_t begin,
                              ptrdiff_t end);
+
+    /* For the features j that rows of a block (in CSR form) have, each once, all laid out as
+     * weights of fs_sparse, velocity and feature_scale may be NULL:
+     *   g = scale * feature_scale[j] * grad[j, k];  grad[j, k] = 0
+     *   velocity[j, k] += g;  weights[j, k] -= learning_rate * g */
+    void (*apply_rows)(void *weights, void *velocity, void *grad, const fs_rows *rows,
+                       const void *feature_scale, double scale, double learning_rate,
+                       ptrdiff_t stride, fs_block block);
 } kernels;
 
 /* dispatch.c: the tables that this build holds and this CPU and operating system can run, best

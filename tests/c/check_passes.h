@@ -156,7 +156,7 @@ static descent_result naive_sgd(const problem *p) {
         for (ptrdiff_t k = 0; k < p->rows.n_logits; ++k) naive_step(p, &r, &batch, k, decay);
         r.loss += batch.loss;
         r.loss_scale += batch.loss_scale;
-        /* Weights are rounded in each of many steps, and those of CSR form for every entry. */
+        /* Weights are rounded in each of many steps, and those of CSR form for many entries. */
         if (p->rows.indptr || p->batch_size == 1)
             for (ptrdiff_t c = 0; c < p->n_params; ++c)
                 r.scale[c] += sqrtl((wide)m) * fabsl(r.params[c]);

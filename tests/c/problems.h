@@ -219,8 +219,12 @@ static problem random_problem(layout how, ptrdiff_t n, ptrdiff_t d, ptrdiff_t n_
     while (!tables[0]->dense[p.rows.x_type].affine_rows);
     p.n_params = p.rows.n_logits * (d + 1);
     if (how == CSR) {
-        const ptrdiff_t panels[] = {
-            1, 7, 64, n > 0 ? n : 1, 1 << 20, fs_panel_rows(tables[0], p.rows.n_logits)};
+        const ptrdiff_t panels[] = {n < 1000 ? 1 : 256, /* losses of panels are added one by one */
+                                    7,
+                                    64,
+                                    n > 0 ? n : 1,
+                                    1 << 20,
+                                    fs_panel_rows(tables[0], p.rows.n_logits)};
         place_csr(&p.rows, random_below(4) == 0);
         place_columns(&p.rows, panels[random_below(6)]);
         p.plain = plain_rows(&p.rows);

@@ -46,3 +46,29 @@ static void advance_features(void *weights, void *velocity, int32_t *steps, cons
     for (ptrdiff_t j = begin; j < end; ++j)
         advance_feature(weights, velocity, steps, powers, n_logits, stride, j, step);
 }
+
+/* What add_to_rows added up in grad, which becomes zero, goes to weights and velocity: once for
+ * each feature of the rows, for the second time there is nothing left. */
+static void apply_rows(void *weights_, void *velocity_, void *grad_, const fs_rows *rows,
+                       const void *feature_scale_, double scale, double learning_rate,
+                       ptrdiff_t stride, fs_block block) {
+    const real *feature_scale = feature_scale_;
+    const vec rate = v_set1((real)learning_rate), zero = v_set1(0);
+    const int wide = rows->wide_index;
+    for (ptrdiff_t i = 0; i < block.n_rows; ++i) {
+        const ptrdiff_t row = row_of(block, i), end = INDEX_AT(rows->indptr, row + 1, wide);
+        for (ptrdiff_t p = INDEX_AT(rows->indptr, row, wide); p < end; ++p) {
+            const ptrdiff_t j = INDEX_AT(rows->indices, p, wide), first = j * stride;
+            real *w = (real *)weights_ + first, *g = (real *)grad_ + first;
+            real *v = velocity_ ? (real *)velocity_ + first : NULL;
+            const vec s = v_set1((real)(feature_scale ? scale * (double)feature_scale[j] : scale));
+            for (ptrdiff_t k = 0; k < rows->n_logits; k += VEC_WIDTH) {
+                const ptrdiff_t n = min_size(VEC_WIDTH, rows->n_logits - k);
+                const vec step = v_mul(s, v_load(g + k));
+                v_store_tail(g + k, zero, n);
+                v_store_tail(w + k, v_fnma(rate, step, v_load(w + k)), n);
+                if (v) v_store_tail(v + k, v_add(v_load(v + k), step), n);
+            }
+        }
+    }
+}

@@ -94,6 +94,7 @@ const kernels KERNELS = {
 #endif
     .advance_rows = advance_rows,
     .advance_features = advance_features,
+    .apply_rows = apply_rows,
     .sum_partials = sum_partials,
     .sgd_update = sgd_update,
     .sgd_update_scaled = sgd_update_scaled,
