@@ -39,6 +39,7 @@ from summary import DEFAULT_RIVAL, FITS, fit_lines
 REFERENCE = {"tol": 1e-10, "max_iter": 20_000}
 REFERENCE_LIMIT = 1800.0
 OUR_MOST_ITERATIONS = 20_000
+TRACE_SHARE = 0.01  # the trace goes on to a certificate of this share of the smallest gap
 
 
 class Comparison:
@@ -50,6 +51,7 @@ class Comparison:
     def __init__(self, workload: Workload, folder: Path, options: argparse.Namespace) -> None:
         self.workload, self.options = workload, options
         self.problem = made(workload, options.scale)
+        self.limit = min(options.limit, workload.limit)
         self.best, self.best_by = np.inf, ""
         self.ladders: dict[str, Ladder] = {}
         self.notes: dict[str, str] = {}
@@ -107,7 +109,7 @@ class Comparison:
 
     def run_rivals(self) -> None:
         """Everyone's ladder, then more rungs for those that may be the fastest."""
-        smallest, limit = self.workload.gaps[-1], self.options.limit
+        smallest = self.workload.gaps[-1]
         n_params = self.problem.n_logits * (self.problem.X.shape[1] + 1)
         for rival in RIVALS:
             if not rival.is_here or self.options.rivals not in rival.name:
@@ -119,7 +121,7 @@ class Comparison:
             for i, storage in enumerate(storages):
                 name = rival.name if i == 0 else f"{rival.name}, {storage}"
                 ladder = self.ladders[name] = self._ladder(rival, storage)
-                ladder.climb(rival.first, smallest, limit)
+                ladder.climb(rival.first, smallest, self.limit)
                 if not ladder.points:
                     self.notes[name] = ladder.ended
                     del self.ladders[name]
@@ -132,25 +134,27 @@ class Comparison:
                 self._repeat(self.ladders[name], gap)
 
     def _ladder(self, contestant: Contestant, storage: str) -> Ladder:
-        limit = self.options.limit
-        return Ladder(lambda max_iter: self.fit(contestant, storage, {"max_iter": max_iter}, limit))
+        return Ladder(
+            lambda max_iter: self.fit(contestant, storage, {"max_iter": max_iter}, self.limit)
+        )
 
     def _repeat(self, ladder: Ladder, gap: float) -> None:
         """Fits that decide are made several times, if that takes no longer than the limit."""
         point = ladder.reaching(gap)
         more = self.options.repeats - len(point["runs"]) if point else 0
-        if point and more > 0 and more * point["seconds"] <= self.options.limit:
+        if point and more > 0 and more * point["seconds"] <= self.limit:
             for _ in range(more):
                 ladder.run(point["max_iter"])
 
     def run_ours(self) -> dict[str, Any]:
         """Our trace, the fits that reach each gap, and those that certify it."""
-        limit = self.options.limit
-        settings = {"tol": 0.0, "max_iter": OUR_MOST_ITERATIONS, "trace": True}
+        limit = self.limit
+        tol = TRACE_SHARE * self.workload.gaps[-1]
+        settings = {"tol": tol, "max_iter": OUR_MOST_ITERATIONS, "trace": True}
         traced = self.fit(NATIVE, "as is", settings, limit, repeat_seconds=0.0)
         trace = traced.get("trace", [])
         ladder = Ladder(
-            lambda max_iter: self.fit(NATIVE, "as is", {"tol": 0.0, "max_iter": max_iter}, limit)
+            lambda max_iter: self.fit(NATIVE, "as is", {"tol": tol, "max_iter": max_iter}, limit)
         )
         certified = {}
         for gap in self.workload.gaps:
@@ -189,7 +193,7 @@ class Comparison:
             "task": f"{self.workload.title}, {self.problem.size}, C = {self.workload.C:g}",
             "best": self.best,
             "best by": self.best_by,
-            "limit, s": self.options.limit,
+            "limit, s": self.limit,
             "threads": self.options.threads,
             "gaps": [f"{gap:.0e}" for gap in self.workload.gaps],
             "aims": {f"{gap:.0e}": aims for gap, aims in self.workload.aims.items()},

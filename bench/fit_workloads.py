@@ -26,6 +26,8 @@ class Workload:
         What the rows are multiplied by; rivals get them so, in float32.
     gaps : sequence of float
         Largest first.
+    limit : float
+        Seconds of a fit at most, where that is less than what is asked for.
     aims : dict
         By gap, then "reached" or "certified": how many times quicker than the fastest rival and
         than scikit-learn's default solver.
@@ -36,6 +38,7 @@ class Workload:
     C: float
     input_scale: float = 1.0
     gaps: Sequence[float] = GAPS
+    limit: float = np.inf
     aims: dict[float, dict[str, tuple[float, float]]] = field(default_factory=dict)
 
 
@@ -83,6 +86,7 @@ WORKLOADS = {
             lambda scale, name=name: problems.classic(name),  # small enough as it is
             C=1.0,
             gaps=(1e-4, 1e-8),
+            limit=10.0,
             aims={1e-8: {"reached": (2.0, 10.0)}},
         )
         for name in CLASSICS
