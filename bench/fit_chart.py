@@ -43,7 +43,11 @@ def draw(record: dict[str, Any]) -> Any:
             handles.setdefault(label, line)
     order = sorted(handles, key=lambda label: (not label.startswith(OURS), label))
     figure.legend(
-        [handles[label] for label in order], order, loc="outside lower center", ncols=4, fontsize=8
+        [handles[label] for label in order],
+        order,
+        loc="outside lower center",
+        ncols=2 * n_columns,
+        fontsize=7,
     )
     trial = "" if record["scale"] == 1 else f" (a trial run: rows times {record['scale']:g})"
     threads = rows[0]["threads"]
@@ -62,7 +66,7 @@ def _panel(panel: Any, row: dict[str, Any], colours: dict[str, str]) -> None:
     for name, entry in row["contestants"].items():
         if name == OURS:
             continue
-        points = sorted((point["seconds"], point["gap"]) for point in entry["points"])
+        points = [(point["seconds"], point["gap"]) for point in entry["points"]]
         style = {"label": _family(name), "color": colours[_family(name)], "linewidth": 1.2}
         line = "-" if name == _family(name) else ":"
         panel.plot(*_shown(points), line, marker="o", markersize=2.5, **style)
