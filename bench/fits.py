@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 import problems
 from harness import NATIVE, Race
-from scipy.special import logsumexp
+from objectives import objective
 from sklearn.linear_model import LogisticRegression
 
 from fastsoftmax import FastSoftmax
@@ -20,16 +20,6 @@ MOST_ITERATIONS = 10_000
 MOST_HESSIAN_ROWS = 2_000
 TOLERANCES = 10.0 ** -np.arange(1, 13)
 Fit = Callable[[], Any]
-
-
-def objective(problem: problems.Problem, C: float, model: Any) -> float:
-    """F(W, b) = mean cross-entropy + ||W||^2 / (2 C n) in float64, of a fitted model."""
-    W, b = (np.asarray(a, dtype=np.float64) for a in (model.coef_, model.intercept_))
-    z = problem.X.astype(np.float64) @ W.T + b
-    if len(W) == 1:  # the logit of class 1 against 0
-        z = np.column_stack([np.zeros(len(z)), z])
-    loss = np.mean(logsumexp(z, axis=1) - z[np.arange(len(z)), problem.labels])
-    return float(loss + np.sum(W * W) / (2.0 * C * len(z)))
 
 
 def fit_to_optimum(name: str, gap: float, *, C: float = 1.0, scale: float = 1) -> Race:
@@ -57,10 +47,10 @@ def fit_to_optimum(name: str, gap: float, *, C: float = 1.0, scale: float = 1) -
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # what does not arrive is left out
         tightest = [native(1e-14), sklearn(solvers[-1])(1e-10)]
-        best = min(objective(problem, C, fit()) for fit in tightest)
+        best = min(_value(problem, C, fit()) for fit in tightest)
 
         def gap_of(model: Any) -> float:
-            return (objective(problem, C, model) - best) / best
+            return (_value(problem, C, model) - best) / best
 
         found = {name: _loosest(maker, gap_of, gap) for name, maker in makers.items()}
     runs = {name: fit for name, (_, fit) in found.items() if fit is not None}
@@ -76,6 +66,10 @@ def fit_to_optimum(name: str, gap: float, *, C: float = 1.0, scale: float = 1) -
         answer=gap_of,
         notes={name: f"tol={tol:.0e}" for name, (tol, _) in found.items()},
     )
+
+
+def _value(problem: problems.Problem, C: float, model: Any) -> float:
+    return objective(problem, C, model.coef_, model.intercept_)
 
 
 def _loosest(

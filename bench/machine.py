@@ -14,6 +14,8 @@ from threadpoolctl import threadpool_info
 from fastsoftmax._show_versions import describe as describe_package
 
 PACKAGES = ("numpy", "scipy", "scikit-learn", "torch", "pytest-benchmark")
+MISSING = "not installed"
+RIVALS = ("cyanure", "scikit-learn-intelex", "snapml")  # of fits only: named where they are
 FROM_PACKAGE = ("fastsoftmax", "CPU", "instruction sets", "OpenMP", "threads")
 
 
@@ -28,6 +30,7 @@ def describe() -> dict[str, str]:
         "system": f"{platform.system()} {platform.machine()}",
         "python": platform.python_version(),
         **{name: _version(name) for name in PACKAGES},
+        **{name: version for name in RIVALS if (version := _version(name)) != MISSING},
         "BLAS": _blas(),
         "images": problems.fashion_source(),
     }
@@ -94,7 +97,7 @@ def _version(name: str) -> str:
     try:
         return metadata.version(name)
     except metadata.PackageNotFoundError:
-        return "not installed"
+        return MISSING
 
 
 def _blas() -> str:

@@ -108,6 +108,19 @@ def fashion(n_rows: int, n_classes: int = 10, seed: int = 0) -> Problem:
     return Problem("Fashion-MNIST size", made.reshape(n_rows, -1), labels, n_classes)
 
 
+def mnist_test() -> Problem | None:
+    """MNIST's 10,000 test images, 784 uint8 each; None where their files are not.
+
+    From the folder mnist/ inside the one that the environment variable FASTSOFTMAX_TEST_DATA names.
+    """
+    folder = Path(os.environ.get(DATA_VARIABLE) or os.devnull, "mnist")
+    try:
+        X, y = load_fashion_mnist(folder, "test")  # the same format and names of files
+    except OSError:
+        return None
+    return Problem("MNIST, test images", X, y.astype(np.int32), 10)
+
+
 def fashion_source() -> str:
     """Where `fashion` takes its images from, without the folder's name."""
     images, _ = _real_images()

@@ -20,6 +20,7 @@ from harness import NATIVE
 
 HERE = Path(__file__).parent
 README, RESULTS = HERE / "README.md", HERE / "results"
+FITS, DEFAULT_RIVAL = "fit to optimum", "scikit-learn lbfgs"
 START, END = "<!-- tables: written by summary.py -->", "<!-- end of tables -->"
 
 
@@ -30,7 +31,8 @@ def tables(record: dict[str, Any]) -> str:
         head += [f"**A trial run: rows multiplied by {record['scale']:g}.**", ""]
     if floor := _floor(record["floor"]):
         head += [floor, ""]
-    body = {"suite": _suite, "ratios": _ratios, "scaling": _scaling}[record["kind"]]
+    bodies = {"suite": _suite, "ratios": _ratios, "scaling": _scaling, FITS: _fits}
+    body = bodies[record["kind"]]
     return "\n".join([*head, *body(record)])
 
 
@@ -118,6 +120,83 @@ def _scaling(record: dict[str, Any]) -> Iterable[str]:
             ]
         yield _line(row["task"], _number(row["median, ms"][0]), *gains[1:], _percent(share))
     yield ""
+
+
+def _fits(record: dict[str, Any]) -> Iterable[str]:
+    named = ((name, record["machine_info"].get(name)) for name in machine.RIVALS)
+    yield "Rivals: " + ", ".join(f"{name} {version}" for name, version in named if version) + "."
+    yield ""
+    yield (
+        f"`reached`: seconds to that gap; `certified`: of the fit that proves it. `default` is "
+        f"{DEFAULT_RIVAL}. Memory is the peak beside X."
+    )
+    yield ""
+    yield from fit_lines(record["rows"])
+    yield ""
+    for row in record["rows"]:
+        limit = f"{row['workload']}: a fit was given {row['limit, s']:g} s"
+        others = [f"{name} {text}" for name, text in row["notes"].items()]
+        yield "; ".join([limit, *others]) + "."
+    yield ""
+
+
+def fit_lines(rows: Sequence[dict[str, Any]]) -> Iterable[str]:
+    """The table of fit_to_optimum.py: a line for each workload and gap."""
+    columns = ("to gap", "reached, s", "certified, s", "fastest rival, s", "rival")
+    ratios = ("rival / reached", "rival / certified", "default, s", "default / reached")
+    yield from _head(("task", *columns, *ratios, "MB", "rival, MB"))
+    for row in rows:
+        for gap in row["gaps"]:
+            yield _fit_line(row, gap)
+
+
+def _fit_line(row: dict[str, Any], gap: str) -> str:
+    contestants, limit = dict(row["contestants"]), row["limit, s"]
+    ours = _reaching(contestants.pop("fastsoftmax"), gap)
+    certified = row["certified"].get(gap)
+    proved = certified if certified and certified["certified"] else None
+    there = {name: _reaching(entry, gap) for name, entry in contestants.items()}
+    there = {name: point for name, point in there.items() if point}
+    first = min(there, key=lambda name: there[name]["seconds"], default=None)
+    rival = there.get(first)
+    default = there.get(_quicker_default(there))
+    tried = [entry for name, entry in contestants.items() if name.startswith(DEFAULT_RIVAL)]
+    # One that the time limit ended took longer than its longest fit; others never get there.
+    cut = [entry for entry in tried if entry["ended"] == "time limit"] if not default else []
+    longest = max((p["seconds"] for entry in cut for p in entry["points"]), default=None)
+    least_default = f"> {_number(longest)}" if longest else "never" if tried else ""
+    aims = row["aims"].get(gap, {})
+    aim, aim_certified = aims.get("reached", (0, 0)), aims.get("certified", (0, 0))
+    bound = "" if certified is None else f"(bound {certified['bound']:.0e})"
+    return _line(
+        row["task"],
+        gap,
+        _number(ours and ours["seconds"]) or "never",
+        _number(proved and proved["seconds"]) or bound,
+        _number(rival and rival["seconds"]) or f"none in {limit:g}",
+        first or "",
+        _times(rival, ours, aim[0]),
+        _times(rival, proved, aim_certified[0]),
+        _number(default and default["seconds"]) or least_default,
+        _times(default, ours, aim[1]) or (longest and ours and f"> {longest / ours['seconds']:.3g}")
+        or "",
+        _number(ours and ours["MB"]),
+        _number(rival and rival["MB"]),
+    )  # fmt: skip
+
+
+def _reaching(entry: dict[str, Any], gap: str) -> dict[str, Any] | None:
+    asked = entry["reached"].get(gap)
+    return next((point for point in entry["points"] if point["max_iter"] == asked), None)
+
+
+def _quicker_default(there: dict[str, dict[str, Any]]) -> str | None:
+    names = [name for name in there if name.startswith(DEFAULT_RIVAL)]
+    return min(names, key=lambda name: there[name]["seconds"], default=None)
+
+
+def _times(theirs: dict[str, Any] | None, ours: dict[str, Any] | None, aim: float) -> str:
+    return _ratio(theirs["seconds"] / ours["seconds"], aim) if theirs and ours else ""
 
 
 def _head(columns: Sequence[str]) -> Iterable[str]:

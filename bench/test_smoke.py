@@ -10,10 +10,14 @@ import tempfile
 from pathlib import Path
 
 import compare
+import fit_chart
+import fit_ladder
+import fit_to_optimum
 import floor
 import harness
 import machine
 import numpy as np
+import objectives
 import problems
 import pytest
 import races
@@ -189,6 +193,75 @@ def test_gains_by_threads_are_written_and_shown(tmp_path, capsys):
         assert row["threads"] == scaling.thread_counts(races.N_THREADS)
         assert row["speed-up"][0] == 1
     assert summary.tables(record).count("\n| loss + gradient") == 3
+
+
+def test_fits_to_the_optimum_are_written_shown_and_drawn(tmp_path, capsys):
+    file = tmp_path / "fits.json"
+    few = ["--scale=0.001", "--limit=2", "--threads=1", "--refine=0"]
+    once = ["--repeats=1", "--repeat-seconds=0"]
+    only = ["--workloads", "fashion", "--rivals", "learn newton-cg"]
+    fit_to_optimum.main([*only, *few, *once, "--json", str(file)])
+    assert "| 1e-04 |" in capsys.readouterr().out
+    text = file.read_text()
+    assert_anonymous(text)
+    record = json.loads(text)
+    (row,) = record["rows"]
+    assert set(row["contestants"]) >= {"fastsoftmax", "scikit-learn newton-cg"}
+    ours = row["contestants"]["fastsoftmax"]
+    for gap in ("1e-02", "1e-04"):
+        point = summary._reaching(ours, gap)
+        assert point["gap"] <= float(gap)
+        assert row["certified"][gap]["gap"] <= float(gap)
+        assert row["certified"][gap]["certified"]
+    for entry in row["contestants"].values():
+        assert all(point["gap"] > -1e-12 and point["seconds"] > 0 for point in entry["points"])
+    assert summary.tables(record).count("\n| Fashion-MNIST size") == 3
+    pytest.importorskip("matplotlib")
+    fit_chart.main([str(file), "--out", str(tmp_path / "chart")])
+    drawn = (tmp_path / "chart.svg").read_text()
+    assert_anonymous(drawn)
+    assert (tmp_path / "chart.png").stat().st_size > 10_000
+    fit_chart.main([str(file), "--out", str(tmp_path / "chart")])
+    assert drawn == (tmp_path / "chart.svg").read_text()
+
+
+def test_ladders_find_the_quickest_fit_to_a_gap():
+    asked = []
+
+    def fit(max_iter):
+        asked.append(max_iter)
+        return {"n_iter": max_iter, "seconds": 1e-3 * max_iter, "gap": 10.0 ** (-max_iter / 100)}
+
+    ladder = fit_ladder.Ladder(fit)
+    ladder.climb(8, 1e-4, limit=1.0)
+    assert (asked, ladder.ended) == ([8, 16, 32, 64, 128, 256, 512], "reached")
+    assert ladder.reaching(1e-2)["max_iter"] == 256
+    assert ladder.missing(1e-2)["max_iter"] == 128
+    other = fit_ladder.Ladder(lambda n: {"n_iter": 3, "seconds": 2.0, "gap": 0.5})
+    other.climb(8, 1e-4, limit=9.0)
+    assert other.ended == "its own end"
+    ladders = {"quick": ladder, "slow": other}
+    fit_ladder.refine_fastest(ladders, 1e-2, [], rounds=9)
+    assert 200 <= ladder.reaching(1e-2)["max_iter"] <= 1.15 * 200
+    assert fit_ladder.fastest(ladders, 1e-2) == "quick"
+    cut = fit_ladder.Ladder(fit)
+    cut.climb(8, 1e-9, limit=0.4)
+    assert cut.ended == "time limit"
+    assert cut.points[-1]["max_iter"] == 360
+    failing = fit_ladder.Ladder(lambda n: {"failed": "why"})
+    failing.climb(8, 1e-9, limit=0.3)
+    assert (failing.ended, failing.points) == ("why", [])
+
+
+@pytest.mark.parametrize("n_classes", [2, 7])
+def test_objective_is_that_of_the_twin(n_classes):
+    problem = problems.text(300, 1000, n_classes).stored_as("float64")
+    W, b = problems.weights(problem)
+    loss, _, _ = _expected(problem, W, b)
+    value = loss / 300 + np.sum(W * W) / (2 * 3.0 * 300)
+    assert objectives.objective(problem, 3.0, W, b) == pytest.approx(value, rel=1e-13)
+    halved = objectives.objective(problem._replace(X=2 * problem.X), 3.0, W, b, input_scale=0.5)
+    assert halved == pytest.approx(value, rel=1e-13)
 
 
 @pytest.mark.parametrize(
