@@ -7,9 +7,8 @@ import numpy as np
 from sklearn.metrics import get_scorer
 
 from fastsoftmax._folds import Fold, Rows
-from fastsoftmax._sweep import Limits, curvature_at, solve
+from fastsoftmax._sweep import Fit, Limits, curvature_at, curvature_cost, solve
 from fastsoftmax.estimator import FastSoftmax
-from fastsoftmax.preconditioner import Preconditioner
 from fastsoftmax.shard import Array
 
 # What a pass over the rows left out returns by itself.
@@ -36,7 +35,9 @@ def paths_of(
 ) -> Paths:
     """Fit and score all folds at a C, each from its own fit at the C before.
 
-    score is a function of a fold and the coefficients of its classes.
+    What the first fold has learnt of the Hessian serves the others. Where the penalty is weak that
+    stops to pay, as features that few rows have differ from fold to fold: then each looks at its
+    own. score is a function of a fold and the coefficients of its classes.
     """
     shape, whole = (len(folds), len(Cs)), rows.objective
     real = whole.shards[0].real
@@ -48,18 +49,18 @@ def paths_of(
         np.empty(shape, dtype=np.int32),
     )
     points = [fold.objective.null_point() for fold in folds]
+    apart = [False] * len(folds)
     for j, C in enumerate(Cs):
-        # what the first fold has learnt serves the others; folds that lack classes are apart
-        known: dict[int, Preconditioner | None] = {}
+        shared: dict[int, Fit] = {}  # by number of logits, which folds that lack classes have fewer
         for i, fold in enumerate(folds):
             objective = fold.problem(C)
-            n_logits = objective.n_logits
-            if n_logits not in known:
-                known[n_logits] = curvature_at(objective, points[i])
-                fit = solve(objective, points[i], limits, known[n_logits])
-                known[n_logits] = fit.curvature
+            first = None if apart[i] else shared.get(objective.n_logits)
+            curvature = curvature_at(objective, points[i]) if first is None else first.curvature
+            fit = solve(objective, points[i], limits, curvature)
+            if first is None:
+                shared.setdefault(objective.n_logits, fit)
             else:
-                fit = solve(objective, points[i], limits, known[n_logits])
+                apart[i] = fit.n_iter - first.n_iter > curvature_cost(objective)
             points[i] = fit.point
             paths.gaps[i, j], paths.n_iter[i, j] = fit.gap, fit.n_iter
             paths.coefs[i, j], paths.intercepts[i, j] = fold.expanded(fit.weights, fit.bias)
@@ -74,17 +75,20 @@ def paths_of(
 
 
 def score_function(
-    scoring: Any, rows: Rows, y: Array, weighted: bool, n_jobs: int | None, backend: str
+    estimator: Any, rows: Rows, y: Array, *, weighted: bool
 ) -> Callable[[Fold, Array, Array], float]:
-    """Return the function that `paths_of` scores with; weighted: scorers get sample weights."""
-    name = scoring or "accuracy"
+    """Return what `paths_of` scores with, as an estimator's parameters want it.
+
+    weighted: whether scorers get sample weights.
+    """
+    name = estimator.scoring or "accuracy"
     if isinstance(name, str) and name in FUSED:
         return lambda fold, weights, bias: fold.score(weights, bias, name)
     scorer = get_scorer(name)
     (shard,) = rows.objective.shards
 
     def score(fold: Fold, weights: Array, bias: Array) -> float:
-        model: Any = FastSoftmax(n_jobs=n_jobs, backend=backend)
+        model: Any = FastSoftmax(n_jobs=estimator.n_jobs, backend=estimator.backend)
         coef, intercept = fold.expanded(weights, bias)
         model.coef_, model.intercept_ = coef.astype(shard.real), intercept.astype(shard.real)
         model.classes_, model.n_features_in_ = rows.classes, shard.n_features

@@ -58,7 +58,7 @@ def rows_of(model: Any, X: Any, y: Any, sample_weight: Any) -> Rows:
     objective = SoftmaxObjective([shard], 1.0, **options)
     if not uses_newton(objective):
         objective.moments = mean_moments([shard], objective.coordinates.center)
-    removed = ~np.isin(classes, kept)
+    removed = np.bincount(labels, weights, minlength=len(classes)) == 0.0
     if model.class_weight is not None:
         # one weight for each class, from all rows: the folds are parts of one problem
         by_class = _inputs.class_weights_of(model.class_weight, classes, labels, given)
@@ -83,12 +83,9 @@ class Fold(NamedTuple):
     total: float  # sum of the training weights
     present: Array  # (n_classes,) bool: the classes of the training rows
     test: Array  # numbers of the rows left out
-    test_shard: (
-        Shard  # all rows, of which those left out have a weight, if the fold has their class
-    )
-    strange_weight: (
-        float  # of rows left out whose class the training rows lack; n_rows is that of all
-    )
+    test_shard: Shard  # all rows; those left out have weights, but for the strange ones
+    test_weight: float  # sum of the weights of the rows left out
+    strange_weight: float  # of those among them whose class the training rows lack
 
     def problem(self, C: float) -> SoftmaxObjective:
         """Return the objective at a C."""
@@ -97,10 +94,9 @@ class Fold(NamedTuple):
     def score(self, weights: Array, bias: Array, scoring: str) -> float:
         """Return "accuracy" or "neg_log_loss" of the rows left out, in one pass."""
         sums = self.test_shard.loss_grad(weights, bias, with_grad=False)
-        n_rows = self.test_shard.n_rows  # the sum of the weights of the rows left out
         if scoring == "accuracy":
-            return sums.correct / n_rows
-        return -(sums.loss + _LARGEST_LOSS * self.strange_weight) / n_rows
+            return sums.correct / self.test_weight
+        return -(sums.loss + _LARGEST_LOSS * self.strange_weight) / self.test_weight
 
     def expanded(self, weights: Array, bias: Array) -> tuple[Array, Array]:
         """Coefficients for all classes: those that are not present get an intercept of -inf."""
@@ -120,20 +116,10 @@ def folds_of(rows: Rows, splits: Any) -> list[Fold]:
 
     Each is an array of row numbers (one that occurs twice counts twice) or a mask.
     """
-    folds = [_fold(rows, i, *_pair(split, i)) for i, split in enumerate(splits)]
+    folds = [_fold(rows, i, train, test) for i, (train, test) in enumerate(splits)]
     if not folds:
         raise ValueError("cv must yield at least one pair (training rows, test rows), got none")
     return folds
-
-
-def _pair(split: Any, i: int) -> tuple[Any, Any]:
-    try:
-        train, test = split
-    except (TypeError, ValueError):
-        raise ValueError(
-            f"cv must yield pairs (training rows, test rows), got {split!r} as split {i}"
-        ) from None
-    return train, test
 
 
 def _fold(rows: Rows, i: int, train: Any, test: Any) -> Fold:
@@ -155,12 +141,13 @@ def _fold(rows: Rows, i: int, train: Any, test: Any) -> Fold:
         targets = np.where(present, np.cumsum(present) - 1, 0).astype(np.int32)[labels], None
         options = {"backend": like.backend, "n_threads": like.n_threads}
         shard = _inputs.shard_of(like.X, *targets, mean_one, int(present.sum()), **options)
-    left_out = rows.scoring_weights * np.bincount(test, minlength=n_rows)
-    test_weight = float(left_out.sum())
-    if test_weight <= 0.0:
+    left_out: Array = rows.scoring_weights * np.bincount(test, minlength=n_rows)
+    largest = float(left_out.max())
+    if largest <= 0.0:
         raise ValueError(f"the test rows of split {i} of cv need a weight above 0, got none")
-    # of mean 1 as all weights of a shard, so that float32 holds them
-    left_out = left_out * (n_rows / test_weight)
+    # no sum overflows, and where all weigh the same accuracies are exact: equal ones compare equal
+    left_out /= largest
+    test_weight = float(left_out.sum())
     strange = (rows.labels < 0) | ~present[labels]
     strange_weight = float(left_out[strange].sum())
     left_out[strange] = 0.0
@@ -170,14 +157,17 @@ def _fold(rows: Rows, i: int, train: Any, test: Any) -> Fold:
         present=present,
         test=test,
         test_shard=shard.reweighted(left_out.astype(like.real)),
+        test_weight=test_weight,
         strange_weight=strange_weight,
     )
 
 
 def _numbers(chosen: Any, rows: Rows, i: int) -> Array:
     """Row numbers >= 0 for an array of row numbers or a mask."""
+    n_rows = len(rows.labels)
     try:
-        numbers = np.arange(len(rows.labels))[np.asarray(chosen)]
+        given = np.asarray(chosen)
+        numbers = np.arange(n_rows)[given if given.size else np.zeros(n_rows, dtype=bool)]
     except IndexError as error:
         raise ValueError(f"split {i} of cv does not fit the rows of X: {error}") from None
     if numbers.ndim != 1 or not len(numbers):

@@ -312,14 +312,7 @@ class FastSoftmaxCV(PredictionMixin, ClassifierMixin, BaseEstimator):
             folds = folds_of(rows, check_cv(self.cv, y, classifier=True).split(X, y, groups))
             if self.one_standard_error and len(folds) < 2:
                 raise ValueError("one_standard_error=True needs at least 2 folds, got 1")
-            score = score_function(
-                self.scoring,
-                rows,
-                np.asarray(y),
-                sample_weight is not None,
-                self.n_jobs,
-                self.backend,
-            )
+            score = score_function(self, rows, np.asarray(y), weighted=sample_weight is not None)
             paths = paths_of(rows, folds, self.Cs_, limits, score, self.verbose)
             self._keep(rows, paths)
             gaps, n_iter = self.gaps_.ravel(), self.n_iter_.ravel()
