@@ -1,6 +1,7 @@
 """fastsoftmax: softmax regression (multinomial logistic regression) on the CPU, exact and fast.
 
-The estimator is `FastSoftmax`; `softmax`, `log_softmax`, `logsumexp`, `cross_entropy`,
+The estimators are `FastSoftmax` and, where the penalty is to be chosen, `FastSoftmaxCV`
+(`fastsoftmax_path` for the fits alone); `softmax`, `log_softmax`, `logsumexp`, `cross_entropy`,
 `linear_cross_entropy` and `accuracy` work on arrays; `datasets` and `plot` are modules. Names are
 loaded on first use, so importing the package costs little more than numpy.
 """
@@ -12,8 +13,10 @@ from fastsoftmax._version import __version__
 
 _HOME = {
     "FastSoftmax": "estimator",
+    "FastSoftmaxCV": "model_selection",
     "accuracy": "losses",
     "cross_entropy": "losses",
+    "fastsoftmax_path": "model_selection",
     "linear_cross_entropy": "losses",
     "log_softmax": "functional",
     "logsumexp": "functional",
@@ -24,10 +27,12 @@ _MODULES = ("datasets", "plot")
 
 __all__ = [
     "FastSoftmax",
+    "FastSoftmaxCV",
     "__version__",
     "accuracy",
     "cross_entropy",
     "datasets",
+    "fastsoftmax_path",
     "linear_cross_entropy",
     "log_softmax",
     "logsumexp",
@@ -42,6 +47,7 @@ if TYPE_CHECKING:
     from fastsoftmax.estimator import FastSoftmax
     from fastsoftmax.functional import log_softmax, logsumexp, softmax
     from fastsoftmax.losses import accuracy, cross_entropy, linear_cross_entropy
+    from fastsoftmax.model_selection import FastSoftmaxCV, fastsoftmax_path
 
 
 def __getattr__(name: str) -> Any:

@@ -20,6 +20,7 @@ Conventions
   result refer to the rounded values.
 """
 
+import copy
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -68,6 +69,9 @@ class SoftmaxObjective:
     standardize : bool
         Features are shifted and scaled to mean 0 and variance 1 instead (those that do not vary
         are shifted alone).
+    moments : ndarray, optional
+        As `preconditioner.mean_moments` returns them, for the same features: where several problems
+        share them, only the first pays.
     """
 
     def __init__(
@@ -78,12 +82,14 @@ class SoftmaxObjective:
         fit_intercept: bool,
         input_scale: float = 1.0,
         standardize: bool = False,
+        moments: Array | None = None,
     ) -> None:
         first = shards[0]
         self.shards = shards
         self.penalty = penalty
         self.fit_intercept = fit_intercept
         self.standardize = standardize
+        self.moments = moments
         self.n_rows = sum(shard.n_rows for shard in shards)
         self.n_features = first.n_features
         self.n_classes = first.n_classes
@@ -108,6 +114,12 @@ class SoftmaxObjective:
         rounding = self.n_rows * np.finfo(np.float64).eps
         constant = variance <= rounding * variance + (rounding * center) ** 2
         return 1.0 / np.sqrt(np.where(constant, 1.0, variance))
+
+    def with_penalty(self, penalty: float) -> "SoftmaxObjective":
+        """Return the same problem with another penalty; what does not depend on it is shared."""
+        other = copy.copy(self)
+        other.penalty = penalty
+        return other
 
     # ---- points ----
 
@@ -243,7 +255,7 @@ class SoftmaxObjective:
 
     def preconditioner(self) -> Preconditioner:
         """Invert a scaled bound on the Hessian, in the solver's coordinates."""
-        return build_preconditioner(self.shards, self.coordinates, self.penalty)
+        return build_preconditioner(self.shards, self.coordinates, self.penalty, self.moments)
 
     def refinement_cost(self) -> float | None:
         """Return the cost of `refined_preconditioner` in passes; None where there is none."""

@@ -177,30 +177,50 @@ class DiagonalPreconditioner:
         np.multiply(gradient[:n_weights].reshape(weights.shape), self.inverse, out=weights)
         if len(gradient) > n_weights:
             np.multiply(gradient[n_weights:], self.bias_inverse, out=result[n_weights:])
+        if self.inverse.ndim == 2 and n_logits > 1:  # softmax does not see what all classes share
+            weights -= weights.mean(axis=0)
+            if len(gradient) > n_weights:
+                result[n_weights:] -= result[n_weights:].mean()
         return result
 
 
+def mean_moments(shards: Sequence[Shard], center: Array) -> Array:
+    """Mean of s (x - center) (x - center)^T, (d, d): what preconditioners of the rows share.
+
+    Its diagonal alone, (d,), where there are many features.
+    """
+    if shards[0].n_features > _DENSE_FEATURES:
+        n_rows = sum(shard.n_rows for shard in shards)
+        squares = np.sum([shard.squares(center) for shard in shards], axis=0)
+        return np.asarray(squares / max(1, n_rows))
+    moments = [shard.second_moments(center, _row_step(shards)) for shard in shards]
+    products = np.sum([products for products, _ in moments], axis=0)
+    products /= max(sum(weight for _, weight in moments), np.finfo(float).tiny)
+    return np.asarray(products)
+
+
 def build_preconditioner(
-    shards: Sequence[Shard], coordinates: Coordinates, penalty: float
+    shards: Sequence[Shard],
+    coordinates: Coordinates,
+    penalty: float,
+    moments: Array | None = None,
 ) -> Preconditioner:
     """Invert the scaled bound _SCALE * curvature * Cov(z) + penalty * I, z the scaled features.
 
     Its diagonal alone where there are many features. Without an intercept the second moment takes
     the place of the covariance (unless the features are standardized, center is 0 then).
+    `moments` are those of `mean_moments` if they are known, be it for other weights of the rows.
     """
     d = shards[0].n_features
     n_logits, center, scale = coordinates.n_logits, coordinates.center, coordinates.scale
     bound = _SCALE * (0.5 if n_logits > 1 else 0.25)
     bias_scale = 1.0 / bound if coordinates.fit_intercept else 0.0
-    if d > _DENSE_FEATURES:
-        n_rows = sum(shard.n_rows for shard in shards)
-        diagonal = np.sum([shard.squares(center) for shard in shards], axis=0)
-        diagonal *= bound * scale**2 / max(1, n_rows)
-        floor = max(penalty, 1e-10 * float(diagonal.max(initial=0.0)), np.finfo(float).tiny)
-        return DiagonalPreconditioner(1.0 / (diagonal + floor), np.full(n_logits, bias_scale))
-    moments = [shard.second_moments(center, _row_step(shards)) for shard in shards]
-    products = np.sum([products for products, _ in moments], axis=0)
-    products *= bound / max(sum(weight for _, weight in moments), np.finfo(float).tiny)
+    moments = mean_moments(shards, center) if moments is None else moments
+    products = moments * bound
+    if products.ndim == 1:
+        products *= scale**2
+        floor = max(penalty, 1e-10 * float(products.max(initial=0.0)), np.finfo(float).tiny)
+        return DiagonalPreconditioner(1.0 / (products + floor), np.full(n_logits, bias_scale))
     products *= scale
     products *= scale[:, np.newaxis]
     invert(products, np.full(d, penalty))

@@ -4,12 +4,13 @@ A loss, a gradient and the moments of the features are sums over rows, so an obj
 its shards return, and where the rows lie is the shard's business alone.
 """
 
+import copy
 from abc import ABC, abstractmethod
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from types import ModuleType
-from typing import Any, NamedTuple, TypeVar
+from typing import Any, NamedTuple, Self, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -100,6 +101,12 @@ class Shard(ABC):
         """Sum s p_k (1 - p_k) (x - center)^2 (n_logits, d), and s p_k (1 - p_k) (n_logits,)."""
 
     # ---- what does not ----
+
+    def reweighted(self, row_weights: Array) -> Self:
+        """Return the same rows with other weights (of the same type); nothing else is copied."""
+        other = copy.copy(self)
+        other.row_weights = row_weights
+        return other
 
     @property
     def n_rows(self) -> int:

@@ -6,7 +6,7 @@ same as plain L-BFGS in coordinates where P is the identity.
 """
 
 from collections import deque
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import Generic, Protocol
 
 import numpy as np
@@ -55,6 +55,9 @@ class LbfgsModel(Generic[E]):
     memory : int, default=30
         Most pairs of steps and gradient differences kept; fewer where 30 would take more than
         `_MEMORY_BYTES`, but at least 5.
+    first : Preconditioner, optional
+        What is known of the inverse Hessian, such as `inverse` of a problem much like this one; it
+        is not refined. None for the objective's own, which is.
     """
 
     target = np.inf
@@ -63,13 +66,18 @@ class LbfgsModel(Generic[E]):
     # One small expectation may be the fault of a bad pair.
     confirmations = 3
 
-    def __init__(self, objective: Preconditioned[E], memory: int = 30) -> None:
+    def __init__(
+        self,
+        objective: Preconditioned[E],
+        memory: int = 30,
+        first: Preconditioner | None = None,
+    ) -> None:
         self.objective = objective
-        self.first = self.preconditioner = objective.preconditioner()
+        self.first = self.preconditioner = objective.preconditioner() if first is None else first
         self.gamma = 1.0
         self.memory = memory
         self.pairs: deque[tuple[Array, Array, float]] = deque()
-        cost = objective.refinement_cost()
+        cost = objective.refinement_cost() if first is None else None
         cheap = cost is not None and cost < _CHEAP_REFINEMENT
         least = _LEAST_CHEAP if cheap else _LEAST_REFINEMENT
         self.growth = _CHEAP_GROWTH if cheap else _REFINEMENT_GROWTH
@@ -108,10 +116,35 @@ class LbfgsModel(Generic[E]):
         if len(self.pairs) > min(self.memory, max(_LEAST_MEMORY, fitting)):
             self.pairs.popleft()
 
+    def inverse(self) -> Preconditioner:
+        """Return the inverse Hessian as it is known now, to start on a problem much like this one.
+
+        Source: Morales & Nocedal (2000), SIAM J. Optim. 10, "Automatic preconditioning by limited
+        memory quasi-Newton updating".
+        """
+        return _Learnt(self.preconditioner, self.gamma, tuple(self.pairs))
+
+
+class _Learnt:
+    """A preconditioner times gamma, updated by pairs of steps and gradient differences."""
+
+    def __init__(
+        self,
+        preconditioner: Preconditioner,
+        gamma: float,
+        pairs: tuple[tuple[Array, Array, float], ...],
+    ) -> None:
+        self.preconditioner, self.gamma, self.pairs = preconditioner, gamma, pairs
+
+    def apply(self, gradient: Array) -> Array:
+        """Return the product with a flat vector, in a new array."""
+        direction = _direction(gradient, self.pairs, self.preconditioner, self.gamma)
+        return np.negative(direction, out=direction)
+
 
 def _direction(
     gradient: Array,
-    pairs: deque[tuple[Array, Array, float]],
+    pairs: Sequence[tuple[Array, Array, float]],
     preconditioner: Preconditioner,
     gamma: float,
 ) -> Array:

@@ -1,0 +1,382 @@
+"""The choice of C: fits along a path of values, and by cross-validation.
+
+No fold copies rows: its problem is that of all rows with weight 0 for those left out.
+"""
+
+import numbers
+import warnings
+from collections.abc import Callable
+from typing import Any, NamedTuple, Self
+
+import numpy as np
+from numpy.typing import ArrayLike
+from sklearn.base import BaseEstimator, ClassifierMixin
+from sklearn.exceptions import ConvergenceWarning
+from sklearn.metrics import get_scorer, get_scorer_names
+from sklearn.model_selection import check_cv
+from sklearn.utils._param_validation import Interval, StrOptions
+from sklearn.utils.validation import validate_data
+
+from fastsoftmax import _inputs
+from fastsoftmax._cross_validation import Paths, best_index, paths_of, score_function
+from fastsoftmax._folds import Rows, folds_of, rows_of
+from fastsoftmax._prediction import PredictionMixin
+from fastsoftmax._sweep import Fit, Limits, path_of, shortfall, solve
+from fastsoftmax.estimator import FastSoftmax
+from fastsoftmax.shard import Array
+from fastsoftmax.threads import single_threaded_blas
+
+
+class SoftmaxPath(NamedTuple):
+    """Fits along a path of C, as `fastsoftmax_path` returns them."""
+
+    Cs: Array  # (n_Cs,) ascending
+    coefs: Array  # (n_Cs, n_logits, n_features) of the number type computed in
+    intercepts: Array  # (n_Cs, n_logits) of it
+    gaps: Array  # (n_Cs,) certified bounds on (F - min F) / F
+    n_iter: Array  # (n_Cs,) int32
+    classes: Array  # (n_classes,) labels, sorted
+
+
+def fastsoftmax_path(
+    X: ArrayLike,
+    y: ArrayLike,
+    Cs: int | ArrayLike = 10,
+    *,
+    sample_weight: ArrayLike | None = None,
+    fit_intercept: bool = True,
+    class_weight: dict[Any, float] | str | None = None,
+    standardize: bool = False,
+    input_scale: float = 1.0,
+    tol: float = 1e-4,
+    max_iter: int = 1000,
+    n_jobs: int | None = None,
+    backend: str = "auto",
+) -> SoftmaxPath:
+    """Fit `FastSoftmax` at each of several C, from the strongest penalty to the weakest.
+
+    Each fit starts from the one before; all read X where it lies and share its moments.
+
+    Parameters
+    ----------
+    X : array-like or sparse matrix of shape (n_rows, n_features)
+        As for `FastSoftmax.fit`.
+    y : array-like of shape (n_rows,)
+        Labels of any type; at least two classes.
+    Cs : int or array-like of shape (n_Cs,), default=10
+        Inverse strengths of the penalty, finite and > 0, in any order; a number of them stands for
+        ``numpy.logspace(-4, 4, Cs)``.
+    sample_weight : array-like of shape (n_rows,), optional
+        Weights >= 0.
+    fit_intercept, class_weight, standardize, input_scale, tol, max_iter, n_jobs, backend
+        As for `FastSoftmax`; `tol` and `max_iter` hold for each fit.
+
+    Returns
+    -------
+    SoftmaxPath
+        A named tuple: ``Cs`` (n_Cs,), ascending; ``coefs`` (n_Cs, n_logits, n_features) and
+        ``intercepts`` (n_Cs, n_logits), where n_logits is 1 for two classes; ``gaps`` (n_Cs,), the
+        certified bounds on (F - min F) / F; ``n_iter`` (n_Cs,); ``classes``, the labels.
+
+    Raises
+    ------
+    ValueError, TypeError
+        If an argument has a value or a type that cannot be used.
+
+    Warns
+    -----
+    ConvergenceWarning
+        Once, if any fit stopped before `tol`.
+
+    Examples
+    --------
+    >>> from sklearn.datasets import load_iris
+    >>> from fastsoftmax import fastsoftmax_path
+    >>> path = fastsoftmax_path(*load_iris(return_X_y=True), Cs=[10.0, 0.1, 1.0])
+    >>> path.Cs.tolist(), path.coefs.shape, bool(path.gaps.max() <= 1e-4)
+    ([0.1, 1.0, 10.0], (3, 3, 4), True)
+    """
+    model = FastSoftmax(
+        fit_intercept=fit_intercept,
+        class_weight=class_weight,
+        standardize=standardize,
+        input_scale=input_scale,
+        tol=tol,
+        max_iter=max_iter,
+        n_jobs=n_jobs,
+        backend=backend,
+    )
+    model._validate_params()
+    values, limits = path_of(Cs), Limits(tol, max_iter)
+    X, y = validate_data(model, X, y, accept_sparse="csr", dtype=_inputs.FEATURE_TYPES)
+    fits: list[Fit] = []
+    with single_threaded_blas():
+        rows = rows_of(model, X, y, sample_weight)
+        point = rows.objective.null_point()
+        for C in values:
+            fits.append(solve(rows.problem(C), point, limits))
+            point = fits[-1].point
+    real = rows.objective.shards[0].real
+    path = SoftmaxPath(
+        values,
+        np.array([fit.weights for fit in fits], dtype=real),
+        np.array([fit.bias for fit in fits], dtype=real),
+        np.array([fit.gap for fit in fits]),
+        np.array([fit.n_iter for fit in fits], dtype=np.int32),
+        rows.classes,
+    )
+    message = shortfall(path.gaps, path.n_iter, values, limits, real)
+    if message:
+        warnings.warn(message, ConvergenceWarning, stacklevel=2)
+    return path
+
+
+class FastSoftmaxCV(PredictionMixin, ClassifierMixin, BaseEstimator):
+    """Softmax regression with the penalty chosen by cross-validation, exact and certified.
+
+    Along a path of C, `FastSoftmax` is fitted to the training rows of each fold and scored on the
+    rows left out; then to all rows at the C of the best mean score. Names are those of
+    scikit-learn's `LogisticRegressionCV`, the shapes simpler: `C_` is one number and `scores_` one
+    array.
+
+    Parameters
+    ----------
+    Cs : int or array-like of shape (n_Cs,), default=10
+        Inverse strengths of the penalty, finite and > 0, in any order; a number of them stands for
+        ``numpy.logspace(-4, 4, Cs)``.
+    cv : int, splitter or iterable of (train, test), default=5
+        A number of folds of `StratifiedKFold`, a splitter of scikit-learn, or pairs of arrays of
+        row numbers or masks. A row that occurs twice counts twice.
+    scoring : str, callable or None, default=None
+        None for "accuracy", or as everywhere in scikit-learn. "accuracy" and "neg_log_loss" take
+        one pass over X; for other scorers the rows left out are copied, a fold at a time.
+    refit : bool, default=True
+        Whether `coef_` is fitted to all rows at `C_`; otherwise it is the mean of the folds'
+        coefficients there.
+    one_standard_error : bool, default=False
+        Take the smallest C whose mean score is at most one standard error (over the folds) of the
+        best mean below it (Hastie, Tibshirani & Friedman 2009, "The Elements of Statistical
+        Learning", Section 7.10).
+    fit_intercept, class_weight, standardize, input_scale
+        As for `FastSoftmax`. "balanced" weights of classes are those of all rows in every fold;
+        means and deviations for `standardize` are of each fold's training rows alone.
+    tol, max_iter
+        For each fit, as for `FastSoftmax`.
+    random_state : int, RandomState or None, default=None
+        Without effect, as nothing is random; for shuffled folds pass a splitter as `cv`.
+    n_jobs, backend
+        As for `FastSoftmax`: threads of one process; the fits run one after another.
+    verbose : int, default=0
+        From 1, a line for each fit.
+
+    Attributes
+    ----------
+    C_ : float
+        The chosen C, ``Cs_[best_index_]``.
+    Cs_ : ndarray of shape (n_Cs,)
+        All of them, ascending.
+    best_index_ : int
+    scores_ : ndarray of shape (n_folds, n_Cs)
+        Of the rows left out, weighted by `sample_weight` where it was given.
+    coefs_paths_ : ndarray of shape (n_folds, n_Cs, n_logits, n_features)
+        n_logits is 1 for two classes, otherwise n_classes. Where the training rows of a fold lack a
+        class, its coefficients are 0 and its intercept is minus infinity.
+    intercepts_paths_ : ndarray of shape (n_folds, n_Cs, n_logits)
+    n_iter_ : ndarray of shape (n_folds, n_Cs), int32
+        Iterations.
+    gaps_ : ndarray of shape (n_folds, n_Cs)
+        Certified bounds on (F - min F) / F of the folds' fits.
+    gap_ : float
+        The bound of `coef_`; without `refit` the largest of `gaps_` at `C_`.
+    converged_ : bool
+        Whether all bounds are <= tol.
+    classes_, coef_, intercept_, n_features_in_, feature_names_in_
+        As of `FastSoftmax`.
+
+    Notes
+    -----
+    In memory there are X, `coefs_paths_` and some numbers for each row and fold.
+
+    Examples
+    --------
+    >>> from sklearn.datasets import load_iris
+    >>> from fastsoftmax import FastSoftmaxCV
+    >>> X, y = load_iris(return_X_y=True)
+    >>> clf = FastSoftmaxCV(Cs=[0.01, 1.0, 100.0], scoring="neg_log_loss").fit(X, y)
+    >>> clf.C_, clf.scores_.shape, clf.coefs_paths_.shape
+    (100.0, (5, 3), (5, 3, 3, 4))
+    >>> clf.predict(X[:2]).tolist()
+    [0, 0]
+    """
+
+    _parameter_constraints: dict[str, list[Any]] = {  # noqa: RUF012 (scikit-learn's protocol)
+        **{
+            name: FastSoftmax._parameter_constraints[name]
+            for name in (
+                "fit_intercept", "class_weight", "standardize", "input_scale", "tol", "max_iter",
+                "random_state", "n_jobs", "verbose", "backend",
+            )
+        },
+        "Cs": [Interval(numbers.Integral, 1, None, closed="left"), "array-like"],
+        "cv": ["cv_object"],
+        "scoring": [StrOptions(set(get_scorer_names())), callable, None],
+        "refit": ["boolean"],
+        "one_standard_error": ["boolean"],
+    }  # fmt: skip
+
+    def __init__(
+        self,
+        Cs: int | ArrayLike = 10,
+        *,
+        cv: Any = 5,
+        scoring: str | Callable[..., float] | None = None,
+        refit: bool = True,
+        one_standard_error: bool = False,
+        fit_intercept: bool = True,
+        class_weight: dict[Any, float] | str | None = None,
+        standardize: bool = False,
+        input_scale: float = 1.0,
+        tol: float = 1e-4,
+        max_iter: int = 1000,
+        random_state: int | np.random.RandomState | None = None,
+        n_jobs: int | None = None,
+        verbose: int = 0,
+        backend: str = "auto",
+    ) -> None:
+        self.Cs = Cs
+        self.cv = cv
+        self.scoring = scoring
+        self.refit = refit
+        self.one_standard_error = one_standard_error
+        self.fit_intercept = fit_intercept
+        self.class_weight = class_weight
+        self.standardize = standardize
+        self.input_scale = input_scale
+        self.tol = tol
+        self.max_iter = max_iter
+        self.random_state = random_state
+        self.n_jobs = n_jobs
+        self.verbose = verbose
+        self.backend = backend
+
+    def __sklearn_tags__(self) -> Any:
+        """Tell scikit-learn what is accepted."""
+        tags = super().__sklearn_tags__()
+        tags.input_tags.sparse = True
+        return tags
+
+    def fit(
+        self,
+        X: ArrayLike,
+        y: ArrayLike,
+        sample_weight: ArrayLike | None = None,
+        *,
+        groups: ArrayLike | None = None,
+    ) -> Self:
+        """Choose C and fit the coefficients.
+
+        Parameters
+        ----------
+        X : array-like or sparse matrix of shape (n_rows, n_features)
+            As for `FastSoftmax.fit`: read where it lies, never written to.
+        y : array-like of shape (n_rows,)
+            Labels of any type; at least two classes.
+        sample_weight : array-like of shape (n_rows,), optional
+            Weights >= 0, in fits and scores.
+        groups : array-like of shape (n_rows,), optional
+            For a `cv` such as `GroupKFold`.
+
+        Returns
+        -------
+        self
+
+        Raises
+        ------
+        ValueError
+            If an argument or parameter has a value that cannot be used, a fold has training rows of
+            one class only, or no score of any C is a number.
+        TypeError
+            If an argument is of a type that cannot be used.
+
+        Warns
+        -----
+        ConvergenceWarning
+            Once, if any fit stopped before `tol`: how many did, and the largest gap.
+        """
+        self._validate_params()
+        X, y = validate_data(self, X, y, accept_sparse="csr", dtype=_inputs.FEATURE_TYPES)
+        self.Cs_ = path_of(self.Cs)
+        limits = Limits(self.tol, self.max_iter)
+        with single_threaded_blas():
+            rows = rows_of(self, X, y, sample_weight)
+            folds = folds_of(rows, check_cv(self.cv, y, classifier=True).split(X, y, groups))
+            if self.one_standard_error and len(folds) < 2:
+                raise ValueError("one_standard_error=True needs at least 2 folds, got 1")
+            score = score_function(self, rows, np.asarray(y), weighted=sample_weight is not None)
+            paths = paths_of(rows, folds, self.Cs_, limits, score, self.verbose)
+            self._keep(rows, paths)
+            gaps, n_iter = self.gaps_.ravel(), self.n_iter_.ravel()
+            Cs = np.tile(self.Cs_, len(folds))
+            if self.refit:
+                fit = self._refit(rows, limits)
+                gaps, n_iter = np.append(gaps, fit.gap), np.append(n_iter, fit.n_iter)
+                Cs = np.append(Cs, self.C_)
+        self.converged_ = bool((gaps <= self.tol).all())
+        message = shortfall(gaps, n_iter, Cs, limits, self.coef_.dtype)
+        if message:
+            warnings.warn(message, ConvergenceWarning, stacklevel=2)
+        return self
+
+    def _keep(self, rows: Rows, paths: Paths) -> None:
+        """Set the attributes, with the mean coefficients of the folds for now."""
+        self.classes_ = rows.classes
+        self.coefs_paths_, self.intercepts_paths_ = paths.coefs, paths.intercepts
+        self.scores_, self.gaps_, self.n_iter_ = paths.scores, paths.gaps, paths.n_iter
+        best = best_index(self.scores_, one_standard_error=self.one_standard_error)
+        self.best_index_, self.C_ = best, float(self.Cs_[best])
+        self.coef_ = paths.coefs[:, best].mean(axis=0)
+        self.intercept_ = paths.intercepts[:, best].mean(axis=0)
+        self.gap_ = float(paths.gaps[:, best].max())
+
+    def _refit(self, rows: Rows, limits: Limits) -> Fit:
+        """Fit all rows at the chosen C, from the mean of the folds."""
+        objective, real = rows.problem(self.C_), self.coef_.dtype
+        whole = bool(np.isfinite(self.intercept_).all())
+        start = objective.start_from((self.coef_, self.intercept_) if whole else None)
+        fit = solve(objective, start, limits)
+        self.coef_, self.intercept_ = fit.weights.astype(real), fit.bias.astype(real)
+        self.gap_ = fit.gap
+        return fit
+
+    def score(self, X: ArrayLike, y: ArrayLike, sample_weight: ArrayLike | None = None) -> float:
+        """Return the score of the `scoring` option; accuracy for None.
+
+        Parameters
+        ----------
+        X : array-like or sparse matrix of shape (n_rows, n_features)
+        y : array-like of shape (n_rows,)
+            True labels.
+        sample_weight : array-like of shape (n_rows,), optional
+            Weights >= 0 of the rows.
+
+        Returns
+        -------
+        float
+
+        Raises
+        ------
+        NotFittedError, ValueError
+            As `FastSoftmax.score`.
+
+        Examples
+        --------
+        >>> from sklearn.datasets import load_iris
+        >>> from fastsoftmax import FastSoftmaxCV
+        >>> X, y = load_iris(return_X_y=True)
+        >>> FastSoftmaxCV(Cs=[1.0], scoring="neg_log_loss").fit(X, y).score(X, y) > -0.2
+        True
+        """
+        if self.scoring in (None, "accuracy"):
+            return super().score(X, y, sample_weight)
+        options = {} if sample_weight is None else {"sample_weight": sample_weight}
+        return float(get_scorer(self.scoring)(self, X, y, **options))
