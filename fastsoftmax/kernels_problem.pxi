@@ -137,6 +137,9 @@ cdef class CsrRows:
                 good &= row_at(&begins, c) <= row_at(&begins, c + 1) <= row.size
                 good &= 0 <= row_at(&feature, c) < self.n_features
             for p in range(n_panels if good else 0):
+                for c in range(row_at(&panels, p) + 1, row_at(&panels, p + 1)):
+                    # ascending: two columns of one feature could be added up by two threads
+                    good &= row_at(&feature, c - 1) < row_at(&feature, c)
                 for e in range(row_at(&begins, row_at(&panels, p)),
                                row_at(&begins, row_at(&panels, p + 1))):
                     good &= 0 <= row_at(&row, e) < min(size, self.n_rows - p * size)

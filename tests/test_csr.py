@@ -268,6 +268,15 @@ class TestErrors:
             found.append(velocity.copy())
         np.testing.assert_allclose(found[0], found[1], rtol=1e-12, atol=1e-15)
 
+    def test_columns_of_one_feature(self, kernels, rng):
+        """Two threads would add to the same gradient."""
+        X = make_matrix(rng, 20, 10, 0.3, np.float64, np.int32)
+        rows = kernels.CsrRows(X.data, X.indices, X.indptr, 10)
+        columns = columns_of(X, slice(0, 20), 20)
+        columns[3][1] = columns[3][0]
+        with pytest.raises(ValueError, match="features"):
+            rows.set_columns(*columns)
+
     def test_center_is_for_dense(self, kernels, rng):
         task = Task(rng, (5, 4, 3, 0.5), np.float64, np.float64, np.int32)
         with pytest.raises(ValueError, match="center"):
