@@ -7,7 +7,7 @@ import numpy as np
 from sklearn.metrics import get_scorer
 
 from fastsoftmax._folds import Fold, Rows
-from fastsoftmax._sweep import Fit, Limits, curvature_at, curvature_cost, solve
+from fastsoftmax._sweep import Fit, Limits, curvature_at, solve, uses_newton
 from fastsoftmax.estimator import FastSoftmax
 from fastsoftmax.shard import Array
 
@@ -16,13 +16,14 @@ FUSED = ("accuracy", "neg_log_loss")
 
 
 class Paths(NamedTuple):
-    """What there is for each fold and C: the first two axes of every array."""
+    """What there is for each fold and C, the first two axes of every array."""
 
     coefs: Array  # (n_folds, n_Cs, n_logits, n_features) of the number type computed in
     intercepts: Array  # (n_folds, n_Cs, n_logits) of it
     scores: Array  # (n_folds, n_Cs) float64
     gaps: Array  # (n_folds, n_Cs) float64
     n_iter: Array  # (n_folds, n_Cs) int32
+    whole: list[Fit]  # to all rows, for each C; or none
 
 
 def paths_of(
@@ -35,9 +36,8 @@ def paths_of(
 ) -> Paths:
     """Fit and score all folds at a C, each from its own fit at the C before.
 
-    What the first fold has learnt of the Hessian serves the others. Where the penalty is weak that
-    stops to pay, as features that few rows have differ from fold to fold: then each looks at its
-    own. score is a function of a fold and the coefficients of its classes.
+    What a fit to all rows has learnt of the Hessian serves the folds; there is none where Newton's
+    method needs no such help. score is a function of a fold and the coefficients of its classes.
     """
     shape, whole = (len(folds), len(Cs)), rows.objective
     real = whole.shards[0].real
@@ -47,20 +47,21 @@ def paths_of(
         np.empty(shape),
         np.empty(shape),
         np.empty(shape, dtype=np.int32),
+        [],
     )
     points = [fold.objective.null_point() for fold in folds]
-    apart = [False] * len(folds)
+    point, leads = whole.null_point(), not uses_newton(whole)
     for j, C in enumerate(Cs):
-        shared: dict[int, Fit] = {}  # by number of logits, which folds that lack classes have fewer
+        curvature = None
+        if leads:
+            objective = rows.problem(C)
+            lead = solve(objective, point, limits, curvature_at(objective, point))
+            point, curvature = lead.point, lead.curvature
+            paths.whole.append(lead._replace(curvature=None))
         for i, fold in enumerate(folds):
             objective = fold.problem(C)
-            first = None if apart[i] else shared.get(objective.n_logits)
-            curvature = curvature_at(objective, points[i]) if first is None else first.curvature
-            fit = solve(objective, points[i], limits, curvature)
-            if first is None:
-                shared.setdefault(objective.n_logits, fit)
-            else:
-                apart[i] = fit.n_iter - first.n_iter > curvature_cost(objective)
+            alike = objective.n_logits == whole.n_logits  # a fold that lacks a class has fewer
+            fit = solve(objective, points[i], limits, curvature if alike else None)
             points[i] = fit.point
             paths.gaps[i, j], paths.n_iter[i, j] = fit.gap, fit.n_iter
             paths.coefs[i, j], paths.intercepts[i, j] = fold.expanded(fit.weights, fit.bias)

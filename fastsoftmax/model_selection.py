@@ -318,7 +318,7 @@ class FastSoftmaxCV(PredictionMixin, ClassifierMixin, BaseEstimator):
             gaps, n_iter = self.gaps_.ravel(), self.n_iter_.ravel()
             Cs = np.tile(self.Cs_, len(folds))
             if self.refit:
-                fit = self._refit(rows, limits)
+                fit = self._refit(rows, paths, limits)
                 gaps, n_iter = np.append(gaps, fit.gap), np.append(n_iter, fit.n_iter)
                 Cs = np.append(Cs, self.C_)
         self.converged_ = bool((gaps <= self.tol).all())
@@ -338,12 +338,16 @@ class FastSoftmaxCV(PredictionMixin, ClassifierMixin, BaseEstimator):
         self.intercept_ = paths.intercepts[:, best].mean(axis=0)
         self.gap_ = float(paths.gaps[:, best].max())
 
-    def _refit(self, rows: Rows, limits: Limits) -> Fit:
-        """Fit all rows at the chosen C, from the mean of the folds."""
-        objective, real = rows.problem(self.C_), self.coef_.dtype
-        whole = bool(np.isfinite(self.intercept_).all())
-        start = objective.start_from((self.coef_, self.intercept_) if whole else None)
-        fit = solve(objective, start, limits)
+    def _refit(self, rows: Rows, paths: Paths, limits: Limits) -> Fit:
+        """Take the fit to all rows at the chosen C, or make it, from the mean of the folds."""
+        real = self.coef_.dtype
+        if paths.whole:
+            fit = paths.whole[self.best_index_]
+        else:
+            objective = rows.problem(self.C_)
+            known = bool(np.isfinite(self.intercept_).all())
+            start = objective.start_from((self.coef_, self.intercept_) if known else None)
+            fit = solve(objective, start, limits)
         self.coef_, self.intercept_ = fit.weights.astype(real), fit.bias.astype(real)
         self.gap_ = fit.gap
         return fit

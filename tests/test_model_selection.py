@@ -1,7 +1,6 @@
-"""FastSoftmaxCV and fastsoftmax_path against FastSoftmax on copies of rows and scikit-learn's."""
+"""FastSoftmaxCV against FastSoftmax on copies of rows and scikit-learn's."""
 
 import inspect
-import pickle
 import tracemalloc
 import warnings
 
@@ -10,22 +9,17 @@ import pytest
 from scipy import sparse
 from sklearn.base import clone
 from sklearn.datasets import load_digits, load_iris
-from sklearn.exceptions import ConvergenceWarning
 from sklearn.linear_model import LogisticRegressionCV
 from sklearn.metrics import get_scorer, log_loss, make_scorer
 from sklearn.model_selection import (
-    GridSearchCV,
     GroupKFold,
     KFold,
     ShuffleSplit,
     StratifiedKFold,
     cross_val_score,
 )
-from sklearn.pipeline import make_pipeline
-from sklearn.preprocessing import StandardScaler
-from sklearn.utils.estimator_checks import parametrize_with_checks
 
-from fastsoftmax import FastSoftmax, FastSoftmaxCV, fastsoftmax_path
+from fastsoftmax import FastSoftmax, FastSoftmaxCV
 
 CS = [0.01, 1.0, 100.0]
 # What float64 certifies even of the folds of iris at C = 100.
@@ -41,76 +35,6 @@ def iris():
 def digits():
     X, y = load_digits(return_X_y=True)
     return X[:600] / 16.0, y[:600]
-
-
-@parametrize_with_checks(
-    [
-        FastSoftmaxCV(Cs=[0.1, 1.0], cv=2, n_jobs=1),
-        FastSoftmaxCV(Cs=[0.1, 1.0], cv=2, refit=False, scoring="neg_log_loss", n_jobs=1),
-    ]
-)
-@pytest.mark.filterwarnings("ignore::sklearn.exceptions.ConvergenceWarning")
-@pytest.mark.filterwarnings("ignore:The least populated class:UserWarning")
-def test_estimator_checks(estimator, check):
-    check(estimator)
-
-
-class TestPath:
-    @pytest.mark.parametrize("data", ["iris", "digits", "two classes"])
-    def test_each_is_the_fit_at_its_C(self, iris, digits, data):
-        X, y = digits if data == "digits" else iris
-        y = y > 0 if data == "two classes" else y
-        weights = np.arange(len(y)) % 3 + 0.5
-        path = fastsoftmax_path(X, y, CS[::-1], sample_weight=weights, tol=TOL, n_jobs=1)
-        assert path.Cs.tolist() == CS
-        assert (path.gaps <= TOL).all()
-        assert path.n_iter.shape == (3,)
-        for i, C in enumerate(CS):
-            one = FastSoftmax(C, tol=TOL, n_jobs=1).fit(X, y, weights)
-            np.testing.assert_array_equal(path.classes, one.classes_)
-            scale = np.abs(one.coef_).max()
-            np.testing.assert_allclose(path.coefs[i], one.coef_, rtol=0, atol=1e-3 * scale)
-            np.testing.assert_allclose(
-                path.intercepts[i], one.intercept_, rtol=0, atol=1e-3 * scale
-            )
-
-    def test_options_reach_the_fits(self, iris):
-        X, y = iris
-        options = {
-            "fit_intercept": False,
-            "class_weight": {0: 3.0},
-            "standardize": True,
-            "tol": 1e-14,
-            "n_jobs": 1,
-        }
-        path = fastsoftmax_path(X, y, [1.0], **options)
-        one = FastSoftmax(1.0, **options).fit(X, y)
-        np.testing.assert_allclose(path.coefs[0], one.coef_, rtol=1e-6)
-        path = fastsoftmax_path(X, y, [1.0], input_scale=0.1, tol=1e-14, n_jobs=1)
-        one = FastSoftmax(1.0, input_scale=0.1, tol=1e-14, n_jobs=1).fit(X, y)
-        np.testing.assert_allclose(path.coefs[0], one.coef_, rtol=1e-6)
-
-    def test_number_of_Cs(self, iris):
-        path = fastsoftmax_path(*iris, Cs=3, n_jobs=1)
-        np.testing.assert_allclose(path.Cs, [1e-4, 1.0, 1e4])
-
-    @pytest.mark.parametrize("Cs", [0, [], [0.0], [1.0, -1.0], [np.inf], [np.nan], [[1.0]], "x"])
-    def test_wrong_Cs(self, iris, Cs):
-        with pytest.raises(ValueError, match="Cs must be"):
-            fastsoftmax_path(*iris, Cs=Cs)
-
-    def test_warning(self, iris):
-        with pytest.warns(ConvergenceWarning, match="3 of 3 fits.*max_iter=1") as caught:
-            path = fastsoftmax_path(*iris, CS, max_iter=1, n_jobs=1)
-        (warning,) = caught
-        assert warning.filename == __file__
-        assert f"{path.gaps.max():.1e}" in str(warning.message)
-
-    def test_warm_starts_save_iterations(self, digits):
-        Cs = np.geomspace(0.1, 1.0, 6)
-        path = fastsoftmax_path(*digits, Cs, n_jobs=1)
-        cold = sum(FastSoftmax(C, n_jobs=1).fit(*digits).n_iter_[0] for C in Cs)
-        assert path.n_iter.sum() < cold
 
 
 def folds_by_copies(X, y, Cs, splits, weights=None, scoring="accuracy", **options):
@@ -370,88 +294,6 @@ class TestScoring:
         assert model.score(*iris, weights) == pytest.approx(
             -log_loss(iris[1], model.predict_proba(iris[0]), sample_weight=weights)
         )
-
-
-class TestErrors:
-    @pytest.mark.parametrize(
-        ("splits", "message"),
-        [
-            ([], "at least one pair"),
-            ([(np.arange(50), np.arange(50, 150))], "split 0 of cv need a weight above 0 in at"),
-            ([(np.arange(150), [])], "split 0 of cv must hold row numbers"),
-            ([(np.arange(151), [0])], "split 0 of cv does not fit"),
-            ([(np.arange(150), np.ones(3, dtype=bool))], "split 0 of cv does not fit"),
-        ],
-    )
-    def test_splits(self, iris, splits, message):
-        with pytest.raises(ValueError, match=message):
-            FastSoftmaxCV(CS, cv=splits, n_jobs=1).fit(*iris)
-
-    def test_rows_left_out_without_weight(self, iris):
-        weights = np.ones(150)
-        weights[::3] = 0.0
-        split = (weights > 0, weights == 0)
-        with pytest.raises(ValueError, match="test rows of split 0"):
-            FastSoftmaxCV(CS, cv=[split], n_jobs=1).fit(*iris, weights)
-
-    @pytest.mark.parametrize(
-        "parameters",
-        [{"Cs": 0}, {"Cs": "a"}, {"cv": "a"}, {"scoring": "a"}, {"refit": 2}, {"tol": -1.0}],
-        ids=str,
-    )
-    def test_parameters(self, iris, parameters):
-        with pytest.raises(ValueError, match=next(iter(parameters))):
-            FastSoftmaxCV(**parameters).fit(*iris)
-
-    def test_one_fold_has_no_standard_error(self, iris):
-        splits = [(np.arange(0, 150, 2), np.arange(1, 150, 2))]
-        with pytest.raises(ValueError, match="one_standard_error"):
-            FastSoftmaxCV(CS, cv=splits, one_standard_error=True).fit(*iris)
-
-    def test_one_warning(self, digits):
-        with pytest.warns(ConvergenceWarning, match="10 of 10 fits.*max_iter=2") as caught:
-            model = FastSoftmaxCV(CS, cv=3, max_iter=2, n_jobs=1).fit(*digits)
-        (warning,) = caught
-        assert warning.filename == __file__
-        assert not model.converged_
-        assert f"{max(model.gaps_.max(), model.gap_):.1e}" in str(warning.message)
-
-    def test_warning_where_precision_ends(self, digits):
-        X, y = digits[0].astype(np.float32), digits[1]
-        with pytest.warns(ConvergenceWarning, match="as far as float32 goes"):
-            FastSoftmaxCV(CS, cv=2, tol=1e-13, n_jobs=1).fit(X, y)
-
-
-class TestScikitLearn:
-    def test_pipeline_clone_pickle(self, iris):
-        pipeline = make_pipeline(StandardScaler(), FastSoftmaxCV(CS, cv=3, n_jobs=1))
-        fitted = clone(pipeline).fit(*iris)
-        assert fitted.score(*iris) > 0.9
-        again = pickle.loads(pickle.dumps(fitted))
-        np.testing.assert_array_equal(again.predict_proba(iris[0]), fitted.predict_proba(iris[0]))
-
-    def test_parameters(self):
-        model = FastSoftmaxCV(3, one_standard_error=True)
-        assert repr(model) == "FastSoftmaxCV(Cs=3, one_standard_error=True)"
-        assert clone(model).get_params() == model.get_params()
-
-    def test_names_are_those_of_scikit_learn(self):
-        ours, theirs = (
-            set(inspect.signature(c).parameters) for c in (FastSoftmaxCV, LogisticRegressionCV)
-        )
-        assert ours - theirs == {"one_standard_error", "standardize", "input_scale", "backend"}
-
-    def test_inside_a_search(self, iris):
-        search = GridSearchCV(
-            FastSoftmaxCV(CS, cv=2, n_jobs=1), {"standardize": [False, True]}, cv=2
-        )
-        assert search.fit(*iris).score(*iris) > 0.9
-
-    def test_verbose(self, iris, capsys):
-        FastSoftmaxCV(CS, cv=2, verbose=1, n_jobs=1).fit(*iris)
-        lines = capsys.readouterr().out.splitlines()
-        assert len(lines) == 6
-        assert all("gap" in line and "score" in line for line in lines)
 
 
 def test_no_copy_of_X():
