@@ -103,6 +103,12 @@ def residual_of(row: Shifted, target: Array, row_weights: Array) -> Array:
     return residual
 
 
+def features_of(X: Any, rows: Any, real: np.dtype[Any]) -> Any:
+    """Return rows to compute with; dense ones in C order, as the order decides a product's bits."""
+    x = X[rows]
+    return np.require(x, real, "C") if isinstance(x, np.ndarray) else x.astype(real, copy=False)
+
+
 def blocks(n_rows: int, width: int, min_rows: int = 1) -> Iterator[slice]:
     size = max(min_rows, _BLOCK_NUMBERS // max(1, width))
     for start in range(0, n_rows, size):

@@ -31,6 +31,7 @@ from fastsoftmax._reference_rows import (
     MIN_GRAD_ROWS,
     Targets,
     blocks,
+    features_of,
     quiet,
     residual_of,
     row_losses,
@@ -179,7 +180,7 @@ def affine_rows(
     """logits[i, k] = x_i . weights_k + bias_k."""
     for rows in blocks(*X.shape):
         with quiet():
-            logits[rows] = X[rows].astype(weights.dtype, copy=False) @ weights.T
+            logits[rows] = features_of(X, rows, weights.dtype) @ weights.T
             logits[rows] += bias
 
 
@@ -199,7 +200,7 @@ def predict_rows(
     """
     finite = True
     for rows in blocks(X.shape[0], max(X.shape[1], probs.shape[1])):
-        logits = _class_logits(X[rows], weights, bias, probs.shape[1])
+        logits = _class_logits(features_of(X, rows, weights.dtype), weights, bias, probs.shape[1])
         finite &= bool(np.isfinite(logits).all())
         (log_softmax_rows if as_log else softmax_rows)(probs[rows], logits)
     return finite
@@ -224,7 +225,7 @@ def predict_top(
     """
     finite = True
     for rows in blocks(X.shape[0], max(X.shape[1], n_classes)):
-        logits = _class_logits(X[rows], weights, bias, n_classes)
+        logits = _class_logits(features_of(X, rows, weights.dtype), weights, bias, n_classes)
         finite &= bool(np.isfinite(logits).all())
         ranked = np.where(np.isnan(logits), np.inf, -logits)
         top = ranked.argsort(axis=1, kind="stable")[:, : classes.shape[1]]
@@ -358,7 +359,7 @@ def _add_rows(
     width = n_classes if order is None else n_classes + X.shape[1] // 8
     for block in blocks(n_rows, width, MIN_GRAD_ROWS):
         rows = block if order is None else order[block]
-        x = X[rows].astype(weights.dtype, copy=False)
+        x = features_of(X, rows, weights.dtype)
         target, likeliest, weight = targets.of(rows)
         logits = _class_logits(x, weights, bias, n_classes)
         with quiet():
@@ -375,7 +376,7 @@ def _add_rows(
 def _class_logits(X: Array, weights: Array, bias: Array, n_classes: int) -> Array:
     """Logits of all classes; of two with one logit class 0 has 0."""
     with quiet():
-        logits: Array = X.astype(weights.dtype, copy=False) @ weights.T
+        logits: Array = X @ weights.T
         logits += bias
     if len(weights) < n_classes:
         logits = np.column_stack([np.zeros_like(logits), logits])
