@@ -6,7 +6,7 @@ from typing import Any
 import numpy as np
 from scipy import sparse
 
-from fastsoftmax.shard import Array, Shard, log_odds
+from fastsoftmax.shard import Array, Shard, in_threads
 
 # Stored numbers whose weighted sums are taken at a time.
 _MOMENT_NUMBERS = 1 << 20
@@ -46,8 +46,13 @@ class CsrShard(Shard):
             self._rows[key] = found
         return self._rows[key]
 
-    def dense(self, rows: slice) -> Array:
-        """Return rows as a float64 matrix of their own."""
+    def raw(self, rows: slice) -> Any:
+        """Return rows as the backend takes them for logits; a slice may have a step."""
+        x = self.X[rows]
+        return self.backend.CsrRows(x.data, x.indices, x.indptr, self.n_features)
+
+    def dense(self, rows: slice | Array) -> Array:
+        """Return rows, or those of these numbers, as a float64 matrix of their own."""
         x: Array = self.X[rows].astype(np.float64).toarray()
         return x
 
@@ -71,30 +76,31 @@ class CsrShard(Shard):
         squares: Array = sums + absent * center**2
         return squares
 
-    def hessian_diagonals(self, weights: Array, bias: Array, center: Array) -> tuple[Array, Array]:
-        """Sum s p_k (1 - p_k) (x - center)^2 (n_logits, d), and s p_k (1 - p_k) (n_logits,)."""
-        weights = np.ascontiguousarray(weights, dtype=self.real)
-        bias = np.ascontiguousarray(bias, dtype=self.real)
-        sums = np.zeros((2, self.n_features, len(bias)))
+    def hessian_diagonals(
+        self, weights: Array, bias: Array, center: Array
+    ) -> tuple[Array, Array, Array]:
+        """Sum of h_k z^2 (n_logits, d), h_k z (n_logits, d), and h_k (n_logits,)."""
+        squares, sums = np.zeros((2, self.n_features, len(bias)))
         totals = np.zeros(len(bias))
+
+        def product(factors: tuple[Any, Array]) -> Array:
+            total: Array = factors[0] @ factors[1]
+            return total
+
         for start in range(0, self.n_rows, _DIAGONAL_ROWS):
             rows = slice(start, min(start + _DIAGONAL_ROWS, self.n_rows))
             x = self.X[rows]
-            logits = np.empty((x.shape[0], len(bias)), dtype=self.real)
-            csr_rows = self.backend.CsrRows(x.data, x.indices, x.indptr, self.n_features)
-            self.backend.affine_rows(logits, csr_rows, weights, bias, n_threads=self.n_threads)
-            probs = log_odds(logits)
-            self.backend.softmax_rows(probs, probs, n_threads=self.n_threads)
-            p = probs[:, -len(bias) :]
-            curvature = self.row_weights[rows, np.newaxis] * p * (1.0 - p)
-            transposed = x.T
-            sums[0] += transposed @ curvature
-            transposed.data = x.data**2  # (of what occurs twice, less: this is an estimate)
-            sums[1] += transposed @ curvature
-            totals += curvature.sum(axis=0)
-        diagonals = sums[1] - 2.0 * center[:, np.newaxis] * sums[0]
-        diagonals += np.outer(center**2, totals)
-        return np.maximum(diagonals, 0.0).T, totals
+            h = self.curvatures(self.raw(rows), rows, weights, bias)
+            totals += h.sum(axis=0, dtype=np.float64)
+            squared = x.copy()
+            squared.data **= 2  # (of what occurs twice, less: this is an estimate)
+            both = in_threads(product, [(x.T, h), (squared.T, h)], self.n_threads)
+            for total, part in zip((sums, squares), both, strict=True):
+                total += part
+        squares -= 2.0 * center[:, np.newaxis] * sums
+        squares += np.outer(center**2, totals)
+        sums -= np.outer(center, totals)
+        return np.maximum(squares, 0.0, out=squares).T, sums.T, totals
 
     def _column_sums(self, X: Any, function: Callable[[Array, Array], Array]) -> Array:
         """Weighted sums by column of a function of the stored values and their columns."""

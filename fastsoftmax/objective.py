@@ -105,6 +105,7 @@ class SoftmaxObjective:
             scale = self._reciprocal_deviations(center)
         self.coordinates = Coordinates(center, scale, self.n_logits, fit_intercept)
         self.n_weights, self.n_params = self.coordinates.n_weights, self.coordinates.n_params
+        self._null_point: Array | None = None
         self._base_grad: Array | None = None
         self._base_square = 0.0
 
@@ -125,12 +126,15 @@ class SoftmaxObjective:
 
     def null_point(self) -> Array:
         """Return the best model without weights: intercepts at the log class shares, or zero."""
-        point = np.zeros(self.n_params)
-        if self.fit_intercept:
-            logs = np.log(np.maximum(self.class_share, 1e-12))
-            origin = logs[0] if self.n_logits == 1 else logs.mean()
-            point[self.n_weights :] = logs[-self.n_logits :] - origin
-        return point
+        if self._null_point is None:
+            point = np.zeros(self.n_params)
+            if self.fit_intercept:
+                logs = np.log(np.maximum(self.class_share, 1e-12))
+                origin = logs[0] if self.n_logits == 1 else logs.mean()
+                point[self.n_weights :] = logs[-self.n_logits :] - origin
+            point.flags.writeable = False
+            self._null_point = point
+        return self._null_point
 
     def start_from(self, coefficients: tuple[Array, Array] | None) -> Array:
         """Return coefficients as a start, unless the model without weights is a better one."""
@@ -155,7 +159,10 @@ class SoftmaxObjective:
     def evaluate(self, point: Array) -> Evaluation:
         """One pass over the rows at a solver's vector."""
         weights, bias = self.coefficients_of(point)
-        return self.evaluate_coefficients(weights, bias)
+        at = self.evaluate_coefficients(weights, bias)
+        if point is self._null_point:  # fits start here, and certificates need its gradient
+            self._note_base(at)
+        return at
 
     def evaluate_coefficients(self, weights: Array, bias: Array) -> Evaluation:
         """One pass over the rows at weights and bias for raw features."""
@@ -255,7 +262,9 @@ class SoftmaxObjective:
 
     def preconditioner(self) -> Preconditioner:
         """Invert a scaled bound on the Hessian, in the solver's coordinates."""
-        return build_preconditioner(self.shards, self.coordinates, self.penalty, self.moments)
+        return build_preconditioner(
+            self.shards, self.coordinates, self.penalty, self.class_share, self.moments
+        )
 
     def refinement_cost(self) -> float | None:
         """Return the cost of `refined_preconditioner` in passes; None where there is none."""
@@ -377,10 +386,13 @@ class SoftmaxObjective:
         For centred features; to those no shares but the targets' own matter.
         """
         if self._base_grad is None:
-            at = self.evaluate(self.null_point())
-            self._base_grad = at.gradient[: self.n_weights].reshape(at.scaled_weights.shape)
-            self._base_square = float(np.vdot(self._base_grad, self._base_grad))
+            self._note_base(self.evaluate(self.null_point()))
+        assert self._base_grad is not None
         return self._base_grad
+
+    def _note_base(self, at: Evaluation) -> None:
+        self._base_grad = at.gradient[: self.n_weights].reshape(at.scaled_weights.shape)
+        self._base_square = float(np.vdot(self._base_grad, self._base_grad))
 
     # ---- what separates the classes ----
 

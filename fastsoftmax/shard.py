@@ -21,6 +21,10 @@ T = TypeVar("T")
 # Multiply-adds of one call into a kernel, which answers no signal: some tenths of a second.
 _WORK_PER_CALL = 1 << 34
 _MOMENT_ROWS = 1024
+# Binary digits before or after the point of features whose squares are far from overflow.
+_MODERATE = 24
+# Rows are drawn from at most so many times as many.
+_POOL = 16
 
 
 class Sums(NamedTuple):
@@ -85,8 +89,12 @@ class Shard(ABC):
         """Return adjacent rows as the backend takes them."""
 
     @abstractmethod
-    def dense(self, rows: slice) -> Array:
-        """Return rows as a float64 matrix of their own."""
+    def raw(self, rows: slice) -> Any:
+        """Return rows as the backend takes them for logits; a slice may have a step."""
+
+    @abstractmethod
+    def dense(self, rows: slice | Array) -> Array:
+        """Return rows, or those of these numbers, as a float64 matrix of their own."""
 
     @abstractmethod
     def feature_sums(self) -> Array:
@@ -97,8 +105,13 @@ class Shard(ABC):
         """Weighted sum of (x - center)^2 over the rows: (n_features,) float64."""
 
     @abstractmethod
-    def hessian_diagonals(self, weights: Array, bias: Array, center: Array) -> tuple[Array, Array]:
-        """Sum s p_k (1 - p_k) (x - center)^2 (n_logits, d), and s p_k (1 - p_k) (n_logits,)."""
+    def hessian_diagonals(
+        self, weights: Array, bias: Array, center: Array
+    ) -> tuple[Array, Array, Array]:
+        """Sum of h_k z^2 (n_logits, d), h_k z (n_logits, d) and h_k (n_logits,), over the rows.
+
+        z and h as in `hessian_blocks`.
+        """
 
     # ---- what does not ----
 
@@ -230,11 +243,12 @@ class Shard(ABC):
         weight = float(self.row_weights[::step].sum(dtype=np.float64))
 
         def product(rows: slice) -> Array:
-            z = self.dense(rows)
-            z -= center
-            z /= unit
-            z *= np.sqrt(self.row_weights[rows].astype(np.float64))[:, np.newaxis]
-            z = z.astype(self.real, copy=False)
+            row_weights = self.row_weights[rows, np.newaxis]
+            z = np.empty((len(row_weights), self.n_features), dtype=self.real)
+            self.centered(rows, center, z)
+            if not (unit == 1.0).all():
+                z /= unit
+            z *= np.sqrt(row_weights)
             moments: Array = z.T @ z
             return moments
 
@@ -245,75 +259,125 @@ class Shard(ABC):
         return products, weight
 
     def _units(self, center: Array) -> Array:
-        """Powers of 2 of the size of each centred feature, so that no product overflows."""
+        """Powers of 2 of the size of each centred feature, so that no product overflows.
+
+        They are 1 where none is near that.
+        """
         largest = np.abs(self.dense(slice(0, min(self.n_rows, _MOMENT_ROWS))) - center)
         with np.errstate(divide="ignore"):
             exponent = np.floor(np.log2(largest.max(axis=0, initial=0.0)))
-        return np.where(np.isfinite(exponent), np.exp2(exponent), 1.0)
+        extreme = np.isfinite(exponent) & (np.abs(exponent) > _MODERATE)
+        return np.where(extreme, np.exp2(exponent), 1.0)
 
     def _blocks(self, step: int = 1) -> Iterator[slice]:
         for start in range(0, self.n_rows, step * _MOMENT_ROWS):
             yield slice(start, min(start + step * _MOMENT_ROWS, self.n_rows), step)
 
     def hessian_blocks(
-        self, weights: Array, bias: Array, center: Array, step: int, *, with_bias: bool
+        self, weights: Array, bias: Array, center: Array, n_sampled: int, *, with_bias: bool
     ) -> tuple[Array, float]:
-        """Sum of s p_k (1 - p_k) z z^T over every step-th row, for each logit k, and sum of s.
+        """Sum of h_k z z^T over the rows, for each logit k, and sum of s.
 
-        z is x - center, with a 1 behind it for the intercept if with_bias; p the probabilities of
-        the model o = W x + b. Returns an array (n_logits, m, m), m = n_features (+ 1).
+        h_k = s p_k (1 - p_k) at the model o = W x + b; z is x - center, with a 1 behind it for the
+        intercept if with_bias. Of more than n_sampled rows as many are drawn for each class in
+        proportion to h_k, evenly along the rows: most rows are decided about most classes, so as
+        many rows drawn alike would be a far poorer estimate.
+        Returns an array (n_logits, m, m), m = n_features (+ 1).
         """
         n_logits, d = weights.shape
+        every = slice(0, self.n_rows, max(1, self.n_rows // (_POOL * n_sampled)))
+        h = self.curvatures(self.raw(every), every, weights, bias)
         unit = np.concatenate([self._units(center), np.ones(int(with_bias))])
         blocks = np.zeros((n_logits, d + with_bias, d + with_bias))
-        weight = 0.0
-        for z, p, row_weights in self._probabilities(weights, bias, center, step, with_bias):
-            z /= unit
-            roots = np.sqrt(row_weights[:, np.newaxis] * p * (1.0 - p)).astype(self.real)
-            rows = z.astype(self.real, copy=False)
 
-            def product(k: int, rows: Array = rows, roots: Array = roots) -> Array:
-                scaled = rows * roots[:, [k]]
-                moments: Array = scaled.T @ scaled
-                return moments
+        def fill(k: int) -> Array:
+            rows, shares = _drawn(h[:, k], n_sampled)
+            z = np.empty((min(len(rows), _MOMENT_ROWS), d + with_bias), dtype=self.real)
+            for start in range(0, len(rows), _MOMENT_ROWS):
+                part = rows[start : start + _MOMENT_ROWS]
+                z = z[: len(part)]
+                self.centered(part * every.step, center, z[:, :d])
+                z[:, d:] = 1.0
+                if not (unit == 1.0).all():
+                    z /= unit
+                z *= np.sqrt(shares[start : start + len(part), np.newaxis])
+                blocks[k] += z.T @ z
+            blocks[k] *= unit
+            blocks[k] *= unit[:, np.newaxis]
+            return blocks[k]
 
-            for k, part in enumerate(in_threads(product, range(n_logits), self.n_threads)):
-                blocks[k] += part
-            weight += float(row_weights.sum())
-        blocks *= unit
-        blocks *= unit[:, np.newaxis]
-        return blocks, weight
+        for _ in in_threads(fill, range(n_logits), self.n_threads):
+            pass
+        return blocks, float(self.row_weights[every].sum(dtype=np.float64))
 
     def shared_curvature(
         self, weights: Array, bias: Array, center: Array, step: int
-    ) -> tuple[Array, Array, float]:
-        """Sum s sum_k p_k (1 - p_k) z z^T (d, d), s p_k (1 - p_k) (n_logits,), and s.
+    ) -> tuple[Array, Array, Array, float]:
+        """Sum of sum_k h_k z z^T (d, d), h_k z (n_logits, d), h_k (n_logits,), and s.
 
-        Over every step-th row; z and p as in `hessian_blocks`, z without an intercept.
+        Over every step-th row; z and h as in `hessian_blocks`, z without an intercept.
         """
         n_logits, d = weights.shape
         unit = self._units(center)
-        moments, curvature, weight = np.zeros((d, d)), np.zeros(n_logits), 0.0
+        moments, sums = np.zeros((d, d)), np.zeros((n_logits, d))
+        totals, weight = np.zeros(n_logits), 0.0
 
-        def product(rows: Array) -> Array:
-            total: Array = rows.T @ rows
+        def product(factors: tuple[Array, Array]) -> Array:
+            total: Array = factors[0] @ factors[1]
             return total
 
-        def scaled_rows() -> Iterator[Array]:
-            nonlocal curvature, weight
-            for z, p, row_weights in self._probabilities(weights, bias, center, step, False):
-                own = row_weights[:, np.newaxis] * p * (1.0 - p)
-                curvature += own.sum(axis=0)
-                weight += float(row_weights.sum())
+        def factors() -> Iterator[tuple[Array, Array]]:
+            nonlocal totals, weight
+            for z, h, row_weights in self._curvature_rows(weights, bias, center, step):
+                totals += h.sum(axis=0, dtype=np.float64)
+                weight += float(row_weights.sum(dtype=np.float64))
                 z /= unit
-                z *= np.sqrt(own.sum(axis=1))[:, np.newaxis]
-                yield z.astype(self.real, copy=False)
+                rows = z.astype(self.real, copy=False)
+                yield h.T, rows
+                rows = rows * np.sqrt(h.sum(axis=1))[:, np.newaxis]
+                yield rows.T, rows  # a BLAS sees that this is symmetric
 
-        for part in in_threads(product, scaled_rows(), self.n_threads):
-            moments += part
+        for i, part in enumerate(in_threads(product, factors(), self.n_threads)):
+            if i % 2 == 0:
+                sums += part
+            else:
+                moments += part
         moments *= unit
         moments *= unit[:, np.newaxis]
-        return moments, curvature, weight
+        sums *= unit
+        return moments, sums, totals, weight
+
+    def _curvature_rows(
+        self, weights: Array, bias: Array, center: Array, step: int
+    ) -> Iterator[tuple[Array, Array, Array]]:
+        """Blocks of every step-th row: x - center (float64), h (n, n_logits) and row weights."""
+        for rows in self._blocks(step):
+            x = self.dense(rows)
+            x -= center
+            yield x, self.curvatures(self.raw(rows), rows, weights, bias), self.row_weights[rows]
+
+    def centered(self, rows: slice | Array, center: Array, out: Array) -> None:
+        """Write x - center, for these rows, into a matrix of the number type of the sums."""
+        np.subtract(self.dense(rows), center, out=out, casting="same_kind")
+
+    def curvatures(self, x: Any, rows: slice, weights: Array, bias: Array) -> Array:
+        """Return s p_k (1 - p_k) for the rows of a slice, x in the backend's terms: (n, n_logits)."""
+        weights = np.ascontiguousarray(weights, dtype=self.real)
+        bias = np.ascontiguousarray(bias, dtype=self.real)
+        logits = np.empty((x.shape[0], len(bias)), dtype=self.real)
+        self.backend.affine_rows(logits, x, weights, bias, n_threads=self.n_threads)
+        probs = log_odds(logits)
+        self.backend.softmax_rows(probs, probs, n_threads=self.n_threads)
+        # Where a row is decided, 1 - p of that class would be 0 in float32: all others' sum is not.
+        each = np.arange(len(probs)), probs.argmax(axis=1)
+        most = probs[each]
+        probs[each] = 0.0
+        rest = probs.sum(axis=1)
+        h = probs * (1.0 - probs)
+        h[each] = most * rest
+        h *= self.row_weights[rows, np.newaxis]
+        own: Array = h[:, -len(bias) :]
+        return own
 
     def hessian(self, weights: Array, bias: Array, center: Array, *, with_bias: bool) -> Array:
         """Sum of s (diag(p) - p p^T) (x) z z^T over the rows: (n_logits m, n_logits m).
@@ -323,7 +387,7 @@ class Shard(ABC):
         n_logits, d = weights.shape
         size = n_logits * (d + with_bias)
         hessian = np.zeros((n_logits, d + with_bias, n_logits, d + with_bias))
-        for z, p, row_weights in self._probabilities(weights, bias, center, 1, with_bias):
+        for z, p, row_weights in self._probabilities(weights, bias, center, with_bias):
             scaled = z * np.sqrt(row_weights)[:, np.newaxis]
             products = (p[:, :, np.newaxis] * scaled[:, np.newaxis, :]).reshape(len(z), size)
             hessian -= (products.T @ products).reshape(hessian.shape)
@@ -332,13 +396,12 @@ class Shard(ABC):
         return hessian.reshape(size, size)
 
     def _probabilities(
-        self, weights: Array, bias: Array, center: Array, step: int, with_bias: bool
+        self, weights: Array, bias: Array, center: Array, with_bias: bool
     ) -> Iterator[tuple[Array, Array, Array]]:
-        """Blocks of every step-th row: (z, probabilities of the logits' classes, row weights)."""
+        """Blocks of rows in float64: (z, probabilities of the logits' classes, row weights)."""
         n_logits, d = weights.shape
-        for rows in self._blocks(step):
+        for rows in self._blocks():
             x = self.dense(rows)
-            # float64, also of float32: 1 - p of a decided row would be 0
             logits = np.empty((len(x), n_logits))
             self.backend.affine_rows(logits, x, weights, bias, n_threads=self.n_threads)
             probs = log_odds(logits)
@@ -364,10 +427,19 @@ class DenseShard(Shard):
         x: Array = self.X[rows]
         return x
 
-    def dense(self, rows: slice) -> Array:
-        """Return rows as a float64 matrix of their own."""
+    def raw(self, rows: slice) -> Any:
+        """Return a view of rows."""
+        return self.X[rows]
+
+    def dense(self, rows: slice | Array) -> Array:
+        """Return rows, or those of these numbers, as a float64 matrix of their own."""
         x: Array = self.X[rows].astype(np.float64, order="C")
         return x
+
+    def centered(self, rows: slice | Array, center: Array, out: Array) -> None:
+        """Write x - center, for these rows, into a matrix of the number type of the sums."""
+        # of rows in that type no digit is lost to a center in it
+        np.subtract(self.X[rows], center.astype(self.real), out=out)
 
     def feature_sums(self) -> Array:
         """Weighted sum of the features over the rows: (n_features,) float64."""
@@ -385,14 +457,29 @@ class DenseShard(Shard):
             sums += np.einsum("i,ij,ij->j", self.row_weights[rows], x, x)
         return sums
 
-    def hessian_diagonals(self, weights: Array, bias: Array, center: Array) -> tuple[Array, Array]:
-        """Sum s p_k (1 - p_k) (x - center)^2 (n_logits, d), and s p_k (1 - p_k) (n_logits,)."""
-        diagonals, totals = np.zeros(weights.shape), np.zeros(len(bias))
-        for z, p, row_weights in self._probabilities(weights, bias, center, 1, False):
-            curvature = row_weights[:, np.newaxis] * p * (1.0 - p)
-            diagonals += curvature.T @ (z * z)
-            totals += curvature.sum(axis=0)
-        return diagonals, totals
+    def hessian_diagonals(
+        self, weights: Array, bias: Array, center: Array
+    ) -> tuple[Array, Array, Array]:
+        """Sum of h_k z^2 (n_logits, d), h_k z (n_logits, d), and h_k (n_logits,)."""
+        squares, sums = np.zeros(weights.shape), np.zeros(weights.shape)
+        totals = np.zeros(len(bias))
+        for z, h, _ in self._curvature_rows(weights, bias, center, 1):
+            h = h.astype(np.float64)
+            sums += h.T @ z
+            squares += h.T @ (z * z)
+            totals += h.sum(axis=0)
+        return squares, sums, totals
+
+
+def _drawn(h: Array, n_sampled: int) -> tuple[Array, Array]:
+    """Return row numbers, ascending, and the curvature that each stands for."""
+    if len(h) <= n_sampled:
+        return np.arange(len(h)), h
+    upto = np.cumsum(h, dtype=np.float64)
+    marks = (np.arange(n_sampled) + 0.5) * (upto[-1] / n_sampled)
+    drawn = np.minimum(np.searchsorted(upto, marks), len(h) - 1)
+    rows, counts = np.unique(drawn, return_counts=True)
+    return rows, (counts * (upto[-1] / n_sampled)).astype(h.dtype)
 
 
 def in_threads(

@@ -1,6 +1,7 @@
 """Statistics of a shard's rows, and the preconditioners that are made of them."""
 
 import time
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -10,7 +11,7 @@ from fastsoftmax import FastSoftmax, preconditioner, reference
 from fastsoftmax.coordinates import Coordinates
 from fastsoftmax.csr_shard import CsrShard
 from fastsoftmax.preconditioner import build_blocks, build_diagonals, build_shared
-from fastsoftmax.shard import DenseShard, in_threads
+from fastsoftmax.shard import _POOL, DenseShard, _drawn, in_threads
 
 PENALTY = 0.01
 
@@ -69,17 +70,57 @@ def test_units_do_not_matter(problem, real):
     np.testing.assert_allclose(moments / units / units[:, np.newaxis], plain, rtol=1e-4, atol=1e-3)
 
 
-def test_diagonals(problem, real):
-    shard, weights, bias = problem
-    at = coordinates_of(shard, bias)
-    blocks = exact_blocks(shard, weights, bias)
-    built = build_diagonals([shard], at, PENALTY, weights, bias)
+def within_blocks(shard, at, weights, bias):
+    """(D, m, c) of each logit: D is the Hessian's block less what its mean features add."""
     d = shard.n_features
-    expected = [1.0 / (np.diagonal(block)[:d] + PENALTY) for block in blocks]
-    np.testing.assert_allclose(built.inverse, expected, rtol=2e-4)
-    np.testing.assert_allclose(
-        built.bias_inverse, [1.0 / block[d, d] for block in blocks], rtol=2e-4
-    )
+    for block in exact_blocks(shard, weights, bias):
+        c, m = block[d, d], block[:d, d] / block[d, d]
+        yield block[:d, :d] - c * np.outer(m, m), m, c
+
+
+def product_with(inverses, gradient, k, fit_intercept):
+    """What a preconditioner of these blocks (D^-1, m, c) returns, by whole matrices."""
+    d = len(inverses[0][1])
+    products = []
+    weights, bias = gradient[: k * d].reshape(k, d), gradient[k * d :]
+    for i, (within, m, c) in enumerate(inverses):
+        if fit_intercept:
+            block = np.zeros((d + 1, d + 1))
+            block[:d, :d] = np.linalg.inv(within) + c * np.outer(m, m)
+            block[:d, d] = block[d, :d] = c * m
+            block[d, d] = c
+            products.append(np.linalg.solve(block, np.append(weights[i], bias[i])))
+        else:
+            block = np.linalg.inv(within) + c * np.outer(m, m)
+            products.append(np.linalg.solve(block, weights[i]))
+    products = np.array(products)
+    if k > 1:
+        products -= products.mean(axis=0)
+    return np.concatenate([products[:, :d].ravel(), products[:, d:].ravel()])
+
+
+@pytest.fixture(params=[True, False], ids=["intercept", "no intercept"])
+def fit_intercept(request):
+    return request.param
+
+
+def assert_product(built, inverses, k, d, fit_intercept, rng, tolerance):
+    gradient = rng.normal(size=k * (d + fit_intercept))
+    expected = product_with(inverses, gradient, k, fit_intercept)
+    np.testing.assert_allclose(built.apply(gradient), expected, rtol=tolerance, atol=tolerance)
+
+
+def test_diagonals(problem, fit_intercept, rng, real):
+    """The diagonal of each class's block, its mean features apart."""
+    shard, weights, bias = problem
+    at = replace(coordinates_of(shard, bias), fit_intercept=fit_intercept)
+    built = build_diagonals([shard], at, PENALTY, weights, bias)
+    d, k = shard.n_features, len(bias)
+    inverses = [
+        (np.diag(1.0 / (np.diagonal(within) + PENALTY)), m, c)
+        for within, m, c in within_blocks(shard, at, weights, bias)
+    ]
+    assert_product(built, inverses, k, d, fit_intercept, rng, 1e-3)
 
 
 def test_blocks(problem):
@@ -90,28 +131,75 @@ def test_blocks(problem):
         np.testing.assert_allclose(inverse @ (block + ridge), np.eye(len(block)), atol=2e-3)
 
 
-def test_shared(problem, rng):
+def test_shared(problem, fit_intercept, rng):
     """Shares add up to the whole, and the product is with the inverse of each."""
     shard, weights, bias = problem
     d, k = shard.n_features, len(bias)
-    at = coordinates_of(shard, bias)
+    at = replace(coordinates_of(shard, bias), fit_intercept=fit_intercept)
     built = build_shared([shard], at, PENALTY, weights, bias)
-    blocks = exact_blocks(shard, weights, bias)
-    whole = np.sum([block[:d, :d] for block in blocks], axis=0)
-    share = np.array([block[d, d] for block in blocks])
-    share /= share.sum()
-    gradient = rng.normal(size=k * (d + 1))
-    expected = np.array(
-        [
-            np.linalg.solve(s * whole + PENALTY * np.eye(d), g)
-            for s, g in zip(share, gradient[: k * d].reshape(k, d), strict=True)
-        ]
+    blocks = list(within_blocks(shard, at, weights, bias))
+    whole, total = sum(block[0] for block in blocks), sum(block[2] for block in blocks)
+    inverses = [
+        (np.linalg.inv(c / total * whole + PENALTY * np.eye(d)), m, c) for _, m, c in blocks
+    ]
+    assert_product(built, inverses, k, d, fit_intercept, rng, 2e-3)
+
+
+@pytest.mark.parametrize("kind", ["shared", "diagonals"])
+def test_decided_classes(kind, problem):
+    """A class that no row is in doubt about makes no step without a bound."""
+    shard, weights, bias = problem
+    bias = bias.copy()
+    bias[0] = -200.0
+    build = build_shared if kind == "shared" else build_diagonals
+    built = build([shard], coordinates_of(shard, bias), PENALTY, weights, bias)
+    product = built.apply(np.ones(len(bias) * (shard.n_features + 1)))
+    assert np.isfinite(product).all()
+
+
+def test_decided_rows(real):
+    """1 - p is the sum of the others' probabilities, though p rounds to 1."""
+    shard = DenseShard(
+        np.ones((1, 1), real), np.zeros(1, np.int32), None, np.ones(1, real), 3, backend=reference
     )
-    if k > 1:
-        expected -= expected.mean(axis=0)
-    np.testing.assert_allclose(
-        built.apply(gradient)[: k * d].reshape(k, d), expected, rtol=1e-3, atol=1e-3
+    every = slice(0, 1)
+    h = shard.curvatures(shard.raw(every), every, np.zeros((3, 1)), np.array([0.0, -20.0, -30.0]))
+    np.testing.assert_allclose(h[0, :2], [np.exp(-20.0) + np.exp(-30.0), np.exp(-20.0)], rtol=1e-5)
+
+
+def test_drawn_rows(rng, real):
+    """Rows stand for as much curvature as all have, each for about its own."""
+    h = (rng.random(5000) ** 20).astype(real)
+    rows, shares = _drawn(h, 500)
+    assert len(rows) < 500 and (np.diff(rows) > 0).all() and shares.dtype == real
+    assert shares.sum() == pytest.approx(h.sum(), rel=1e-5)
+    step = h.sum() / 500
+    assert (np.abs(shares - h[rows]) <= step * (1 + 1e-5)).all()
+    assert set(np.flatnonzero(h > 1.01 * step)) <= set(rows)
+    for few in (h[:500], np.zeros(3, real)):
+        rows, shares = _drawn(few, 500)
+        np.testing.assert_array_equal(rows, np.arange(len(few)))
+        np.testing.assert_array_equal(shares, few)
+    rows, shares = _drawn(np.zeros(1000, real), 500)
+    assert (shares == 0.0).all()
+
+
+def test_blocks_of_drawn_rows(rng, real):
+    """Nearly those of all rows, which are decided but for a few."""
+    n, d, k = 20000, 5, 3
+    X = rng.normal(size=(n, d)).astype(real)
+    shard = DenseShard(
+        X, rng.integers(k, size=n).astype(np.int32), None, np.ones(n, real), k, backend=reference
     )
+    weights, bias = 6.0 * rng.normal(size=(k, d)), rng.normal(size=k)
+    center = shard.feature_sums() / n
+    every, weight = shard.hessian_blocks(weights, bias, center, n, with_bias=True)
+    drawn, drawn_weight = shard.hessian_blocks(weights, bias, center, 1000, with_bias=True)
+    pool = len(range(0, n, max(1, n // (1000 * _POOL))))
+    assert weight == n and drawn_weight == pool
+    for some, all_rows in zip(drawn * (weight / drawn_weight), every, strict=True):
+        ratios = np.linalg.eigvals(np.linalg.solve(all_rows, some)).real
+        assert ratios.min() > 0.8 and ratios.max() < 1.25
 
 
 @pytest.mark.parametrize("kind", ["blocks", "shared", "diagonals"])

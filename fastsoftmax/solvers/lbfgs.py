@@ -26,7 +26,7 @@ _REFINEMENT_GROWTH = 4
 # One that costs fewer passes than this comes earlier and more often. Embeddings 20000 x 512, K =
 # 100, C = 10, passes to a certified 1e-4: 108 without, 55 with (15, growth 4), 51 with these.
 _CHEAP_REFINEMENT = 8.0
-_LEAST_CHEAP = 10
+_LEAST_CHEAP = 6
 _CHEAP_GROWTH = 2
 # All pairs together; a million features in 5 classes would take 2.4 GB otherwise.
 _MEMORY_BYTES = 1 << 28
@@ -86,7 +86,10 @@ class LbfgsModel(Generic[E]):
     def look(self, n_iter: int, at: E) -> None:
         """Take a better preconditioner when it is due. The pairs stay true: they are of F."""
         if n_iter >= self.next_refinement:
-            self.preconditioner, self.gamma = self.objective.refined_preconditioner(at), 1.0
+            self.preconditioner = self.objective.refined_preconditioner(at)
+            self.gamma = 1.0
+            if self.pairs:
+                self._rescale(*self.pairs[-1][1:])
             self.next_refinement = self.growth * n_iter
 
     def directions(self, gradient: Array) -> Iterator[Array]:
@@ -106,15 +109,24 @@ class LbfgsModel(Generic[E]):
         lengths = float(np.sqrt((moved @ moved) * (change @ change)))
         if not curvature > 1e-10 * lengths:
             return
-        if self.preconditioner is self.first:  # a refined one needs no scale: as many iterations
-            scale = float(change @ self.preconditioner.apply(change))
-            if not scale > 0.0:
-                return
-            self.gamma = curvature / scale
+        if not self._rescale(change, curvature):
+            return
         self.pairs.append((moved, change, curvature))
         fitting = _MEMORY_BYTES // (moved.nbytes + change.nbytes)
         if len(self.pairs) > min(self.memory, max(_LEAST_MEMORY, fitting)):
             self.pairs.popleft()
+
+    def _rescale(self, change: Array, curvature: float) -> bool:
+        """Take gamma from the newest pair.
+
+        A refined preconditioner is right about the size of a class's curvature, but not of its
+        coupling with others: without gamma, two steps of three had to be taken back.
+        """
+        scale = float(change @ self.preconditioner.apply(change))
+        if not 0.0 < scale < np.inf:
+            return False
+        self.gamma = curvature / scale
+        return True
 
     def inverse(self) -> Preconditioner:
         """Return the inverse Hessian as it is known now, to start on a problem much like this one.
