@@ -302,9 +302,10 @@ class Shard(ABC):
                     z /= unit
                 z *= np.sqrt(shares[start : start + len(part), np.newaxis])
                 blocks[k] += z.T @ z
-            blocks[k] *= unit
-            blocks[k] *= unit[:, np.newaxis]
-            return blocks[k]
+            block: Array = blocks[k]
+            block *= unit
+            block *= unit[:, np.newaxis]
+            return block
 
         for _ in in_threads(fill, range(n_logits), self.n_threads):
             pass
@@ -361,7 +362,7 @@ class Shard(ABC):
         np.subtract(self.dense(rows), center, out=out, casting="same_kind")
 
     def curvatures(self, x: Any, rows: slice, weights: Array, bias: Array) -> Array:
-        """Return s p_k (1 - p_k) for the rows of a slice, x in the backend's terms: (n, n_logits)."""
+        """Return s p_k (1 - p_k) of a slice of rows, x in the backend's terms: (n, n_logits)."""
         weights = np.ascontiguousarray(weights, dtype=self.real)
         bias = np.ascontiguousarray(bias, dtype=self.real)
         logits = np.empty((x.shape[0], len(bias)), dtype=self.real)
