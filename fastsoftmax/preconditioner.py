@@ -45,8 +45,6 @@ _LEAST_ROWS = 4096
 _LEAST_SHARE = 1e-3
 # The same as a share of the weight of all rows.
 _LEAST_CURVATURE = 1e-10
-# Rows of a product that a thread computes at a time.
-_PRODUCT_ROWS = 64
 _ROWS_PER_FEATURE = 16
 # Rows drawn for a block: at least this many, and 4 for each feature.
 _LEAST_DRAWN = 2048
@@ -63,10 +61,18 @@ class Preconditioner(Protocol):
 class DensePreconditioner:
     """inverse (d, d), applied to each class's row, and a number for the intercepts."""
 
-    def __init__(self, inverse: Array, bias_scale: float, n_logits: int, n_threads: int) -> None:
+    def __init__(
+        self,
+        inverse: Array,
+        bias_scale: float,
+        n_logits: int,
+        backend: ModuleType,
+        n_threads: int,
+    ) -> None:
         self.inverse = inverse
         self.bias_scale = bias_scale
         self.n_logits = n_logits
+        self.backend = backend
         self.n_threads = n_threads
 
     def apply(self, gradient: Array) -> Array:
@@ -74,7 +80,8 @@ class DensePreconditioner:
         n_weights = self.n_logits * len(self.inverse)
         rows = gradient[:n_weights].reshape(self.n_logits, -1)
         result = np.empty_like(gradient)
-        result[:n_weights] = _product(rows, self.inverse, self.n_threads).ravel()
+        product = _product(rows, self.inverse, self.backend, self.n_threads)
+        result[:n_weights] = product.ravel()
         np.multiply(gradient[n_weights:], self.bias_scale, out=result[n_weights:])
         return result
 
@@ -99,7 +106,6 @@ class BlockPreconditioner:
         rows[:, : self.n_features] = gradient[:n_weights].reshape(n_logits, -1)
         rows[:, self.n_features :] = gradient[n_weights:].reshape(n_logits, -1)
         products = np.empty((n_logits, size, 1))
-        # The project's own kernel: a BLAS would wake threads that spin against the kernels' own.
         for inverse, row, product in zip(self.inverses, rows, products, strict=True):
             self.backend.affine_rows(
                 product, inverse, row[np.newaxis], self._zero, n_threads=self.n_threads
@@ -113,18 +119,27 @@ class BlockPreconditioner:
 class SharedInverse:
     """(share_k M + penalty I)^-1 for each class k, from the eigenvectors of one M (d, d)."""
 
-    def __init__(self, moments: Array, share: Array, penalty: float, n_threads: int) -> None:
+    def __init__(
+        self,
+        moments: Array,
+        share: Array,
+        penalty: float,
+        backend: ModuleType,
+        n_threads: int,
+    ) -> None:
         values, vectors = np.linalg.eigh(moments)
         floor = 1e-12 * float(values[-1]) if len(values) else 1.0
         self.inverse = 1.0 / (share[:, np.newaxis] * np.maximum(values, 0.0) + penalty + floor)
-        self.vectors = vectors
+        self.vectors = np.ascontiguousarray(vectors)
+        self.transposed = np.ascontiguousarray(vectors.T)
+        self.backend = backend
         self.n_threads = n_threads
 
     def apply(self, rows: Array) -> Array:
         """Return the product with a matrix (n_logits, d), row by row, in a new array."""
-        inside = _product(rows, self.vectors, self.n_threads)
+        inside = _product(rows, self.transposed, self.backend, self.n_threads)
         inside *= self.inverse
-        return _product(inside, self.vectors.T, self.n_threads)
+        return _product(inside, self.vectors, self.backend, self.n_threads)
 
 
 class DiagonalInverse:
@@ -222,14 +237,14 @@ def _row_dots(a: Array, b: Array) -> Array:
     return dots
 
 
-def _product(rows: Array, matrix: Array, n_threads: int) -> Array:
-    """Return rows @ matrix in the matrix's number type, some rows a thread."""
-    rows = rows.astype(matrix.dtype, copy=False)
-    if len(rows) <= _PRODUCT_ROWS:
-        few: Array = rows @ matrix
-        return few
-    parts = [slice(i, i + _PRODUCT_ROWS) for i in range(0, len(rows), _PRODUCT_ROWS)]
-    return np.concatenate(list(in_threads(lambda part: rows[part] @ matrix, parts, n_threads)))
+def _product(rows: Array, matrix: Array, backend: ModuleType, n_threads: int) -> Array:
+    """Return rows @ matrix.T in the matrix's number type."""
+    product = np.empty((len(rows), len(matrix)), dtype=matrix.dtype)
+    zeros = np.zeros(len(matrix), dtype=matrix.dtype)
+    # The project's own kernel: a BLAS would wake threads that spin against the kernels' own.
+    rows = np.ascontiguousarray(rows, dtype=matrix.dtype)
+    backend.affine_rows(product, rows, matrix, zeros, n_threads=n_threads)
+    return product
 
 
 def mean_moments(shards: Sequence[Shard], center: Array) -> Array:
@@ -280,7 +295,9 @@ def build_preconditioner(
     invert(products, np.full(d, penalty))
     products *= times
     inverse = _narrowed(products, shards[0].real)
-    return DensePreconditioner(inverse, bias_scale, n_logits, shards[0].n_threads)
+    return DensePreconditioner(
+        inverse, bias_scale, n_logits, shards[0].backend, shards[0].n_threads
+    )
 
 
 def refinement_cost(shards: Sequence[Shard], n_logits: int) -> float | None:
@@ -397,6 +414,7 @@ def build_shared(
         _narrowed(moments, shards[0].real),
         curvature / curvature.sum(),
         penalty,
+        shards[0].backend,
         shards[0].n_threads,
     )
     return WithinPreconditioner(

@@ -92,14 +92,19 @@ typedef struct {
     ptrdiff_t logits_stride, n_parts;
 } affine_task;
 
-/* Rows at a time where they have to be packed. */
-enum { PACK_ROWS = 64 };
+/* Rows at a time where they have to be packed; of a part, where there are enough; and of a tile,
+ * which parts are whole numbers of: weights are read once for each. */
+enum { PACK_ROWS = 64, PART_ROWS = 64, TILE_ROWS = 4 };
+
+static ptrdiff_t first_row(const affine_task *t, ptrdiff_t part) {
+    const ptrdiff_t n_tiles = ceil_div(t->rows->n_rows, TILE_ROWS);
+    return min_size(t->rows->n_rows, part_begin(n_tiles, t->n_parts, part) * TILE_ROWS);
+}
 
 static void affine_part(void *task_, ptrdiff_t part, int thread) {
     const affine_task *t = task_;
     const fs_rows *rows = t->rows;
-    const ptrdiff_t begin = part_begin(rows->n_rows, t->n_parts, part);
-    const ptrdiff_t end = part_begin(rows->n_rows, t->n_parts, part + 1);
+    const ptrdiff_t begin = first_row(t, part), end = first_row(t, part + 1);
     const ptrdiff_t pack_bytes = fs_pack_bytes(rows, PACK_ROWS);
     const ptrdiff_t step = pack_bytes ? PACK_ROWS : end - begin;
     for (ptrdiff_t row = begin; row < end; row += step)
@@ -135,6 +140,8 @@ void fs_affine_rows(const kernels *kern, void *logits, const fs_rows *rows, cons
     const ptrdiff_t row_work = n_products < GRAIN_PRODUCTS / max_size(1, rows->n_logits)
                                    ? n_products * rows->n_logits
                                    : GRAIN_PRODUCTS;
-    task.n_parts = row_parts(rows->n_rows, row_work, GRAIN_PRODUCTS);
+    const ptrdiff_t few = min_size(4 * n_threads, ceil_div(rows->n_rows, TILE_ROWS));
+    task.n_parts = min_size(row_parts(rows->n_rows, row_work, GRAIN_PRODUCTS),
+                            max_size(few, ceil_div(rows->n_rows, PART_ROWS)));
     fs_for_parts(affine_part, &task, task.n_parts, n_threads);
 }

@@ -74,21 +74,24 @@ static void affine_rows(void *logits_, const fs_rows *rows, const void *weights_
                         ptrdiff_t logits_stride, fs_block block) {
     const real *weights = weights_, *bias = bias_;
     const ptrdiff_t n_tiles = even_parts(rows->n_logits, TILE_CLASSES);
-    for (ptrdiff_t i = 0; i < block.n_rows; i += TILE_ROWS) {
-        const x_t *x[TILE_ROWS];
-        tile_rows(x, rows, block, i);
-        const int four_more = block.first + i + 2 * TILE_ROWS <= rows->n_rows &&
-                              !block.row_index && !block.packed;
+    const ptrdiff_t step = rows_at_a_time(rows);
+    for (ptrdiff_t first = 0; first < block.n_rows; first += step)
         for (ptrdiff_t tile = 0; tile < n_tiles; ++tile) {
             const ptrdiff_t k0 = even_part(rows->n_logits, n_tiles, tile);
             const ptrdiff_t n_tile = even_part(rows->n_logits, n_tiles, tile + 1) - k0;
-            real sums[TILE_CLASSES][TILE_ROWS];
-            dot_tile_of(sums, x, weights + k0 * rows->n_features, rows->n_features,
-                        four_more && tile == 0 ? TILE_ROWS * rows->x_stride : 0, n_tile);
-            for (ptrdiff_t r = 0; r < min_size(TILE_ROWS, block.n_rows - i); ++r) {
-                real *out = (real *)logits_ + (i + r) * logits_stride + k0;
-                for (ptrdiff_t k = 0; k < n_tile; ++k) out[k] = sums[k][r] + bias[k0 + k];
+            const ptrdiff_t end = min_size(first + step, block.n_rows);
+            for (ptrdiff_t i = first; i < end; i += TILE_ROWS) {
+                const x_t *x[TILE_ROWS];
+                real sums[TILE_CLASSES][TILE_ROWS];
+                tile_rows(x, rows, block, i);
+                const int four_more = block.first + i + 2 * TILE_ROWS <= rows->n_rows &&
+                                      !block.row_index && !block.packed;
+                dot_tile_of(sums, x, weights + k0 * rows->n_features, rows->n_features,
+                            four_more && tile == 0 ? TILE_ROWS * rows->x_stride : 0, n_tile);
+                for (ptrdiff_t r = 0; r < min_size(TILE_ROWS, block.n_rows - i); ++r) {
+                    real *out = (real *)logits_ + (i + r) * logits_stride + k0;
+                    for (ptrdiff_t k = 0; k < n_tile; ++k) out[k] = sums[k][r] + bias[k0 + k];
+                }
             }
         }
-    }
 }
