@@ -120,7 +120,7 @@ class CenteredObjective(SoftmaxObjective):
             accuracy=sums.correct / self.n_rows,
             value=loss + 0.5 * self.penalty * square,
             scaled_weights=scaled_weights,
-            data_grad=grad,
+            square=square,
             bias_grad=bias_grad,
             gradient=gradient,
             centered_bias=centered_bias,

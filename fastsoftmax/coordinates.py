@@ -6,6 +6,7 @@ made with W and b; what it returns is brought back by the chain rule.
 """
 
 from dataclasses import dataclass
+from functools import cached_property
 
 import numpy as np
 
@@ -45,6 +46,14 @@ class Coordinates:
         """What the objective's features are shifted by: an intercept absorbs any shift."""
         return np.zeros_like(self.center) if self.fit_intercept else self.center
 
+    @cached_property
+    def _is_scaled(self) -> bool:
+        return bool((self.scale != 1.0).any())
+
+    def scaled(self, weights: Array) -> Array:
+        """Return V for W; that may be the same array."""
+        return weights / self.scale if self._is_scaled else weights
+
     def point_of(self, weights: Array, bias: Array) -> Array:
         """Return the solver's vector for coefficients."""
         point = (weights / self.scale).ravel().astype(np.float64)
@@ -53,8 +62,13 @@ class Coordinates:
         return np.concatenate([point, bias + weights @ self.center])
 
     def coefficients_of(self, point: Array) -> tuple[Array, Array]:
-        """Return W (n_logits, n_features) and b (n_logits,), float64, for a solver's vector."""
-        weights = point[: self.n_weights].reshape(self.n_logits, -1) * self.scale
+        """Return W (n_logits, n_features) and b (n_logits,), float64, for a solver's vector.
+
+        W may be a view of it.
+        """
+        weights = point[: self.n_weights].reshape(self.n_logits, -1)
+        if self._is_scaled:
+            weights = weights * self.scale
         bias = -(weights @ self.center)
         if self.fit_intercept:
             bias += point[self.n_weights :]
@@ -66,7 +80,8 @@ class Coordinates:
         scaled = gradient[: self.n_weights].reshape(grad_weights.shape)
         np.multiply(grad_bias[:, np.newaxis], -self.center, out=scaled)
         scaled += grad_weights
-        scaled *= self.scale
+        if self._is_scaled:
+            scaled *= self.scale
         if self.fit_intercept:
             gradient[self.n_weights :] = grad_bias
         return gradient

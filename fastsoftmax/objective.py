@@ -49,8 +49,8 @@ class Evaluation:
     accuracy: float  # weighted share of rows whose largest logit is that of the target
     value: float  # F
     scaled_weights: Array  # V
-    data_grad: Array  # (n_logits, n_features) gradient of the mean cross-entropy by V
-    bias_grad: Array  # (n_logits,) the same by b
+    square: float  # ||V||^2
+    bias_grad: Array  # (n_logits,) gradient of the mean cross-entropy by b
     gradient: Array  # flat, of F by the solver's vector
 
 
@@ -167,10 +167,11 @@ class SoftmaxObjective:
     def evaluate_coefficients(self, weights: Array, bias: Array) -> Evaluation:
         """One pass over the rows at weights and bias for raw features."""
         real = self.shards[0].real
-        weights = weights.astype(real).astype(np.float64)
-        bias = bias.astype(real).astype(np.float64)
-        sums = self._sums(weights, bias)
-        grad_weights, bias_grad = sums.grad_weights / self.n_rows, sums.grad_bias / self.n_rows
+        rounded, rounded_bias = weights.astype(real, copy=False), bias.astype(real, copy=False)
+        sums = self._sums(rounded, rounded_bias)
+        weights, bias = rounded.astype(np.float64, copy=False), rounded_bias.astype(np.float64)
+        grad_weights, bias_grad = sums.grad_weights, sums.grad_bias / self.n_rows
+        grad_weights /= self.n_rows  # (in place: of a text, W takes 30 MB)
         loss = sums.loss / self.n_rows
         if self.n_logits > 1:
             # Probabilities and targets add up to 1, so gradients add up to 0 over the classes. What
@@ -180,27 +181,22 @@ class SoftmaxObjective:
             grad_weights -= grad_weights.mean(axis=0)
             bias_grad -= bias_grad.mean()
         gradient = self.coordinates.gradient_of(grad_weights, bias_grad)
-        scaled_weights = weights / self.coordinates.scale
-        gradient[: self.n_weights] += self.penalty * scaled_weights.ravel()
+        scaled_weights = self.coordinates.scaled(weights)
+        gradient[: self.n_weights] += np.multiply(
+            scaled_weights, self.penalty, out=grad_weights
+        ).ravel()
+        square = float(np.vdot(scaled_weights, scaled_weights))
         return Evaluation(
             weights=weights,
             bias=bias,
             loss=loss,
             accuracy=sums.correct / self.n_rows,
-            value=loss + 0.5 * self.penalty * float(np.vdot(scaled_weights, scaled_weights)),
+            value=loss + 0.5 * self.penalty * square,
             scaled_weights=scaled_weights,
-            data_grad=self._scaled_grad(grad_weights, bias_grad),
+            square=square,
             bias_grad=bias_grad,
             gradient=gradient,
         )
-
-    def _scaled_grad(self, grad_weights: Array, bias_grad: Array) -> Array:
-        """Gradient by V for features scale * (x - shift), from those by W and b."""
-        shifted = grad_weights
-        if not self.fit_intercept:
-            shifted = grad_weights - np.outer(bias_grad, self.coordinates.shift)
-        scaled: Array = shifted * self.coordinates.scale
-        return scaled
 
     def _sums(self, weights: Array, bias: Array) -> Sums:
         total = self.shards[0].loss_grad(weights, bias)
@@ -330,10 +326,9 @@ class SoftmaxObjective:
         """
         if self.penalty <= 0.0:
             return np.inf
-        if not self.fit_intercept:
-            residual = at.data_grad + self.penalty * at.scaled_weights
-            return float(np.vdot(residual, residual)) / (2.0 * self.penalty)
         residual = at.gradient[: self.n_weights].reshape(at.scaled_weights.shape)
+        if not self.fit_intercept:
+            return float(np.vdot(residual, residual)) / (2.0 * self.penalty)
         return self._bound_by_mixture(at, residual, at.bias + at.weights @ self.coordinates.center)
 
     def _bound_by_mixture(self, at: Evaluation, residual: Array, bias: Array) -> float:
@@ -353,7 +348,7 @@ class SoftmaxObjective:
         base, weights, penalty = self.base_grad(), at.scaled_weights, self.penalty
         rr, rv = float(np.vdot(residual, residual)), float(np.vdot(residual, weights))
         rb, vb = float(np.vdot(residual, base)), float(np.vdot(weights, base))
-        vv = float(np.vdot(weights, weights))
+        vv = at.square
         rd = rb - rr + penalty * rv
         vd = vb - rv + penalty * vv
         dd = self._base_square - rb - rd + penalty * (vb + vd)

@@ -136,7 +136,7 @@ class SharedInverse:
         self.n_threads = n_threads
 
     def apply(self, rows: Array) -> Array:
-        """Return the product with a matrix (n_logits, d), row by row, in a new array."""
+        """Return the product with a matrix (n_logits, d), row by row; it may be overwritten."""
         inside = _product(rows, self.transposed, self.backend, self.n_threads)
         inside *= self.inverse
         return _product(inside, self.vectors, self.backend, self.n_threads)
@@ -149,9 +149,9 @@ class DiagonalInverse:
         self.inverse = inverse
 
     def apply(self, rows: Array) -> Array:
-        """Return the product with a matrix (n_logits, d), row by row, in a new array."""
-        product: Array = rows * self.inverse
-        return product
+        """Return the product with a matrix (n_logits, d), row by row, in place."""
+        rows *= self.inverse
+        return rows
 
 
 class WithinPreconditioner:
@@ -192,25 +192,28 @@ class WithinPreconditioner:
         self.curvature = curvature
         self.fit_intercept = fit_intercept
         if not fit_intercept:  # Sherman & Morrison
-            self._across = within.apply(means)
+            self._across = within.apply(means.copy())
             self._share = 1.0 / (1.0 / curvature + _row_dots(means, self._across))
 
     def apply(self, gradient: Array) -> Array:
         """Return the product with a flat vector, in a new array."""
         n_weights = self.means.size
         result = np.empty_like(gradient)
-        rows = gradient[:n_weights].reshape(self.means.shape)
+        given, weights = (v[:n_weights].reshape(self.means.shape) for v in (gradient, result))
         if self.fit_intercept:
             bias_grad = gradient[n_weights:]
-            weights = self.within.apply(rows - bias_grad[:, np.newaxis] * self.means)
-            bias = bias_grad / self.curvature - _row_dots(self.means, weights)
+            np.multiply(self.means, bias_grad[:, np.newaxis], out=weights)
+            product = self.within.apply(np.subtract(given, weights, out=weights))
+            bias = bias_grad / self.curvature - _row_dots(self.means, product)
             result[n_weights:] = bias - (bias.mean() if len(bias) > 1 else 0.0)
         else:
-            weights = self.within.apply(rows)
-            weights -= (self._share * _row_dots(self.means, weights))[:, np.newaxis] * self._across
-        if len(weights) > 1:  # softmax does not see what all classes share
-            weights -= weights.mean(axis=0)
-        result[:n_weights] = weights.ravel()
+            np.copyto(weights, given)
+            product = self.within.apply(weights)
+            share = self._share * _row_dots(self.means, product)
+            product -= share[:, np.newaxis] * self._across
+        # softmax does not see what all classes share
+        shared = product.mean(axis=0) if len(product) > 1 else 0.0
+        np.subtract(product, shared, out=weights)
         return result
 
 

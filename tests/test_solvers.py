@@ -323,14 +323,14 @@ class TestLineSearch:
 
     def test_a_good_first_step_costs_one_evaluation(self):
         function, found = self.along(lambda x: (x - 1.0) ** 2, lambda x: 2.0 * (x - 1.0))
-        step, new = found
+        step, _, new = found
         assert step == 1.0
         assert new.value == 0.0
         assert function.n_evaluations == 1
 
     @pytest.mark.parametrize("minimum", [1e-9, 1e-3, 0.3, 3.0, 1e3, 1e9])
     def test_strong_wolfe_conditions(self, minimum):
-        function, (step, new) = self.along(
+        function, (step, _, new) = self.along(
             lambda x: np.hypot(1.0, x / minimum - 1.0),
             lambda x: (x / minimum - 1.0) / np.hypot(1.0, x / minimum - 1.0) / minimum,
         )
@@ -348,7 +348,7 @@ class TestLineSearch:
             assert function.n_evaluations == 0
 
     def test_a_wall(self):
-        _, (step, new) = self.along(
+        _, (step, _, new) = self.along(
             lambda x: x * x - x if x < 0.6 else np.inf, lambda x: 2.0 * x - 1.0
         )
         assert step < 0.6
@@ -370,7 +370,7 @@ class TestLineSearch:
     def test_rounding_hides_the_decrease(self):
         """Values are equal to the last bit, slopes still tell where the minimum is."""
         _, found = self.along(lambda x: 1.0, lambda x: 1e-10 * (x - 1.2))
-        step, new = found
+        step, _, new = found
         assert abs(new.gradient[0]) < 1e-10
         assert 0.0 < step < 2.0
 

@@ -164,11 +164,11 @@ def minimise(
         if found is None:
             return Result(point, at, gap, n_iter, "precision", direction, gain)
         calm = calm + 1 if gain <= least_gain else 0
-        step, new = found
-        moved = step * trial
+        step, point, new = found
+        moved = trial if step == 1.0 else step * trial
         model.learn(moved, new.gradient - at.gradient)
         level = at.value - new.value <= objective.epsilon * abs(at.value)
-        point, at = point + moved, new
+        at = new
         noise = objective.epsilon * abs(at.value)
         bound = objective.gap_bound(at)
         # an infinite bound means that nothing is certified, not even with what is known of before

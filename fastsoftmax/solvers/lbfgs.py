@@ -167,7 +167,8 @@ def _direction(
         share = float(moved @ q) / curvature
         q = daxpy(change, q, a=-share)  # in place, without an array for the product
         shares.append(share)
-    r = gamma * preconditioner.apply(q)
+    r = preconditioner.apply(q)
+    r *= gamma
     for (moved, change, curvature), share in zip(pairs, reversed(shares), strict=True):
         r = daxpy(moved, r, a=share - float(change @ r) / curvature)
     return np.negative(r, out=r)

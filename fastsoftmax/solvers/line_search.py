@@ -21,8 +21,8 @@ _MOST_TRIALS = 30
 
 def search(
     objective: "Objective[E]", point: Array, direction: Array, at: "E"
-) -> "tuple[float, E] | None":
-    """Return a step along direction that fulfils the conditions, and the evaluation there.
+) -> "tuple[float, Array, E] | None":
+    """Return a step along direction that fulfils the conditions, its end, and the evaluation there.
 
     None where direction does not descend, or no step could be told from the start: then rounding
     forbids further progress.
@@ -35,7 +35,8 @@ def search(
     high = np.inf  # the shortest step known to be too long
     step = 1.0
     for _ in range(_MOST_TRIALS):
-        new = objective.evaluate(point + step * direction)
+        end = point + (direction if step == 1.0 else step * direction)
+        new = objective.evaluate(end)
         new_slope = float(direction @ new.gradient)
         if not (np.isfinite(new.value) and np.isfinite(new_slope)):
             high = step
@@ -44,7 +45,7 @@ def search(
         decreased = new.value <= at.value + _DECREASE * step * slope
         level = new.value <= at.value + noise and new_slope <= (2 * _DECREASE - 1) * slope
         if (decreased or level) and abs(new_slope) <= _FLATTENING * -slope:
-            return step, new
+            return step, end, new
         # where the slope would vanish if it went on along the line through the two known ones
         rise = new_slope - low_slope
         root = low - low_slope * (step - low) / rise if rise > 0.0 else np.inf
