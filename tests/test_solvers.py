@@ -355,7 +355,7 @@ class TestLineSearch:
         assert new.value < 0.0
 
     def test_a_slope_that_is_not_finite(self):
-        _, (step, _) = self.along(
+        _, (step, _, _) = self.along(
             lambda x: x * x - x, lambda x: 2.0 * x - 1.0 if x < 0.6 else np.nan
         )
         assert step < 0.6
