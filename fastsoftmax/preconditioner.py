@@ -41,6 +41,8 @@ _BLOCK_NUMBERS = 1 << 23
 # Rows that estimate a covariance: at least this many, and 16 for each feature. Passes to 1e-4 on
 # the images above with all rows, and with a fifth of them: 120 and 114.
 _LEAST_ROWS = 4096
+# Least ratio of the eigenvalues of an inverse that is applied in float32.
+_SPREAD = 1e-4
 # The least curvature of a class, as a share of the mean of all.
 _LEAST_SHARE = 1e-3
 # The same as a share of the weight of all rows.
@@ -124,14 +126,18 @@ class SharedInverse:
         moments: Array,
         share: Array,
         penalty: float,
+        real: np.dtype[Any],
         backend: ModuleType,
         n_threads: int,
     ) -> None:
         values, vectors = np.linalg.eigh(moments)
         floor = 1e-12 * float(values[-1]) if len(values) else 1.0
         self.inverse = 1.0 / (share[:, np.newaxis] * np.maximum(values, 0.0) + penalty + floor)
-        self.vectors = np.ascontiguousarray(vectors)
-        self.transposed = np.ascontiguousarray(vectors.T)
+        # Products in the number type of the passes, unless their rounding errors would be blown up.
+        spread = float(self.inverse.max(initial=0.0)) * _SPREAD
+        number = real if spread < float(self.inverse.min(initial=np.inf)) else np.float64
+        self.vectors = np.ascontiguousarray(vectors, dtype=number)
+        self.transposed = np.ascontiguousarray(vectors.T, dtype=number)
         self.backend = backend
         self.n_threads = n_threads
 
@@ -297,9 +303,8 @@ def build_preconditioner(
     products *= scale[:, np.newaxis]
     invert(products, np.full(d, penalty))
     products *= times
-    inverse = _narrowed(products, shards[0].real)
     return DensePreconditioner(
-        inverse, bias_scale, n_logits, shards[0].backend, shards[0].n_threads
+        products, bias_scale, n_logits, shards[0].backend, shards[0].n_threads
     )
 
 
@@ -414,9 +419,10 @@ def build_shared(
     moments -= (means * totals[:, np.newaxis]).T @ means
     moments /= weight
     within = SharedInverse(
-        _narrowed(moments, shards[0].real),
+        moments,
         curvature / curvature.sum(),
         penalty,
+        shards[0].real,
         shards[0].backend,
         shards[0].n_threads,
     )
@@ -439,15 +445,6 @@ def _means(sums: Array, totals: Array, scale: Array, weight: float) -> tuple[Arr
     means /= np.where(totals > 0.0, totals, np.inf)[:, np.newaxis]
     least = max(_LEAST_SHARE * float(totals.mean()), _LEAST_CURVATURE * weight)
     return means, np.maximum(totals, least)
-
-
-def _narrowed(matrix: Array, real: np.dtype[Any]) -> Array:
-    """Return a matrix in the number type of the passes, if that can hold its size."""
-    sizes = np.abs(np.diagonal(matrix))
-    sizes = sizes[sizes > 0.0]
-    if not len(sizes) or 1e-25 < sizes.min() <= sizes.max() < 1e25:
-        return matrix.astype(real, copy=False)
-    return matrix
 
 
 def _sampled_rows(n_features: int) -> int:
