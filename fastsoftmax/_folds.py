@@ -8,8 +8,8 @@ from sklearn.utils.validation import _check_sample_weight
 
 from fastsoftmax import _inputs
 from fastsoftmax._arguments import thread_count
-from fastsoftmax._sweep import uses_newton
 from fastsoftmax.backend import resolve_backend
+from fastsoftmax.full_batch import suits_newton
 from fastsoftmax.objective import SoftmaxObjective
 from fastsoftmax.preconditioner import mean_moments
 from fastsoftmax.shard import Array, Shard
@@ -56,7 +56,7 @@ def rows_of(model: Any, X: Any, y: Any, sample_weight: Any) -> Rows:
         "standardize": model.standardize,
     }
     objective = SoftmaxObjective([shard], 1.0, **options)
-    if not uses_newton(objective):
+    if not suits_newton(objective):
         objective.moments = mean_moments([shard], objective.coordinates.center)
     removed = np.bincount(labels, weights, minlength=len(classes)) == 0.0
     if model.class_weight is not None:

@@ -30,16 +30,6 @@ from fastsoftmax.shard import Array, Shard
 from fastsoftmax.solvers import descent, sgd
 from fastsoftmax.threads import single_threaded_blas
 
-# "auto" is Newton's method up to this many coefficients, and multiply-adds of a Hessian. Ten
-# classes of 64 features (digits) are just over: there both take about as long.
-_NEWTON_PARAMS = 320
-_NEWTON_WORK = 5e8
-
-
-def _solver_for(objective: SoftmaxObjective) -> str:
-    small = objective.n_params <= _NEWTON_PARAMS and objective.hessian_cost() <= _NEWTON_WORK
-    return "newton-cholesky" if small else "lbfgs"
-
 
 class FastSoftmax(PredictionMixin, ClassifierMixin, BaseEstimator):
     r"""Softmax regression (multinomial logistic regression), exact and certified.
@@ -336,7 +326,9 @@ class FastSoftmax(PredictionMixin, ClassifierMixin, BaseEstimator):
                 input_scale=self.input_scale,
                 standardize=self.standardize,
             )
-            solver = _solver_for(objective) if self.solver == "auto" else self.solver
+            solver = self.solver
+            if solver == "auto":
+                solver = "newton-cholesky" if full_batch.suits_newton(objective) else "lbfgs"
             monitor = Monitor(
                 solver, shard.n_rows, self.max_iter, eval_shards, callbacks, self.verbose
             )
@@ -400,7 +392,7 @@ class FastSoftmax(PredictionMixin, ClassifierMixin, BaseEstimator):
 
         point = objective.start_from(start)
         self._keep(objective, *objective.coefficients_of(point), 0)  # should it be interrupted
-        result = full_batch.solve(
+        result, _ = full_batch.solve(
             objective,
             point,
             newton=monitor.solver == "newton-cholesky",
