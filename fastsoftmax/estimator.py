@@ -20,9 +20,7 @@ from sklearn.utils._param_validation import Interval, StrOptions
 from sklearn.utils.validation import validate_data
 
 from fastsoftmax import _inputs, full_batch
-from fastsoftmax._arguments import thread_count
 from fastsoftmax._prediction import PredictionMixin
-from fastsoftmax.backend import resolve_backend
 from fastsoftmax.csr_shard import CsrShard
 from fastsoftmax.monitor import Callback, Monitor
 from fastsoftmax.objective import Evaluation, SoftmaxObjective
@@ -289,23 +287,11 @@ class FastSoftmax(PredictionMixin, ClassifierMixin, BaseEstimator):
         """
         self._validate_params()
         end = math.inf if self.max_time is None else time.monotonic() + self.max_time
-        X, y = validate_data(self, X, y, accept_sparse="csr", dtype=_inputs.FEATURE_TYPES)
-        X = _inputs.features_of(X)
-        classes, labels = _inputs.encode_labels(y)
-        weights, total = _inputs.row_weights_of(
-            sample_weight, self.class_weight, X, classes, labels
-        )
-        every_class = classes
-        classes, labels = _inputs.without_weightless(classes, labels, weights)
-        backend = resolve_backend(self.backend)
-        n_threads = thread_count(self.n_jobs, backend)
-        shard = _inputs.shard_of(
-            X, labels, None, weights, len(classes), backend=backend, n_threads=n_threads
-        )
+        X, y = _inputs.validated(self, X, y)
+        rows = _inputs.training_rows(self, X, y, sample_weight)
+        shard, classes = rows.shard, rows.classes
         callbacks = _inputs.callables(callbacks)
-        eval_shards = self._eval_shards(
-            eval_set, classes, np.setdiff1d(every_class, classes), shard
-        )
+        eval_shards = self._eval_shards(eval_set, classes, rows.left_out, shard)
         start = self._previous_coefficients(classes) if self.warm_start else None
         shifted = self.standardize and not self.fit_intercept
         if self.solver == "sgd" and shifted and isinstance(shard, CsrShard):
@@ -317,7 +303,7 @@ class FastSoftmax(PredictionMixin, ClassifierMixin, BaseEstimator):
         def expired() -> bool:
             return time.monotonic() >= end
 
-        penalty = 0.0 if math.isinf(self.C) else 1.0 / (float(self.C) * total)
+        penalty = 0.0 if math.isinf(self.C) else 1.0 / (float(self.C) * rows.total)
         with single_threaded_blas():
             objective = SoftmaxObjective(
                 [shard],
@@ -392,7 +378,7 @@ class FastSoftmax(PredictionMixin, ClassifierMixin, BaseEstimator):
 
         point = objective.start_from(start)
         self._keep(objective, *objective.coefficients_of(point), 0)  # should it be interrupted
-        result, _ = full_batch.solve(
+        result = full_batch.solve(
             objective,
             point,
             newton=monitor.solver == "newton-cholesky",
@@ -400,7 +386,7 @@ class FastSoftmax(PredictionMixin, ClassifierMixin, BaseEstimator):
             max_iter=self.max_iter,
             on_iteration=note,
             expired=expired,
-        )
+        ).result
         at = result.evaluation
         self._keep(objective, at.weights, at.bias, result.n_iter)
         self.gap_, self.objective_ = result.gap, at.value
