@@ -115,7 +115,7 @@ def fastsoftmax_path(
         for C in values:
             fit = solve(rows.problem(C), point, limits)
             point = fit.point
-            fits.append(fit)
+            fits.append(fit._replace(curvature=None))
     real = rows.objective.shards[0].real
     path = SoftmaxPath(
         values,
