@@ -7,8 +7,9 @@ import numpy as np
 from sklearn.metrics import get_scorer
 
 from fastsoftmax._folds import Fold, Rows
-from fastsoftmax._sweep import Fit, Limits, curvature_at, solve, uses_newton
+from fastsoftmax._sweep import Fit, Limits, curvature_at, solve
 from fastsoftmax.estimator import FastSoftmax
+from fastsoftmax.full_batch import suits_newton
 from fastsoftmax.shard import Array
 
 # What a pass over the rows left out returns by itself.
@@ -50,7 +51,7 @@ def paths_of(
         [],
     )
     points = [fold.objective.null_point() for fold in folds]
-    point, leads = whole.null_point(), not uses_newton(whole)
+    point, leads = whole.null_point(), not suits_newton(whole)
     for j, C in enumerate(Cs):
         curvature = None
         if leads:

@@ -4,12 +4,9 @@ import math
 from typing import Any, NamedTuple
 
 import numpy as np
-from sklearn.utils.validation import _check_sample_weight
 
 from fastsoftmax import _inputs
-from fastsoftmax._arguments import thread_count
-from fastsoftmax._sweep import uses_newton
-from fastsoftmax.backend import resolve_backend
+from fastsoftmax.full_batch import suits_newton
 from fastsoftmax.objective import SoftmaxObjective
 from fastsoftmax.preconditioner import mean_moments
 from fastsoftmax.shard import Array, Shard
@@ -40,37 +37,23 @@ def rows_of(model: Any, X: Any, y: Any, sample_weight: Any) -> Rows:
 
     Nothing is computed but what all problems share.
     """
-    X = _inputs.features_of(X)
-    classes, labels = _inputs.encode_labels(y)
-    given = _check_sample_weight(sample_weight, X, dtype=np.float64, copy=True)
-    weights, total = _inputs.row_weights_of(given, model.class_weight, X, classes, labels)
-    kept, targets = _inputs.without_weightless(classes, labels, weights)
-    backend = resolve_backend(model.backend)
-    n_threads = thread_count(model.n_jobs, backend)
-    shard = _inputs.shard_of(
-        X, targets, None, weights, len(kept), backend=backend, n_threads=n_threads
-    )
+    found = _inputs.training_rows(model, X, y, sample_weight)
+    given = _inputs.sample_weights_of(sample_weight, X)
     options = {
         "fit_intercept": model.fit_intercept,
         "input_scale": model.input_scale,
         "standardize": model.standardize,
     }
-    objective = SoftmaxObjective([shard], 1.0, **options)
-    if not uses_newton(objective):
-        objective.moments = mean_moments([shard], objective.coordinates.center)
-    removed = np.bincount(labels, weights, minlength=len(classes)) == 0.0
-    if model.class_weight is not None:
-        # one weight for each class, from all rows: the folds are parts of one problem
-        by_class = _inputs.class_weights_of(model.class_weight, classes, labels, given)
-        training_weights = given * by_class[labels]
-    else:
-        training_weights = given
+    objective = SoftmaxObjective([found.shard], 1.0, **options)
+    if not suits_newton(objective):
+        objective.moments = mean_moments([found.shard], objective.coordinates.center)
     return Rows(
         objective,
-        total,
-        kept,
-        np.where(removed[labels], -1, targets),
-        training_weights,
+        found.total,
+        found.classes,
+        found.labels,
+        # one weight for each class, from all rows: the folds are parts of one problem
+        _inputs.class_weighted(given, model.class_weight, found.all_classes, found.all_labels),
         given,
         options,
     )
@@ -135,7 +118,7 @@ def _fold(rows: Rows, i: int, train: Any, test: Any) -> Fold:
             f"the training rows of split {i} of cv need a weight above 0 in at least 2 classes, "
             f"got {int(present.sum())}"
         )
-    mean_one, total = _inputs.row_weights_of(weights, None, like.X, present, labels)
+    mean_one, total = _inputs.scaled_weights(weights, like.real)
     shard = like.reweighted(mean_one)
     if not present.all():
         targets = np.where(present, np.cumsum(present) - 1, 0).astype(np.int32)[labels], None

@@ -3,19 +3,63 @@
 import numbers
 from collections.abc import Iterable
 from types import ModuleType
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 from scipy import sparse
 from sklearn.utils.multiclass import check_classification_targets
-from sklearn.utils.validation import _check_sample_weight, column_or_1d
+from sklearn.utils.validation import _check_sample_weight, column_or_1d, validate_data
 
-from fastsoftmax._arguments import features_in_place
+from fastsoftmax._arguments import features_in_place, thread_count
+from fastsoftmax.backend import resolve_backend
 from fastsoftmax.csr_shard import CsrShard
 from fastsoftmax.shard import Array, DenseShard, Shard
 
 # The dtypes that X may keep; the first is what any other is converted to.
 FEATURE_TYPES = [np.float64, np.float32, np.uint8, np.int8, np.float16]
+
+
+class TrainingRows(NamedTuple):
+    """Rows to fit to, checked."""
+
+    shard: Shard  # its weights have mean 1
+    total: float  # sum of the weights before that scaling
+    classes: Array  # labels of the classes, each of which has rows of a weight above 0
+    all_classes: Array  # every label that occurs, sorted
+    all_labels: Array  # (n_rows,) class numbers among those
+
+    @property
+    def left_out(self) -> Array:
+        """Labels of the classes of which all rows have weight 0."""
+        return np.setdiff1d(self.all_classes, self.classes)
+
+    @property
+    def labels(self) -> Array:
+        """(n_rows,) class numbers among `classes`, -1 where the row's class is left out."""
+        present = np.isin(self.all_classes, self.classes)
+        number = np.where(present, np.cumsum(present) - 1, -1).astype(np.int32)
+        return np.asarray(number[self.all_labels])
+
+
+def validated(estimator: Any, X: Any, y: Any) -> tuple[Any, Any]:
+    """Return what users fit to as arrays, and note its features in the estimator."""
+    X, y = validate_data(estimator, X, y, accept_sparse="csr", dtype=FEATURE_TYPES)
+    return X, y
+
+
+def training_rows(estimator: Any, X: Any, y: Any, sample_weight: Any) -> TrainingRows:
+    """Return validated rows as `class_weight`, `backend` and `n_jobs` of an estimator want them."""
+    X = features_of(X)
+    all_classes, all_labels = encode_labels(y)
+    weights = sample_weights_of(sample_weight, X)
+    weights = class_weighted(weights, estimator.class_weight, all_classes, all_labels)
+    weights, total = scaled_weights(weights, real_of(X.dtype))
+    classes, labels = without_weightless(all_classes, all_labels, weights)
+    backend = resolve_backend(estimator.backend)
+    n_threads = thread_count(estimator.n_jobs, backend)
+    options = {"backend": backend, "n_threads": n_threads}
+    shard = shard_of(X, labels, None, weights, len(classes), **options)
+    return TrainingRows(shard, total, classes, all_classes, all_labels)
 
 
 def real_of(features: np.dtype[Any]) -> np.dtype[Any]:
@@ -81,24 +125,33 @@ def encode_known_labels(y: Any, classes: Array, name: str, left_out: Array | Non
     return position.astype(np.int32)
 
 
-def row_weights_of(
-    sample_weight: Any, class_weight: Any, X: Any, classes: Array, labels: Array
-) -> tuple[Array, float]:
-    """(weights of mean 1, in the number type to compute in; the sum before that scaling)."""
-    weights = _check_sample_weight(sample_weight, X, dtype=np.float64, copy=True)
+def sample_weights_of(sample_weight: Any, X: Any) -> Array:
+    """Return the weights of the rows as float64, ones for None; not to be written to."""
+    weights = _check_sample_weight(sample_weight, X, dtype=np.float64)
     if not np.all(weights >= 0.0):
         raise ValueError(f"sample_weight must be >= 0, got {weights.min()}")
-    if class_weight is not None:
-        weights *= class_weights_of(class_weight, classes, labels, weights)[labels]
+    return np.asarray(weights)
+
+
+def class_weighted(weights: Array, class_weight: Any, classes: Array, labels: Array) -> Array:
+    """Return the weights of the rows times those of their classes."""
+    if class_weight is None:
+        return weights
+    return weights * class_weights_of(class_weight, classes, labels, weights)[labels]
+
+
+def scaled_weights(weights: Array, real: np.dtype[Any]) -> tuple[Array, float]:
+    """(weights of mean 1, in a number type; the sum before that scaling)."""
     largest = float(weights.max(initial=0.0))
     if largest == 0.0:
         raise ValueError("sample_weight and class_weight leave no row with a weight above 0")
-    weights /= largest  # so that no sum overflows
-    mean = float(weights.mean())
-    total = mean * len(weights) * largest
+    scaled = weights / largest  # so that no sum overflows
+    mean = float(scaled.mean())
+    total = mean * len(scaled) * largest
     if not np.isfinite(total):
         raise ValueError("the sum of sample_weight is too large for float64")
-    return np.ascontiguousarray(weights / mean, dtype=real_of(X.dtype)), total
+    scaled /= mean
+    return np.ascontiguousarray(scaled, dtype=real), total
 
 
 def callables(callbacks: Any) -> list[Any]:

@@ -259,8 +259,8 @@ class PredictionMixin:
         if sample_weight is None:
             weights = np.ones(len(labels), dtype=real)
         else:
-            weights, _ = _inputs.row_weights_of(sample_weight, None, given.X, self.classes_, labels)
-            weights = weights.astype(real, copy=False)
+            weights = _inputs.sample_weights_of(sample_weight, given.X)
+            weights, _ = _inputs.scaled_weights(weights, real)
         shard = _inputs.shard_of(
             given.X,
             labels,

@@ -19,13 +19,10 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from fastsoftmax.estimator import _solver_for
+from fastsoftmax import full_batch
 from fastsoftmax.objective import SoftmaxObjective
 from fastsoftmax.preconditioner import Preconditioner
 from fastsoftmax.shard import Array
-from fastsoftmax.solvers import descent
-from fastsoftmax.solvers.lbfgs import LbfgsModel
-from fastsoftmax.solvers.newton import NewtonModel
 
 
 class Limits(NamedTuple):
@@ -39,16 +36,11 @@ class Fit(NamedTuple):
     """One problem, solved."""
 
     point: Array  # the solver's vector
-    weights: Array  # (n_logits, n_features) float64
-    bias: Array  # (n_logits,) float64
+    weights: Array  # (n_logits, n_features) float64, of values of the number type computed in
+    bias: Array  # (n_logits,) likewise
     gap: float  # certified bound on (F - min F) / F
     n_iter: int
     curvature: Preconditioner | None  # what was learnt of the inverse Hessian
-
-
-def uses_newton(objective: SoftmaxObjective) -> bool:
-    """Whether a problem is solved by Newton's method, as by ``FastSoftmax(solver="auto")``."""
-    return _solver_for(objective) == "newton-cholesky"
 
 
 def solve(
@@ -58,29 +50,21 @@ def solve(
     curvature: Preconditioner | None = None,
 ) -> Fit:
     """Minimise from a point, with what a problem much like this one has taught of the Hessian."""
-    done = 0
-    # what overflows is seen by the line search, and does not become a result
-    with np.errstate(over="ignore", invalid="ignore"):
-        if uses_newton(objective):
-            result = descent.minimise(
-                objective, start, NewtonModel(objective), tol=limits.tol, max_iter=limits.max_iter
-            )
-            at = result.evaluation
-            fit = Fit(result.point, at.weights, at.bias, result.gap, result.n_iter, None)
-            if result.reason != "precision" or result.gap <= limits.tol:
-                return fit
-            start, done = result.point, result.n_iter
-        model = LbfgsModel(objective, first=curvature)
-        result = descent.minimise(
-            objective, start, model, tol=limits.tol, max_iter=limits.max_iter - done
-        )
-    at, n_iter = result.evaluation, done + result.n_iter
-    return Fit(result.point, at.weights, at.bias, result.gap, n_iter, model.inverse())
+    result, learnt = full_batch.solve(
+        objective,
+        start,
+        newton=full_batch.suits_newton(objective),
+        tol=limits.tol,
+        max_iter=limits.max_iter,
+        first=curvature,
+    )
+    at = result.evaluation
+    return Fit(result.point, at.weights, at.bias, result.gap, result.n_iter, learnt)
 
 
 def curvature_at(objective: SoftmaxObjective, point: Array) -> Preconditioner | None:
     """Return the Hessian's blocks at a point, inverted; None where they are of no use."""
-    if uses_newton(objective) or objective.refinement_cost() is None:
+    if full_batch.suits_newton(objective) or objective.refinement_cost() is None:
         return None
     with np.errstate(over="ignore", invalid="ignore"):
         return objective.refined_preconditioner(objective.evaluate(point))

@@ -20,25 +20,13 @@ from sklearn.utils._param_validation import Interval, StrOptions
 from sklearn.utils.validation import validate_data
 
 from fastsoftmax import _inputs, full_batch
-from fastsoftmax._arguments import thread_count
 from fastsoftmax._prediction import PredictionMixin
-from fastsoftmax.backend import resolve_backend
 from fastsoftmax.csr_shard import CsrShard
 from fastsoftmax.monitor import Callback, Monitor
 from fastsoftmax.objective import Evaluation, SoftmaxObjective
 from fastsoftmax.shard import Array, Shard
 from fastsoftmax.solvers import descent, sgd
 from fastsoftmax.threads import single_threaded_blas
-
-# "auto" is Newton's method up to this many coefficients, and multiply-adds of a Hessian. Ten
-# classes of 64 features (digits) are just over: there both take about as long.
-_NEWTON_PARAMS = 320
-_NEWTON_WORK = 5e8
-
-
-def _solver_for(objective: SoftmaxObjective) -> str:
-    small = objective.n_params <= _NEWTON_PARAMS and objective.hessian_cost() <= _NEWTON_WORK
-    return "newton-cholesky" if small else "lbfgs"
 
 
 class FastSoftmax(PredictionMixin, ClassifierMixin, BaseEstimator):
@@ -299,23 +287,11 @@ class FastSoftmax(PredictionMixin, ClassifierMixin, BaseEstimator):
         """
         self._validate_params()
         end = math.inf if self.max_time is None else time.monotonic() + self.max_time
-        X, y = validate_data(self, X, y, accept_sparse="csr", dtype=_inputs.FEATURE_TYPES)
-        X = _inputs.features_of(X)
-        classes, labels = _inputs.encode_labels(y)
-        weights, total = _inputs.row_weights_of(
-            sample_weight, self.class_weight, X, classes, labels
-        )
-        every_class = classes
-        classes, labels = _inputs.without_weightless(classes, labels, weights)
-        backend = resolve_backend(self.backend)
-        n_threads = thread_count(self.n_jobs, backend)
-        shard = _inputs.shard_of(
-            X, labels, None, weights, len(classes), backend=backend, n_threads=n_threads
-        )
+        X, y = _inputs.validated(self, X, y)
+        rows = _inputs.training_rows(self, X, y, sample_weight)
+        shard, classes = rows.shard, rows.classes
         callbacks = _inputs.callables(callbacks)
-        eval_shards = self._eval_shards(
-            eval_set, classes, np.setdiff1d(every_class, classes), shard
-        )
+        eval_shards = self._eval_shards(eval_set, classes, rows.left_out, shard)
         start = self._previous_coefficients(classes) if self.warm_start else None
         shifted = self.standardize and not self.fit_intercept
         if self.solver == "sgd" and shifted and isinstance(shard, CsrShard):
@@ -327,7 +303,7 @@ class FastSoftmax(PredictionMixin, ClassifierMixin, BaseEstimator):
         def expired() -> bool:
             return time.monotonic() >= end
 
-        penalty = 0.0 if math.isinf(self.C) else 1.0 / (float(self.C) * total)
+        penalty = 0.0 if math.isinf(self.C) else 1.0 / (float(self.C) * rows.total)
         with single_threaded_blas():
             objective = SoftmaxObjective(
                 [shard],
@@ -336,7 +312,9 @@ class FastSoftmax(PredictionMixin, ClassifierMixin, BaseEstimator):
                 input_scale=self.input_scale,
                 standardize=self.standardize,
             )
-            solver = _solver_for(objective) if self.solver == "auto" else self.solver
+            solver = self.solver
+            if solver == "auto":
+                solver = "newton-cholesky" if full_batch.suits_newton(objective) else "lbfgs"
             monitor = Monitor(
                 solver, shard.n_rows, self.max_iter, eval_shards, callbacks, self.verbose
             )
@@ -408,7 +386,7 @@ class FastSoftmax(PredictionMixin, ClassifierMixin, BaseEstimator):
             max_iter=self.max_iter,
             on_iteration=note,
             expired=expired,
-        )
+        ).result
         at = result.evaluation
         self._keep(objective, at.weights, at.bias, result.n_iter)
         self.gap_, self.objective_ = result.gap, at.value

@@ -1,12 +1,13 @@
 """From a start to the certified optimum: which solver goes on where another had to stop."""
 
 from collections.abc import Callable
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 
 from fastsoftmax.centered import CenteredObjective
 from fastsoftmax.objective import Evaluation, SoftmaxObjective
+from fastsoftmax.preconditioner import Preconditioner
 from fastsoftmax.shard import Array
 from fastsoftmax.solvers import descent
 from fastsoftmax.solvers.lbfgs import LbfgsModel
@@ -23,6 +24,22 @@ _LEAST_GAIN = 1e-12
 # A Newton step from a minimum to within rounding changes no logit by as much as this; where the
 # minimum is at infinity, each changes those of the separable rows by 1.
 _SEPARATING_CHANGE = 0.1
+# Newton's method suits up to this many coefficients, and multiply-adds of a Hessian. Ten classes of
+# 64 features (digits) are just over: there both methods take about as long.
+_NEWTON_PARAMS = 320
+_NEWTON_WORK = 5e8
+
+
+class Solution(NamedTuple):
+    """The end of a fit, and what was learnt on the way."""
+
+    result: Result
+    curvature: Preconditioner | None  # of the inverse Hessian; None after Newton's method
+
+
+def suits_newton(objective: SoftmaxObjective) -> bool:
+    """Whether a problem is so small that Newton's method is the quicker one."""
+    return objective.n_params <= _NEWTON_PARAMS and objective.hessian_cost() <= _NEWTON_WORK
 
 
 def solve(
@@ -32,10 +49,14 @@ def solve(
     newton: bool,
     tol: float,
     max_iter: int,
-    on_iteration: Callable[[int, Evaluation, float], bool],
-    expired: Callable[[], bool],
-) -> Result:
+    on_iteration: Callable[[int, Evaluation, float], bool] = lambda n_iter, at, gap: False,
+    expired: Callable[[], bool] = lambda: False,
+    first: Preconditioner | None = None,
+) -> Solution:
     """Minimise an objective; arguments and result as of `descent.minimise`.
+
+    first is what L-BFGS starts with, such as the curvature learnt in a problem much like this one;
+    None for the objective's own preconditioner.
 
     Where rounding ends a solver before `tol`, the next one goes on from its point: passes over
     centred rows in float64 where they are affordable, and at last L-BFGS instead of Newton's
@@ -54,7 +75,7 @@ def solve(
             if by_newton:
                 model = NewtonModel(current)
             elif not isinstance(model, LbfgsModel):  # what it has learnt is true of the next, too
-                model = LbfgsModel(current)
+                model = LbfgsModel(current, first=first)
             result = descent.minimise(
                 current,
                 start if result is None else result.point,
@@ -77,7 +98,7 @@ def solve(
         result = _in_type_of_rows(current, result, tol)
     if unpenalised and _is_separable(objective, result):
         result = result._replace(reason="separable")
-    return result
+    return Solution(result, model.inverse() if isinstance(model, LbfgsModel) else None)
 
 
 def _counting_from(

@@ -15,7 +15,6 @@ from sklearn.exceptions import ConvergenceWarning
 from sklearn.metrics import get_scorer, get_scorer_names
 from sklearn.model_selection import check_cv
 from sklearn.utils._param_validation import Interval, StrOptions
-from sklearn.utils.validation import validate_data
 
 from fastsoftmax import _inputs
 from fastsoftmax._cross_validation import Paths, best_index, paths_of, score_function
@@ -108,14 +107,15 @@ def fastsoftmax_path(
     )
     model._validate_params()
     values, limits = path_of(Cs), Limits(tol, max_iter)
-    X, y = validate_data(model, X, y, accept_sparse="csr", dtype=_inputs.FEATURE_TYPES)
+    X, y = _inputs.validated(model, X, y)
     fits: list[Fit] = []
     with single_threaded_blas():
         rows = rows_of(model, X, y, sample_weight)
         point = rows.objective.null_point()
         for C in values:
-            fits.append(solve(rows.problem(C), point, limits))
-            point = fits[-1].point
+            fit = solve(rows.problem(C), point, limits)
+            point = fit.point
+            fits.append(fit._replace(curvature=None))
     real = rows.objective.shards[0].real
     path = SoftmaxPath(
         values,
@@ -304,7 +304,7 @@ class FastSoftmaxCV(PredictionMixin, ClassifierMixin, BaseEstimator):
             Once, if any fit stopped before `tol`: how many did, and the largest gap.
         """
         self._validate_params()
-        X, y = validate_data(self, X, y, accept_sparse="csr", dtype=_inputs.FEATURE_TYPES)
+        X, y = _inputs.validated(self, X, y)
         self.Cs_ = path_of(self.Cs)
         limits = Limits(self.tol, self.max_iter)
         with single_threaded_blas():

@@ -191,10 +191,9 @@ class TestCenteredObjective:
     )
     def test_the_bound_holds(self, rng, shift, fit_intercept):
         plain, centered = self.objectives(rng, shift=shift, fit_intercept=fit_intercept)
-        options = {"newton": True, "max_iter": 200, "on_iteration": lambda *args: False}
         best = full_batch.solve(
-            centered, plain.null_point(), tol=1e-12, expired=lambda: False, **options
-        )
+            centered, plain.null_point(), newton=True, tol=1e-12, max_iter=200
+        ).result
         noise = 1e-14 + (4e-16 * shift) ** 2
         for distance in (1e-6, 1e-3, 0.1, 1.0):
             at = centered.evaluate(best.point + distance * rng.normal(size=plain.n_params))

@@ -2,6 +2,7 @@
 
 import inspect
 import pickle
+import tracemalloc
 
 import numpy as np
 import pytest
@@ -102,6 +103,19 @@ class TestPath:
         path = fastsoftmax_path(*digits, Cs, n_jobs=1)
         cold = sum(FastSoftmax(C, n_jobs=1).fit(*digits).n_iter_[0] for C in Cs)
         assert path.n_iter.sum() < cold
+
+    def test_keeps_of_a_fit_only_what_it_returns(self):
+        """Not its preconditioner (0.7 MB) and pairs, of use to no other."""
+        rng = np.random.default_rng(0)
+        X = rng.normal(size=(500, 300))
+        y = (X[:, :10] + 3.0 * rng.normal(size=(500, 10))).argmax(axis=1)
+        peaks = []
+        for n_Cs in (2, 12):
+            tracemalloc.start()
+            fastsoftmax_path(X, y, np.geomspace(0.01, 1.0, n_Cs), tol=1e-2, n_jobs=1)
+            peaks.append(tracemalloc.get_traced_memory()[1])
+            tracemalloc.stop()
+        assert peaks[1] < peaks[0] + 2e6
 
 
 class TestErrors:
