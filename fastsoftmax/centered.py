@@ -181,6 +181,10 @@ class CenteredObjective(SoftmaxObjective):
         bound = self._bound_by_mixture(at, residual, at.centered_bias)
         return bound if self.fit_intercept else min(bound, super().gap_bound(at))
 
+    def noise(self, at: Evaluation) -> float:
+        """Return 0: nothing cancels in passes over centred rows."""
+        return 0.0
+
     def base_grad(self) -> Array:
         """Gradient by V of the mean cross-entropy where every row has the class shares."""
         if self._base_grad is None:

@@ -80,7 +80,8 @@ def solve(
                 current,
                 start if result is None else result.point,
                 model,
-                tol=tol,
+                # coefficients of centred passes are rounded afterwards, which costs a little
+                tol=tol if current is objective else 0.5 * tol,
                 max_iter=max_iter - done,
                 on_iteration=_counting_from(done, on_iteration, numpy_state),
                 expired=expired,

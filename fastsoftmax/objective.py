@@ -35,6 +35,8 @@ from fastsoftmax.preconditioner import (
 )
 from fastsoftmax.shard import Array, DenseShard, Shard, Sums, add_sums
 
+# A share of F that does not matter.
+_LITTLE = 1e-7
 # Rows at a time in `logit_change`.
 _CHANGE_ROWS = 1024
 
@@ -105,6 +107,7 @@ class SoftmaxObjective:
             scale = self._reciprocal_deviations(center)
         self.coordinates = Coordinates(center, scale, self.n_logits, fit_intercept)
         self.n_weights, self.n_params = self.coordinates.n_weights, self.coordinates.n_params
+        self._far = float(np.linalg.norm(center * scale))
         self._null_point: Array | None = None
         self._base_grad: Array | None = None
         self._base_square = 0.0
@@ -330,6 +333,18 @@ class SoftmaxObjective:
         if not self.fit_intercept:
             return float(np.vdot(residual, residual)) / (2.0 * self.penalty)
         return self._bound_by_mixture(at, residual, at.bias + at.weights @ self.coordinates.center)
+
+    def noise(self, at: Evaluation) -> float:
+        """Return the size of errors in F and its bound where W x and b cancel.
+
+        That is where features are far from 0; row by row the digits are lost in another way. Of
+        features of 1e4 + noise in float32 F was wrong by 1e-4, and a gap read -1e-4.
+        """
+        unit = 4.0 * self.epsilon / np.sqrt(self.n_rows)
+        far = np.sqrt(at.square) * self._far
+        if unit * far > _LITTLE * at.value:  # that was at least as much as this, which costs more
+            far = float(np.max(np.abs(at.weights) @ np.abs(self.coordinates.center), initial=0.0))
+        return float(unit * far)
 
     def _bound_by_mixture(self, at: Evaluation, residual: Array, bias: Array) -> float:
         """Return the bound of `gap_bound` from a Q with mean Q_i = mean y_i.

@@ -218,3 +218,28 @@ class TestCenteredObjective:
             backend=resolve_backend("auto"),
         )  # fmt: skip
         assert not CenteredObjective.is_possible(SoftmaxObjective([shard], 0.1, fit_intercept=True))
+
+
+@pytest.mark.parametrize("n_classes", [2, 3])
+@pytest.mark.parametrize("C", [0.01, 1.0, 100.0])
+def test_the_bound_holds_where_logits_cancel(n_classes, C):
+    """Features of 1e4 + noise in float32: a pass is wrong by more than tol, and has to know."""
+    for seed in range(5):
+        rng = np.random.default_rng(seed)
+        X = rng.normal(size=(150, 6))
+        y = (X @ rng.normal(size=(6, n_classes)) + 2.0 * rng.gumbel(size=(150, n_classes))).argmax(
+            axis=1
+        )
+        X = (1e4 + X).astype(np.float32)
+        model = FastSoftmax(C=C).fit(X, y)
+        best = FastSoftmax(C=C, tol=1e-12).fit(X.astype(np.float64), y)
+        W, b = model.coef_.astype(np.longdouble), model.intercept_.astype(np.longdouble)
+        logits = X.astype(np.longdouble) @ W.T + b
+        if n_classes == 2:
+            logits = np.column_stack([np.zeros_like(logits), logits])
+        logits -= logits.max(axis=1, keepdims=True)
+        losses = np.log(np.exp(logits).sum(axis=1)) - logits[np.arange(150), y]
+        value = float(losses.mean() + (W * W).sum() / (2.0 * C * 150))
+        assert model.gap_ >= 0.0
+        assert (value - best.objective_) / value <= model.gap_ + 1e-7
+        assert model.converged_

@@ -165,7 +165,7 @@ class TestErrors:
     def test_warning_where_precision_ends(self, digits):
         X, y = digits[0].astype(np.float32), digits[1]
         with pytest.warns(ConvergenceWarning, match="as far as float32 goes"):
-            FastSoftmaxCV(CS, cv=2, tol=1e-13, n_jobs=1).fit(X, y)
+            FastSoftmaxCV(CS, cv=2, tol=1e-16, n_jobs=1).fit(X, y)
 
 
 class TestScikitLearn:

@@ -22,6 +22,9 @@ class Function:
 
     epsilon = float(np.finfo(np.float64).eps)
 
+    def noise(self, at):
+        return 0.0
+
     def __init__(self, value, slope, curvature, minimum):
         self.value, self.slope, self.curvature, self.minimum = value, slope, curvature, minimum
         self.n_hessians = 0

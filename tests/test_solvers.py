@@ -38,6 +38,9 @@ class Function:
 
     epsilon = float(np.finfo(np.float64).eps)
 
+    def noise(self, at):
+        return 0.0
+
     def __init__(self, value, gradient, minimum=0.0, preconditioner=None, refined=None, cost=None):
         self.value, self.gradient, self.minimum = value, gradient, minimum
         self._preconditioner, self._refined, self._cost = preconditioner, refined, cost

@@ -39,6 +39,9 @@ class Objective(Protocol[E]):
     def gap_bound(self, at: E) -> float:
         """Return an upper bound on value - minimum."""
 
+    def noise(self, at: E) -> float:
+        """Return the size of errors in value and bound where terms cancel."""
+
 
 class Result(NamedTuple, Generic[E]):
     """Where the solver stopped, and why."""
@@ -88,8 +91,8 @@ def _share(gap: float, value: float) -> float:
 
 
 def relative_gap(objective: Objective[E], at: E) -> float:
-    """gap_bound / value, the figure that `tol` is compared with."""
-    return _share(objective.gap_bound(at), at.value)
+    """Bound on (F - min F) / F, the figure that `tol` is compared with."""
+    return _share(objective.gap_bound(at) + objective.noise(at), at.value)
 
 
 def minimise(
@@ -136,8 +139,9 @@ def minimise(
     point = start
     at = objective.evaluate(point)
     # the best lower bound on the minimum so far, less what rounding may have added to it
-    bound = objective.gap_bound(at)
-    lower = max(0.0, at.value - bound - 4.0 * objective.epsilon * abs(at.value))
+    cancelled = objective.noise(at)
+    bound = objective.gap_bound(at) + cancelled
+    lower = max(0.0, at.value - bound - 4.0 * (objective.epsilon * abs(at.value) + cancelled))
     gap = _share(bound, at.value)
     target = min(tol, max(model.target, objective.epsilon))
     best_bound, best_iter, calm = bound, 0, 0
@@ -169,10 +173,11 @@ def minimise(
         model.learn(moved, new.gradient - at.gradient)
         level = at.value - new.value <= objective.epsilon * abs(at.value)
         at = new
-        noise = objective.epsilon * abs(at.value)
-        bound = objective.gap_bound(at)
+        cancelled = objective.noise(at)
+        noise = objective.epsilon * abs(at.value) + cancelled
+        bound = objective.gap_bound(at) + cancelled
         # an infinite bound means that nothing is certified, not even with what is known of before
-        known = min(bound, at.value - lower + 4.0 * noise) if bound < np.inf else bound
+        known = min(bound, max(at.value - lower, 0.0) + 4.0 * noise) if bound < np.inf else bound
         gap = _share(known, at.value)
         lower = max(lower, at.value - bound - 4.0 * noise)
         if on_iteration(n_iter + 1, at, gap):
