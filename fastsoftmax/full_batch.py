@@ -8,6 +8,7 @@ import numpy as np
 from fastsoftmax.centered import CenteredObjective
 from fastsoftmax.objective import Evaluation, SoftmaxObjective
 from fastsoftmax.preconditioner import Preconditioner
+from fastsoftmax.row_space import RowSpace
 from fastsoftmax.shard import Array
 from fastsoftmax.solvers import descent
 from fastsoftmax.solvers.lbfgs import LbfgsModel
@@ -69,6 +70,14 @@ def solve(
     done, result = 0, None
     model: Any = None
     numpy_state = np.geterr()
+    if first is None and RowSpace.is_worthwhile(objective):
+        inside = _solve_in_row_space(
+            objective, start, tol=tol, max_iter=max_iter, on_iteration=on_iteration, expired=expired
+        )
+        if inside.gap <= tol or inside.reason not in ("converged", "precision"):
+            return Solution(inside, None)
+        start, done = inside.point, inside.n_iter
+        stages = stages[1:] if fine else stages  # rounding is what stands between the two
     for current, by_newton in stages:
         # what overflows is seen by the line search, and does not become a result
         with np.errstate(over="ignore", invalid="ignore"):
@@ -100,6 +109,39 @@ def solve(
     if unpenalised and _is_separable(objective, result):
         result = result._replace(reason="separable")
     return Solution(result, model.inverse() if isinstance(model, LbfgsModel) else None)
+
+
+def _solve_in_row_space(
+    objective: SoftmaxObjective,
+    start: Array,
+    *,
+    tol: float,
+    max_iter: int,
+    on_iteration: Callable[[int, Evaluation, float], bool],
+    expired: Callable[[], bool],
+) -> Result:
+    """Minimise in the span of few rows; the result is the objective's own."""
+    space = RowSpace(objective)
+    numpy_state = np.geterr()
+
+    def seen(n_iter: int, at: Evaluation, gap: float) -> bool:
+        with np.errstate(**numpy_state):
+            return on_iteration(n_iter, space.seen_outside(at), gap)
+
+    with np.errstate(over="ignore", invalid="ignore"):
+        found = solve(
+            space.objective,
+            space.inside(start),
+            newton=suits_newton(space.objective),
+            tol=0.5 * tol,  # coefficients of few digits cost a little
+            max_iter=max_iter,
+            on_iteration=seen,
+            expired=expired,
+        ).result
+        point = space.outside(found.point)
+        at = objective.evaluate(point)
+        gap = descent.relative_gap(objective, at)
+    return descent.Result(point, at, gap, found.n_iter, found.reason)
 
 
 def _counting_from(

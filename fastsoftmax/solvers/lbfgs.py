@@ -7,6 +7,7 @@ same as plain L-BFGS in coordinates where P is the identity.
 
 from collections import deque
 from collections.abc import Iterator, Sequence
+from functools import cached_property
 from typing import Generic, Protocol
 
 import numpy as np
@@ -73,7 +74,8 @@ class LbfgsModel(Generic[E]):
         first: Preconditioner | None = None,
     ) -> None:
         self.objective = objective
-        self.first = self.preconditioner = objective.preconditioner() if first is None else first
+        self._given = first
+        self._refined: Preconditioner | None = None
         self.gamma = 1.0
         self.memory = memory
         self.pairs: deque[tuple[Array, Array, float]] = deque()
@@ -83,10 +85,20 @@ class LbfgsModel(Generic[E]):
         self.growth = _CHEAP_GROWTH if cheap else _REFINEMENT_GROWTH
         self.next_refinement = np.inf if cost is None else max(least, _REFINEMENT_SHARE * cost)
 
+    @cached_property
+    def first(self) -> Preconditioner:
+        """What is known of the inverse Hessian at the start; only asked for where it is needed."""
+        return self.objective.preconditioner() if self._given is None else self._given
+
+    @property
+    def preconditioner(self) -> Preconditioner:
+        """What is known of the inverse Hessian now, up to gamma and the pairs."""
+        return self.first if self._refined is None else self._refined
+
     def look(self, n_iter: int, at: E) -> None:
         """Take a better preconditioner when it is due. The pairs stay true: they are of F."""
         if n_iter >= self.next_refinement:
-            self.preconditioner = self.objective.refined_preconditioner(at)
+            self._refined = self.objective.refined_preconditioner(at)
             self.gamma = 1.0
             if self.pairs:
                 self._rescale(*self.pairs[-1][1:])
@@ -98,9 +110,9 @@ class LbfgsModel(Generic[E]):
         if self.pairs:
             self.pairs.clear()
             yield -self.gamma * self.preconditioner.apply(gradient)
-        if self.preconditioner is not self.first:
+        if self._refined is not None:
             # where every row of a class is decided, the refined one can be next to infinite
-            self.preconditioner, self.gamma = self.first, 1.0
+            self._refined, self.gamma = None, 1.0
             yield -self.first.apply(gradient)
 
     def learn(self, moved: Array, change: Array) -> None:
