@@ -43,6 +43,9 @@ _BLOCK_NUMBERS = 1 << 23
 _LEAST_ROWS = 4096
 # Least ratio of the eigenvalues of an inverse that is applied in float32.
 _SPREAD = 1e-4
+# Numbers of a block of columns (256 KB), and blocks from which on threads share them.
+_BLOCK_OF_COLUMNS = 1 << 15
+_LEAST_BLOCKS = 16
 # The least curvature of a class, as a share of the mean of all.
 _LEAST_SHARE = 1e-3
 # The same as a share of the weight of all rows.
@@ -112,8 +115,7 @@ class BlockPreconditioner:
             self.backend.affine_rows(
                 product, inverse, row[np.newaxis], self._zero, n_threads=self.n_threads
             )
-        if n_logits > 1:  # softmax does not see what all classes share, and the optimum has none
-            products -= products.mean(axis=0)
+        products -= _shared(products)
         weights = products[:, : self.n_features, 0]
         return np.concatenate([weights.ravel(), products[:, self.n_features :, 0].ravel()])
 
@@ -141,7 +143,11 @@ class SharedInverse:
         self.backend = backend
         self.n_threads = n_threads
 
-    def apply(self, rows: Array) -> Array:
+    def blocks(self) -> list[slice]:
+        """Columns that can be applied by themselves: only all together."""
+        return [slice(None)]
+
+    def apply(self, rows: Array, columns: slice) -> Array:
         """Return the product with a matrix (n_logits, d), row by row; it may be overwritten."""
         inside = _product(rows, self.transposed, self.backend, self.n_threads)
         inside *= self.inverse
@@ -151,12 +157,19 @@ class SharedInverse:
 class DiagonalInverse:
     """inverse (n_logits, d), the diagonal for each class."""
 
-    def __init__(self, inverse: Array) -> None:
+    def __init__(self, inverse: Array, n_threads: int) -> None:
         self.inverse = inverse
+        self.n_threads = n_threads
 
-    def apply(self, rows: Array) -> Array:
-        """Return the product with a matrix (n_logits, d), row by row, in place."""
-        rows *= self.inverse
+    def blocks(self) -> list[slice]:
+        """Columns that can be applied by themselves, few enough for a cache near the processor."""
+        n_logits, d = self.inverse.shape
+        step = max(64, _BLOCK_OF_COLUMNS // n_logits)
+        return [slice(start, start + step) for start in range(0, d, step)]
+
+    def apply(self, rows: Array, columns: slice) -> Array:
+        """Return the product with columns of a matrix (n_logits, d), row by row, in place."""
+        rows *= self.inverse[:, columns]
         return rows
 
 
@@ -197,8 +210,12 @@ class WithinPreconditioner:
         self.means = means
         self.curvature = curvature
         self.fit_intercept = fit_intercept
+        self._blocks = within.blocks()
+        self._n_threads = within.n_threads if len(self._blocks) >= _LEAST_BLOCKS else 1
         if not fit_intercept:  # Sherman & Morrison
-            self._across = within.apply(means.copy())
+            self._across = np.empty_like(means)
+            for columns in self._blocks:
+                self._across[:, columns] = within.apply(means[:, columns].copy(), columns)
             self._share = 1.0 / (1.0 / curvature + _row_dots(means, self._across))
 
     def apply(self, gradient: Array) -> Array:
@@ -206,20 +223,32 @@ class WithinPreconditioner:
         n_weights = self.means.size
         result = np.empty_like(gradient)
         given, weights = (v[:n_weights].reshape(self.means.shape) for v in (gradient, result))
+        bias_grad = gradient[n_weights:]
+
+        def shifted(columns: slice) -> Array:
+            means, w = self.means[:, columns], weights[:, columns]
+            np.multiply(means, bias_grad[:, np.newaxis], out=w)
+            product = self.within.apply(np.subtract(given[:, columns], w, out=w), columns)
+            dots = _row_dots(means, product)
+            np.subtract(product, _shared(product), out=w)
+            return dots
+
+        def unshifted(columns: slice) -> Array:
+            w = weights[:, columns]
+            np.copyto(w, given[:, columns])
+            w[...] = self.within.apply(w, columns)
+            return _row_dots(self.means[:, columns], w)
+
+        product = shifted if self.fit_intercept else unshifted
+        dots = np.sum(list(in_threads(product, self._blocks, self._n_threads)), axis=0)
         if self.fit_intercept:
-            bias_grad = gradient[n_weights:]
-            np.multiply(self.means, bias_grad[:, np.newaxis], out=weights)
-            product = self.within.apply(np.subtract(given, weights, out=weights))
-            bias = bias_grad / self.curvature - _row_dots(self.means, product)
-            result[n_weights:] = bias - (bias.mean() if len(bias) > 1 else 0.0)
-        else:
-            np.copyto(weights, given)
-            product = self.within.apply(weights)
-            share = self._share * _row_dots(self.means, product)
-            product -= share[:, np.newaxis] * self._across
-        # softmax does not see what all classes share
-        shared = product.mean(axis=0) if len(product) > 1 else 0.0
-        np.subtract(product, shared, out=weights)
+            bias = bias_grad / self.curvature - dots
+            result[n_weights:] = bias - _shared(bias)
+            return result
+        for columns in self._blocks:
+            w = weights[:, columns]
+            w -= (self._share * dots)[:, np.newaxis] * self._across[:, columns]
+            w -= _shared(w)
         return result
 
 
@@ -239,6 +268,12 @@ class DiagonalPreconditioner:
         np.multiply(gradient[:n_weights].reshape(weights.shape), self.inverse, out=weights)
         np.multiply(gradient[n_weights:], self.bias_scale, out=result[n_weights:])
         return result
+
+
+def _shared(products: Array) -> Array:
+    """Return what products of all classes have in common: softmax does not see it."""
+    shared: Array = products.mean(axis=0) if len(products) > 1 else np.zeros(products.shape[1:])
+    return shared
 
 
 def _row_dots(a: Array, b: Array) -> Array:
@@ -393,7 +428,7 @@ def build_diagonals(
     squares += max(penalty, 1e-10 * float(squares.max(initial=0.0)), np.finfo(float).tiny)
     inverse = np.reciprocal(squares, out=squares)
     return WithinPreconditioner(
-        DiagonalInverse(inverse),
+        DiagonalInverse(inverse, shards[0].n_threads),
         means,
         curvature / n_rows,
         fit_intercept=coordinates.fit_intercept,
