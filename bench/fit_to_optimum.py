@@ -6,6 +6,8 @@
     python bench/fit_to_optimum.py --json bench/results/fit_to_optimum.json
     python bench/fit_chart.py                                  the chart, from that file
 
+Workloads may be measured one after another into the same file, with the limits that suit each.
+
 The gap is (F - F_best) / F_best, both computed here in float64 from the coefficients; F_best is the
 lowest F of all fits, of which one is our own in float64 to a certified 1e-10. Rivals have no
 callback that costs nothing, so each makes fits of 1, 2, 4, ... times as many iterations, every one
@@ -19,6 +21,7 @@ has proved it).
 """
 
 import argparse
+import json
 import sys
 import tempfile
 from collections.abc import Sequence
@@ -121,7 +124,7 @@ class Comparison:
             for i, storage in enumerate(storages):
                 name = rival.name if i == 0 else f"{rival.name}, {storage}"
                 ladder = self.ladders[name] = self._ladder(rival, storage)
-                ladder.climb(rival.first, smallest, self.limit)
+                ladder.climb(rival.first, smallest, self.limit_of(rival))
                 if not ladder.points:
                     self.notes[name] = ladder.ended
                     del self.ladders[name]
@@ -133,10 +136,15 @@ class Comparison:
             for name in {fastest(self.ladders, gap), *defaults} - {None}:
                 self._repeat(self.ladders[name], gap)
 
+    def limit_of(self, contestant: Contestant) -> float:
+        """Seconds of a fit at most; scikit-learn's default solver may have more."""
+        default = contestant.name.startswith(DEFAULT_RIVAL)
+        more = self.options.default_limit if default else self.options.limit
+        return float(min(max(self.options.limit, more), self.workload.limit))
+
     def _ladder(self, contestant: Contestant, storage: str) -> Ladder:
-        return Ladder(
-            lambda max_iter: self.fit(contestant, storage, {"max_iter": max_iter}, self.limit)
-        )
+        limit = self.limit_of(contestant)
+        return Ladder(lambda max_iter: self.fit(contestant, storage, {"max_iter": max_iter}, limit))
 
     def _repeat(self, ladder: Ladder, gap: float) -> None:
         """Fits that decide are made several times, if that takes no longer than the limit."""
@@ -194,6 +202,9 @@ class Comparison:
             "best": self.best,
             "best by": self.best_by,
             "limit, s": self.limit,
+            "default limit, s": max(
+                self.limit, min(self.options.default_limit, self.workload.limit)
+            ),
             "threads": self.options.threads,
             "gaps": [f"{gap:.0e}" for gap in self.workload.gaps],
             "aims": {f"{gap:.0e}": aims for gap, aims in self.workload.aims.items()},
@@ -228,6 +239,18 @@ def compare(key: str, options: argparse.Namespace) -> dict[str, Any] | None:
         return comparison.as_row(key, comparison.run_ours())
 
 
+def earlier_rows(
+    path: Path | None, scale: float, described: dict[str, str]
+) -> dict[str, dict[str, Any]]:
+    """Rows of a file by workload, which a run of other workloads keeps: of the same state only."""
+    if path is None or not path.exists():
+        return {}
+    record = json.loads(path.read_text(encoding="utf-8"))
+    if (record["kind"], record["scale"], record["machine_info"]) != (FITS, scale, described):
+        return {}
+    return {row["workload"]: row for row in record["rows"]}
+
+
 def _round(value: float) -> float:
     return float(f"{value:.4g}")
 
@@ -243,22 +266,30 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--rivals", default="", help="only those whose names hold this")
     parser.add_argument("--scale", type=float, default=1.0, help="multiplies the numbers of rows")
     parser.add_argument("--limit", type=float, default=120.0, help="seconds of a fit at most")
+    parser.add_argument(
+        "--default-limit",
+        type=float,
+        default=0.0,
+        help="the same for scikit-learn's default solver",
+    )
     parser.add_argument("--repeats", type=int, default=3, help="of the fits that decide")
     parser.add_argument("--repeat-seconds", type=float, default=1.0, help="of fits in a process")
     parser.add_argument("--refine", type=int, default=2, help="rounds of rungs in between")
     parser.add_argument("--threads", type=int, default=races.N_THREADS)
     parser.add_argument("--json", type=Path, help="file to write the results to")
     options = parser.parse_args(arguments)
-    described, rows = machine.describe(), []
+    described = machine.describe()
+    rows = earlier_rows(options.json, options.scale, described)
     for key in names_of(options.workloads):
         row = compare(key, options)
         if row is None:
             _say(f"{key}: its data is not here")
             continue
-        rows.append(row)
+        rows[key] = row
         print("\n".join(fit_lines([row])), flush=True)
         if options.json:  # after each: a long run may be cut off
-            machine.write_results(options.json, FITS, options.scale, described, {}, rows)
+            ordered = [rows[name] for name in WORKLOADS if name in rows]
+            machine.write_results(options.json, FITS, options.scale, described, {}, ordered)
     return 0
 
 

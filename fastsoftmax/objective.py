@@ -41,6 +41,15 @@ _LITTLE = 1e-7
 _CHANGE_ROWS = 1024
 
 
+def _length(vector: Array) -> float:
+    """Euclidean length, finite also where squares are not."""
+    most = float(np.finfo(np.float64).max)
+    largest = min(float(np.max(np.abs(vector), initial=0.0)), most)
+    if largest == 0.0:
+        return 0.0
+    return min(largest * float(np.linalg.norm(vector / largest)), most)
+
+
 @dataclass(frozen=True)
 class Evaluation:
     """The objective at one point."""
@@ -107,7 +116,7 @@ class SoftmaxObjective:
             scale = self._reciprocal_deviations(center)
         self.coordinates = Coordinates(center, scale, self.n_logits, fit_intercept)
         self.n_weights, self.n_params = self.coordinates.n_weights, self.coordinates.n_params
-        self._far = float(np.linalg.norm(center * scale))
+        self._far = _length(center * scale)
         self._null_point: Array | None = None
         self._base_grad: Array | None = None
         self._base_square = 0.0
