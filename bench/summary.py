@@ -135,6 +135,8 @@ def _fits(record: dict[str, Any]) -> Iterable[str]:
     yield ""
     for row in record["rows"]:
         limit = f"{row['workload']}: a fit was given {row['limit, s']:g} s"
+        if (more := row.get("default limit, s", 0.0)) > row["limit, s"]:
+            limit += f", {DEFAULT_RIVAL} {more:g} s"
         others = [f"{name} {text}" for name, text in row["notes"].items()]
         yield "; ".join([limit, *others]) + "."
     yield ""
@@ -165,6 +167,12 @@ def _fit_line(row: dict[str, Any], gap: str) -> str:
     cut = [entry for entry in tried if entry["ended"] == "time limit"] if not default else []
     longest = max((p["seconds"] for entry in cut for p in entry["points"]), default=None)
     least_default = f"> {_number(longest)}" if longest else "never" if tried else ""
+    # The same of whoever would have been the first.
+    waited = min(
+        (max(p["seconds"] for p in entry["points"]) for entry in contestants.values()
+         if entry["ended"] == "time limit" and entry["points"]),
+        default=None,
+    ) if not rival else None  # fmt: skip
     aims = row["aims"].get(gap, {})
     aim, aim_certified = aims.get("reached", (0, 0)), aims.get("certified", (0, 0))
     bound = "" if certified is None else f"(bound {certified['bound']:.0e})"
@@ -173,13 +181,13 @@ def _fit_line(row: dict[str, Any], gap: str) -> str:
         gap,
         _number(ours and ours["seconds"]) or "never",
         _number(proved and proved["seconds"]) or bound,
-        _number(rival and rival["seconds"]) or f"none in {limit:g}",
+        _number(rival and rival["seconds"])
+        or (f"> {_number(waited)}" if waited else f"none in {limit:g}"),
         first or "",
-        _times(rival, ours, aim[0]),
-        _times(rival, proved, aim_certified[0]),
+        _times(rival, ours, aim[0]) or _at_least(waited, ours),
+        _times(rival, proved, aim_certified[0]) or _at_least(waited, proved),
         _number(default and default["seconds"]) or least_default,
-        _times(default, ours, aim[1]) or (longest and ours and f"> {longest / ours['seconds']:.3g}")
-        or "",
+        _times(default, ours, aim[1]) or _at_least(longest, ours),
         _number(ours and ours["MB"]),
         _number(rival and rival["MB"]),
     )  # fmt: skip
@@ -197,6 +205,10 @@ def _quicker_default(there: dict[str, dict[str, Any]]) -> str | None:
 
 def _times(theirs: dict[str, Any] | None, ours: dict[str, Any] | None, aim: float) -> str:
     return _ratio(theirs["seconds"] / ours["seconds"], aim) if theirs and ours else ""
+
+
+def _at_least(seconds: float | None, ours: dict[str, Any] | None) -> str:
+    return f"> {seconds / ours['seconds']:.3g}" if seconds and ours else ""
 
 
 def _head(columns: Sequence[str]) -> Iterable[str]:

@@ -6,9 +6,9 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from fastsoftmax import _inputs
+from fastsoftmax.curvature import mean_moments
 from fastsoftmax.full_batch import suits_newton
 from fastsoftmax.objective import SoftmaxObjective
-from fastsoftmax.preconditioner import mean_moments
 from fastsoftmax.shard import Array, Shard
 
 # What a row counts at least, in nats, when its class does not occur in the training rows: as in

@@ -27,12 +27,8 @@ from dataclasses import dataclass
 import numpy as np
 
 from fastsoftmax.coordinates import Coordinates
-from fastsoftmax.preconditioner import (
-    Preconditioner,
-    build_preconditioner,
-    build_refined,
-    refinement_cost,
-)
+from fastsoftmax.curvature import build_preconditioner, build_refined, refinement_cost
+from fastsoftmax.preconditioner import Preconditioner
 from fastsoftmax.shard import Array, DenseShard, Shard, Sums, add_sums
 
 # A share of F that does not matter.
@@ -81,7 +77,7 @@ class SoftmaxObjective:
         Features are shifted and scaled to mean 0 and variance 1 instead (those that do not vary
         are shifted alone).
     moments : ndarray, optional
-        As `preconditioner.mean_moments` returns them, for the same features: where several problems
+        As `curvature.mean_moments` returns them, for the same features: where several problems
         share them, only the first pays.
     """
 

@@ -7,10 +7,10 @@ import numpy as np
 import pytest
 from scipy import sparse
 
-from fastsoftmax import FastSoftmax, preconditioner, reference
+from fastsoftmax import FastSoftmax, curvature, reference
 from fastsoftmax.coordinates import Coordinates
 from fastsoftmax.csr_shard import CsrShard
-from fastsoftmax.preconditioner import build_blocks, build_diagonals, build_shared
+from fastsoftmax.curvature import build_blocks, build_diagonals, build_shared
 from fastsoftmax.shard import _POOL, DenseShard, _drawn, in_threads
 
 PENALTY = 0.01
@@ -205,9 +205,9 @@ def test_blocks_of_drawn_rows(rng, real):
 @pytest.mark.parametrize("kind", ["blocks", "shared", "diagonals"])
 def test_each_leads_to_the_optimum(kind, monkeypatch, rng):
     if kind == "shared":
-        monkeypatch.setattr(preconditioner, "_BLOCK_NUMBERS", 0)
+        monkeypatch.setattr(curvature, "_BLOCK_NUMBERS", 0)
     if kind == "diagonals":
-        monkeypatch.setattr(preconditioner, "_DENSE_FEATURES", 1)
+        monkeypatch.setattr(curvature, "_DENSE_FEATURES", 1)
     X = rng.normal(size=(300, 20)) * np.logspace(-1, 1, 20)
     y = (X @ rng.normal(size=(20, 5)) + rng.normal(size=(300, 5))).argmax(axis=1)
     expected = FastSoftmax(solver="newton-cholesky", tol=1e-12).fit(X, y)

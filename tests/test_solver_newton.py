@@ -5,7 +5,7 @@ from dataclasses import dataclass
 import numpy as np
 import pytest
 
-from fastsoftmax.preconditioner import invert
+from fastsoftmax.curvature import invert
 from fastsoftmax.solvers import descent
 from fastsoftmax.solvers.newton import NewtonModel
 

@@ -10,7 +10,7 @@ from typing import Generic, Protocol
 
 import numpy as np
 
-from fastsoftmax.preconditioner import invert
+from fastsoftmax.curvature import invert
 from fastsoftmax.shard import Array
 from fastsoftmax.solvers.descent import E, Objective
 
