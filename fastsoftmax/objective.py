@@ -23,6 +23,7 @@ Conventions
 import copy
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import cached_property
 
 import numpy as np
 
@@ -307,10 +308,14 @@ class SoftmaxObjective:
         features = np.arange(d)
         for i in range(k):
             blocks[i, features, i, features] += self.penalty
-        # from coefficients of a logit together to all weights, then all intercepts
-        order = np.arange(self.n_params).reshape(k, m)
-        order = np.concatenate([order[:, :d].ravel(), order[:, d:].ravel()])
-        return total[np.ix_(order, order)]
+        return total[self._by_weights]
+
+    @cached_property
+    def _by_weights(self) -> tuple[Array, ...]:
+        """Index from coefficients of a logit together to all weights, then all intercepts."""
+        order = np.arange(self.n_params).reshape(self.n_logits, -1)
+        d = self.n_features
+        return np.ix_(*2 * [np.concatenate([order[:, :d].ravel(), order[:, d:].ravel()])])
 
     # ---- certificate ----
 

@@ -392,8 +392,9 @@ class Shard(ABC):
             scaled = z * np.sqrt(row_weights)[:, np.newaxis]
             products = (p[:, :, np.newaxis] * scaled[:, np.newaxis, :]).reshape(len(z), size)
             hessian -= (products.T @ products).reshape(hessian.shape)
-            for k in range(n_logits):
-                hessian[k, :, k] += (scaled * p[:, [k]]).T @ scaled
+            own = (scaled.T * p.T[:, np.newaxis, :]) @ scaled  # (n_logits, m, m)
+            each = np.arange(n_logits)
+            hessian[each, :, each] += own
         return hessian.reshape(size, size)
 
     def _probabilities(
