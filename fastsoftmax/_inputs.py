@@ -57,7 +57,11 @@ def training_rows(estimator: Any, X: Any, y: Any, sample_weight: Any) -> Trainin
     classes, labels = without_weightless(all_classes, all_labels, weights)
     backend = resolve_backend(estimator.backend)
     n_threads = thread_count(estimator.n_jobs, backend)
-    options = {"backend": backend, "n_threads": n_threads}
+    options = {
+        "backend": backend,
+        "n_threads": n_threads,
+        "label_smoothing": float(getattr(estimator, "label_smoothing", 0.0)),
+    }
     shard = shard_of(X, labels, None, weights, len(classes), **options)
     return TrainingRows(shard, total, classes, all_classes, all_labels)
 
@@ -137,7 +141,8 @@ def class_weighted(weights: Array, class_weight: Any, classes: Array, labels: Ar
     """Return the weights of the rows times those of their classes."""
     if class_weight is None:
         return weights
-    return weights * class_weights_of(class_weight, classes, labels, weights)[labels]
+    mass = np.bincount(labels, weights, minlength=len(classes))
+    return weights * class_weights_of(class_weight, classes, mass)[labels]
 
 
 def scaled_weights(weights: Array, real: np.dtype[Any]) -> tuple[Array, float]:
@@ -182,13 +187,15 @@ def without_weightless(classes: Array, labels: Array, weights: Array) -> tuple[A
     return classes[present], numbers_left[labels]
 
 
-def class_weights_of(class_weight: Any, classes: Array, labels: Array, weights: Array) -> Array:
-    """One weight for each class, from a dict or "balanced", as scikit-learn defines them."""
+def class_weights_of(class_weight: Any, classes: Array, mass: Array) -> Array:
+    """One weight for each class, from a dict or "balanced", as scikit-learn defines them.
+
+    mass is the sum of the weights of each class's rows.
+    """
     if class_weight == "balanced":
-        counts = np.bincount(labels, weights, minlength=len(classes))
         with np.errstate(divide="ignore"):
-            balanced = counts.sum() / (len(classes) * counts)
-        return np.where(counts > 0.0, balanced, 0.0)
+            balanced = mass.sum() / (len(classes) * mass)
+        return np.where(mass > 0.0, balanced, 0.0)
     known = {label: k for k, label in enumerate(classes.tolist())}
     result = np.ones(len(classes))
     unknown = [label for label in class_weight if label not in known]

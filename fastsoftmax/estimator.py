@@ -19,8 +19,9 @@ from sklearn.utils import check_random_state
 from sklearn.utils._param_validation import Interval, StrOptions
 from sklearn.utils.validation import validate_data
 
-from fastsoftmax import _inputs, full_batch
+from fastsoftmax import _inputs, _soft_targets, full_batch
 from fastsoftmax._prediction import PredictionMixin
+from fastsoftmax._streaming import StreamingMixin
 from fastsoftmax.csr_shard import CsrShard
 from fastsoftmax.monitor import Callback, Monitor
 from fastsoftmax.objective import Evaluation, SoftmaxObjective
@@ -29,7 +30,7 @@ from fastsoftmax.solvers import descent, sgd
 from fastsoftmax.threads import single_threaded_blas
 
 
-class FastSoftmax(PredictionMixin, ClassifierMixin, BaseEstimator):
+class FastSoftmax(StreamingMixin, PredictionMixin, ClassifierMixin, BaseEstimator):
     r"""Softmax regression (multinomial logistic regression), exact and certified.
 
     For rows x_i with labels y_i and weights s_i, the fit minimises
@@ -56,6 +57,9 @@ class FastSoftmax(PredictionMixin, ClassifierMixin, BaseEstimator):
     class_weight : dict or "balanced", default=None
         Weights of the classes, multiplied with `sample_weight`; "balanced" gives every class the
         same total.
+    label_smoothing : float, default=0.0
+        In [0, 1): the target of a row is (1 - label_smoothing) y + label_smoothing / n_classes
+        instead of y, which has 1 for the label and 0 for other classes.
     standardize : bool, default=False
         Fit to features scaled to mean 0 and variance 1 (as `StandardScaler` does; weighted rows
         count by their weights): the penalty is on the coefficients V of those, and ``coef_`` is V
@@ -169,6 +173,7 @@ class FastSoftmax(PredictionMixin, ClassifierMixin, BaseEstimator):
         "C": [Interval(numbers.Real, 0.0, None, closed="right")],
         "fit_intercept": ["boolean"],
         "class_weight": [dict, StrOptions({"balanced"}), None],
+        "label_smoothing": [Interval(numbers.Real, 0.0, 1.0, closed="left")],
         "standardize": ["boolean"],
         "input_scale": [Interval(numbers.Real, 0.0, None, closed="neither")],
         "solver": [StrOptions({"auto", "lbfgs", "newton-cholesky", "sgd"})],
@@ -195,6 +200,7 @@ class FastSoftmax(PredictionMixin, ClassifierMixin, BaseEstimator):
         *,
         fit_intercept: bool = True,
         class_weight: dict[Any, float] | str | None = None,
+        label_smoothing: float = 0.0,
         standardize: bool = False,
         input_scale: float = 1.0,
         solver: str = "auto",
@@ -213,6 +219,7 @@ class FastSoftmax(PredictionMixin, ClassifierMixin, BaseEstimator):
         self.C = C
         self.fit_intercept = fit_intercept
         self.class_weight = class_weight
+        self.label_smoothing = label_smoothing
         self.standardize = standardize
         self.input_scale = input_scale
         self.solver = solver
@@ -242,6 +249,7 @@ class FastSoftmax(PredictionMixin, ClassifierMixin, BaseEstimator):
         y: ArrayLike,
         sample_weight: ArrayLike | None = None,
         *,
+        classes: ArrayLike | None = None,
         eval_set: Sequence[tuple[ArrayLike, ArrayLike]] | None = None,
         callbacks: Iterable[Callback] | None = None,
     ) -> Self:
@@ -251,11 +259,16 @@ class FastSoftmax(PredictionMixin, ClassifierMixin, BaseEstimator):
         ----------
         X : array-like or sparse matrix of shape (n_rows, n_features)
             Finite numbers; never written to.
-        y : array-like of shape (n_rows,)
-            Labels of any type; at least two classes.
+        y : array-like of shape (n_rows,), or (n_rows, n_classes)
+            Labels of any type; at least two classes. Or probabilities of the classes, those of a
+            row >= 0 with the sum 1; every class has some in a row. A row of probabilities p_k
+            counts like rows of each class k with weights p_k, for `class_weight` too.
         sample_weight : array-like of shape (n_rows,), optional
             Weights >= 0: weight 2 is the row twice, weight 0 the row removed (and with the last
             row of a class that class).
+        classes : array-like of shape (n_classes,), optional
+            Where y holds probabilities, the label of each of its columns; 0, 1, ... without it.
+            ``classes_``, and with it the columns of everything else, is sorted all the same.
         eval_set : list of (X, y), optional
             Rows on which loss and accuracy are measured after every iteration, for `history_`,
             `verbose` and callbacks.
@@ -287,12 +300,11 @@ class FastSoftmax(PredictionMixin, ClassifierMixin, BaseEstimator):
         """
         self._validate_params()
         end = math.inf if self.max_time is None else time.monotonic() + self.max_time
-        X, y = _inputs.validated(self, X, y)
-        rows = _inputs.training_rows(self, X, y, sample_weight)
-        shard, classes = rows.shard, rows.classes
+        rows = self._training_rows(X, y, sample_weight, classes)
+        shard = rows.shard
         callbacks = _inputs.callables(callbacks)
-        eval_shards = self._eval_shards(eval_set, classes, rows.left_out, shard)
-        start = self._previous_coefficients(classes) if self.warm_start else None
+        eval_shards = self._eval_shards(eval_set, rows.classes, rows.left_out, shard)
+        start = self._previous_coefficients(rows.classes) if self.warm_start else None
         shifted = self.standardize and not self.fit_intercept
         if self.solver == "sgd" and shifted and isinstance(shard, CsrShard):
             raise ValueError(
@@ -318,7 +330,8 @@ class FastSoftmax(PredictionMixin, ClassifierMixin, BaseEstimator):
             monitor = Monitor(
                 solver, shard.n_rows, self.max_iter, eval_shards, callbacks, self.verbose
             )
-            self.classes_ = classes
+            self.classes_ = rows.classes
+            self._velocity, self._weight_seen = None, rows.total
             self.history_ = monitor.history
             self.converged_ = False
             self.gap_ = np.inf
@@ -327,6 +340,19 @@ class FastSoftmax(PredictionMixin, ClassifierMixin, BaseEstimator):
             else:
                 self._fit_full_batch(objective, monitor, start, expired)
         return self
+
+    def _training_rows(
+        self, X: Any, y: Any, sample_weight: Any, classes: Any
+    ) -> _inputs.TrainingRows:
+        if _soft_targets.are_probabilities(y):
+            return _soft_targets.training_rows(self, X, y, sample_weight, classes)
+        if classes is not None:
+            raise ValueError(
+                "classes names the columns of a y of shape (n_rows, n_classes) that holds "
+                f"probabilities; y has the shape {np.shape(y)}"
+            )
+        X, y = _inputs.validated(self, X, y)
+        return _inputs.training_rows(self, X, y, sample_weight)
 
     def _eval_shards(
         self, eval_set: Any, classes: Array, left_out: Array, like: Shard

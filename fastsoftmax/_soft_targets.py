@@ -1,0 +1,94 @@
+"""Rows whose targets are probabilities of the classes instead of labels."""
+
+from typing import Any
+
+import numpy as np
+from sklearn.utils.validation import check_consistent_length, validate_data
+
+from fastsoftmax import _inputs
+from fastsoftmax._arguments import targets_of, thread_count
+from fastsoftmax.backend import resolve_backend
+from fastsoftmax.shard import Array
+
+
+def are_probabilities(y: Any) -> bool:
+    """Whether y has a column for each class; one column alone is labels that stand upright."""
+    try:
+        shape = np.asarray(y).shape
+    except ValueError:  # rows of different lengths
+        return False
+    return len(shape) == 2 and shape[1] > 1
+
+
+def probabilities_of(y: Any, n_classes: int, real: np.dtype[Any]) -> Array:
+    """Return y of shape (n_rows, n_classes), checked, in a number type."""
+    y = np.asarray(y)
+    if y.shape[1] != n_classes:
+        raise ValueError(f"y must have a column for each of {n_classes} classes, got {y.shape}")
+    try:
+        probs = targets_of(y, len(y), n_classes, real)[1]
+    except ValueError as error:
+        raise ValueError(
+            f"y of shape {y.shape} must hold probabilities of the classes (labels are 1d): {error}"
+        ) from error
+    assert probs is not None
+    return probs
+
+
+def training_rows(
+    estimator: Any, X: Any, y: Any, sample_weight: Any, classes: Any
+) -> _inputs.TrainingRows:
+    """Return rows to fit to, checked; X is noted in the estimator.
+
+    A row with probabilities p_k counts like rows of the classes k with weights p_k, so a class's
+    weight is that of its share of the row.
+    """
+    X = validate_data(estimator, X, accept_sparse="csr", dtype=_inputs.FEATURE_TYPES)
+    check_consistent_length(X, y)
+    X, y = _inputs.features_of(X), np.asarray(y)
+    labels = _labels(classes, y.shape[1])
+    order = np.argsort(labels, kind="stable")
+    labels = labels[order]
+    probs = probabilities_of(y, len(labels), np.dtype(np.float64))[:, order]
+    weights = _inputs.sample_weights_of(sample_weight, X)
+    if estimator.class_weight is not None:
+        mass = weights @ probs
+        probs = probs * _inputs.class_weights_of(estimator.class_weight, labels, mass)
+    sums = probs.sum(axis=1)
+    if estimator.class_weight is not None:
+        weights = weights * sums
+    probs = np.divide(probs, sums[:, np.newaxis], where=sums[:, np.newaxis] > 0.0, out=probs)
+    real = _inputs.real_of(X.dtype)
+    weights, total = _inputs.scaled_weights(weights, real)
+    absent = np.flatnonzero(weights @ probs == 0.0)
+    if absent.size and estimator.label_smoothing == 0.0:
+        raise ValueError(
+            "y must give every class a probability above 0 in a row with a weight above 0, "
+            f"but gives none to class {labels[absent].tolist()[0]!r}: leave its column out"
+        )
+    backend = resolve_backend(estimator.backend)
+    shard = _inputs.shard_of(
+        X,
+        None,
+        np.ascontiguousarray(probs, dtype=real),
+        weights,
+        len(labels),
+        backend=backend,
+        label_smoothing=float(estimator.label_smoothing),
+        n_threads=thread_count(estimator.n_jobs, backend),
+    )
+    return _inputs.TrainingRows(shard, total, labels, labels, probs.argmax(axis=1))
+
+
+def _labels(classes: Any, n_classes: int) -> Array:
+    """Return the labels of the columns of y."""
+    if classes is None:
+        return np.arange(n_classes)
+    labels = np.asarray(classes)
+    if labels.shape != (n_classes,):
+        raise ValueError(
+            f"classes must have a label for each of the {n_classes} columns of y, got {classes!r}"
+        )
+    if len(np.unique(labels)) < n_classes:
+        raise ValueError(f"classes must be different from each other, got {classes!r}")
+    return labels
