@@ -148,7 +148,8 @@ def minimise(
     direction: Array | None = None
     gain = np.inf
     for n_iter in range(max_iter):
-        if gap <= target:
+        # beyond tol there is no point in aiming at less than what cancels
+        if gap <= max(target, min(tol, _share(4.0 * cancelled, at.value))):
             return Result(point, at, gap, n_iter, "converged")
         if at.value <= floor:
             return Result(point, at, gap, n_iter, "floor", direction, gain)
