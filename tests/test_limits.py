@@ -7,6 +7,7 @@ import warnings
 import numpy as np
 import pytest
 from scipy import sparse
+from sklearn.datasets import load_wine
 from sklearn.exceptions import ConvergenceWarning
 
 from fastsoftmax import FastSoftmax, full_batch
@@ -243,3 +244,11 @@ def test_the_bound_holds_where_logits_cancel(n_classes, C):
         assert model.gap_ >= 0.0
         assert (value - best.objective_) / value <= model.gap_ + 1e-7
         assert model.converged_
+
+
+def test_what_cancels_costs_no_other_stage():
+    """Features of 750: the last digits that Newton's method aims at are not to be had."""
+    X, y = load_wine(return_X_y=True)
+    model = FastSoftmax(tol=1e-8).fit(X, y)
+    assert model.converged_ and model.gap_ <= 1e-10
+    assert model.n_iter_[0] <= 12
