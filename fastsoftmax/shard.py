@@ -392,9 +392,8 @@ class Shard(ABC):
             scaled = z * np.sqrt(row_weights)[:, np.newaxis]
             products = (p[:, :, np.newaxis] * scaled[:, np.newaxis, :]).reshape(len(z), size)
             hessian -= (products.T @ products).reshape(hessian.shape)
-            own = (scaled.T * p.T[:, np.newaxis, :]) @ scaled  # (n_logits, m, m)
-            each = np.arange(n_logits)
-            hessian[each, :, each] += own
+            for k in range(n_logits):
+                hessian[k, :, k] += (scaled * p[:, [k]]).T @ scaled
         return hessian.reshape(size, size)
 
     def _probabilities(

@@ -10,7 +10,7 @@ from typing import Generic, Protocol
 
 import numpy as np
 
-from fastsoftmax.curvature import solve
+from fastsoftmax.curvature import invert
 from fastsoftmax.shard import Array
 from fastsoftmax.solvers.descent import E, Objective
 
@@ -31,15 +31,16 @@ class NewtonModel(Generic[E]):
 
     def __init__(self, objective: TwiceDifferentiable[E]) -> None:
         self.objective = objective
-        self._hessian = np.empty((0, 0))
+        self._inverse = np.empty((0, 0))
 
     def look(self, n_iter: int, at: E) -> None:
-        """Take the Hessian at the point that the next direction starts from."""
-        self._hessian = self.objective.hessian(at)
+        """Invert the Hessian at the point that the next direction starts from."""
+        self._inverse = self.objective.hessian(at)
+        invert(self._inverse, np.zeros(len(self._inverse)))
 
     def directions(self, gradient: Array) -> Iterator[Array]:
         """Yield the Newton direction, and steepest descent in case rounding has spoilt it."""
-        yield -solve(self._hessian, gradient)
+        yield -(self._inverse @ gradient)
         yield -gradient
 
     def learn(self, moved: Array, change: Array) -> None:
