@@ -51,13 +51,10 @@ def training_rows(
     labels = labels[order]
     probs = probabilities_of(y, len(labels), np.dtype(np.float64))[:, order]
     weights = _inputs.sample_weights_of(sample_weight, X)
+    probs = probs / probs.sum(axis=1, keepdims=True)
     if estimator.class_weight is not None:
-        mass = weights @ probs
-        probs = probs * _inputs.class_weights_of(estimator.class_weight, labels, mass)
-    sums = probs.sum(axis=1)
-    if estimator.class_weight is not None:
-        weights = weights * sums
-    probs = np.divide(probs, sums[:, np.newaxis], where=sums[:, np.newaxis] > 0.0, out=probs)
+        by_class = _inputs.class_weights_of(estimator.class_weight, labels, weights @ probs)
+        probs, weights = class_weighted(probs, weights, by_class)
     real = _inputs.real_of(X.dtype)
     weights, total = _inputs.scaled_weights(weights, real)
     absent = np.flatnonzero(weights @ probs == 0.0)
@@ -78,6 +75,13 @@ def training_rows(
         n_threads=thread_count(estimator.n_jobs, backend),
     )
     return _inputs.TrainingRows(shard, total, labels, labels, probs.argmax(axis=1))
+
+
+def class_weighted(probs: Array, weights: Array, by_class: Array) -> tuple[Array, Array]:
+    """(probabilities, weights of the rows) where each class counts by its weight, as new arrays."""
+    weighted = probs * by_class
+    sums = weighted.sum(axis=1)
+    return weighted / np.where(sums > 0.0, sums, 1.0)[:, np.newaxis], weights * sums
 
 
 def _labels(classes: Any, n_classes: int) -> Array:

@@ -11,7 +11,7 @@ from sklearn.utils.validation import check_consistent_length, validate_data
 
 from fastsoftmax import _inputs
 from fastsoftmax._arguments import thread_count
-from fastsoftmax._soft_targets import are_probabilities, probabilities_of
+from fastsoftmax._soft_targets import are_probabilities, class_weighted, probabilities_of
 from fastsoftmax.backend import resolve_backend
 from fastsoftmax.shard import Array, Shard
 
@@ -176,11 +176,7 @@ class StreamingMixin:
             if probs is None:
                 weights = weights * by_class[labels]
             else:
-                weighted = probs * by_class
-                sums = weighted.sum(axis=1)
-                weights = weights * sums
-                positive = sums[:, np.newaxis] > 0.0
-                probs = np.divide(weighted, sums[:, np.newaxis], where=positive, out=probs.copy())
+                probs, weights = class_weighted(probs, weights, by_class)
                 probs = np.ascontiguousarray(probs, dtype=_inputs.real_of(X.dtype))
         backend = resolve_backend(self.backend)
         shard = _inputs.shard_of(

@@ -328,7 +328,7 @@ class FastSoftmaxCV(PredictionMixin, ClassifierMixin, BaseEstimator):
         return self
 
     def _keep(self, rows: Rows, paths: Paths) -> None:
-        """Set the attributes, with the mean coefficients of the folds for now."""
+        """Set the attributes, with the mean coefficients of the folds; a refit replaces those."""
         self.classes_ = rows.classes
         self.coefs_paths_, self.intercepts_paths_ = paths.coefs, paths.intercepts
         self.scores_, self.gaps_, self.n_iter_ = paths.scores, paths.gaps, paths.n_iter
