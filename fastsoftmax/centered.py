@@ -15,7 +15,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from fastsoftmax.objective import Evaluation, SoftmaxObjective
+from fastsoftmax.objective import Dots, Evaluation, SoftmaxObjective
 from fastsoftmax.shard import Array, DenseShard, Shard, Sums, add_sums
 
 # Numbers in a block of rows (8 MB).
@@ -37,7 +37,7 @@ class _Block(NamedTuple):
 class CenteredEvaluation(Evaluation):
     """The objective at one point, with what is not lost to rounding."""
 
-    centered_bias: Array  # of the features scale * (x - mean)
+    scaled_weights: Array  # V
     centered_grad: Array  # of the mean cross-entropy by V, for those
 
 
@@ -110,7 +110,8 @@ class CenteredObjective(SoftmaxObjective):
             gradient[self.n_weights :] = bias_grad
         elif not self.standardize:
             grad = centered_grad + np.outer(bias_grad, self.mean * self.coordinates.scale)
-        gradient[: self.n_weights] = (grad + self.penalty * scaled_weights).ravel()
+        residual = grad + self.penalty * scaled_weights
+        gradient[: self.n_weights] = residual.ravel()
         loss = sums.loss / self.n_rows
         square = float(np.vdot(scaled_weights, scaled_weights))
         return CenteredEvaluation(
@@ -119,11 +120,12 @@ class CenteredObjective(SoftmaxObjective):
             loss=loss,
             accuracy=sums.correct / self.n_rows,
             value=loss + 0.5 * self.penalty * square,
-            scaled_weights=scaled_weights,
             square=square,
             bias_grad=bias_grad,
             gradient=gradient,
             centered_bias=centered_bias,
+            dots=Dots(float(np.vdot(residual, residual)), 0.0, None, None),
+            scaled_weights=scaled_weights,
             centered_grad=centered_grad,
         )
 
@@ -178,7 +180,9 @@ class CenteredObjective(SoftmaxObjective):
             return np.inf
         assert isinstance(at, CenteredEvaluation)
         residual = at.centered_grad + self.penalty * at.scaled_weights
-        bound = self._bound_by_mixture(at, residual, at.centered_bias)
+        pairs = [(residual, residual), (residual, at.scaled_weights)]
+        pairs += [(residual, self.base_grad()), (at.scaled_weights, self.base_grad())]
+        bound = self._bound_by_mixture(at, Dots(*(float(np.vdot(a, b)) for a, b in pairs)))
         return bound if self.fit_intercept else min(bound, super().gap_bound(at))
 
     def noise(self, at: Evaluation) -> float:

@@ -50,9 +50,10 @@ class Coordinates:
     def _is_scaled(self) -> bool:
         return bool((self.scale != 1.0).any())
 
-    def scaled(self, weights: Array) -> Array:
-        """Return V for W; that may be the same array."""
-        return weights / self.scale if self._is_scaled else weights
+    @property
+    def scale_or_none(self) -> Array | None:
+        """The scales; None where they are all 1."""
+        return self.scale if self._is_scaled else None
 
     def point_of(self, weights: Array, bias: Array) -> Array:
         """Return the solver's vector for coefficients."""
@@ -73,15 +74,3 @@ class Coordinates:
         if self.fit_intercept:
             bias += point[self.n_weights :]
         return weights, bias
-
-    def gradient_of(self, grad_weights: Array, grad_bias: Array) -> Array:
-        """Return the gradient by a solver's vector, from those by W and by b."""
-        gradient = np.empty(self.n_params)
-        scaled = gradient[: self.n_weights].reshape(grad_weights.shape)
-        np.multiply(grad_bias[:, np.newaxis], -self.center, out=scaled)
-        scaled += grad_weights
-        if self._is_scaled:
-            scaled *= self.scale
-        if self.fit_intercept:
-            gradient[self.n_weights :] = grad_bias
-        return gradient

@@ -6,12 +6,10 @@ from typing import Any
 import numpy as np
 from scipy import sparse
 
-from fastsoftmax.shard import Array, Shard, in_threads
+from fastsoftmax.shard import Array, Shard
 
 # Stored numbers whose weighted sums are taken at a time.
 _MOMENT_NUMBERS = 1 << 20
-# Rows of a block of probabilities: it costs a product of the size of the weights.
-_DIAGONAL_ROWS = 1 << 14
 
 
 class CsrShard(Shard):
@@ -24,6 +22,7 @@ class CsrShard(Shard):
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
         self._rows: dict[tuple[int, int, bool], Any] = {}
+        self._columns: dict[tuple[int, int, bool], tuple[Any, ...]] = {}
         self.rows_of(slice(0, self.n_rows), with_grad=False)  # checks the indices, before all else
 
     @property
@@ -40,11 +39,24 @@ class CsrShard(Shard):
             found = self.backend.CsrRows(X.data, X.indices, indptr, self.n_features)
             if with_grad:
                 self._rows.pop((rows.start, rows.stop, False), None)
-                n_logits = 1 if self.n_classes == 2 else self.n_classes
-                panel_rows = self.backend.panel_rows(n_logits, self.real.itemsize)
-                found.set_columns(*columns_of(X, rows, panel_rows))
+                self._columns[key] = columns_of(X, rows, self._panel_rows())
+                found.set_columns(*self._columns[key])
             self._rows[key] = found
         return self._rows[key]
+
+    def _panel_rows(self) -> int:
+        n_logits = 1 if self.n_classes == 2 else self.n_classes
+        size: int = self.backend.panel_rows(n_logits, self.real.itemsize)
+        return size
+
+    def _squared(self, rows: slice) -> Any:
+        """Return rows whose columns hold the squares of the numbers."""
+        X = self.X
+        indptr = X.indptr[rows.start : rows.stop + 1]
+        found = self.backend.CsrRows(X.data, X.indices, indptr, self.n_features)
+        *places, values = self._columns[rows.start, rows.stop, True]
+        found.set_columns(*places, values**2)
+        return found
 
     def raw(self, rows: slice) -> Any:
         """Return rows as the backend takes them for logits; a slice may have a step."""
@@ -80,27 +92,24 @@ class CsrShard(Shard):
         self, weights: Array, bias: Array, center: Array
     ) -> tuple[Array, Array, Array]:
         """Sum of h_k z^2 (n_logits, d), h_k z (n_logits, d), and h_k (n_logits,)."""
-        squares, sums = np.zeros((2, self.n_features, len(bias)))
-        totals = np.zeros(len(bias))
-
-        def product(factors: tuple[Any, Array]) -> Array:
-            total: Array = factors[0] @ factors[1]
-            return total
-
-        for start in range(0, self.n_rows, _DIAGONAL_ROWS):
-            rows = slice(start, min(start + _DIAGONAL_ROWS, self.n_rows))
-            x = self.X[rows]
-            h = self.curvatures(self.raw(rows), rows, weights, bias)
-            totals += h.sum(axis=0, dtype=np.float64)
-            squared = x.copy()
-            squared.data **= 2  # (of what occurs twice, less: this is an estimate)
-            both = in_threads(product, [(x.T, h), (squared.T, h)], self.n_threads)
-            for total, part in zip((sums, squares), both, strict=True):
-                total += part
-        squares -= 2.0 * center[:, np.newaxis] * sums
-        squares += np.outer(center**2, totals)
-        sums -= np.outer(center, totals)
-        return np.maximum(squares, 0.0, out=squares).T, sums.T, totals
+        squares, sums = np.zeros((2, *weights.shape))
+        totals, unused = np.zeros((2, len(bias)))
+        size = self._panel_rows()
+        for rows in self._calls(len(bias) * self.row_numbers):
+            plain = self.rows_of(rows, with_grad=True)
+            squared = self._squared(rows)  # (of what occurs twice, less: this is an estimate)
+            for panel, start in enumerate(range(rows.start, rows.stop, size)):
+                part = slice(start, min(start + size, rows.stop))
+                h = self.curvatures(self.raw(part), part, weights, bias)
+                h = np.ascontiguousarray(h, dtype=self.real)
+                for x, total, weight in ((plain, sums, totals), (squared, squares, unused)):
+                    self.backend.columns_product(
+                        total, weight, x, h, panel, n_threads=self.n_threads
+                    )
+        squares -= 2.0 * center * sums
+        squares += np.outer(totals, center**2)
+        sums -= np.outer(totals, center)
+        return np.maximum(squares, 0.0, out=squares), sums, totals
 
     def _column_sums(self, X: Any, function: Callable[[Array, Array], Array]) -> Array:
         """Weighted sums by column of a function of the stored values and their columns."""

@@ -105,7 +105,13 @@ def build_preconditioner(
     if products.ndim == 1:
         products *= scale**2
         floor = max(penalty, 1e-10 * float(products.max(initial=0.0)), np.finfo(float).tiny)
-        return DiagonalPreconditioner(times / (products + floor), bias_scale, n_logits)
+        return DiagonalPreconditioner(
+            times / (products + floor),
+            bias_scale,
+            n_logits,
+            shards[0].backend,
+            shards[0].n_threads,
+        )
     products *= scale
     products *= scale[:, np.newaxis]
     invert(products, np.full(d, penalty))
@@ -200,7 +206,7 @@ def build_diagonals(
     squares += max(penalty, 1e-10 * float(squares.max(initial=0.0)), np.finfo(float).tiny)
     inverse = np.reciprocal(squares, out=squares)
     return WithinPreconditioner(
-        DiagonalInverse(inverse, shards[0].n_threads),
+        DiagonalInverse(inverse, shards[0].backend, shards[0].n_threads),
         means,
         curvature / n_rows,
         fit_intercept=coordinates.fit_intercept,

@@ -122,3 +122,65 @@ def sgd_steps(
     isa: str | None = None,
     n_threads: int = 1,
 ) -> tuple[float, float]: ...
+def dot(
+    a: NDArray[np.float64],
+    b: NDArray[np.float64],
+    *,
+    isa: str | None = None,
+    n_threads: int = 1,
+) -> float: ...
+def add_scaled(
+    out: NDArray[np.float64],
+    y: NDArray[np.float64],
+    scale: float,
+    x: NDArray[np.float64],
+    other: NDArray[np.float64] | None,
+    *,
+    isa: str | None = None,
+    n_threads: int = 1,
+) -> float: ...
+def round_weights(
+    weights: NDArray[_Real],
+    along: NDArray[np.float64],
+    scaled: NDArray[np.float64],
+    scale: NDArray[np.float64] | None,
+    center: NDArray[np.float64],
+    *,
+    isa: str | None = None,
+    n_threads: int = 1,
+) -> None: ...
+def assemble_gradient(
+    gradient: NDArray[np.float64],
+    along: NDArray[np.float64],
+    weights: NDArray[_Real],
+    grad_bias: NDArray[np.float64],
+    center: NDArray[np.float64],
+    scale: NDArray[np.float64] | None,
+    base: NDArray[np.float64] | None,
+    share: float,
+    penalty: float,
+    *,
+    isa: str | None = None,
+    n_threads: int = 1,
+) -> tuple[float, float, float, float, float]: ...
+def within_product(
+    result: NDArray[np.float64],
+    along: NDArray[np.float64],
+    gradient: NDArray[np.float64],
+    inverse: NDArray[np.float64],
+    means: NDArray[np.float64] | None,
+    grad_bias: NDArray[np.float64],
+    *,
+    isa: str | None = None,
+    n_threads: int = 1,
+) -> None: ...
+def columns_product(
+    sums: NDArray[np.float64],
+    totals: NDArray[np.float64],
+    X: CsrRows,
+    factors: NDArray[_Real],
+    panel: int,
+    *,
+    isa: str | None = None,
+    n_threads: int = 1,
+) -> None: ...

@@ -12,6 +12,7 @@ from cpython.buffer cimport (
 )
 from cpython.mem cimport PyMem_RawFree, PyMem_RawMalloc
 from libc.stdint cimport int32_t, int64_t, uintptr_t
+from libc.string cimport memcpy
 
 from operator import index as as_index
 
@@ -24,6 +25,7 @@ fs_watch_forks()
 
 include "kernels_arguments.pxi"
 include "kernels_problem.pxi"
+include "kernels_vectors.pxi"
 
 
 def available_isas():

@@ -71,3 +71,23 @@ cdef extern from "kernels.h" nogil:
     fs_sums fs_sgd_steps(const kernels *, void *params, void *velocity, const fs_rows *,
                          const int64_t *order, ptrdiff_t n_order, ptrdiff_t batch_size, fs_sgd,
                          fs_scaling, void *scratch, int n_threads)
+    int FS_N_DOTS
+    ptrdiff_t fs_columns_scratch(const kernels *, const fs_rows *)
+    void fs_columns_product(const kernels *, double *sums, double *totals, const fs_rows *,
+                            const void *factors, ptrdiff_t panel, void *scratch, int n_threads)
+    double fs_dot(const kernels *, const double *a, const double *b, ptrdiff_t, int n_threads)
+    double fs_add_scaled(const kernels *, double *out, const double *y, double scale,
+                         const double *x, const double *with_, ptrdiff_t, int n_threads)
+    ptrdiff_t fs_column_scratch(ptrdiff_t n_logits, ptrdiff_t n_features)
+    void fs_round_weights(const kernels *, void *weights, double *along, const double *scaled,
+                          const double *scale, const double *center, int to_float,
+                          ptrdiff_t n_logits, ptrdiff_t n_features, void *scratch, int n_threads)
+    void fs_assemble_gradient(const kernels *, double *gradient, double *dots,
+                              const void *weights, const double *grad_bias, const double *center,
+                              const double *scale, const double *base, int from_float,
+                              double share, double penalty, ptrdiff_t n_logits,
+                              ptrdiff_t n_features, void *scratch, int n_threads)
+    void fs_within_product(const kernels *, double *result, double *dots, const double *gradient,
+                           const double *inverse, const double *means, const double *grad_bias,
+                           ptrdiff_t inverse_stride, ptrdiff_t n_logits, ptrdiff_t n_features,
+                           void *scratch, int n_threads)

@@ -24,6 +24,7 @@ import copy
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
+from typing import NamedTuple
 
 import numpy as np
 
@@ -31,6 +32,7 @@ from fastsoftmax.coordinates import Coordinates
 from fastsoftmax.curvature import build_preconditioner, build_refined, refinement_cost
 from fastsoftmax.preconditioner import Preconditioner
 from fastsoftmax.shard import Array, DenseShard, Shard, Sums, add_sums
+from fastsoftmax.vectors import Vectors
 
 # A share of F that does not matter.
 _LITTLE = 1e-7
@@ -47,19 +49,29 @@ def _length(vector: Array) -> float:
     return min(largest * float(np.linalg.norm(vector / largest)), most)
 
 
+class Dots(NamedTuple):
+    """Sums over the coefficients that certificates are made of; r is the gradient of F by V."""
+
+    rr: float
+    rv: float
+    rb: float | None  # b is `SoftmaxObjective.base_grad`, which may not be known yet
+    vb: float | None
+
+
 @dataclass(frozen=True)
 class Evaluation:
     """The objective at one point."""
 
-    weights: Array  # (n_logits, n_features) float64, as the pass saw them
+    weights: Array  # (n_logits, n_features), as the pass saw them, in its number type
     bias: Array  # (n_logits,) float64, for raw features
     loss: float  # mean cross-entropy, in nats
     accuracy: float  # weighted share of rows whose largest logit is that of the target
     value: float  # F
-    scaled_weights: Array  # V
     square: float  # ||V||^2
     bias_grad: Array  # (n_logits,) gradient of the mean cross-entropy by b
     gradient: Array  # flat, of F by the solver's vector
+    centered_bias: Array  # (n_logits,) b + W mean(x), or b without an intercept
+    dots: Dots
 
 
 class SoftmaxObjective:
@@ -103,6 +115,7 @@ class SoftmaxObjective:
         self.n_classes = first.n_classes
         self.n_logits = 1 if first.n_classes == 2 else first.n_classes
         self.epsilon = float(np.finfo(first.real).eps)
+        self.vectors = Vectors(first.backend, first.n_threads)
         targets = sum(shard.target_sums() for shard in shards)
         self.class_share = np.asarray(targets / np.sum(targets))
         center = np.zeros(self.n_features)
@@ -150,7 +163,12 @@ class SoftmaxObjective:
         null = self.null_point()
         if coefficients is None:
             return null
-        start = self.point_of(*coefficients)
+        weights, bias = coefficients
+        if self.n_logits > 1:
+            # What all classes have in common changes no probability, and the preconditioners leave
+            # it alone (a start that had some took 261 iterations instead of 9).
+            weights, bias = weights - weights.mean(axis=0), bias - bias.mean()
+        start = self.point_of(weights, bias)
         with np.errstate(over="ignore", invalid="ignore"):
             better = self.evaluate(start).value < self.evaluate(null).value
         return start if better else null
@@ -167,7 +185,19 @@ class SoftmaxObjective:
 
     def evaluate(self, point: Array) -> Evaluation:
         """One pass over the rows at a solver's vector."""
-        weights, bias = self.coefficients_of(point)
+        shape = self.n_logits, self.n_features
+        weights, bias = np.empty(shape, dtype=self.shards[0].real), np.empty(self.n_logits)
+        self.shards[0].backend.round_weights(
+            weights,
+            bias,
+            np.ascontiguousarray(point[: self.n_weights]).reshape(shape),
+            self.coordinates.scale_or_none,
+            self.coordinates.center,
+            n_threads=self.vectors.n_threads,
+        )
+        np.negative(bias, out=bias)
+        if self.fit_intercept:
+            bias += point[self.n_weights :]
         at = self.evaluate_coefficients(weights, bias)
         if point is self._null_point:  # fits start here, and certificates need its gradient
             self._note_base(at)
@@ -176,39 +206,50 @@ class SoftmaxObjective:
     def evaluate_coefficients(self, weights: Array, bias: Array) -> Evaluation:
         """One pass over the rows at weights and bias for raw features."""
         real = self.shards[0].real
-        rounded, rounded_bias = weights.astype(real, copy=False), bias.astype(real, copy=False)
-        sums = self._sums(rounded, rounded_bias)
-        weights, bias = rounded.astype(np.float64, copy=False), rounded_bias.astype(np.float64)
-        grad_weights, bias_grad = sums.grad_weights, sums.grad_bias / self.n_rows
-        grad_weights /= self.n_rows  # (in place: of a text, W takes 30 MB)
-        loss = sums.loss / self.n_rows
+        weights = np.ascontiguousarray(weights, dtype=real)
+        bias = bias.astype(real).astype(np.float64)
+        gradient = np.empty(self.n_params)
+        grad_weights = gradient[: self.n_weights].reshape(weights.shape)
+        sums = self._sums(weights, bias, grad_weights)
+        bias_grad = sums.grad_bias / self.n_rows
         if self.n_logits > 1:
             # Probabilities and targets add up to 1, so gradients add up to 0 over the classes. What
             # rounding leaves costs dear: a step common to all classes changes no probability, so
             # nothing but the penalty limits it, and the logits lose their digits (features of 1e8
             # in float32: the fit stopped 1e-2 F above the minimum, and without them 1e-15 F).
-            grad_weights -= grad_weights.mean(axis=0)
-            bias_grad -= bias_grad.mean()
-        gradient = self.coordinates.gradient_of(grad_weights, bias_grad)
-        scaled_weights = self.coordinates.scaled(weights)
-        gradient[: self.n_weights] += np.multiply(
-            scaled_weights, self.penalty, out=grad_weights
-        ).ravel()
-        square = float(np.vdot(scaled_weights, scaled_weights))
+            bias_grad -= bias_grad.mean()  # (of the weights' gradient: `assemble_gradient`)
+        along = np.empty(self.n_logits)
+        square, rr, rv, rb, vb = self.shards[0].backend.assemble_gradient(
+            grad_weights,
+            along,
+            weights,
+            bias_grad,
+            self.coordinates.center,
+            self.coordinates.scale_or_none,
+            self._base_grad,
+            1.0 / self.n_rows,
+            self.penalty,
+            n_threads=self.vectors.n_threads,
+        )
+        if self.fit_intercept:
+            gradient[self.n_weights :] = bias_grad
+        loss = sums.loss / self.n_rows
+        by_base = (None, None) if self._base_grad is None else (rb, vb)
         return Evaluation(
             weights=weights,
             bias=bias,
             loss=loss,
             accuracy=sums.correct / self.n_rows,
             value=loss + 0.5 * self.penalty * square,
-            scaled_weights=scaled_weights,
             square=square,
             bias_grad=bias_grad,
             gradient=gradient,
+            centered_bias=bias + along,
+            dots=Dots(rr, rv, *by_base),
         )
 
-    def _sums(self, weights: Array, bias: Array) -> Sums:
-        total = self.shards[0].loss_grad(weights, bias)
+    def _sums(self, weights: Array, bias: Array, grad_weights: Array) -> Sums:
+        total = self.shards[0].loss_grad(weights, bias, out=grad_weights)
         for shard in self.shards[1:]:
             total = add_sums(total, shard.loss_grad(weights, bias))
         return total
@@ -296,7 +337,10 @@ class SoftmaxObjective:
         total = np.zeros((self.n_params, self.n_params))
         for shard in self.shards:
             total += shard.hessian(
-                at.weights, at.bias, self.coordinates.center, with_bias=self.fit_intercept
+                at.weights.astype(np.float64, copy=False),
+                at.bias,
+                self.coordinates.center,
+                with_bias=self.fit_intercept,
             )
         total /= self.n_rows
         blocks = total.reshape(k, m, k, m)
@@ -339,10 +383,9 @@ class SoftmaxObjective:
         """
         if self.penalty <= 0.0:
             return np.inf
-        residual = at.gradient[: self.n_weights].reshape(at.scaled_weights.shape)
         if not self.fit_intercept:
-            return float(np.vdot(residual, residual)) / (2.0 * self.penalty)
-        return self._bound_by_mixture(at, residual, at.bias + at.weights @ self.coordinates.center)
+            return at.dots.rr / (2.0 * self.penalty)
+        return self._bound_by_mixture(at, at.dots)
 
     def noise(self, at: Evaluation) -> float:
         """Return the size of errors in F and its bound where W x and b cancel.
@@ -353,31 +396,30 @@ class SoftmaxObjective:
         unit = 4.0 * self.epsilon / np.sqrt(self.n_rows)
         far = np.sqrt(at.square) * self._far
         if unit * far > _LITTLE * at.value:  # that was at least as much as this, which costs more
-            far = float(np.max(np.abs(at.weights) @ np.abs(self.coordinates.center), initial=0.0))
+            center = np.abs(self.coordinates.center)
+            far = max((float(np.abs(row) @ center) for row in at.weights), default=0.0)
         return float(unit * far)
 
-    def _bound_by_mixture(self, at: Evaluation, residual: Array, bias: Array) -> float:
+    def _bound_by_mixture(self, at: Evaluation, dots: Dots) -> float:
         """Return the bound of `gap_bound` from a Q with mean Q_i = mean y_i.
 
-        residual is grad_W F, and bias the intercept, of centred features. These change no G_Q of
-        such a Q; with others (points in time, 1e9) the terms would cancel and leave rounding alone
-        (a gap of 1e-15 read 11).
+        The dots, and the intercept, are those of centred features. These change no G_Q of such a
+        Q; with others (points in time, 1e9) the terms would cancel and leave rounding alone (a gap
+        of 1e-15 read 11).
         """
         mixture = self._feasible_mixture(at)
         if mixture is None:
-            return float(np.vdot(residual, residual)) / (2.0 * self.penalty)
+            return dots.rr / (2.0 * self.penalty)
         share, u = mixture
-        # with G = residual - lambda V the gradient of the loss, and D = base - G, the bound is
-        # |residual + t D|^2 / (2 lambda) - t <V, D> + <b, g> + t (entropy - H(u)): by products of
-        # what is there already, since V of a text takes 30 MB
-        base, weights, penalty = self.base_grad(), at.scaled_weights, self.penalty
-        rr, rv = float(np.vdot(residual, residual)), float(np.vdot(residual, weights))
-        rb, vb = float(np.vdot(residual, base)), float(np.vdot(weights, base))
-        vv = at.square
+        # with G = r - lambda V the gradient of the loss, and D = base - G, the bound is
+        # |r + t D|^2 / (2 lambda) - t <V, D> + <b, g> + t (entropy - H(u))
+        penalty, vv = self.penalty, at.square
+        rr, rv = dots.rr, dots.rv
+        rb, vb = self._along_base(at, dots)
         rd = rb - rr + penalty * rv
         vd = vb - rv + penalty * vv
         dd = self._base_square - rb - rd + penalty * (vb + vd)
-        bias_term = float(bias @ at.bias_grad)
+        bias_term = float(at.centered_bias @ at.bias_grad)
         entropy = at.loss - (rv - penalty * vv) - bias_term
         entropy_u = float(-np.sum(u * np.log(u, where=u > 0, out=np.zeros_like(u))))
         bound = (
@@ -387,6 +429,16 @@ class SoftmaxObjective:
             + share * (entropy - entropy_u)
         )
         return max(bound, 0.0)
+
+    def _along_base(self, at: Evaluation, dots: Dots) -> tuple[float, float]:
+        """Return the products of r and of V with the base gradient."""
+        if dots.rb is not None and dots.vb is not None:
+            return dots.rb, dots.vb
+        base = self.base_grad()
+        residual = at.gradient[: self.n_weights].reshape(base.shape)
+        return float(np.vdot(residual, base)), float(
+            np.vdot(at.weights / self.coordinates.scale, base)
+        )
 
     def _feasible_mixture(self, at: Evaluation) -> tuple[float, Array] | None:
         """(t, u) of `gap_bound`; None where the model's own probabilities are feasible."""
@@ -411,8 +463,8 @@ class SoftmaxObjective:
         return self._base_grad
 
     def _note_base(self, at: Evaluation) -> None:
-        self._base_grad = at.gradient[: self.n_weights].reshape(at.scaled_weights.shape)
-        self._base_square = float(np.vdot(self._base_grad, self._base_grad))
+        self._base_grad = at.gradient[: self.n_weights].reshape(at.weights.shape)
+        self._base_square = at.dots.rr  # V is 0 there
 
     # ---- what separates the classes ----
 

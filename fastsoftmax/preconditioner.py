@@ -118,8 +118,9 @@ class SharedInverse:
 class DiagonalInverse:
     """inverse (n_logits, d), the diagonal for each class."""
 
-    def __init__(self, inverse: Array, n_threads: int) -> None:
+    def __init__(self, inverse: Array, backend: ModuleType, n_threads: int) -> None:
         self.inverse = inverse
+        self.backend = backend
         self.n_threads = n_threads
 
     def blocks(self) -> list[slice]:
@@ -185,14 +186,11 @@ class WithinPreconditioner:
         result = np.empty_like(gradient)
         given, weights = (v[:n_weights].reshape(self.means.shape) for v in (gradient, result))
         bias_grad = gradient[n_weights:]
-
-        def shifted(columns: slice) -> Array:
-            means, w = self.means[:, columns], weights[:, columns]
-            np.multiply(means, bias_grad[:, np.newaxis], out=w)
-            product = self.within.apply(np.subtract(given[:, columns], w, out=w), columns)
-            dots = _row_dots(means, product)
-            np.subtract(product, _shared(product), out=w)
-            return dots
+        if self.fit_intercept:
+            dots = self._shifted(weights, given, bias_grad)
+            bias = bias_grad / self.curvature - dots
+            result[n_weights:] = bias - _shared(bias)
+            return result
 
         def unshifted(columns: slice) -> Array:
             w = weights[:, columns]
@@ -200,33 +198,66 @@ class WithinPreconditioner:
             w[...] = self.within.apply(w, columns)
             return _row_dots(self.means[:, columns], w)
 
-        product = shifted if self.fit_intercept else unshifted
-        dots = np.sum(list(in_threads(product, self._blocks, self._n_threads)), axis=0)
-        if self.fit_intercept:
-            bias = bias_grad / self.curvature - dots
-            result[n_weights:] = bias - _shared(bias)
-            return result
+        dots = np.sum(list(in_threads(unshifted, self._blocks, self._n_threads)), axis=0)
         for columns in self._blocks:
             w = weights[:, columns]
             w -= (self._share * dots)[:, np.newaxis] * self._across[:, columns]
             w -= _shared(w)
         return result
 
+    def _shifted(self, weights: Array, given: Array, bias_grad: Array) -> Array:
+        """Weights of the product of a block with an intercept; returns their sums by the means."""
+        within = self.within
+        if isinstance(within, DiagonalInverse):
+            dots = np.empty(len(bias_grad))
+            within.backend.within_product(
+                weights,
+                dots,
+                given,
+                within.inverse,
+                self.means,
+                bias_grad,
+                n_threads=within.n_threads,
+            )
+            return dots
+        np.multiply(self.means, bias_grad[:, np.newaxis], out=weights)
+        product = within.apply(np.subtract(given, weights, out=weights), slice(None))
+        np.subtract(product, _shared(product), out=weights)
+        return _row_dots(self.means, product)
+
 
 class DiagonalPreconditioner:
     """inverse (d,), the same for each class, and a number for the intercepts."""
 
-    def __init__(self, inverse: Array, bias_scale: float, n_logits: int) -> None:
+    def __init__(
+        self,
+        inverse: Array,
+        bias_scale: float,
+        n_logits: int,
+        backend: ModuleType,
+        n_threads: int,
+    ) -> None:
         self.inverse = inverse
         self.bias_scale = bias_scale
         self.n_logits = n_logits
+        self.backend = backend
+        self.n_threads = n_threads
 
     def apply(self, gradient: Array) -> Array:
         """Return the product with a flat vector, in a new array."""
         result = np.empty_like(gradient)
         n_weights = self.n_logits * len(self.inverse)
-        weights = result[:n_weights].reshape(self.n_logits, -1)
-        np.multiply(gradient[:n_weights].reshape(weights.shape), self.inverse, out=weights)
+        given, weights = (v[:n_weights].reshape(self.n_logits, -1) for v in (gradient, result))
+        zeros = np.zeros((2, self.n_logits))
+        self.backend.within_product(
+            weights,
+            zeros[0],
+            given,
+            self.inverse[np.newaxis],
+            None,
+            zeros[1],
+            n_threads=self.n_threads,
+        )
         np.multiply(gradient[n_weights:], self.bias_scale, out=result[n_weights:])
         return result
 

@@ -37,6 +37,15 @@ from fastsoftmax._reference_rows import (
     row_losses,
     shift,
 )
+from fastsoftmax._reference_vectors import (  # (those of the twin that know no rows)
+    add_scaled as add_scaled,
+)
+from fastsoftmax._reference_vectors import (
+    assemble_gradient as assemble_gradient,
+)
+from fastsoftmax._reference_vectors import dot as dot
+from fastsoftmax._reference_vectors import round_weights as round_weights
+from fastsoftmax._reference_vectors import within_product as within_product
 
 Array = NDArray[Any]
 
@@ -72,7 +81,19 @@ class CsrRows:
         rows: Array,
         values: Array,
     ) -> None:
-        """Give the same numbers by columns; not needed here."""
+        """Give the same numbers by columns; needed only by `columns_product` here."""
+        self._columns = panel_columns, starts, features, rows, values
+
+    def columns(self, panel: int, n_rows: int) -> Any:
+        """Return the columns of a panel as a matrix (n_features, n_rows) of scipy's."""
+        from scipy import sparse
+
+        panel_columns, starts, features, rows, values = self._columns
+        begin, end = panel_columns[panel : panel + 2]
+        entries = slice(starts[begin], starts[end])
+        feature = np.repeat(features[begin:end], np.diff(starts[begin : end + 1]))
+        parts = values[entries], (feature, rows[entries])
+        return sparse.coo_array(parts, shape=(self.shape[1], n_rows)).tocsr()
 
     def __getitem__(self, rows: Any) -> Any:
         """Return rows as a matrix of scipy's."""
@@ -268,6 +289,25 @@ def loss_grad(
         grad_weights[...] = 0.0
         grad_bias[...] = 0.0
     return _add_rows(grad_weights, grad_bias, X, targets, weights, bias)
+
+
+def columns_product(
+    sums: Array,
+    totals: Array,
+    X: CsrRows,
+    factors: Array,
+    panel: int,
+    *,
+    isa: str | None = None,
+    n_threads: int = 1,
+) -> None:
+    """Add factors^T X to sums (n_logits, d), factors^T 1 to totals, for one panel of CsrRows.
+
+    factors (rows of the panel, n_logits) is contiguous, float32 or float64; sums and totals are
+    float64. X needs set_columns.
+    """
+    sums += (X.columns(panel, len(factors)) @ factors).T
+    totals += factors.sum(axis=0, dtype=np.float64)
 
 
 def sgd_steps(

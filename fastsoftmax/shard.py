@@ -136,17 +136,21 @@ class Shard(ABC):
         """The number type that the sums are computed in."""
         return self.row_weights.dtype
 
-    def loss_grad(self, weights: Array, bias: Array, *, with_grad: bool = True) -> Sums:
+    def loss_grad(
+        self, weights: Array, bias: Array, *, with_grad: bool = True, out: Array | None = None
+    ) -> Sums:
         """Cross-entropy of the model o = W x + b, summed over the rows, and its gradient.
 
         weights is (n_logits, n_features), bias (n_logits,), of any float type: they are rounded
-        to the shard's own.
+        to the shard's own. out is where the gradient by the weights goes, if given.
         """
         weights = np.ascontiguousarray(weights, dtype=self.real)
         bias = np.ascontiguousarray(bias, dtype=self.real)
         total: Sums | None = None
         for rows in self._calls(len(bias) * self.row_numbers):
-            grad_weights: Array | None = np.empty(weights.shape) if with_grad else None
+            first = total is None and out is not None
+            grad_weights: Array | None = out if first else np.empty(weights.shape)
+            grad_weights = grad_weights if with_grad else None
             grad_bias: Array | None = np.empty(bias.shape) if with_grad else None
             loss, correct = self.backend.loss_grad(
                 grad_weights,
@@ -510,10 +514,8 @@ def log_odds(logits: Array) -> Array:
 
 
 def add_sums(a: Sums, b: Sums) -> Sums:
-    """Return the sums over the rows of both, a's first."""
-    return Sums(
-        a.loss + b.loss,
-        a.correct + b.correct,
-        a.grad_weights + b.grad_weights,
-        a.grad_bias + b.grad_bias,
-    )
+    """Return the sums over the rows of both, a's first, in a's arrays."""
+    grad_weights, grad_bias = a.grad_weights, a.grad_bias
+    grad_weights += b.grad_weights
+    grad_bias += b.grad_bias
+    return Sums(a.loss + b.loss, a.correct + b.correct, grad_weights, grad_bias)

@@ -176,7 +176,7 @@ class TestCenteredObjective:
             assert b.value == pytest.approx(a.value, rel=1e-13)
             assert b.loss == pytest.approx(a.loss, rel=1e-13)
             assert b.accuracy == pytest.approx(a.accuracy)
-            for name in ("weights", "bias", "scaled_weights", "bias_grad", "gradient"):
+            for name in ("weights", "bias", "square", "bias_grad", "gradient"):
                 np.testing.assert_allclose(getattr(b, name), getattr(a, name), atol=1e-13)
             bound = centered.gap_bound(b)
             assert bound <= plain.gap_bound(a) * (1.0 + 1e-9)

@@ -8,6 +8,7 @@ import pytest
 from fastsoftmax.curvature import invert
 from fastsoftmax.solvers import descent
 from fastsoftmax.solvers.newton import NewtonModel
+from fastsoftmax.vectors import Vectors
 
 
 @dataclass(frozen=True)
@@ -21,6 +22,8 @@ class Function:
     """Of functions of one variable each, added up: value, slope and curvature."""
 
     epsilon = float(np.finfo(np.float64).eps)
+
+    vectors = Vectors()
 
     def noise(self, at):
         return 0.0

@@ -8,6 +8,7 @@ import pytest
 from fastsoftmax.solvers import descent
 from fastsoftmax.solvers.lbfgs import LbfgsModel
 from fastsoftmax.solvers.line_search import search
+from fastsoftmax.vectors import Vectors
 
 
 def minimise(objective, start, *, memory=30, **options):
@@ -37,6 +38,8 @@ class Function:
     """A function with a known minimum, which counts its evaluations."""
 
     epsilon = float(np.finfo(np.float64).eps)
+
+    vectors = Vectors()
 
     def noise(self, at):
         return 0.0

@@ -10,6 +10,7 @@ import numpy as np
 
 from fastsoftmax.shard import Array
 from fastsoftmax.solvers.line_search import search
+from fastsoftmax.vectors import Vectors
 
 
 class Point(Protocol):
@@ -32,6 +33,7 @@ class Objective(Protocol[E]):
     """What the solver asks of a problem. Its values are >= 0."""
 
     epsilon: float  # relative rounding error of the number type of a pass
+    vectors: Vectors  # sums and products of points and gradients
 
     def evaluate(self, point: Array) -> E:
         """Value and gradient."""
@@ -165,13 +167,14 @@ def minimise(
             if found is not None:
                 break
         if first is not None:
-            direction, gain = first, _share(-0.5 * float(first @ at.gradient), at.value)
+            decrement = -objective.vectors.dot(first, at.gradient)
+            direction, gain = first, _share(0.5 * decrement, at.value)
         if found is None:
             return Result(point, at, gap, n_iter, "precision", direction, gain)
         calm = calm + 1 if gain <= least_gain else 0
         step, point, new = found
         moved = trial if step == 1.0 else step * trial
-        model.learn(moved, new.gradient - at.gradient)
+        model.learn(moved, objective.vectors.sum(new.gradient, -1.0, at.gradient))
         level = at.value - new.value <= objective.epsilon * abs(at.value)
         at = new
         cancelled = objective.noise(at)

@@ -11,11 +11,11 @@ from functools import cached_property
 from typing import Generic, Protocol
 
 import numpy as np
-from scipy.linalg.blas import daxpy
 
 from fastsoftmax.preconditioner import Preconditioner
 from fastsoftmax.shard import Array
 from fastsoftmax.solvers.descent import E, Objective
+from fastsoftmax.vectors import Vectors
 
 # The first better preconditioner comes when the passes so far have cost this share of its price,
 # but not before the model has taken shape; each next one after this many times the iterations.
@@ -27,13 +27,13 @@ _REFINEMENT_GROWTH = 4
 # One that costs fewer passes than this comes earlier and more often. Passes to a certified 1e-4,
 # the first at 2, 4, 6 and 8: embeddings 50000 x 512, K = 100: 36, 31, 31, 32.
 _CHEAP_REFINEMENT = 8.0
-_LEAST_CHEAP = 6
+_LEAST_CHEAP = 4
 _CHEAP_GROWTH = 2
 # All pairs together, and the fewest. A refined preconditioner knows most of what they could tell:
 # passes to a certified 1e-4 of text 90000 x 200000 with 1, 3, 5 and 8 pairs: 22, 24, 23, 22; of
 # embeddings 50000 x 512, K = 100, with 3, 5 and 30: 29, 26, 26.
 _MEMORY_BYTES = 1 << 26
-_LEAST_MEMORY = 3
+_LEAST_MEMORY = 1
 
 
 class Preconditioned(Objective[E], Protocol[E]):
@@ -76,6 +76,7 @@ class LbfgsModel(Generic[E]):
         first: Preconditioner | None = None,
     ) -> None:
         self.objective = objective
+        self.vectors = objective.vectors
         self._given = first
         self._refined: Preconditioner | None = None
         self.gamma = 1.0
@@ -109,7 +110,7 @@ class LbfgsModel(Generic[E]):
 
     def directions(self, gradient: Array) -> Iterator[Array]:
         """Yield the direction to take; then, where rounding has spoilt the pairs, one without."""
-        yield _direction(gradient, self.pairs, self.preconditioner, self.gamma)
+        yield _direction(gradient, self.pairs, self.preconditioner, self.gamma, self.vectors)
         if self.pairs:
             self.pairs.clear()
             yield -self.gamma * self.preconditioner.apply(gradient)
@@ -120,9 +121,9 @@ class LbfgsModel(Generic[E]):
 
     def learn(self, moved: Array, change: Array) -> None:
         """Note a step and the difference of the gradients at its ends."""
-        curvature = float(moved @ change)
-        lengths = float(np.sqrt((moved @ moved) * (change @ change)))
-        if not curvature > 1e-10 * lengths:
+        curvature = self.vectors.dot(moved, change)
+        lengths = self.vectors.dot(moved, moved) * self.vectors.dot(change, change)
+        if not curvature > 1e-10 * float(np.sqrt(lengths)):
             return
         if not self._rescale(change, curvature):
             return
@@ -137,7 +138,7 @@ class LbfgsModel(Generic[E]):
         A refined preconditioner is right about the size of a class's curvature, but not of its
         coupling with others: without gamma, two steps of three had to be taken back.
         """
-        scale = float(change @ self.preconditioner.apply(change))
+        scale = self.vectors.dot(change, self.preconditioner.apply(change))
         if not 0.0 < scale < np.inf:
             return False
         self.gamma = curvature / scale
@@ -149,7 +150,7 @@ class LbfgsModel(Generic[E]):
         Source: Morales & Nocedal (2000), SIAM J. Optim. 10, "Automatic preconditioning by limited
         memory quasi-Newton updating".
         """
-        return _Learnt(self.preconditioner, self.gamma, tuple(self.pairs))
+        return _Learnt(self.preconditioner, self.gamma, tuple(self.pairs), self.vectors)
 
 
 class _Learnt:
@@ -160,12 +161,14 @@ class _Learnt:
         preconditioner: Preconditioner,
         gamma: float,
         pairs: tuple[tuple[Array, Array, float], ...],
+        vectors: Vectors,
     ) -> None:
         self.preconditioner, self.gamma, self.pairs = preconditioner, gamma, pairs
+        self.vectors = vectors
 
     def apply(self, gradient: Array) -> Array:
         """Return the product with a flat vector, in a new array."""
-        direction = _direction(gradient, self.pairs, self.preconditioner, self.gamma)
+        direction = _direction(gradient, self.pairs, self.preconditioner, self.gamma, self.vectors)
         return np.negative(direction, out=direction)
 
 
@@ -174,17 +177,24 @@ def _direction(
     pairs: Sequence[tuple[Array, Array, float]],
     preconditioner: Preconditioner,
     gamma: float,
+    vectors: Vectors,
 ) -> Array:
     """Minus the approximate inverse Hessian times the gradient."""
-    q = gradient.copy()
-    shares = []
-    for moved, change, curvature in reversed(pairs):
-        share = float(moved @ q) / curvature
-        q = daxpy(change, q, a=-share)  # in place, without an array for the product
-        shares.append(share)
+    newest_first = list(reversed(pairs))
+    q, shares = gradient, []
+    product = vectors.dot(newest_first[0][0], gradient) if newest_first else 0.0
+    for i, (_, change, curvature) in enumerate(newest_first):
+        shares.append(product / curvature)
+        # the product that the next pair needs comes with the sum
+        other = newest_first[i + 1][0] if i + 1 < len(newest_first) else None
+        if q is gradient:
+            q = gradient.copy()
+        product = vectors.add(q, -shares[-1], change, other)
     r = preconditioner.apply(q)
     del q
-    r *= gamma
-    for (moved, change, curvature), share in zip(pairs, reversed(shares), strict=True):
-        r = daxpy(moved, r, a=share - float(change @ r) / curvature)
-    return np.negative(r, out=r)
+    r *= -gamma
+    product = vectors.dot(pairs[0][1], r) if newest_first else 0.0
+    for i, (moved, _, curvature) in enumerate(pairs):
+        other = pairs[i + 1][1] if i + 1 < len(pairs) else None
+        product = vectors.add(r, -shares.pop() - product / curvature, moved, other)
+    return r

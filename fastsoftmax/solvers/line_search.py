@@ -27,7 +27,8 @@ def search(
     None where direction does not descend, or no step could be told from the start: then rounding
     forbids further progress.
     """
-    slope = float(direction @ at.gradient)
+    vectors = objective.vectors
+    slope = vectors.dot(direction, at.gradient)
     if not (slope < 0.0 and np.isfinite(slope)):
         return None
     noise = 4.0 * objective.epsilon * abs(at.value)
@@ -35,9 +36,9 @@ def search(
     high = np.inf  # the shortest step known to be too long
     step = 1.0
     for _ in range(_MOST_TRIALS):
-        end = point + (direction if step == 1.0 else step * direction)
+        end = vectors.sum(point, step, direction)
         new = objective.evaluate(end)
-        new_slope = float(direction @ new.gradient)
+        new_slope = vectors.dot(direction, new.gradient)
         if not (np.isfinite(new.value) and np.isfinite(new_slope)):
             high = step
             step = 0.9 * low + 0.1 * step

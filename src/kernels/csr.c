@@ -231,3 +231,25 @@ fs_sums fs_csr_loss_grad(const kernels *kern, double *grad_weights, double *grad
     }
     return total;
 }
+
+ptrdiff_t fs_columns_scratch(const kernels *kern, const fs_rows *rows) {
+    const ptrdiff_t panel = min_size(panel_rows_of(kern, rows), rows->n_rows);
+    return scratch_bytes(fs_table_bytes(kern, (double)panel, rows->n_logits));
+}
+
+void fs_columns_product(const kernels *kern, double *sums, double *totals, const fs_rows *rows,
+                        const void *factors, ptrdiff_t panel, void *scratch, int n_threads) {
+    const ptrdiff_t panel_rows = rows->columns->panel_rows, first = panel * panel_rows;
+    const ptrdiff_t n_rows = min_size(panel_rows, rows->n_rows - first);
+    const ptrdiff_t stride = fs_table_stride(rows->n_logits), size = kern->real_size;
+    const ptrdiff_t row_bytes = rows->n_logits * size;
+    csr_task task = {kern, rows, NULL, NULL, scratch, NULL, NULL, NULL, first, n_rows};
+    column_task columns = {&task, sums, totals, panel, COLUMN_PARTS};
+    memset(at(scratch, n_rows * stride, size), 0, (size_t)(TABLE_ROOM * size));
+    for (ptrdiff_t i = 0; i < n_rows; ++i) {
+        char *row = at(scratch, i * stride, size);
+        memcpy(row, at(factors, i, row_bytes), (size_t)row_bytes);
+        memset(row + row_bytes, 0, (size_t)(stride * size - row_bytes));
+    }
+    fs_for_parts(column_part, &columns, 1 + columns.n_parts, n_threads);
+}

@@ -117,6 +117,47 @@ typedef struct {
                         ptrdiff_t residual_stride, fs_block block);
 } fs_sparse;
 
+/* Sums over coefficients that assemble_gradient returns, of V (scaled weights), g (its result) and
+ * the base: V.V, g.g, g.V, g.base, V.base. */
+enum { FS_N_DOTS = 5 };
+
+/* The solvers' vectors, in double (all NULL where real is float). Matrices have n_logits rows of
+ * n_features, adjacent; of those the columns in [begin, end) are worked on. */
+typedef struct {
+    double (*dot)(const double *a, const double *b, ptrdiff_t n);
+
+    /* out[i] = y[i] + scale * x[i]; returns the sum of out[i] * with[i], or 0 where with is NULL.
+     * out may be y or x. */
+    double (*add_scaled)(double *out, const double *y, double scale, const double *x,
+                         const double *with, ptrdiff_t n);
+
+    /* weights[k, j] = scaled[k, j] * scale[j], rounded to float where to_float; along[k] is the sum
+     * of what was rounded, times center[j]. scale NULL: ones. */
+    void (*round_weights)(void *weights, double *along, const double *scaled, const double *scale,
+                          const double *center, int to_float, ptrdiff_t n_logits,
+                          ptrdiff_t n_features, ptrdiff_t begin, ptrdiff_t end);
+
+    /* From the sums over the rows of the gradient by W to the gradient of F by V, in place:
+     *   g[k, j] = scale[j] * (share * (g[k, j] - mean over k of g[k, j])
+     *                         - grad_bias[k] * center[j]) + penalty * V[k, j],
+     *   V[k, j] = weights[k, j] / scale[j];
+     * with one logit no mean is taken. weights are float where from_float; scale and base may be
+     * NULL. dots: FS_N_DOTS sums, and after them those of weights[k, j] * center[j] for each k. */
+    void (*assemble_gradient)(double *gradient, double *dots, const void *weights,
+                            const double *grad_bias, const double *center, const double *scale,
+                            const double *base, int from_float, double share, double penalty,
+                            ptrdiff_t n_logits, ptrdiff_t n_features, ptrdiff_t begin,
+                            ptrdiff_t end);
+
+    /* w[k, j] = (gradient[k, j] - means[k, j] * grad_bias[k]) * inverse[k * inverse_stride + j];
+     * dots[k] = sum of w[k, j] * means[k, j]; result = w less its mean over k (with one logit, w).
+     * means NULL: zeros. */
+    void (*within_product)(double *result, double *dots, const double *gradient,
+                           const double *inverse, const double *means, const double *grad_bias,
+                           ptrdiff_t inverse_stride, ptrdiff_t n_logits, ptrdiff_t n_features,
+                           ptrdiff_t begin, ptrdiff_t end);
+} fs_vectors;
+
 typedef struct kernels {
     const char *isa;     /* "base", "avx2", "avx512" or "neon" */
     ptrdiff_t real_size; /* sizeof(real) */
@@ -190,6 +231,8 @@ typedef struct kernels {
     void (*apply_rows)(void *weights, void *velocity, void *grad, const fs_rows *rows,
                        const void *feature_scale, double scale, double learning_rate,
                        ptrdiff_t stride, fs_block block);
+
+    fs_vectors vectors;
 } kernels;
 
 /* dispatch.c: the tables that this build holds and this CPU and operating system can run, best
@@ -248,6 +291,31 @@ fs_sums fs_loss_grad(const kernels *kern, double *grad_weights, double *grad_bia
 /* Of rows in CSR form fs_loss_grad needs the columns, for a gradient, cut into panels of this many
  * rows. */
 ptrdiff_t fs_panel_rows(const kernels *kern, ptrdiff_t n_logits);
+
+/* For one panel of such rows and factors (rows of the panel, n_logits), real: sums[k, j] += sum_i
+ * factors[i, k] x[i, j], and totals[k] += sum_i factors[i, k]. The number type of the values must be
+ * that of the factors, or float. scratch is fs_columns_scratch() bytes. */
+ptrdiff_t fs_columns_scratch(const kernels *kern, const fs_rows *rows);
+void fs_columns_product(const kernels *kern, double *sums, double *totals, const fs_rows *rows,
+                        const void *factors, ptrdiff_t panel, void *scratch, int n_threads);
+
+/* ---- vectors.c: the members of fs_vectors over all elements, or all columns; kern is a table of
+ * double. scratch is fs_column_scratch() bytes. ---- */
+double fs_dot(const kernels *kern, const double *a, const double *b, ptrdiff_t n, int n_threads);
+double fs_add_scaled(const kernels *kern, double *out, const double *y, double scale,
+                     const double *x, const double *with, ptrdiff_t n, int n_threads);
+ptrdiff_t fs_column_scratch(ptrdiff_t n_logits, ptrdiff_t n_features);
+void fs_round_weights(const kernels *kern, void *weights, double *along, const double *scaled,
+                      const double *scale, const double *center, int to_float, ptrdiff_t n_logits,
+                      ptrdiff_t n_features, void *scratch, int n_threads);
+void fs_assemble_gradient(const kernels *kern, double *gradient, double *dots, const void *weights,
+                        const double *grad_bias, const double *center, const double *scale,
+                        const double *base, int from_float, double share, double penalty,
+                        ptrdiff_t n_logits, ptrdiff_t n_features, void *scratch, int n_threads);
+void fs_within_product(const kernels *kern, double *result, double *dots, const double *gradient,
+                       const double *inverse, const double *means, const double *grad_bias,
+                       ptrdiff_t inverse_stride, ptrdiff_t n_logits, ptrdiff_t n_features,
+                       void *scratch, int n_threads);
 
 /* Coordinates for gradient descent: features squared_scale_j^(1/2) (x_j - center_j), real.
  * squared_scale NULL: as they are, and center is not read. center NULL: not shifted, as it has to

@@ -61,6 +61,8 @@
 
 #include "partials.h"
 
+#include "vectors.h"
+
 #define DENSE(type) \
     { affine_rows_##type, residual_block_##type, grad_block_##type }
 #define SPARSE(type)                                                                         \
@@ -98,4 +100,7 @@ const kernels KERNELS = {
     .sum_partials = sum_partials,
     .sgd_update = sgd_update,
     .sgd_update_scaled = sgd_update_scaled,
+#if REAL_IS_DOUBLE
+    .vectors = {dot, add_scaled, round_weights, assemble_gradient, within_product},
+#endif
 };

@@ -1,0 +1,170 @@
+/* The solvers' vectors, cut into ranges of elements or of columns; sums of the ranges in order. */
+#include "parallel.h"
+
+/* Elements of a range, or about as many in the columns of one (256 KB). */
+enum { RANGE = 1 << 15, LEAST_COLUMNS = 64 };
+
+/* Ranges whose sums are on the stack. */
+enum { MOST_RANGES = 512 };
+
+static int threads_for(ptrdiff_t n, int n_threads) { return n < 2 * RANGE ? 1 : n_threads; }
+
+static double sum_in_order(const double *sums, ptrdiff_t n, ptrdiff_t stride) {
+    double total = 0;
+    for (ptrdiff_t i = 0; i < n; ++i) total += sums[i * stride];
+    return total;
+}
+
+typedef struct {
+    const fs_vectors *vectors;
+    double *out;
+    const double *y, *x, *with;
+    double scale;
+    ptrdiff_t n, n_parts;
+    double sums[MOST_RANGES];
+} line_task;
+
+static void line_part(void *task_, ptrdiff_t part, int thread) {
+    line_task *t = task_;
+    const ptrdiff_t begin = part_begin(t->n, t->n_parts, part);
+    const ptrdiff_t n = part_begin(t->n, t->n_parts, part + 1) - begin;
+    (void)thread;
+    if (t->out)
+        t->sums[part] = t->vectors->add_scaled(t->out + begin, t->y + begin, t->scale, t->x + begin,
+                                               t->with ? t->with + begin : NULL, n);
+    else
+        t->sums[part] = t->vectors->dot(t->y + begin, t->x + begin, n);
+}
+
+static double along_line(line_task *task, int n_threads) {
+    task->n_parts = min_size(MOST_RANGES, max_size(1, task->n / RANGE));
+    fs_for_parts(line_part, task, task->n_parts, threads_for(task->n, n_threads));
+    return sum_in_order(task->sums, task->n_parts, 1);
+}
+
+double fs_dot(const kernels *kern, const double *a, const double *b, ptrdiff_t n, int n_threads) {
+    line_task task = {.vectors = &kern->vectors, .y = a, .x = b, .n = n};
+    return along_line(&task, n_threads);
+}
+
+double fs_add_scaled(const kernels *kern, double *out, const double *y, double scale,
+                     const double *x, const double *with, ptrdiff_t n, int n_threads) {
+    line_task task = {&kern->vectors, out, y, x, with, scale, n, 0, {0}};
+    return along_line(&task, n_threads);
+}
+
+/* ---- matrices (n_logits, n_features), by columns ---- */
+
+typedef struct {
+    const fs_vectors *vectors;
+    double *out, *sums; /* n_sums for each range */
+    void *weights;
+    const double *in, *scale, *center, *grad_bias, *base, *inverse, *means;
+    double share, penalty;
+    ptrdiff_t n_logits, n_features, columns, n_sums, inverse_stride;
+    int is_float;
+} column_task;
+
+static ptrdiff_t columns_of(ptrdiff_t n_logits) {
+    return max_size(LEAST_COLUMNS, RANGE / max_size(1, n_logits) / LEAST_COLUMNS * LEAST_COLUMNS);
+}
+
+static ptrdiff_t ranges_of(ptrdiff_t n_logits, ptrdiff_t n_features) {
+    return max_size(1, ceil_div(n_features, columns_of(n_logits)));
+}
+
+ptrdiff_t fs_column_scratch(ptrdiff_t n_logits, ptrdiff_t n_features) {
+    return scratch_bytes((double)ranges_of(n_logits, n_features) * (double)(n_logits + FS_N_DOTS) *
+                         (double)sizeof(double));
+}
+
+static void by_columns(part_body body, column_task *task, double *totals, int n_threads) {
+    const ptrdiff_t n_ranges = ranges_of(task->n_logits, task->n_features);
+    task->columns = columns_of(task->n_logits);
+    fs_for_parts(body, task, n_ranges, threads_for(task->n_logits * task->n_features, n_threads));
+    for (ptrdiff_t i = 0; i < task->n_sums; ++i)
+        totals[i] = sum_in_order(task->sums + i, n_ranges, task->n_sums);
+}
+
+#define RANGE_OF(t, part)                                                  \
+    const ptrdiff_t begin = (part) * (t)->columns;                         \
+    const ptrdiff_t end = min_size(begin + (t)->columns, (t)->n_features); \
+    double *sums = (t)->sums + (part) * (t)->n_sums;                       \
+    (void)thread
+
+static void round_part(void *task_, ptrdiff_t part, int thread) {
+    const column_task *t = task_;
+    RANGE_OF(t, part);
+    t->vectors->round_weights(t->weights, sums, t->in, t->scale, t->center, t->is_float,
+                              t->n_logits, t->n_features, begin, end);
+}
+
+void fs_round_weights(const kernels *kern, void *weights, double *along, const double *scaled,
+                      const double *scale, const double *center, int to_float, ptrdiff_t n_logits,
+                      ptrdiff_t n_features, void *scratch, int n_threads) {
+    column_task task = {.vectors = &kern->vectors,
+                        .sums = scratch,
+                        .weights = weights,
+                        .in = scaled,
+                        .scale = scale,
+                        .center = center,
+                        .is_float = to_float,
+                        .n_logits = n_logits,
+                        .n_features = n_features,
+                        .n_sums = n_logits};
+    by_columns(round_part, &task, along, n_threads);
+}
+
+static void assemble_part(void *task_, ptrdiff_t part, int thread) {
+    const column_task *t = task_;
+    RANGE_OF(t, part);
+    t->vectors->assemble_gradient(t->out, sums, t->weights, t->grad_bias, t->center, t->scale,
+                                  t->base, t->is_float, t->share, t->penalty, t->n_logits,
+                                  t->n_features, begin, end);
+}
+
+void fs_assemble_gradient(const kernels *kern, double *gradient, double *dots, const void *weights,
+                          const double *grad_bias, const double *center, const double *scale,
+                          const double *base, int from_float, double share, double penalty,
+                          ptrdiff_t n_logits, ptrdiff_t n_features, void *scratch, int n_threads) {
+    column_task task = {.vectors = &kern->vectors,
+                        .out = gradient,
+                        .sums = scratch,
+                        .weights = (void *)weights,
+                        .scale = scale,
+                        .center = center,
+                        .grad_bias = grad_bias,
+                        .base = base,
+                        .share = share,
+                        .penalty = penalty,
+                        .is_float = from_float,
+                        .n_logits = n_logits,
+                        .n_features = n_features,
+                        .n_sums = FS_N_DOTS + n_logits};
+    by_columns(assemble_part, &task, dots, n_threads);
+}
+
+static void within_part(void *task_, ptrdiff_t part, int thread) {
+    const column_task *t = task_;
+    RANGE_OF(t, part);
+    t->vectors->within_product(t->out, sums, t->in, t->inverse, t->means, t->grad_bias,
+                               t->inverse_stride, t->n_logits, t->n_features, begin, end);
+}
+
+void fs_within_product(const kernels *kern, double *result, double *dots, const double *gradient,
+                       const double *inverse, const double *means, const double *grad_bias,
+                       ptrdiff_t inverse_stride, ptrdiff_t n_logits, ptrdiff_t n_features,
+                       void *scratch, int n_threads) {
+    column_task task = {.vectors = &kern->vectors,
+                        .out = result,
+                        .sums = scratch,
+                        .in = gradient,
+                        .inverse = inverse,
+                        .means = means,
+                        .grad_bias = grad_bias,
+                        .inverse_stride = inverse_stride,
+                        .n_logits = n_logits,
+                        .n_features = n_features,
+                        .n_sums = n_logits};
+    by_columns(within_part, &task, dots, n_threads);
+}
