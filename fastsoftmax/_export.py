@@ -12,7 +12,7 @@ from scipy import sparse
 from sklearn.linear_model import LogisticRegression
 from sklearn.utils.validation import check_is_fitted
 
-from fastsoftmax._fitted import fitted_of
+from fastsoftmax._fitted import fitted_of, tempered
 from fastsoftmax._version import __version__
 from fastsoftmax.shard import Array
 
@@ -30,7 +30,7 @@ _IR_VERSION = 7  # what belongs to it: runtimes refuse newer ones than they know
 
 def to_sklearn(model: Any, C: float) -> LogisticRegression:
     """Return the `LogisticRegression` of a model that was fitted with C."""
-    fitted = fitted_of(model)
+    fitted = tempered(model)
     ours, names = model.get_params(deep=False), LogisticRegression().get_params()
     parameters = {k: v for k, v in ours.items() if k in names and k not in _NOT_CARRIED}
     solver = ours.get("solver")
@@ -114,7 +114,7 @@ def _parameters_for(cls: type, other: LogisticRegression) -> dict[str, Any]:
 
 def to_torch(model: Any) -> Any:
     """Return the `torch.nn.Linear` of a model."""
-    fitted = fitted_of(model)
+    fitted = tempered(model)
     try:
         import torch
     except ImportError as error:
@@ -140,7 +140,7 @@ def to_onnx(model: Any, dtype: DTypeLike) -> Any:
     given = np.dtype(dtype)
     if given not in (np.float32, np.float64):
         raise ValueError(f"dtype must be float32 or float64, got {given}")
-    fitted = fitted_of(model)
+    fitted = tempered(model)
     labels = _onnx_labels(fitted.classes)
     try:
         from onnx import TensorProto, helper, numpy_helper

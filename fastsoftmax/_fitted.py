@@ -48,6 +48,16 @@ class Fitted(NamedTuple):
                 raise ValueError(f"{name} must be finite")
 
 
+def tempered(model: Any) -> Fitted:
+    """Return copies of what a model has learnt, with its temperature in the coefficients."""
+    fitted = fitted_of(model)
+    temperature = float(getattr(model, "temperature_", 1.0))
+    if not 0.0 < temperature < np.inf:
+        raise ValueError(f"temperature_ must be finite and > 0, got {temperature}")
+    divisor = fitted.coef.dtype.type(temperature)
+    return fitted._replace(coef=fitted.coef / divisor, intercept=fitted.intercept / divisor)
+
+
 def fitted_of(model: Any) -> Fitted:
     """Return copies of what a model has learnt; a ValueError if that is damaged."""
     check_is_fitted(model, ["classes_", "coef_", "intercept_", "n_features_in_"])

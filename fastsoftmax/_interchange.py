@@ -83,8 +83,9 @@ class ExportMixin:
         Notes
         -----
         The file has the parameters, ``classes_``, ``coef_``, ``intercept_``, ``n_features_in_``,
-        ``feature_names_in_``, ``n_iter_``, ``gap_``, ``converged_``, ``objective_`` and what
-        `partial_fit` needs to go on, but not ``history_``. It is a zip archive of uncompressed
+        ``feature_names_in_``, ``n_iter_``, ``gap_``, ``converged_``, ``objective_``,
+        ``temperature_`` where there is one, and what `partial_fit` needs to go on, but not
+        ``history_``. It is a zip archive of uncompressed
         arrays of numpy's format with a header in JSON, and the same model gives the same bytes.
 
         Of a `FastSoftmaxCV` it has the model that was chosen, as a `FastSoftmax` with ``C=C_``.
@@ -118,6 +119,7 @@ class ExportMixin:
                 gap=_float_or_none(own.get("gap_")),
                 converged=None if "converged_" not in own else bool(own["converged_"]),
                 objective=_float_or_none(own.get("objective_")),
+                temperature=_float_or_none(own.get("temperature_")),
                 weight_seen=_float_or_none(own.get("_weight_seen")),
                 velocity=own.get("_velocity"),
             ),
@@ -328,6 +330,7 @@ def _attributes_of(saved: SavedModel) -> dict[str, Any]:
         "gap_": _float_or_none(saved.gap),
         "converged_": saved.converged,
         "objective_": _float_or_none(saved.objective),
+        "temperature_": _float_or_none(saved.temperature),
         "_weight_seen": _float_or_none(saved.weight_seen),
         "_velocity": saved.velocity,
     }

@@ -53,6 +53,7 @@ _HEADER: dict[str, tuple[type, ...]] = {
     "gap": (int, float, type(None)),
     "converged": (bool, type(None)),
     "objective": (int, float, type(None)),
+    "temperature": (int, float, type(None)),  # what logits are divided by
     "weight_seen": (int, float, type(None)),
 }
 
@@ -71,6 +72,7 @@ class SavedModel(NamedTuple):
     gap: float | None
     converged: bool | None
     objective: float | None
+    temperature: float | None
     weight_seen: float | None
     velocity: Array | None
 
@@ -348,5 +350,8 @@ def _check_facts(model: SavedModel) -> None:
     for name, value in counts.items():
         if value is not None and not value >= 0:
             raise ValueError(f"{name} must be >= 0, got {value}")
+    temperature = 1.0 if model.temperature is None else model.temperature
+    if not 0.0 < temperature < math.inf:
+        raise ValueError(f"temperature_ must be finite and > 0, got {temperature}")
     if model.n_iter is not None and model.n_iter >= 2**31:
         raise ValueError(f"n_iter_ must have 32 bits, got {model.n_iter}")

@@ -357,6 +357,17 @@ def test_packages_that_are_missing(model, monkeypatch, package, method, advice):
         getattr(model, method)()
 
 
+def test_temperature_is_part_of_the_coefficients(model, X):
+    logits = model.decision_function(X)
+    model.temperature_ = 2.5
+    other = model.to_sklearn()
+    assert other.coef_.dtype == X.dtype
+    np.testing.assert_allclose(other.decision_function(X), logits / 2.5, rtol=1e-4, atol=1e-6)
+    model.temperature_ = 0.0
+    with pytest.raises(ValueError, match="temperature_ must be"):
+        model.to_sklearn()
+
+
 @pytest.mark.parametrize("method", ["to_sklearn", "to_torch", "to_onnx"])
 def test_not_fitted(method):
     for estimator in (FastSoftmax(), FastSoftmaxCV()):
