@@ -355,6 +355,7 @@ class PredictionMixin:
         fitted = vars(self)
         if "coef_" not in fitted:
             check_is_fitted(self)
+        _check_learnt(self)
         if not (_is_plain(X, fitted.get("n_features_in_")) and "feature_names_in_" not in fitted):
             X = validate_data(
                 self,
@@ -379,6 +380,18 @@ class PredictionMixin:
         n_threads = thread_count(self.n_jobs, backend)
         rows = _inputs.backend_rows(X, backend)
         return _Inputs(X, rows, coef, intercept, n_classes, backend, n_threads)
+
+
+def _check_learnt(model: Any) -> None:
+    """Raise a ValueError unless a model has labels and real numbers: a damaged pickle may not."""
+    for name in ("classes_", "coef_", "intercept_"):
+        dtype = getattr(getattr(model, name, None), "dtype", None)
+        accepted = dtype is not None and (dtype.kind in "fiub" or name == "classes_")
+        if not accepted:
+            found = "nothing" if dtype is None else f"an array of dtype {dtype}"
+            raise ValueError(f"{name} must be an array of what fit has learnt, got {found}")
+    if model.classes_.ndim != 1:
+        raise ValueError(f"classes_ must have one dimension, got {model.classes_.ndim}")
 
 
 def _is_plain(X: Any, n_features: Any) -> bool:

@@ -20,6 +20,7 @@ from sklearn.utils._param_validation import Interval, StrOptions
 from sklearn.utils.validation import validate_data
 
 from fastsoftmax import _inputs, _soft_targets, full_batch
+from fastsoftmax._interchange import InterchangeMixin
 from fastsoftmax._prediction import PredictionMixin
 from fastsoftmax._streaming import StreamingMixin
 from fastsoftmax.csr_shard import CsrShard
@@ -30,7 +31,9 @@ from fastsoftmax.solvers import descent, sgd
 from fastsoftmax.threads import single_threaded_blas
 
 
-class FastSoftmax(StreamingMixin, PredictionMixin, ClassifierMixin, BaseEstimator):
+class FastSoftmax(
+    StreamingMixin, InterchangeMixin, PredictionMixin, ClassifierMixin, BaseEstimator
+):
     r"""Softmax regression (multinomial logistic regression), exact and certified.
 
     For rows x_i with labels y_i and weights s_i, the fit minimises

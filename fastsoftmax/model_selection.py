@@ -19,6 +19,7 @@ from sklearn.utils._param_validation import Interval, StrOptions
 from fastsoftmax import _inputs
 from fastsoftmax._cross_validation import Paths, best_index, paths_of, score_function
 from fastsoftmax._folds import Rows, folds_of, rows_of
+from fastsoftmax._interchange import ExportMixin
 from fastsoftmax._prediction import PredictionMixin
 from fastsoftmax._sweep import Fit, Limits, path_of, shortfall, solve
 from fastsoftmax.estimator import FastSoftmax
@@ -131,7 +132,7 @@ def fastsoftmax_path(
     return path
 
 
-class FastSoftmaxCV(PredictionMixin, ClassifierMixin, BaseEstimator):
+class FastSoftmaxCV(ExportMixin, PredictionMixin, ClassifierMixin, BaseEstimator):
     """Softmax regression with the penalty chosen by cross-validation, exact and certified.
 
     Along a path of C, `FastSoftmax` is fitted to the training rows of each fold and scored on the
