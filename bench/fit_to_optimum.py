@@ -115,7 +115,8 @@ class Comparison:
         smallest = self.workload.gaps[-1]
         n_params = self.problem.n_logits * (self.problem.X.shape[1] + 1)
         for rival in RIVALS:
-            if not rival.is_here or self.options.rivals not in rival.name:
+            wanted = any(part in rival.name for part in self.options.rivals)
+            if not (rival.is_here and wanted):
                 continue
             if why := rival.sits_out(n_params, self.problem.n_classes):
                 self.notes[rival.name] = why
@@ -198,6 +199,7 @@ class Comparison:
         trace = [(_round(t), _round(self._gap(value))) for t, value in ours["trace"]]
         return {
             "workload": key,
+            "commit": self.options.commit,
             "task": f"{self.workload.title}, {self.problem.size}, C = {self.workload.C:g}",
             "best": self.best,
             "best by": self.best_by,
@@ -242,13 +244,18 @@ def compare(key: str, options: argparse.Namespace) -> dict[str, Any] | None:
 def earlier_rows(
     path: Path | None, scale: float, described: dict[str, str]
 ) -> dict[str, dict[str, Any]]:
-    """Rows of a file by workload, which a run of other workloads keeps: of the same state only."""
+    """Rows of a file by workload, which a run of other workloads keeps.
+
+    Of the same machine and versions only; each row names the commit that it was measured at.
+    """
     if path is None or not path.exists():
         return {}
     record = json.loads(path.read_text(encoding="utf-8"))
-    if (record["kind"], record["scale"], record["machine_info"]) != (FITS, scale, described):
+    before, now = ({**info, "commit": ""} for info in (record["machine_info"], described))
+    if (record["kind"], record["scale"], before) != (FITS, scale, now):
         return {}
-    return {row["workload"]: row for row in record["rows"]}
+    commit = record["machine_info"]["commit"]
+    return {row["workload"]: {"commit": commit, **row} for row in record["rows"]}
 
 
 def _round(value: float) -> float:
@@ -263,7 +270,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """Run the workloads, print their tables, write JSON after each."""
     parser = argparse.ArgumentParser(description=(__doc__ or "").partition("\n")[0])
     parser.add_argument("--workloads", nargs="*", default=[], help="names; none for all")
-    parser.add_argument("--rivals", default="", help="only those whose names hold this")
+    parser.add_argument("--rivals", nargs="*", default=[""], help="those whose names hold one")
     parser.add_argument("--scale", type=float, default=1.0, help="multiplies the numbers of rows")
     parser.add_argument("--limit", type=float, default=120.0, help="seconds of a fit at most")
     parser.add_argument(
@@ -279,6 +286,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--json", type=Path, help="file to write the results to")
     options = parser.parse_args(arguments)
     described = machine.describe()
+    options.commit = described["commit"]
     rows = earlier_rows(options.json, options.scale, described)
     for key in names_of(options.workloads):
         row = compare(key, options)

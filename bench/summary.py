@@ -26,7 +26,7 @@ START, END = "<!-- tables: written by summary.py -->", "<!-- end of tables -->"
 
 def tables(record: dict[str, Any]) -> str:
     """Markdown for one file of results."""
-    head = [f"Measured on {machine.summary(record['machine_info'])}.", ""]
+    head = [f"Measured on {machine.summary(_with_commits(record))}.", ""]
     if record["scale"] != 1:
         head += [f"**A trial run: rows multiplied by {record['scale']:g}.**", ""]
     if floor := _floor(record["floor"]):
@@ -34,6 +34,18 @@ def tables(record: dict[str, Any]) -> str:
     bodies = {"suite": _suite, "ratios": _ratios, "scaling": _scaling, FITS: _fits}
     body = bodies[record["kind"]]
     return "\n".join([*head, *body(record)])
+
+
+def _with_commits(record: dict[str, Any]) -> dict[str, str]:
+    """What is known of the machine, with the commits of all rows, and which are of an older one."""
+    info = dict(record["machine_info"])
+    older: dict[str, list[str]] = {}
+    for row in record.get("rows", ()):
+        if row.get("commit", info["commit"]) != info["commit"]:
+            older.setdefault(row["commit"], []).append(row["workload"])
+    for commit, names in older.items():
+        info["commit"] += f" ({', '.join(names)}: {commit})"
+    return info
 
 
 def _floor(figures: dict[str, float]) -> str:
