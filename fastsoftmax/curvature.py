@@ -281,7 +281,7 @@ def invert(matrix: Array, ridge: Array) -> None:
     steps = np.where(diagonal > 0.0, diagonal, size if size > 0.0 else 1.0)
     while True:
         np.fill_diagonal(matrix, diagonal + extra * steps)
-        factor, info = lapack.dpotrf(matrix.T, lower=1, clean=0)
+        factor, info = lapack.dpotrf(matrix.T, lower=1, clean=1)
         if info == 0:
             inverse, info = lapack.dpotri(factor, lower=1, overwrite_c=1)
         if info == 0 and np.isfinite(inverse).all():
@@ -290,5 +290,7 @@ def invert(matrix: Array, ridge: Array) -> None:
             inverse = np.eye(len(matrix)) / (size if np.isfinite(size) and size > 0.0 else 1.0)
             break
         extra *= 100.0
-    matrix[...] = np.tril(inverse)
-    matrix += np.tril(inverse, -1).T
+    # only the lower triangle is filled, so that the sum with its transpose doubles the diagonal
+    matrix[...] = inverse
+    matrix += inverse.T
+    np.fill_diagonal(matrix, np.diagonal(inverse))
