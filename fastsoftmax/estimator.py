@@ -20,8 +20,8 @@ from sklearn.utils._param_validation import Interval, StrOptions
 from sklearn.utils.validation import validate_data
 
 from fastsoftmax import _inputs, _soft_targets, full_batch
+from fastsoftmax._decisions import DecisionMixin
 from fastsoftmax._interchange import InterchangeMixin
-from fastsoftmax._prediction import PredictionMixin
 from fastsoftmax._streaming import StreamingMixin
 from fastsoftmax.csr_shard import CsrShard
 from fastsoftmax.monitor import Callback, Monitor
@@ -31,9 +31,7 @@ from fastsoftmax.solvers import descent, sgd
 from fastsoftmax.threads import single_threaded_blas
 
 
-class FastSoftmax(
-    StreamingMixin, InterchangeMixin, PredictionMixin, ClassifierMixin, BaseEstimator
-):
+class FastSoftmax(StreamingMixin, InterchangeMixin, DecisionMixin, ClassifierMixin, BaseEstimator):
     r"""Softmax regression (multinomial logistic regression), exact and certified.
 
     For rows x_i with labels y_i and weights s_i, the fit minimises
@@ -129,6 +127,8 @@ class FastSoftmax(
         By iteration: "loss" (mean cross-entropy), "accuracy", "objective", "gap", "seconds", and
         for `eval_set` "eval_loss" and "eval_accuracy" (a tuple each, one value for each set). For
         "sgd" loss and accuracy are running means of the epoch, objective and gap are None.
+    temperature_ : float
+        What logits are divided by: 1 after a fit, see `calibrate_temperature`.
     n_features_in_ : int
         Features seen in `fit`.
     feature_names_in_ : ndarray of shape (n_features_in_,)
@@ -334,6 +334,7 @@ class FastSoftmax(
                 solver, shard.n_rows, self.max_iter, eval_shards, callbacks, self.verbose
             )
             self.classes_ = rows.classes
+            self.temperature_ = 1.0
             self._velocity, self._weight_seen = None, rows.total
             self.history_ = monitor.history
             self.converged_ = False
