@@ -28,10 +28,18 @@ from fastsoftmax.monitor import Callback, Monitor
 from fastsoftmax.objective import Evaluation, SoftmaxObjective
 from fastsoftmax.shard import Array, Shard
 from fastsoftmax.solvers import descent, sgd
+from fastsoftmax.statistics import StatisticsMixin
 from fastsoftmax.threads import single_threaded_blas
 
 
-class FastSoftmax(StreamingMixin, InterchangeMixin, DecisionMixin, ClassifierMixin, BaseEstimator):
+class FastSoftmax(
+    StreamingMixin,
+    InterchangeMixin,
+    DecisionMixin,
+    StatisticsMixin,
+    ClassifierMixin,
+    BaseEstimator,
+):
     r"""Softmax regression (multinomial logistic regression), exact and certified.
 
     For rows x_i with labels y_i and weights s_i, the fit minimises

@@ -417,6 +417,14 @@ class TestTemperature:
         del warm.temperature_  # as in a model of an earlier version
         assert warm.predict_proba(X).shape == (len(X), 10)
 
+    def test_exported(self, rng, tmp_path):
+        model, X, y = split_fit(rng, 10)
+        model.calibrate_temperature(X, y).save(tmp_path / "model.npz")
+        expected = model.predict_proba(X)
+        loaded = FastSoftmax.load(tmp_path / "model.npz")
+        np.testing.assert_array_equal(loaded.predict_proba(X), expected)
+        np.testing.assert_allclose(model.to_sklearn().predict_proba(X), expected, atol=1e-12)
+
     def test_cross_validated(self):
         X, y = load_digits(return_X_y=True)
         model = FastSoftmaxCV(Cs=[1e-4], cv=2, n_jobs=1).fit(X[:200], y[:200])
