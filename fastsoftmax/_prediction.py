@@ -23,7 +23,7 @@ from sklearn.utils.validation import (
 from fastsoftmax import _inputs
 from fastsoftmax._arguments import are_readable, thread_count
 from fastsoftmax.backend import resolve_backend
-from fastsoftmax.shard import Array
+from fastsoftmax.shard import Array, Shard
 
 
 class Metrics(NamedTuple):
@@ -59,7 +59,7 @@ class PredictionMixin:
     backend: str
 
     def decision_function(self, X: ArrayLike) -> Array:
-        """Logits W x + b.
+        """Logits W x + b, divided by `temperature_`.
 
         Parameters
         ----------
@@ -122,7 +122,7 @@ class PredictionMixin:
         return np.asarray(self.classes_[best])
 
     def predict_proba(self, X: ArrayLike) -> Array:
-        """Probabilities softmax(W x + b), classes in the order of `classes_`.
+        """Probabilities, the softmax of the logits, classes in the order of `classes_`.
 
         Parameters
         ----------
@@ -253,27 +253,10 @@ class PredictionMixin:
         (True, 1.0)
         """
         given = self._inputs_for(X)
-        labels = _inputs.encode_known_labels(y, self.classes_, "y")
-        check_consistent_length(given.X, labels)
-        real = given.coef.dtype
-        if sample_weight is None:
-            weights = np.ones(len(labels), dtype=real)
-        else:
-            weights = _inputs.sample_weights_of(sample_weight, given.X)
-            weights, _ = _inputs.scaled_weights(weights, real)
-        shard = _inputs.shard_of(
-            given.X,
-            labels,
-            None,
-            weights,
-            given.n_classes,
-            backend=given.backend,
-            n_threads=given.n_threads,
-        )
+        shard, total = self._labelled(given, y, sample_weight)
         sums = shard.loss_grad(given.coef, given.intercept, with_grad=False)
         # With one logit a row of -inf has a loss of 0, if class 0 is its true one.
         self._check(given, math.isfinite(sums.loss) and len(given.coef) > 1)
-        total = float(weights.sum(dtype=np.float64))
         return Metrics(sums.loss / total, sums.correct / total)
 
     def score(self, X: ArrayLike, y: ArrayLike, sample_weight: ArrayLike | None = None) -> float:
@@ -321,6 +304,18 @@ class PredictionMixin:
             )
         return float(np.average(hits, weights=weights / weights.max()))
 
+    def _labelled(self, given: _Inputs, y: Any, sample_weight: Any) -> tuple[Shard, float]:
+        """(rows with their true labels, checked; the sum of their weights)."""
+        labels = _inputs.encode_known_labels(y, self.classes_, "y")
+        check_consistent_length(given.X, labels)
+        weights = np.ones(len(labels), dtype=given.coef.dtype)
+        if sample_weight is not None:
+            own = _inputs.sample_weights_of(sample_weight, given.X)
+            weights, _ = _inputs.scaled_weights(own, given.coef.dtype)
+        options = {"backend": given.backend, "n_threads": given.n_threads}
+        shard = _inputs.shard_of(given.X, labels, None, weights, given.n_classes, **options)
+        return shard, float(weights.sum(dtype=np.float64))
+
     def _distributions(self, X: ArrayLike, *, as_log: bool) -> Array:
         given = self._inputs_for(X)
         probs = given.empty(given.n_classes)
@@ -350,8 +345,11 @@ class PredictionMixin:
         if not finite:
             assert_all_finite(given.X, estimator_name=type(self).__name__, input_name="X")
 
-    def _inputs_for(self, X: Any) -> _Inputs:
-        """Check everything but that X is finite. What can be read as it is costs microseconds."""
+    def _inputs_for(self, X: Any, temperature: float | None = None) -> _Inputs:
+        """Check everything but that X is finite. What can be read as it is costs microseconds.
+
+        The model is the one at a temperature: `temperature_` for None.
+        """
         fitted = vars(self)
         if "coef_" not in fitted:
             check_is_fitted(self)
@@ -376,6 +374,13 @@ class PredictionMixin:
                 f"coef_ and intercept_ must have shapes {(n_logits, X.shape[1])} and "
                 f"{(n_logits,)}, got {coef.shape} and {intercept.shape}"
             )
+        if temperature is None:  # (models of an earlier version have none)
+            temperature = fitted.get("temperature_", 1.0)
+        if temperature != 1.0:
+            divisor = real.type(temperature)
+            if not 0.0 < divisor < math.inf:
+                raise ValueError(f"temperature_ must be finite and > 0, got {temperature!r}")
+            coef, intercept = coef / divisor, intercept / divisor
         backend = resolve_backend(self.backend)
         n_threads = thread_count(self.n_jobs, backend)
         rows = _inputs.backend_rows(X, backend)

@@ -206,7 +206,7 @@ class StreamingMixin:
         calls = int(self.n_iter_[0]) if hasattr(self, "n_iter_") else 0
         n_logits = 1 if len(classes) == 2 else len(classes)
         n_weights = n_logits * self.n_features_in_
-        self.classes_ = classes
+        self.classes_, self.temperature_ = classes, 1.0
         self.coef_ = params[:n_weights].reshape(n_logits, -1).copy()
         self.intercept_ = params[n_weights:].copy()
         self.n_iter_ = np.array([calls + 1], dtype=np.int32)

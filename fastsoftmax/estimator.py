@@ -20,19 +20,25 @@ from sklearn.utils._param_validation import Interval, StrOptions
 from sklearn.utils.validation import validate_data
 
 from fastsoftmax import _inputs, _soft_targets, full_batch
+from fastsoftmax._decisions import DecisionMixin
 from fastsoftmax._interchange import InterchangeMixin
-from fastsoftmax._prediction import PredictionMixin
 from fastsoftmax._streaming import StreamingMixin
 from fastsoftmax.csr_shard import CsrShard
 from fastsoftmax.monitor import Callback, Monitor
 from fastsoftmax.objective import Evaluation, SoftmaxObjective
 from fastsoftmax.shard import Array, Shard
 from fastsoftmax.solvers import descent, sgd
+from fastsoftmax.statistics import StatisticsMixin
 from fastsoftmax.threads import single_threaded_blas
 
 
 class FastSoftmax(
-    StreamingMixin, InterchangeMixin, PredictionMixin, ClassifierMixin, BaseEstimator
+    StreamingMixin,
+    InterchangeMixin,
+    DecisionMixin,
+    StatisticsMixin,
+    ClassifierMixin,
+    BaseEstimator,
 ):
     r"""Softmax regression (multinomial logistic regression), exact and certified.
 
@@ -129,6 +135,8 @@ class FastSoftmax(
         By iteration: "loss" (mean cross-entropy), "accuracy", "objective", "gap", "seconds", and
         for `eval_set` "eval_loss" and "eval_accuracy" (a tuple each, one value for each set). For
         "sgd" loss and accuracy are running means of the epoch, objective and gap are None.
+    temperature_ : float
+        What logits are divided by: 1 after a fit, see `calibrate_temperature`.
     n_features_in_ : int
         Features seen in `fit`.
     feature_names_in_ : ndarray of shape (n_features_in_,)
@@ -334,6 +342,7 @@ class FastSoftmax(
                 solver, shard.n_rows, self.max_iter, eval_shards, callbacks, self.verbose
             )
             self.classes_ = rows.classes
+            self.temperature_ = 1.0
             self._velocity, self._weight_seen = None, rows.total
             self.history_ = monitor.history
             self.converged_ = False

@@ -18,9 +18,9 @@ from sklearn.utils._param_validation import Interval, StrOptions
 
 from fastsoftmax import _inputs
 from fastsoftmax._cross_validation import Paths, best_index, paths_of, score_function
+from fastsoftmax._decisions import DecisionMixin
 from fastsoftmax._folds import Rows, folds_of, rows_of
 from fastsoftmax._interchange import ExportMixin
-from fastsoftmax._prediction import PredictionMixin
 from fastsoftmax._sweep import Fit, Limits, path_of, shortfall, solve
 from fastsoftmax.estimator import FastSoftmax
 from fastsoftmax.shard import Array
@@ -132,7 +132,7 @@ def fastsoftmax_path(
     return path
 
 
-class FastSoftmaxCV(ExportMixin, PredictionMixin, ClassifierMixin, BaseEstimator):
+class FastSoftmaxCV(ExportMixin, DecisionMixin, ClassifierMixin, BaseEstimator):
     """Softmax regression with the penalty chosen by cross-validation, exact and certified.
 
     Along a path of C, `FastSoftmax` is fitted to the training rows of each fold and scored on the
@@ -191,7 +191,7 @@ class FastSoftmaxCV(ExportMixin, PredictionMixin, ClassifierMixin, BaseEstimator
         The bound of `coef_`; without `refit` the largest of `gaps_` at `C_`.
     converged_ : bool
         Whether all bounds are <= tol.
-    classes_, coef_, intercept_, n_features_in_, feature_names_in_
+    classes_, coef_, intercept_, temperature_, n_features_in_, feature_names_in_
         As of `FastSoftmax`.
 
     Notes
@@ -330,7 +330,7 @@ class FastSoftmaxCV(ExportMixin, PredictionMixin, ClassifierMixin, BaseEstimator
 
     def _keep(self, rows: Rows, paths: Paths) -> None:
         """Set the attributes, with the mean coefficients of the folds; a refit replaces those."""
-        self.classes_ = rows.classes
+        self.classes_, self.temperature_ = rows.classes, 1.0
         self.coefs_paths_, self.intercepts_paths_ = paths.coefs, paths.intercepts
         self.scores_, self.gaps_, self.n_iter_ = paths.scores, paths.gaps, paths.n_iter
         best = best_index(self.scores_, one_standard_error=self.one_standard_error)

@@ -1,0 +1,382 @@
+"""What a fit says of its own uncertainty: standard errors, tests and intervals of coefficients.
+
+Probabilities depend on differences of the classes' coefficients alone, so everything here is about
+contrasts: the coefficients of each class minus those of a reference class, as in statsmodels'
+`MNLogit`.
+"""
+
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import ArrayLike
+from scipy import special
+from sklearn.utils.validation import check_is_fitted
+
+from fastsoftmax._information import (
+    Contrasts,
+    Problem,
+    check_optimum,
+    contrasts_of,
+    names_of,
+    problem_of,
+)
+from fastsoftmax.objective import Evaluation
+from fastsoftmax.shard import Array
+from fastsoftmax.threads import single_threaded_blas
+
+
+@dataclass(frozen=True, eq=False, repr=False)
+class FitStatistics:
+    """Statistics of a fit, as `FastSoftmax.statistics` returns them.
+
+    Arrays of shape (n_contrasts, n_terms) have a row for each class but the reference class, in the
+    order of `classes`, and a column for each of `terms`.
+    """
+
+    reference: Any  # label of the class that others are compared with
+    classes: Array  # (n_contrasts,) labels of the others
+    terms: Array  # (n_terms,) "intercept", where there is one, and the names of the features
+    covariance_type: str  # "fisher" or "laplace"
+    confidence_level: float
+    coef: Array  # coefficients minus those of the reference class
+    standard_errors: Array  # for "laplace" posterior standard deviations
+    conf_int: Array  # (n_contrasts, n_terms, 2): lower and upper ends of the intervals
+    covariance: Array  # (n_contrasts * n_terms,) * 2, of coef.ravel()
+    log_likelihood: float  # in nats; a row of weight s counts s times
+    log_likelihood_null: float  # of the model that gives every row the class shares
+    n_observations: float  # sum of the weights
+    df: float  # free coefficients; with a penalty their effective number
+
+    def __repr__(self) -> str:
+        """Say what is compared and how well the model fits, in a line."""
+        return (
+            f"<FitStatistics of {self.coef.size} contrasts with {self.reference!s}: "
+            f"log_likelihood={self.log_likelihood:.6g}, df={self.df:.6g}, aic={self.aic:.6g}, "
+            f"bic={self.bic:.6g}, pseudo_r2={self.pseudo_r2:.4g}>"
+        )
+
+    @property
+    def z(self) -> Array:
+        """Coefficients divided by their standard errors."""
+        return self.coef / self.standard_errors
+
+    @property
+    def p_values(self) -> Array:
+        """Probabilities of a z at least as far from 0 if the coefficient were 0 (Wald's test).
+
+        Raises
+        ------
+        ValueError
+            For "laplace", as a posterior tests nothing.
+        """
+        if self.covariance_type != "fisher":
+            raise ValueError('there are p-values for covariance="fisher" alone')
+        return np.asarray(2.0 * special.ndtr(-np.abs(self.z)))
+
+    @property
+    def aic(self) -> float:
+        """Akaike's information criterion, 2 df - 2 log_likelihood."""
+        return 2.0 * (self.df - self.log_likelihood)
+
+    @property
+    def bic(self) -> float:
+        """Bayesian information criterion, log(n_observations) df - 2 log_likelihood."""
+        return float(np.log(self.n_observations)) * self.df - 2.0 * self.log_likelihood
+
+    @property
+    def pseudo_r2(self) -> float:
+        """McFadden's 1 - log_likelihood / log_likelihood_null."""
+        return 1.0 - self.log_likelihood / self.log_likelihood_null
+
+    def table(self) -> Any:
+        """Return one line for each coefficient, as `FastSoftmax.summary` does.
+
+        Returns
+        -------
+        pandas.DataFrame or ndarray
+            See `FastSoftmax.summary`.
+        """
+        columns = {"coef": self.coef, "std_err": self.standard_errors}
+        if self.covariance_type == "fisher":
+            columns |= {"z": self.z, "p_value": self.p_values}
+        columns |= {"ci_lower": self.conf_int[..., 0], "ci_upper": self.conf_int[..., 1]}
+        flat = {name: np.ravel(values) for name, values in columns.items()}
+        try:
+            import pandas as pd
+        except ImportError:
+            return self._records(flat)
+        index = pd.MultiIndex.from_product([self.classes, self.terms], names=["class", "term"])
+        return pd.DataFrame(flat, index=index)
+
+    def _records(self, columns: dict[str, Array]) -> Array:
+        """Return the table as a structured array."""
+        n_contrasts, n_terms = self.coef.shape
+        fields = {
+            "class": np.repeat(self.classes, n_terms),
+            "term": np.tile(self.terms, n_contrasts),
+            **columns,
+        }
+        records = np.empty(self.coef.size, dtype=[(n, v.dtype) for n, v in fields.items()])
+        for name, values in fields.items():
+            records[name] = values
+        return records
+
+
+class StatisticsMixin:
+    """Statistics of an estimator's fit."""
+
+    # what the estimator has
+    C: float
+    fit_intercept: bool
+    class_weight: Any
+    label_smoothing: float
+    standardize: bool
+    input_scale: float
+    n_jobs: int | None
+    backend: str
+    classes_: Array
+    coef_: Array
+    intercept_: Array
+    converged_: bool
+
+    def summary(
+        self,
+        X: ArrayLike,
+        y: ArrayLike,
+        sample_weight: ArrayLike | None = None,
+        *,
+        reference: Any = None,
+        covariance: str = "fisher",
+        confidence_level: float = 0.95,
+        max_parameters: int = 5000,
+    ) -> Any:
+        """Return a table of coefficients, standard errors, z, p-values and confidence intervals.
+
+        Parameters
+        ----------
+        X, y, sample_weight, reference, covariance, confidence_level, max_parameters
+            As of `statistics`: X, y and sample_weight are those of the fit.
+
+        Returns
+        -------
+        pandas.DataFrame or ndarray
+            Indexed by "class" and "term" ("intercept" and the features), with the columns "coef",
+            "std_err", "z", "p_value", "ci_lower" and "ci_upper"; without "z" and "p_value" for
+            covariance="laplace". Where pandas is not installed, a structured array of these fields.
+
+        Raises
+        ------
+        NotFittedError, ValueError, TypeError
+            As `statistics`.
+
+        Examples
+        --------
+        >>> import numpy as np
+        >>> from sklearn.datasets import load_iris
+        >>> from fastsoftmax import FastSoftmax
+        >>> X, y = load_iris(return_X_y=True)
+        >>> X, y = X[50:], y[50:]
+        >>> table = FastSoftmax(C=np.inf).fit(X, y).summary(X, y)
+        >>> np.round(table["std_err"], 2).tolist()
+        [25.71, 2.39, 4.48, 4.74, 9.74]
+        """
+        return self.statistics(
+            X,
+            y,
+            sample_weight,
+            reference=reference,
+            covariance=covariance,
+            confidence_level=confidence_level,
+            max_parameters=max_parameters,
+        ).table()
+
+    def statistics(
+        self,
+        X: ArrayLike,
+        y: ArrayLike,
+        sample_weight: ArrayLike | None = None,
+        *,
+        reference: Any = None,
+        covariance: str = "fisher",
+        confidence_level: float = 0.95,
+        max_parameters: int = 5000,
+    ) -> FitStatistics:
+        r"""Return standard errors, tests, intervals and information criteria of a fit.
+
+        The covariance of the estimates is the inverse of the Fisher information,
+
+        .. math:: I = \sum_i s_i \, (\mathrm{diag}\, p_i - p_i p_i^T) \otimes x_i x_i^T
+                      \;+\; \text{(for a finite } C\text{) the Hessian of the penalty,}
+
+        without the row and column of the reference class.
+
+        Parameters
+        ----------
+        X : array-like or sparse matrix of shape (n_rows, n_features)
+            The rows of the fit, which a model does not keep.
+        y : array-like of shape (n_rows,)
+            Their labels.
+        sample_weight : array-like of shape (n_rows,), optional
+            Their weights in the fit, taken as frequencies: weight 2 is the row twice.
+        reference : label, default=None
+            The class that others are compared with; the first of `classes_` for None.
+        covariance : {"fisher", "laplace"}, default="fisher"
+            "fisher" is the classic inference of maximum likelihood and needs a fit without a
+            penalty (``C=numpy.inf``). "laplace" is for any C: the penalty is a normal prior with
+            mean 0 and variance C of each coefficient (of scaled features where they are scaled),
+            and standard errors and intervals are those of the normal approximation of the
+            posterior. Shrunken coefficients have no p-values.
+        confidence_level : float, default=0.95
+            Coverage of the intervals, in (0, 1).
+        max_parameters : int, default=5000
+            Most coefficients, n_logits * n_terms: memory grows with its square (200 MB at 5000, a
+            few times over), time with that times n_rows.
+
+        Returns
+        -------
+        FitStatistics
+
+        Raises
+        ------
+        NotFittedError
+            If `fit` has not been called.
+        TypeError
+            If an argument is of a type that cannot be used.
+        ValueError
+            If an argument cannot be used; if the fit is none whose statistics are known (a penalty
+            with "fisher", `class_weight`, `label_smoothing`); if the coefficients are not
+            identifiable, with the reason: collinear features (named), separable classes, an
+            optimum that is not that of these rows.
+
+        Notes
+        -----
+        `temperature_` plays no part. Weights that are not frequencies (of a survey, of classes)
+        need a sandwich estimator, which this is not.
+
+        References
+        ----------
+        Agresti, A. (2013). Categorical Data Analysis, 3rd ed., Sections 5.5 and 8.1 (Fisher
+        information of the multinomial logit, Wald inference).
+        Bishop, C. M. (2006). Pattern Recognition and Machine Learning, Section 4.5.1 (Laplace
+        approximation).
+        Gray, R. J. (1992). Flexible methods for analyzing survival data using splines. JASA 87
+        (effective number of parameters, the trace of I\ :sup:`-1` times I without the penalty).
+
+        Examples
+        --------
+        >>> import numpy as np
+        >>> from sklearn.datasets import load_iris
+        >>> from fastsoftmax import FastSoftmax
+        >>> X, y = load_iris(return_X_y=True)
+        >>> result = FastSoftmax(C=np.inf).fit(X[50:], y[50:]).statistics(X[50:], y[50:])
+        >>> result.terms.tolist()
+        ['intercept', 'x0', 'x1', 'x2', 'x3']
+        >>> result.standard_errors.round(2).tolist()
+        [[25.71, 2.39, 4.48, 4.74, 9.74]]
+        >>> round(result.aic, 2), round(result.pseudo_r2, 2)
+        (21.9, 0.91)
+        """
+        check_is_fitted(self)
+        _check_options(self, covariance, confidence_level)
+        position = _reference_of(reference, self.classes_)
+        n_parameters = self.coef_.size + len(self.coef_) * bool(self.fit_intercept)
+        if n_parameters > max_parameters:
+            raise ValueError(
+                f"statistics need a square matrix of {n_parameters} coefficients, and "
+                f"max_parameters is {max_parameters}: raise that if memory allows"
+            )
+        with single_threaded_blas():
+            problem = problem_of(self, X, y, sample_weight)
+            at = problem.objective.evaluate_coefficients(
+                np.asarray(self.coef_, np.float64), np.asarray(self.intercept_, np.float64)
+            )
+            names = names_of(self, problem.objective)
+            found = contrasts_of(problem, at, position, names)
+            check_optimum(self, problem.objective, found)
+        return _result(self, problem, at, found, position, names, covariance, confidence_level)
+
+
+def _check_options(model: Any, covariance: str, confidence_level: Any) -> None:
+    """Refuse fits whose statistics are not known, and options."""
+    if covariance not in ("fisher", "laplace"):
+        raise ValueError(f'covariance must be "fisher" or "laplace", got {covariance!r}')
+    try:
+        inside = 0.0 < confidence_level < 1.0
+    except TypeError:
+        raise TypeError(f"confidence_level must be a number, got {confidence_level!r}") from None
+    if not inside:
+        raise ValueError(f"confidence_level must lie in (0, 1), got {confidence_level!r}")
+    if getattr(model, "l1_ratio", None):
+        raise ValueError("there are no standard errors for a fit with l1_ratio > 0")
+    if model.class_weight is not None or model.label_smoothing:
+        name = "class_weight" if model.class_weight is not None else "label_smoothing"
+        raise ValueError(
+            f"a fit with {name}={getattr(model, name)!r} does not maximise the likelihood of its "
+            "rows, so the Fisher information is not the precision of its coefficients. Fit without"
+        )
+    if covariance == "fisher" and not np.isinf(model.C):
+        raise ValueError(
+            f"C={model.C:g} is a penalty, which shrinks coefficients towards 0: tests and "
+            'confidence intervals need a fit with C=numpy.inf; covariance="laplace" gives '
+            "posterior standard deviations instead"
+        )
+
+
+def _reference_of(reference: Any, classes: Array) -> int:
+    """Return the number of the reference class."""
+    if reference is None:
+        return 0
+    labels = list(classes)
+    if np.ndim(reference) or reference not in labels:
+        raise ValueError(
+            f"reference must be one of the classes {classes.tolist()}, got {reference!r}"
+        )
+    return labels.index(reference)
+
+
+def _result(
+    model: Any,
+    problem: Problem,
+    at: Evaluation,
+    contrasts: Contrasts,
+    position: int,
+    names: list[str],
+    covariance_type: str,
+    confidence_level: float,
+) -> FitStatistics:
+    """Return what is known of the contrasts, of raw features and with the intercept first."""
+    objective, total = problem.objective, problem.total
+    m, d = len(names), objective.n_features
+    q = len(contrasts.kept)
+    to_raw = np.eye(m)  # from intercepts of centred features
+    if objective.fit_intercept:
+        to_raw[d, :d] = -objective.coordinates.center
+    order = np.roll(np.arange(m), m - d)
+    to_raw = to_raw[order]
+    covariance = contrasts.covariance.reshape(q, m, q, m)
+    covariance = np.einsum("ai,kilj,bj->kalb", to_raw, covariance, to_raw, optimize=True)
+    covariance = covariance.reshape(q * m, q * m)
+    weights = np.hstack([at.weights, at.bias[:, np.newaxis]])[:, :m]
+    base = weights[position] if objective.n_logits > 1 else 0.0
+    coef = contrasts.sign * (weights[contrasts.kept] - base)[:, order]
+    errors = np.sqrt(np.diag(covariance)).reshape(q, m)
+    half = float(-special.ndtri(0.5 * (1.0 - confidence_level))) * errors
+    penalised = objective.penalty > 0.0
+    df = float(np.sum(contrasts.covariance * contrasts.likelihood)) if penalised else float(q * m)
+    shares = problem.class_weight / problem.class_weight.sum()
+    return FitStatistics(
+        reference=model.classes_[position],
+        classes=np.delete(model.classes_, position),
+        terms=np.array(names)[order],
+        covariance_type=covariance_type,
+        confidence_level=float(confidence_level),
+        coef=coef,
+        standard_errors=errors,
+        conf_int=np.stack([coef - half, coef + half], axis=-1),
+        covariance=covariance,
+        log_likelihood=-at.loss * total,
+        log_likelihood_null=float(total * np.sum(shares * np.log(shares))),
+        n_observations=total,
+        df=df,
+    )
