@@ -5,6 +5,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+from fastsoftmax import small
 from fastsoftmax.centered import CenteredObjective
 from fastsoftmax.objective import Evaluation, SoftmaxObjective
 from fastsoftmax.preconditioner import Preconditioner
@@ -78,6 +79,14 @@ def solve(
             return Solution(inside, None)
         start, done = inside.point, inside.n_iter
         stages = stages[1:] if fine else stages  # rounding is what stands between the two
+    if newton and small.suits(objective):
+        quick = small.solve(
+            objective, start, tol=tol, max_iter=max_iter, on_iteration=on_iteration, expired=expired
+        )
+        if quick is not None:
+            if quick.gap <= tol or quick.reason != "precision":
+                return Solution(quick, None)
+            start, done = quick.point, quick.n_iter
     for current, by_newton in stages:
         # what overflows is seen by the line search, and does not become a result
         with np.errstate(over="ignore", invalid="ignore"):

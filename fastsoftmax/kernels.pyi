@@ -184,3 +184,20 @@ def columns_product(
     isa: str | None = None,
     n_threads: int = 1,
 ) -> None: ...
+def newton_steps(
+    points: NDArray[np.float64],
+    records: NDArray[np.float64],
+    start: NDArray[np.float64],
+    Z: NDArray[np.float64],
+    labels: NDArray[np.int32] | None,
+    target_probs: NDArray[np.float64] | None,
+    row_weights: NDArray[np.float64],
+    label_smoothing: float,
+    class_share: NDArray[np.float64],
+    penalty: float,
+    fit_intercept: bool,
+    tol: float,
+    target: float,
+    *,
+    isa: str | None = None,
+) -> tuple[int, bool, bool]: ...

@@ -91,3 +91,24 @@ cdef extern from "kernels.h" nogil:
                            const double *inverse, const double *means, const double *grad_bias,
                            ptrdiff_t inverse_stride, ptrdiff_t n_logits, ptrdiff_t n_features,
                            void *scratch, int n_threads)
+
+    ctypedef struct fs_small:
+        const double *z
+        const double *target_probs
+        const double *row_weights
+        const double *class_share
+        const int32_t *labels
+        double label_smoothing, penalty
+        ptrdiff_t n_rows, n_columns, n_classes, n_logits
+        int fit_intercept
+
+    int FS_NEWTON_RECORD
+    ctypedef enum fs_newton_status:
+        FS_NEWTON_DONE, FS_NEWTON_LIMIT, FS_NEWTON_STUCK
+    ctypedef struct fs_newton_end:
+        ptrdiff_t n_steps
+        fs_newton_status status
+    ptrdiff_t fs_newton_scratch(const fs_small *)
+    fs_newton_end fs_newton_steps(const kernels *, double *points, double *records,
+                                  const double *start, const fs_small *, ptrdiff_t most_steps,
+                                  double tol, double target, void *scratch)

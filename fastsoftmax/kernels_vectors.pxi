@@ -173,3 +173,52 @@ def columns_product(sums, totals, X, factors, panel, *, isa=None, n_threads=1):
     with nogil:
         fs_columns_product(kern, <double *>s.data, <double *>t.data, &rows, f.data, which,
                            scratch.data, n)
+
+
+def newton_steps(points, records, start, Z, labels, target_probs, row_weights, label_smoothing,
+                 class_share, penalty, fit_intercept, tol, target, *, isa=None):
+    """At most len(points) steps of Newton's method from start, for the model o = start z.
+
+    All float64: Z (n, m), its last column 1 with fit_intercept; start (n_logits, m), points
+    (n_steps, n_logits * m) and records (n_steps, 4), which get the coefficients after each step
+    with their mean loss, accuracy, objective and bound on objective - minimum. The objective is
+    penalised by penalty / 2 times the squares of what is not an intercept. It stops where the
+    bound is at most target * objective, or at most tol * objective where the objective no longer
+    falls. Returns (steps, whether it stopped for that, whether there is nothing more to gain here).
+    """
+    cdef fs_rows rows
+    cdef fs_small problem
+    cdef Array z = array_of(Z, "Z", "d", 2)
+    cdef Array s = array_of(start, "start", "d", 2)
+    cdef Array share = array_of(class_share, "class_share", "d", 1)
+    cdef Array p = array_of(points, "points", "d", 2, True)
+    cdef Array r = array_of(records, "records", "d", 2, True)
+    cdef const kernels *kern = table(&z, isa)
+    cdef fs_newton_end end
+    cdef double most = real_number(tol, "tol"), least = real_number(target, "target")
+    cdef _Scratch scratch
+    targets_of(&rows, &z, labels, target_probs, row_weights, label_smoothing, z.n_rows, share.size)
+    rows.n_logits = s.n_rows
+    check_classes(&rows)
+    check(z.row_stride == z.n_columns and z.n_columns > 0, "Z must be contiguous, with a column")
+    check(s.n_columns == z.n_columns and s.row_stride == s.n_columns,
+          f"start must be contiguous, with {z.n_columns} columns as Z")
+    check(p.n_columns == s.size and p.row_stride == s.size, f"points must have {s.size} columns")
+    check(r.n_rows == p.n_rows and r.n_columns == FS_NEWTON_RECORD
+          and r.row_stride == r.n_columns, f"records must have the shape ({p.n_rows}, 4)")
+    problem.z = <const double *>z.data
+    problem.labels = rows.labels
+    problem.target_probs = <const double *>rows.target_probs
+    problem.row_weights = <const double *>rows.row_weights
+    problem.class_share = <const double *>share.data
+    problem.label_smoothing = rows.label_smoothing
+    problem.penalty = real_number(penalty, "penalty")
+    check(problem.penalty > 0, f"penalty must be > 0, got {penalty}")
+    problem.fit_intercept = bool(fit_intercept)
+    problem.n_rows, problem.n_columns = z.n_rows, z.n_columns
+    problem.n_classes, problem.n_logits = share.size, s.n_rows
+    scratch = _Scratch(fs_newton_scratch(&problem))
+    with nogil:
+        end = fs_newton_steps(kern, <double *>p.data, <double *>r.data, <double *>s.data,
+                              &problem, p.n_rows, most, least, scratch.data)
+    return end.n_steps, end.status == FS_NEWTON_DONE, end.status == FS_NEWTON_STUCK

@@ -27,6 +27,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from fastsoftmax._reference_newton import newton_steps as newton_steps
 from fastsoftmax._reference_rows import (
     MIN_GRAD_ROWS,
     Targets,

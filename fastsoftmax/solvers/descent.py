@@ -85,7 +85,7 @@ class Model(Protocol[E_contra]):
         """Note a step and the difference of the gradients at its ends."""
 
 
-def _share(gap: float, value: float) -> float:
+def share_of(gap: float, value: float) -> float:
     """Gap / value, for a value that may be 0; at most 1, for no minimum is below 0."""
     if gap == np.inf:
         return np.inf
@@ -94,7 +94,7 @@ def _share(gap: float, value: float) -> float:
 
 def relative_gap(objective: Objective[E], at: E) -> float:
     """Bound on (F - min F) / F, the figure that `tol` is compared with."""
-    return _share(objective.gap_bound(at) + objective.noise(at), at.value)
+    return share_of(objective.gap_bound(at) + objective.noise(at), at.value)
 
 
 def minimise(
@@ -144,14 +144,14 @@ def minimise(
     cancelled = objective.noise(at)
     bound = objective.gap_bound(at) + cancelled
     lower = max(0.0, at.value - bound - 4.0 * (objective.epsilon * abs(at.value) + cancelled))
-    gap = _share(bound, at.value)
+    gap = share_of(bound, at.value)
     target = min(tol, max(model.target, objective.epsilon))
     best_bound, best_iter, calm = bound, 0, 0
     direction: Array | None = None
     gain = np.inf
     for n_iter in range(max_iter):
         # beyond tol there is no point in aiming at less than what cancels
-        if gap <= max(target, min(tol, _share(4.0 * cancelled, at.value))):
+        if gap <= max(target, min(tol, share_of(4.0 * cancelled, at.value))):
             return Result(point, at, gap, n_iter, "converged")
         if at.value <= floor:
             return Result(point, at, gap, n_iter, "floor", direction, gain)
@@ -168,7 +168,7 @@ def minimise(
                 break
         if first is not None:
             decrement = -objective.vectors.dot(first, at.gradient)
-            direction, gain = first, _share(0.5 * decrement, at.value)
+            direction, gain = first, share_of(0.5 * decrement, at.value)
         if found is None:
             return Result(point, at, gap, n_iter, "precision", direction, gain)
         calm = calm + 1 if gain <= least_gain else 0
@@ -182,7 +182,7 @@ def minimise(
         bound = objective.gap_bound(at) + cancelled
         # an infinite bound means that nothing is certified, not even with what is known of before
         known = min(bound, max(at.value - lower, 0.0) + 4.0 * noise) if bound < np.inf else bound
-        gap = _share(known, at.value)
+        gap = share_of(known, at.value)
         lower = max(lower, at.value - bound - 4.0 * noise)
         if on_iteration(n_iter + 1, at, gap):
             return Result(point, at, gap, n_iter + 1, "stopped")

@@ -117,6 +117,19 @@ typedef struct {
                         ptrdiff_t residual_stride, fs_block block);
 } fs_sparse;
 
+/* A small problem, in double, as a solver has it: rows z (n_rows, n_columns), adjacent, the last
+ * column 1 where there is an intercept; its coefficients are not penalised. Targets and weights are
+ * as those of fs_rows. class_share is the mean smoothed target of each class. */
+typedef struct {
+    const double *z, *target_probs, *row_weights, *class_share;
+    const int32_t *labels;
+    double label_smoothing, penalty;
+    ptrdiff_t n_rows, n_columns, n_classes, n_logits;
+    int fit_intercept;
+} fs_small;
+
+enum { FS_NEWTON_WORK = 10 };
+
 /* Sums over coefficients that assemble_gradient returns, of V (scaled weights), g (its result) and
  * the base: V.V, g.g, g.V, g.base, V.base. */
 enum { FS_N_DOTS = 5 };
@@ -156,6 +169,12 @@ typedef struct {
                            const double *inverse, const double *means, const double *grad_bias,
                            ptrdiff_t inverse_stride, ptrdiff_t n_logits, ptrdiff_t n_features,
                            ptrdiff_t begin, ptrdiff_t end);
+
+    /* Sums over the rows at params (n_logits, n_columns): loss and hits, the gradient of the loss,
+     * and its Hessian, of which the lower triangle is right (row k * n_columns + a). work: room for
+     * FS_NEWTON_WORK * (n_classes + 16). */
+    fs_sums (*newton_rows)(double *hessian, double *gradient, const fs_small *problem,
+                           const double *params, double *work);
 } fs_vectors;
 
 typedef struct kernels {
@@ -316,6 +335,22 @@ void fs_within_product(const kernels *kern, double *result, double *dots, const 
                        const double *inverse, const double *means, const double *grad_bias,
                        ptrdiff_t inverse_stride, ptrdiff_t n_logits, ptrdiff_t n_features,
                        void *scratch, int n_threads);
+
+/* ---- newton.c ---- At most most_steps of Newton's method from start. points[i] are the params
+ * after step i, records[i] their mean loss, accuracy, objective and the bound on its distance to the
+ * minimum. It stops where that is at most target times the objective, or, if at most tol, where the
+ * objective no longer falls: DONE. STUCK: something for a more careful method. scratch is
+ * fs_newton_scratch() bytes. */
+enum { FS_NEWTON_RECORD = 4 };
+typedef enum { FS_NEWTON_DONE, FS_NEWTON_LIMIT, FS_NEWTON_STUCK } fs_newton_status;
+typedef struct {
+    ptrdiff_t n_steps;
+    fs_newton_status status;
+} fs_newton_end;
+ptrdiff_t fs_newton_scratch(const fs_small *problem);
+fs_newton_end fs_newton_steps(const kernels *kern, double *points, double *records,
+                              const double *start, const fs_small *problem, ptrdiff_t most_steps,
+                              double tol, double target, void *scratch);
 
 /* Coordinates for gradient descent: features squared_scale_j^(1/2) (x_j - center_j), real.
  * squared_scale NULL: as they are, and center is not read. center NULL: not shifted, as it has to

@@ -63,6 +63,8 @@
 
 #include "vectors.h"
 
+#include "newton_rows.h"
+
 #define DENSE(type) \
     { affine_rows_##type, residual_block_##type, grad_block_##type }
 #define SPARSE(type)                                                                         \
@@ -101,6 +103,7 @@ const kernels KERNELS = {
     .sgd_update = sgd_update,
     .sgd_update_scaled = sgd_update_scaled,
 #if REAL_IS_DOUBLE
-    .vectors = {dot, add_scaled, round_weights, assemble_gradient, within_product},
+    .vectors = {dot, add_scaled, round_weights, assemble_gradient, within_product,
+                newton_rows},
 #endif
 };

@@ -1,0 +1,162 @@
+"""Problems so small that a fit is made in one call: Newton's method in the kernels.
+
+The rows are brought to float64, centred and scaled: they are few. What comes out is judged by the
+objective itself, and where that is not satisfied, or anything is unusual (no penalty, a Hessian
+without Cholesky factors, features that overflow), the general solvers go on from there.
+
+Milliseconds of a fit to 1e-8, by Python and numpy and so: iris 2.7 and 1.1, breast cancer 4.0 and
+1.5 (scikit-learn's newton-cholesky: 1.8, 1.9; its validation alone takes 0.5).
+"""
+
+from collections.abc import Callable
+
+import numpy as np
+
+from fastsoftmax.objective import Dots, Evaluation, SoftmaxObjective
+from fastsoftmax.shard import Array
+from fastsoftmax.solvers import descent
+from fastsoftmax.solvers.newton import NewtonModel
+
+# Beyond so many coefficients, or multiply-adds of a Hessian, a BLAS is quicker.
+_MOST_PARAMS = 100
+_MOST_WORK = 4e6
+# Steps of a call: all that are needed, nearly always.
+_STEPS = 16
+
+
+def suits(objective: SoftmaxObjective) -> bool:
+    """Whether a problem is that small, and has a penalty."""
+    work = objective.n_rows * objective.n_params**2
+    return (
+        type(objective) is SoftmaxObjective
+        and 0.0 < objective.penalty < np.inf
+        and 0 < objective.n_params <= _MOST_PARAMS
+        and work <= _MOST_WORK
+    )
+
+
+def solve(
+    objective: SoftmaxObjective,
+    start: Array,
+    *,
+    tol: float,
+    max_iter: int,
+    on_iteration: Callable[[int, Evaluation, float], bool],
+    expired: Callable[[], bool],
+) -> "descent.Result[Evaluation] | None":
+    """Minimise; arguments and result as of `descent.minimise`, None where there was no progress.
+
+    The reason is "precision" where the general solvers should go on.
+    """
+    with np.errstate(over="ignore", invalid="ignore"):
+        problem = _Problem(objective)
+        if not problem.is_finite:
+            return None
+        found = problem.minimise(start, tol, max_iter, on_iteration, expired)
+        if found is None:
+            return None
+        params, n_iter, reason = found
+        point = problem.point_of(params)
+        at = objective.evaluate(point)
+        gap = descent.relative_gap(objective, at)
+    if reason in ("converged", "max_iter") and gap <= tol:
+        reason = "converged"
+    elif reason == "converged":
+        reason = "precision"
+    return descent.Result(point, at, gap, n_iter, reason)
+
+
+class _Problem:
+    """The rows of an objective in its own coordinates."""
+
+    def __init__(self, objective: SoftmaxObjective) -> None:
+        self.objective = objective
+        shards, coordinates = objective.shards, objective.coordinates
+        n, d = objective.n_rows, objective.n_features
+        self.Z = np.ones((n, d + objective.fit_intercept))
+        start = 0
+        for shard in shards:
+            rows = slice(start, start + shard.n_rows)
+            np.subtract(shard.dense(slice(None)), coordinates.center, out=self.Z[rows, :d])
+            start += shard.n_rows
+        if coordinates.scale_or_none is not None:
+            self.Z[:, :d] *= coordinates.scale
+        self.is_finite = bool(np.isfinite(self.Z).all())
+        labels = [s.labels for s in shards if s.labels is not None]
+        probs = [s.target_probs for s in shards if s.target_probs is not None]
+        self.labels = np.concatenate(labels) if labels else None
+        self.probs = np.concatenate(probs).astype(np.float64) if probs else None
+        self.row_weights = np.concatenate([s.row_weights for s in shards]).astype(np.float64)
+
+    def minimise(
+        self,
+        start: Array,
+        tol: float,
+        max_iter: int,
+        on_iteration: Callable[[int, Evaluation, float], bool],
+        expired: Callable[[], bool],
+    ) -> tuple[Array, int, str] | None:
+        """Return coefficients, iterations and the reason to stop."""
+        params, n_iter = self.params_of(start), 0
+        objective, first = self.objective, self.objective.shards[0]
+        target = min(tol, NewtonModel.target)
+        while n_iter < max_iter:
+            if expired():
+                return params, n_iter, "max_time"
+            steps = min(_STEPS, max_iter - n_iter)
+            points, records = np.empty((steps, params.size)), np.empty((steps, 4))
+            done, reached, stuck = first.backend.newton_steps(
+                points,
+                records,
+                params,
+                self.Z,
+                self.labels,
+                self.probs,
+                self.row_weights,
+                first.label_smoothing,
+                objective.class_share,
+                objective.penalty,
+                objective.fit_intercept,
+                tol,
+                target,
+            )
+            for point, record in zip(points[:done], records[:done], strict=True):
+                n_iter += 1
+                params = point.reshape(params.shape)
+                at, gap = self._evaluation(params, record)
+                if on_iteration(n_iter, at, gap):
+                    return params, n_iter, "stopped"
+            if reached or stuck:
+                return (params, n_iter, "converged" if reached else "precision") if n_iter else None
+        return params, n_iter, "max_iter"
+
+    def params_of(self, point: Array) -> Array:
+        """Return a solver's vector as (n_logits, columns of Z)."""
+        objective = self.objective
+        weights = point[: objective.n_weights].reshape(objective.n_logits, -1)
+        bias = point[objective.n_weights :].reshape(-1, objective.n_logits).T
+        return np.ascontiguousarray(np.concatenate([weights, bias], axis=1))
+
+    def point_of(self, params: Array) -> Array:
+        """Return the solver's vector."""
+        d = self.objective.n_features
+        return np.concatenate([params[:, :d].ravel(), params[:, d:].ravel()])
+
+    def _evaluation(self, params: Array, record: Array) -> tuple[Evaluation, float]:
+        """Return what is known of a step, as `on_iteration` takes it."""
+        loss, accuracy, value, bound = record.tolist()
+        weights, bias = self.objective.coefficients_of(self.point_of(params))
+        nothing = np.empty(0)
+        at = Evaluation(
+            weights=weights,
+            bias=bias,
+            loss=loss,
+            accuracy=accuracy,
+            value=value,
+            square=0.0,
+            bias_grad=nothing,
+            gradient=nothing,
+            centered_bias=nothing,
+            dots=Dots(0.0, 0.0, None, None),
+        )
+        return at, descent.share_of(bound, value)
