@@ -8,26 +8,22 @@ import math
 import numbers
 import time
 import warnings
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Iterable, Sequence
 from typing import Any, Self
 
 import numpy as np
 from numpy.typing import ArrayLike
 from sklearn.base import BaseEstimator, ClassifierMixin
 from sklearn.exceptions import ConvergenceWarning
-from sklearn.utils import check_random_state
 from sklearn.utils._param_validation import Interval, StrOptions
-from sklearn.utils.validation import validate_data
 
-from fastsoftmax import _inputs, _soft_targets, full_batch
+from fastsoftmax import _fitting, _inputs, _soft_targets, full_batch
 from fastsoftmax._decisions import DecisionMixin
 from fastsoftmax._interchange import InterchangeMixin
 from fastsoftmax._streaming import StreamingMixin
 from fastsoftmax.csr_shard import CsrShard
 from fastsoftmax.monitor import Callback, Monitor
-from fastsoftmax.objective import Evaluation, SoftmaxObjective
-from fastsoftmax.shard import Array, Shard
-from fastsoftmax.solvers import descent, sgd
+from fastsoftmax.objective import SoftmaxObjective
 from fastsoftmax.statistics import StatisticsMixin
 from fastsoftmax.threads import single_threaded_blas
 
@@ -312,10 +308,10 @@ class FastSoftmax(
         self._validate_params()
         end = math.inf if self.max_time is None else time.monotonic() + self.max_time
         rows = self._training_rows(X, y, sample_weight, classes)
-        shard = rows.shard
         callbacks = _inputs.callables(callbacks)
-        eval_shards = self._eval_shards(eval_set, rows.classes, rows.left_out, shard)
-        start = self._previous_coefficients(rows.classes) if self.warm_start else None
+        shard = rows.shard
+        eval_shards = _fitting.eval_shards(self, eval_set, rows.classes, rows.left_out, shard)
+        start = _fitting.previous_coefficients(self, rows.classes) if self.warm_start else None
         shifted = self.standardize and not self.fit_intercept
         if self.solver == "sgd" and shifted and isinstance(shard, CsrShard):
             raise ValueError(
@@ -347,10 +343,10 @@ class FastSoftmax(
             self.history_ = monitor.history
             self.converged_ = False
             self.gap_ = np.inf
-            if solver == "sgd":
-                self._fit_sgd(objective, monitor, start, expired)
-            else:
-                self._fit_full_batch(objective, monitor, start, expired)
+            run = _fitting.fit_sgd if solver == "sgd" else _fitting.fit_full_batch
+            complaint = run(self, objective, monitor, start, expired)
+        if complaint:
+            warnings.warn(complaint, ConvergenceWarning, stacklevel=2)
         return self
 
     def _training_rows(
@@ -365,132 +361,3 @@ class FastSoftmax(
             )
         X, y = _inputs.validated(self, X, y)
         return _inputs.training_rows(self, X, y, sample_weight)
-
-    def _eval_shards(
-        self, eval_set: Any, classes: Array, left_out: Array, like: Shard
-    ) -> list[Shard]:
-        shards = []
-        if not isinstance(eval_set, list | tuple | None):
-            raise TypeError(
-                f"eval_set must be a list of (X, y) pairs, got {type(eval_set).__name__}"
-            )
-        for i, pair in enumerate(eval_set or ()):
-            if not (isinstance(pair, tuple | list) and len(pair) == 2):
-                raise TypeError(
-                    f"eval_set must be a list of (X, y) pairs, got {type(pair).__name__}"
-                )
-            kept = [
-                dtype
-                for dtype in _inputs.FEATURE_TYPES
-                if _inputs.real_of(np.dtype(dtype)) == like.real
-            ]
-            X, y = validate_data(self, *pair, reset=False, accept_sparse="csr", dtype=kept)
-            labels = _inputs.encode_known_labels(y, classes, f"eval_set[{i}]", left_out)
-            shards.append(_inputs.eval_shard(_inputs.features_of(X), labels, like))
-        return shards
-
-    def _previous_coefficients(self, classes: Array) -> tuple[Array, Array] | None:
-        """Coefficients of an earlier fit, if they are of the shape that this one needs."""
-        coef: Any = getattr(self, "coef_", None)
-        intercept: Any = getattr(self, "intercept_", None)
-        n_logits = 1 if len(classes) == 2 else len(classes)
-        if np.shape(coef) != (n_logits, self.n_features_in_) or np.shape(intercept) != (n_logits,):
-            return None
-        if not (np.isfinite(coef).all() and np.isfinite(intercept).all()):
-            return None
-        return np.asarray(coef, np.float64), np.asarray(intercept, np.float64)
-
-    def _fit_full_batch(
-        self,
-        objective: SoftmaxObjective,
-        monitor: Monitor,
-        start: tuple[Array, Array] | None,
-        expired: Callable[[], bool],
-    ) -> None:
-        def note(n_iter: int, at: Evaluation, gap: float) -> bool:
-            self._keep(objective, at.weights, at.bias, n_iter)
-            self.gap_, self.objective_ = gap, at.value
-            return monitor.record(
-                n_iter, at.loss, at.accuracy, lambda: (at.weights, at.bias), at.value, gap
-            )
-
-        point = objective.start_from(start)
-        self._keep(objective, *objective.coefficients_of(point), 0)  # should it be interrupted
-        result = full_batch.solve(
-            objective,
-            point,
-            newton=monitor.solver == "newton-cholesky",
-            tol=self.tol,
-            max_iter=self.max_iter,
-            on_iteration=note,
-            expired=expired,
-        ).result
-        at = result.evaluation
-        self._keep(objective, at.weights, at.bias, result.n_iter)
-        self.gap_, self.objective_ = result.gap, at.value
-        self.converged_ = full_batch.is_converged(result, self.tol)
-        if not self.converged_ and result.reason != "stopped":
-            message = full_batch.advice(
-                result,
-                tol=self.tol,
-                max_iter=self.max_iter,
-                max_time=self.max_time,
-                real=self.coef_.dtype,
-            )
-            warnings.warn(message, ConvergenceWarning, stacklevel=3)
-
-    def _fit_sgd(
-        self,
-        objective: SoftmaxObjective,
-        monitor: Monitor,
-        start: tuple[Array, Array] | None,
-        expired: Callable[[], bool],
-    ) -> None:
-        rng = check_random_state(self.random_state)
-        real = objective.shards[0].real
-        shape = objective.n_logits, objective.n_features
-        if start is None:
-            start = objective.sgd_start(rng)
-        params = np.concatenate([part.ravel() for part in start]).astype(real)
-        weights, bias = params[: objective.n_weights].reshape(shape), params[objective.n_weights :]
-
-        def note(epoch: int, loss: float, accuracy: float) -> bool:
-            if np.isfinite(params).all():
-                self._keep(objective, weights, bias, epoch)
-            stop = monitor.record(epoch, loss, accuracy, lambda: (weights, bias))
-            late.append(not stop and epoch < self.max_iter and expired())
-            return stop or late[-1]
-
-        late: list[bool] = []
-        self._keep(objective, weights, bias, 0)  # should it be interrupted
-        n_epochs = sgd.descend(
-            objective,
-            params,
-            n_epochs=self.max_iter,
-            batch_size=self.batch_size,
-            learning_rate=self.learning_rate,
-            momentum=self.momentum,
-            rng=rng,
-            on_epoch=note,
-        )
-        if not np.isfinite(params).all():
-            raise ValueError(
-                f"solver='sgd' diverged in epoch {n_epochs}: learning_rate={self.learning_rate:g} "
-                "is too large for these features. Lower it, or scale the features."
-            )
-        self._keep(objective, weights, bias, n_epochs)
-        at = objective.evaluate_coefficients(weights, bias)
-        self.gap_, self.objective_ = descent.relative_gap(objective, at), at.value
-        self.converged_ = bool(self.gap_ <= self.tol)
-        if late and late[-1]:
-            message = (
-                f"solver='sgd' stopped after {n_epochs} of max_iter={self.max_iter} epochs: it "
-                f"took all of max_time={self.max_time:g} seconds. Raise max_time."
-            )
-            warnings.warn(message, ConvergenceWarning, stacklevel=3)
-
-    def _keep(self, objective: SoftmaxObjective, weights: Array, bias: Array, n_iter: int) -> None:
-        real = objective.shards[0].real
-        self.coef_ = np.array(weights, dtype=real)
-        self.intercept_ = np.array(bias, dtype=real)
-        self.n_iter_ = np.array([n_iter], dtype=np.int32)
