@@ -8,7 +8,7 @@ import math
 import numbers
 import time
 import warnings
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from typing import Any, Self
 
 import numpy as np
@@ -17,7 +17,8 @@ from sklearn.base import BaseEstimator, ClassifierMixin
 from sklearn.exceptions import ConvergenceWarning
 from sklearn.utils._param_validation import Interval, StrOptions
 
-from fastsoftmax import _fitting, _inputs, _soft_targets, full_batch
+from fastsoftmax import _batch_fit, _fitting, _inputs, _sklearn_callbacks, _soft_targets, full_batch
+from fastsoftmax._batch_source import are_batches
 from fastsoftmax._decisions import DecisionMixin
 from fastsoftmax._interchange import InterchangeMixin
 from fastsoftmax._streaming import StreamingMixin
@@ -27,12 +28,16 @@ from fastsoftmax.objective import SoftmaxObjective
 from fastsoftmax.statistics import StatisticsMixin
 from fastsoftmax.threads import single_threaded_blas
 
+# Batches of rows, each (X, y) or (X, y, sample_weight).
+Batches = Iterable[tuple[Any, ...]] | Callable[[], Iterable[tuple[Any, ...]]]
+
 
 class FastSoftmax(
     StreamingMixin,
     InterchangeMixin,
     DecisionMixin,
     StatisticsMixin,
+    _sklearn_callbacks.CallbackSupportMixin,
     ClassifierMixin,
     BaseEstimator,
 ):
@@ -96,11 +101,25 @@ class FastSoftmax(
         For "sgd".
     momentum : float, default=0.0
         In [0, 1), for "sgd".
+    early_stopping : bool, default=False
+        Stop when the validation loss (mean cross-entropy) has not fallen by more than `min_delta`
+        for `n_iter_no_change` iterations (or epochs), and give the coefficients of the iteration
+        where it was lowest. It is that of the last set of `eval_set`; without one, rows are held
+        out. Works with every solver; a full-batch one may reach `tol` before.
+    validation_fraction : float, default=0.1
+        In (0, 1): the share of rows that `early_stopping` holds out where there is no `eval_set`,
+        drawn by `random_state`, of each class in proportion and never all. They are copied, and
+        count by `sample_weight` and `class_weight`; the fit is that to the other rows alone.
+    n_iter_no_change : int, default=5
+        For `early_stopping`.
+    min_delta : float, default=1e-4
+        >= 0, in nats, for `early_stopping`.
     warm_start : bool, default=False
         Start from the coefficients of the previous fit, where their shape still fits and (for the
         full-batch solvers) they are better than none.
     random_state : int, RandomState or None, default=None
-        Initial weights and shuffling of "sgd"; the other solvers have nothing random.
+        Initial weights and shuffling of "sgd", and the rows that `early_stopping` holds out; the
+        rest has nothing random.
     n_jobs : int or None, default=None
         Threads: None for as many as OpenMP is allowed (OMP_NUM_THREADS, CPU affinity,
         threadpoolctl), -1 for all CPUs. The result is the same to the last bit.
@@ -125,12 +144,19 @@ class FastSoftmax(
         nothing is certified.
     converged_ : bool
         Whether gap_ <= tol; where C is infinite, whether a finite optimum was found (see Notes).
+        Early stopping mostly ends with False, which needs no warning.
+    best_iteration_ : int
+        With early_stopping: the iteration of `coef_`, from 1, the one with the lowest validation
+        loss; 0 where that was the model that `warm_start` began with, or there was no iteration.
+    best_score_ : float
+        That loss.
     objective_ : float
         F at the result.
     history_ : dict of lists
         By iteration: "loss" (mean cross-entropy), "accuracy", "objective", "gap", "seconds", and
         for `eval_set` "eval_loss" and "eval_accuracy" (a tuple each, one value for each set). For
-        "sgd" loss and accuracy are running means of the epoch, objective and gap are None.
+        "sgd" loss and accuracy are running means of the epoch, objective and gap are None. Rows
+        held out for early stopping are the one set where `eval_set` is None.
     temperature_ : float
         What logits are divided by: 1 after a fit, see `calibrate_temperature`.
     n_features_in_ : int
@@ -190,6 +216,10 @@ class FastSoftmax(
         "batch_size": [Interval(numbers.Integral, 1, None, closed="left")],
         "learning_rate": [Interval(numbers.Real, 0.0, None, closed="neither")],
         "momentum": [Interval(numbers.Real, 0.0, 1.0, closed="left")],
+        "early_stopping": ["boolean"],
+        "validation_fraction": [Interval(numbers.Real, 0.0, 1.0, closed="neither")],
+        "n_iter_no_change": [Interval(numbers.Integral, 1, None, closed="left")],
+        "min_delta": [Interval(numbers.Real, 0.0, None, closed="left")],
         "warm_start": ["boolean"],
         "random_state": ["random_state"],
         "n_jobs": [
@@ -217,6 +247,10 @@ class FastSoftmax(
         batch_size: int = 256,
         learning_rate: float = 0.1,
         momentum: float = 0.0,
+        early_stopping: bool = False,
+        validation_fraction: float = 0.1,
+        n_iter_no_change: int = 5,
+        min_delta: float = 1e-4,
         warm_start: bool = False,
         random_state: int | np.random.RandomState | None = None,
         n_jobs: int | None = None,
@@ -236,6 +270,10 @@ class FastSoftmax(
         self.batch_size = batch_size
         self.learning_rate = learning_rate
         self.momentum = momentum
+        self.early_stopping = early_stopping
+        self.validation_fraction = validation_fraction
+        self.n_iter_no_change = n_iter_no_change
+        self.min_delta = min_delta
         self.warm_start = warm_start
         self.random_state = random_state
         self.n_jobs = n_jobs
@@ -252,8 +290,8 @@ class FastSoftmax(
 
     def fit(
         self,
-        X: ArrayLike,
-        y: ArrayLike,
+        X: ArrayLike | Batches,
+        y: ArrayLike | None = None,
         sample_weight: ArrayLike | None = None,
         *,
         classes: ArrayLike | None = None,
@@ -264,24 +302,30 @@ class FastSoftmax(
 
         Parameters
         ----------
-        X : array-like or sparse matrix of shape (n_rows, n_features)
-            Finite numbers; never written to.
+        X : array-like or sparse matrix of shape (n_rows, n_features), or batches
+            Finite numbers; never written to. Without y, and for ``solver="sgd"``: batches of rows,
+            each (X, y) or (X, y, sample_weight), that can be read again in every epoch - a list, a
+            `fastsoftmax.datasets.iter_batches`, a data loader, or a callable that returns an
+            iterator (see Notes).
         y : array-like of shape (n_rows,), or (n_rows, n_classes)
             Labels of any type; at least two classes. Or probabilities of the classes, those of a
             row >= 0 with the sum 1; every class has some in a row. A row of probabilities p_k
-            counts like rows of each class k with weights p_k, for `class_weight` too.
+            counts like rows of each class k with weights p_k, for `class_weight` too. None only
+            where X is batches.
         sample_weight : array-like of shape (n_rows,), optional
             Weights >= 0: weight 2 is the row twice, weight 0 the row removed (and with the last
             row of a class that class).
         classes : array-like of shape (n_classes,), optional
             Where y holds probabilities, the label of each of its columns; 0, 1, ... without it.
-            ``classes_``, and with it the columns of everything else, is sorted all the same.
+            ``classes_``, and with it the columns of everything else, is sorted all the same. For
+            batches: all labels that occur, which spares a pass that finds them.
         eval_set : list of (X, y), optional
             Rows on which loss and accuracy are measured after every iteration, for `history_`,
-            `verbose` and callbacks.
+            `verbose`, callbacks and, the last of them, `early_stopping`.
         callbacks : iterable of callable, optional
             Each is called with a `fastsoftmax.monitor.FitState` after every iteration; one that
-            returns True ends the fit.
+            returns True ends the fit. Where one has a method `on_fit_end`, that is called without
+            arguments when the fit has ended, however it did.
 
         Returns
         -------
@@ -291,26 +335,72 @@ class FastSoftmax(
         ------
         ValueError
             If an argument or parameter has a value that cannot be used: NaN or infinite X, lengths
-            that differ, one class, negative weights, a label of eval_set that y lacks.
+            that differ, one class, negative weights, a label of eval_set that y lacks. An error in
+            a batch names its number.
         TypeError
-            If an argument is of a type that cannot be used.
+            If an argument is of a type that cannot be used, such as a generator of batches, which
+            cannot be read twice.
 
         Warns
         -----
         ConvergenceWarning
-            If a full-batch solver stopped before `tol`, with the gap that it reached.
+            If a full-batch solver stopped before `tol`, with the gap that it reached; not if
+            `early_stopping` or a callback ended the fit.
 
         Notes
         -----
-        Ctrl-C keeps the coefficients of the last iteration, with ``converged_`` False, and raises
-        KeyboardInterrupt.
+        Ctrl-C keeps the coefficients of the last iteration (with `early_stopping` the best ones,
+        of batches those of the last step), with ``converged_`` False, and raises KeyboardInterrupt.
+        So does an exception in a callback, which is passed on.
+
+        Batches are taken in their order, each as one step, or as several of `batch_size` rows where
+        it has more; a step is the mean over its rows. They may lack classes, and empty ones are
+        passed over. All have the features of the first, and become its number type. A first pass
+        over labels and weights finds the classes and the sum of the weights; with `classes` given
+        (and class_weight not "balanced") there is none, and in the first epoch the penalty and the
+        mean weight are those of the rows so far, as in `partial_fit`. Nothing is certified:
+        ``gap_`` is infinite and ``objective_`` NaN. `standardize` needs all rows at once and is
+        refused.
         """
         self._validate_params()
+        began = time.perf_counter()
         end = math.inf if self.max_time is None else time.monotonic() + self.max_time
-        rows = self._training_rows(X, y, sample_weight, classes)
-        callbacks = _inputs.callables(callbacks)
+        watchers = _inputs.callables(callbacks)
+        from_batches = are_batches(X, y)
+        if from_batches and sample_weight is not None:
+            raise ValueError("sample_weight of batches is part of them: (X, y, sample_weight)")
+
+        def expired() -> bool:
+            return time.monotonic() >= end
+
+        def run(more: list[Callback]) -> str | None:
+            called = [*watchers, *more]
+            with single_threaded_blas():
+                if from_batches:
+                    return _batch_fit.fit(self, X, classes, eval_set, called, expired, began)
+                hold_out = self.early_stopping and not _fitting.has_sets(eval_set)
+                rows = self._training_rows(X, y, sample_weight, classes, hold_out=hold_out)
+                return self._fit_rows(rows, eval_set, called, expired, began)
+
+        data = {} if from_batches else {"X": X, "y": y, "sample_weight": sample_weight}
+        complaint = _sklearn_callbacks.watched(self, run, **data)
+        if complaint:
+            warnings.warn(complaint, ConvergenceWarning, stacklevel=2)
+        return self
+
+    def _fit_rows(
+        self,
+        rows: _inputs.TrainingRows,
+        eval_set: Any,
+        callbacks: list[Callback],
+        expired: Callable[[], bool],
+        began: float,
+    ) -> str | None:
+        """Fit to checked rows; the result says why the fit fell short, where it did."""
         shard = rows.shard
         eval_shards = _fitting.eval_shards(self, eval_set, rows.classes, rows.left_out, shard)
+        if rows.held_out is not None:
+            eval_shards = [_inputs.held_out_shard(rows.held_out, shard)]
         start = _fitting.previous_coefficients(self, rows.classes) if self.warm_start else None
         shifted = self.standardize and not self.fit_intercept
         if self.solver == "sgd" and shifted and isinstance(shard, CsrShard):
@@ -318,46 +408,39 @@ class FastSoftmax(
                 "solver='sgd' with standardize=True needs fit_intercept=True where X is sparse: "
                 "without an intercept every step would move every feature"
             )
-
-        def expired() -> bool:
-            return time.monotonic() >= end
-
         penalty = 0.0 if math.isinf(self.C) else 1.0 / (float(self.C) * rows.total)
-        with single_threaded_blas():
-            objective = SoftmaxObjective(
-                [shard],
-                penalty,
-                fit_intercept=self.fit_intercept,
-                input_scale=self.input_scale,
-                standardize=self.standardize,
-            )
-            solver = self.solver
-            if solver == "auto":
-                solver = "newton-cholesky" if full_batch.suits_newton(objective) else "lbfgs"
-            monitor = Monitor(
-                solver, shard.n_rows, self.max_iter, eval_shards, callbacks, self.verbose
-            )
-            self.classes_ = rows.classes
-            self.temperature_ = 1.0
-            self._velocity, self._weight_seen = None, rows.total
-            self.history_ = monitor.history
-            self.converged_ = False
-            self.gap_ = np.inf
-            run = _fitting.fit_sgd if solver == "sgd" else _fitting.fit_full_batch
-            complaint = run(self, objective, monitor, start, expired)
-        if complaint:
-            warnings.warn(complaint, ConvergenceWarning, stacklevel=2)
-        return self
+        objective = SoftmaxObjective(
+            [shard],
+            penalty,
+            fit_intercept=self.fit_intercept,
+            input_scale=self.input_scale,
+            standardize=self.standardize,
+        )
+        solver = self.solver
+        if solver == "auto":
+            solver = "newton-cholesky" if full_batch.suits_newton(objective) else "lbfgs"
+        fitted_to = rows.fitted_to
+        n_rows = shard.n_rows if fitted_to is None else len(fitted_to)
+        monitor = Monitor(
+            solver, n_rows, self.max_iter, eval_shards, callbacks, self.verbose, began=began
+        )
+        _fitting.begin(self, rows.classes, monitor, rows.total)
+        with _fitting.watching(self, monitor):
+            if solver == "sgd":
+                return _fitting.fit_sgd(self, objective, monitor, start, expired, fitted_to)
+            return _fitting.fit_full_batch(self, objective, monitor, start, expired)
 
     def _training_rows(
-        self, X: Any, y: Any, sample_weight: Any, classes: Any
+        self, X: Any, y: Any, sample_weight: Any, classes: Any, *, hold_out: bool
     ) -> _inputs.TrainingRows:
         if _soft_targets.are_probabilities(y):
-            return _soft_targets.training_rows(self, X, y, sample_weight, classes)
+            return _soft_targets.training_rows(
+                self, X, y, sample_weight, classes, hold_out=hold_out
+            )
         if classes is not None:
             raise ValueError(
                 "classes names the columns of a y of shape (n_rows, n_classes) that holds "
                 f"probabilities; y has the shape {np.shape(y)}"
             )
         X, y = _inputs.validated(self, X, y)
-        return _inputs.training_rows(self, X, y, sample_weight)
+        return _inputs.training_rows(self, X, y, sample_weight, hold_out=hold_out)
