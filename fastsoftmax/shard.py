@@ -21,9 +21,10 @@ T = TypeVar("T")
 # Multiply-adds of one call into a kernel, which answers no signal: some tenths of a second.
 _WORK_PER_CALL = 1 << 34
 # A step of descent costs as much as this many rows besides its own, as it writes to all weights,
-# and four times its multiply-adds in a pass; each may wait for threads, where CPUs are shared.
+# and four times its multiply-adds in a pass; each may wait for threads, where CPUs are shared. The
+# kernel for sparse rows brings all weights up to date after so many steps anyway.
 _ROWS_PER_STEP = 8
-_STEPS_PER_CALL = 1024
+_STEPS_PER_CALL = 4096
 _MOMENT_ROWS = 1024
 # Binary digits before or after the point of features whose squares are far from overflow.
 _MODERATE = 24
