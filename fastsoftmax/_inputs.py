@@ -11,6 +11,7 @@ from sklearn.utils.multiclass import check_classification_targets
 from sklearn.utils.validation import _check_sample_weight, column_or_1d, validate_data
 
 from fastsoftmax._arguments import features_in_place, thread_count
+from fastsoftmax._early_stopping import HeldOut, held_out_rows
 from fastsoftmax.backend import resolve_backend
 from fastsoftmax.csr_shard import CsrShard
 from fastsoftmax.shard import Array, DenseShard, Shard
@@ -27,11 +28,19 @@ class TrainingRows(NamedTuple):
     classes: Array  # labels of the classes, each of which has rows of a weight above 0
     all_classes: Array  # every label that occurs, sorted
     all_labels: Array  # (n_rows,) class numbers among those
+    held_out: HeldOut | None = None  # rows that are not fitted to: their weights are 0
 
     @property
     def left_out(self) -> Array:
         """Labels of the classes of which all rows have weight 0."""
         return np.setdiff1d(self.all_classes, self.classes)
+
+    @property
+    def fitted_to(self) -> Array | None:
+        """Numbers of the rows that are fitted to; None where no row is held out."""
+        if self.held_out is None:
+            return None
+        return np.delete(np.arange(self.shard.n_rows), self.held_out.rows)
 
     @property
     def labels(self) -> Array:
@@ -47,12 +56,23 @@ def validated(estimator: Any, X: Any, y: Any) -> tuple[Any, Any]:
     return X, y
 
 
-def training_rows(estimator: Any, X: Any, y: Any, sample_weight: Any) -> TrainingRows:
-    """Return validated rows as `class_weight`, `backend` and `n_jobs` of an estimator want them."""
+def training_rows(
+    estimator: Any, X: Any, y: Any, sample_weight: Any, *, hold_out: bool = False
+) -> TrainingRows:
+    """Return validated rows as `class_weight`, `backend` and `n_jobs` of an estimator want them.
+
+    hold_out: whether rows for early stopping are held out, as the estimator wants.
+    """
     X = features_of(X)
     all_classes, all_labels = encode_labels(y)
-    weights = sample_weights_of(sample_weight, X)
-    weights = class_weighted(weights, estimator.class_weight, all_classes, all_labels)
+    weights = given = sample_weights_of(sample_weight, X)
+    held = held_out_rows(estimator, all_labels, weights) if hold_out else None
+    if held is not None:
+        weights = without(weights, held)
+    if estimator.class_weight is not None:
+        mass = np.bincount(all_labels, weights, minlength=len(all_classes))
+        by_class = class_weights_of(estimator.class_weight, all_classes, mass)[all_labels]
+        weights, given = weights * by_class, given * by_class
     weights, total = scaled_weights(weights, real_of(X.dtype))
     classes, labels = without_weightless(all_classes, all_labels, weights)
     backend = resolve_backend(estimator.backend)
@@ -63,7 +83,15 @@ def training_rows(estimator: Any, X: Any, y: Any, sample_weight: Any) -> Trainin
         "label_smoothing": float(getattr(estimator, "label_smoothing", 0.0)),
     }
     shard = shard_of(X, labels, None, weights, len(classes), **options)
-    return TrainingRows(shard, total, classes, all_classes, all_labels)
+    held_out = None if held is None else HeldOut(held, given[held], labels[held], None)
+    return TrainingRows(shard, total, classes, all_classes, all_labels, held_out)
+
+
+def without(weights: Array, rows: Array) -> Array:
+    """Return the weights with 0 for some rows."""
+    left = weights.copy()
+    left[rows] = 0.0
+    return left
 
 
 def real_of(features: np.dtype[Any]) -> np.dtype[Any]:
@@ -208,14 +236,30 @@ def class_weights_of(class_weight: Any, classes: Array, mass: Array) -> Array:
     return result
 
 
-def eval_shard(X: Array, labels: Array, like: Shard) -> Shard:
-    """Rows to evaluate a fit on, each with weight 1."""
+def eval_shard(
+    X: Any,
+    labels: Array | None,
+    like: Shard,
+    *,
+    probs: Array | None = None,
+    weights: Array | None = None,
+) -> Shard:
+    """Rows to evaluate a fit on, with labels or probabilities; without weights each counts 1."""
+    if weights is None:
+        weights = np.ones(X.shape[0])
     return shard_of(
         X,
         labels,
-        None,
-        np.ones(len(labels), dtype=like.real),
+        probs,
+        scaled_weights(weights, like.real)[0],
         like.n_classes,
         backend=like.backend,
         n_threads=like.n_threads,
     )
+
+
+def held_out_shard(held: HeldOut, like: Shard) -> Shard:
+    """Return a copy of the rows that were held out of a shard."""
+    probs = None if held.probs is None else np.ascontiguousarray(held.probs, dtype=like.real)
+    X = features_of(like.X[held.rows])
+    return eval_shard(X, held.labels, like, probs=probs, weights=held.weights)

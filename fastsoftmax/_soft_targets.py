@@ -7,6 +7,7 @@ from sklearn.utils.validation import check_consistent_length, validate_data
 
 from fastsoftmax import _inputs
 from fastsoftmax._arguments import targets_of, thread_count
+from fastsoftmax._early_stopping import HeldOut, held_out_rows
 from fastsoftmax.backend import resolve_backend
 from fastsoftmax.shard import Array
 
@@ -36,12 +37,12 @@ def probabilities_of(y: Any, n_classes: int, real: np.dtype[Any]) -> Array:
 
 
 def training_rows(
-    estimator: Any, X: Any, y: Any, sample_weight: Any, classes: Any
+    estimator: Any, X: Any, y: Any, sample_weight: Any, classes: Any, *, hold_out: bool = False
 ) -> _inputs.TrainingRows:
     """Return rows to fit to, checked; X is noted in the estimator.
 
     A row with probabilities p_k counts like rows of the classes k with weights p_k, so a class's
-    weight is that of its share of the row.
+    weight is that of its share of the row. hold_out as in `_inputs.training_rows`.
     """
     X = validate_data(estimator, X, accept_sparse="csr", dtype=_inputs.FEATURE_TYPES)
     check_consistent_length(X, y)
@@ -52,9 +53,15 @@ def training_rows(
     probs = probabilities_of(y, len(labels), np.dtype(np.float64))[:, order]
     weights = _inputs.sample_weights_of(sample_weight, X)
     probs = probs / probs.sum(axis=1, keepdims=True)
+    given = weights
+    held = held_out_rows(estimator, probs.argmax(axis=1), weights, probs) if hold_out else None
+    if held is not None:
+        weights = _inputs.without(weights, held)
     if estimator.class_weight is not None:
         by_class = _inputs.class_weights_of(estimator.class_weight, labels, weights @ probs)
+        given = given * (probs @ by_class)
         probs, weights = class_weighted(probs, weights, by_class)
+    held_out = None if held is None else HeldOut(held, given[held], None, probs[held])
     real = _inputs.real_of(X.dtype)
     weights, total = _inputs.scaled_weights(weights, real)
     absent = np.flatnonzero(weights @ probs == 0.0)
@@ -74,7 +81,7 @@ def training_rows(
         label_smoothing=float(estimator.label_smoothing),
         n_threads=thread_count(estimator.n_jobs, backend),
     )
-    return _inputs.TrainingRows(shard, total, labels, labels, probs.argmax(axis=1))
+    return _inputs.TrainingRows(shard, total, labels, labels, probs.argmax(axis=1), held_out)
 
 
 def class_weighted(probs: Array, weights: Array, by_class: Array) -> tuple[Array, Array]:

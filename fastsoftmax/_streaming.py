@@ -103,8 +103,9 @@ class StreamingMixin:
         """
         self._validate_params()  # type: ignore[attr-defined]
         known = self._known_classes(classes)
-        shard, total = self._batch(X, y, sample_weight, known)
         goes_on = hasattr(self, "coef_")
+        real = self.coef_.dtype if goes_on else None
+        shard, total = rows_of(self, X, y, sample_weight, known, real)
         params = self._coefficients_so_far(shard)
         velocity = getattr(self, "_velocity", None) if goes_on else None
         if self.momentum and velocity is None:
@@ -112,19 +113,7 @@ class StreamingMixin:
         seen = total + (getattr(self, "_weight_seen", 0.0) if goes_on else 0.0)
         velocity = velocity.copy() if self.momentum and velocity is not None else None
         start = time.perf_counter()
-        loss, correct = shard.sgd_steps(
-            params,
-            velocity,
-            np.arange(shard.n_rows),
-            self.batch_size,
-            self.learning_rate,
-            self.momentum,
-            0.0 if np.isinf(self.C) or seen == 0.0 else 1.0 / (self.C * seen),
-            self.fit_intercept,
-            squared_scale=None
-            if self.input_scale == 1.0
-            else np.full(shard.n_features, float(self.input_scale) ** 2),
-        )
+        loss, correct = take_steps(self, shard, params, velocity, seen)
         if not (np.isfinite(params).all() and np.isfinite(loss)):
             raise ValueError(
                 f"partial_fit diverged: learning_rate={self.learning_rate:g} is too large for "
@@ -151,54 +140,11 @@ class StreamingMixin:
             raise ValueError(f"classes must be those of the first call, {known!r}, got {classes!r}")
         return known
 
-    def _batch(self, X: Any, y: Any, sample_weight: Any, classes: Array) -> tuple[Shard, float]:
-        """(rows of one call, checked; the sum of their weights)."""
-        first = not hasattr(self, "coef_")
-        kept = [
-            dtype
-            for dtype in _inputs.FEATURE_TYPES
-            if first or _inputs.real_of(np.dtype(dtype)) == self.coef_.dtype
-        ]
-        options: dict[str, Any] = {"accept_sparse": "csr", "dtype": kept, "reset": first}
-        labels = probs = None
-        if are_probabilities(y):
-            X = validate_data(self, X, **options)
-            check_consistent_length(X, y)
-        else:
-            X, y = validate_data(self, X, y, **options)
-            labels = _inputs.encode_known_labels(y, classes, "y")
-        X = _inputs.features_of(X)
-        if labels is None:
-            probs = probabilities_of(y, len(classes), _inputs.real_of(X.dtype))
-        weights = _inputs.sample_weights_of(sample_weight, X)
-        if self.class_weight is not None:
-            by_class = _inputs.class_weights_of(self.class_weight, classes, np.ones(len(classes)))
-            if probs is None:
-                weights = weights * by_class[labels]
-            else:
-                probs, weights = class_weighted(probs, weights, by_class)
-                probs = np.ascontiguousarray(probs, dtype=_inputs.real_of(X.dtype))
-        backend = resolve_backend(self.backend)
-        shard = _inputs.shard_of(
-            X,
-            labels,
-            probs,
-            np.ascontiguousarray(weights, dtype=_inputs.real_of(X.dtype)),
-            len(classes),
-            backend=backend,
-            label_smoothing=float(self.label_smoothing),
-            n_threads=thread_count(self.n_jobs, backend),
-        )
-        return shard, float(weights.sum())
-
     def _coefficients_so_far(self, shard: Shard) -> Array:
         """Return W and after it b, flat, in a new array."""
         if hasattr(self, "coef_"):
             return np.concatenate([self.coef_.ravel(), self.intercept_])
-        n_logits = 1 if shard.n_classes == 2 else shard.n_classes
-        rng = check_random_state(self.random_state)
-        weights = rng.normal(0.0, 0.01, (n_logits, shard.n_features)) * self.input_scale
-        return np.concatenate([weights.ravel(), np.zeros(n_logits)]).astype(shard.real)
+        return first_coefficients(self, shard)
 
     def _keep_steps(
         self, classes: Array, params: Array, velocity: Array | None, seen: float
@@ -212,6 +158,8 @@ class StreamingMixin:
         self.n_iter_ = np.array([calls + 1], dtype=np.int32)
         self.gap_, self.objective_, self.converged_ = np.inf, np.nan, False
         self._velocity, self._weight_seen = velocity, seen
+        for name in ("best_iteration_", "best_score_"):  # of an earlier fit
+            vars(self).pop(name, None)
 
     def _note(self, loss: float, accuracy: float, seconds: float) -> None:
         names = ("loss", "accuracy", "objective", "gap", "seconds", "eval_loss", "eval_accuracy")
@@ -220,3 +168,89 @@ class StreamingMixin:
             self.history_: dict[str, list[Any]] = {name: [] for name in names}
         for name, value in zip(names, values, strict=True):
             self.history_[name].append(value)
+
+
+def rows_of(
+    model: Any,
+    X: Any,
+    y: Any,
+    sample_weight: Any,
+    classes: Array,
+    real: np.dtype[Any] | None,
+    *,
+    by_class: Array | None = None,
+) -> tuple[Shard, float]:
+    """(rows of one batch, checked, with their weights as given; the sum of those).
+
+    real is the number type of the batches before; None for the first batch, which decides on it and
+    whose features the model notes. by_class holds a weight for each class, instead of the model's
+    `class_weight`.
+    """
+    kept = [
+        dtype
+        for dtype in _inputs.FEATURE_TYPES
+        if real is None or _inputs.real_of(np.dtype(dtype)) == real
+    ]
+    options: dict[str, Any] = {"accept_sparse": "csr", "dtype": kept, "reset": real is None}
+    labels = probs = None
+    if are_probabilities(y):
+        X = validate_data(model, X, **options)
+        check_consistent_length(X, y)
+    else:
+        X, y = validate_data(model, X, y, **options)
+        labels = _inputs.encode_known_labels(y, classes, "y")
+    X = _inputs.features_of(X)
+    if labels is None:
+        probs = probabilities_of(y, len(classes), _inputs.real_of(X.dtype))
+    weights = _inputs.sample_weights_of(sample_weight, X)
+    if by_class is None and model.class_weight is not None:
+        by_class = _inputs.class_weights_of(model.class_weight, classes, np.ones(len(classes)))
+    if by_class is not None:
+        if probs is None:
+            weights = weights * by_class[labels]
+        else:
+            probs, weights = class_weighted(probs, weights, by_class)
+            probs = np.ascontiguousarray(probs, dtype=_inputs.real_of(X.dtype))
+    backend = resolve_backend(model.backend)
+    shard = _inputs.shard_of(
+        X,
+        labels,
+        probs,
+        np.ascontiguousarray(weights, dtype=_inputs.real_of(X.dtype)),
+        len(classes),
+        backend=backend,
+        label_smoothing=float(model.label_smoothing),
+        n_threads=thread_count(model.n_jobs, backend),
+    )
+    return shard, float(weights.sum())
+
+
+def take_steps(
+    model: Any, shard: Shard, params: Array, velocity: Array | None, total: float
+) -> tuple[float, float]:
+    """Take mini-batch steps over rows in their order; params and velocity change in place.
+
+    total is the sum of the weights that the penalty is for. Returns the sums of loss and hits that
+    the steps saw.
+    """
+    return shard.sgd_steps(
+        params,
+        velocity,
+        np.arange(shard.n_rows),
+        model.batch_size,
+        model.learning_rate,
+        model.momentum,
+        0.0 if np.isinf(model.C) or total == 0.0 else 1.0 / (model.C * total),
+        model.fit_intercept,
+        squared_scale=None
+        if model.input_scale == 1.0
+        else np.full(shard.n_features, float(model.input_scale) ** 2),
+    )
+
+
+def first_coefficients(model: Any, like: Shard) -> Array:
+    """Return W from N(0, 0.01^2) and b = 0 to begin with, flat, of the number type of the rows."""
+    n_logits = 1 if like.n_classes == 2 else like.n_classes
+    rng = check_random_state(model.random_state)
+    weights = rng.normal(0.0, 0.01, (n_logits, like.n_features)) * model.input_scale
+    return np.concatenate([weights.ravel(), np.zeros(n_logits)]).astype(like.real)

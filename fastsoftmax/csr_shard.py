@@ -19,6 +19,9 @@ class CsrShard(Shard):
     rows by columns as well; that copy is made when the first is asked for.
     """
 
+    # 90000 rows of 77 numbers, 20 classes, in batches of 256: 0.7 s in one thread
+    step_cost = 128.0
+
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
         self._rows: dict[tuple[int, int, bool], Any] = {}

@@ -15,21 +15,21 @@ import numpy as np
 from numpy.typing import ArrayLike
 from sklearn.base import BaseEstimator, ClassifierMixin
 from sklearn.exceptions import ConvergenceWarning
-from sklearn.utils import check_random_state
 from sklearn.utils._param_validation import Interval, StrOptions
-from sklearn.utils.validation import validate_data
 
-from fastsoftmax import _inputs, _soft_targets, full_batch
+from fastsoftmax import _batch_fit, _fitting, _inputs, _sklearn_callbacks, _soft_targets, full_batch
+from fastsoftmax._batch_source import are_batches
 from fastsoftmax._decisions import DecisionMixin
 from fastsoftmax._interchange import InterchangeMixin
 from fastsoftmax._streaming import StreamingMixin
 from fastsoftmax.csr_shard import CsrShard
 from fastsoftmax.monitor import Callback, Monitor
-from fastsoftmax.objective import Evaluation, SoftmaxObjective
-from fastsoftmax.shard import Array, Shard
-from fastsoftmax.solvers import descent, sgd
+from fastsoftmax.objective import SoftmaxObjective
 from fastsoftmax.statistics import StatisticsMixin
 from fastsoftmax.threads import single_threaded_blas
+
+# Batches of rows, each (X, y) or (X, y, sample_weight).
+Batches = Iterable[tuple[Any, ...]] | Callable[[], Iterable[tuple[Any, ...]]]
 
 
 class FastSoftmax(
@@ -37,6 +37,7 @@ class FastSoftmax(
     InterchangeMixin,
     DecisionMixin,
     StatisticsMixin,
+    _sklearn_callbacks.CallbackSupportMixin,
     ClassifierMixin,
     BaseEstimator,
 ):
@@ -100,11 +101,25 @@ class FastSoftmax(
         For "sgd".
     momentum : float, default=0.0
         In [0, 1), for "sgd".
+    early_stopping : bool, default=False
+        Stop when the validation loss (mean cross-entropy) has not fallen by more than `min_delta`
+        for `n_iter_no_change` iterations (or epochs), and give the coefficients of the iteration
+        where it was lowest. It is that of the last set of `eval_set`; without one, rows are held
+        out. Works with every solver; a full-batch one may reach `tol` before.
+    validation_fraction : float, default=0.1
+        In (0, 1): the share of rows that `early_stopping` holds out where there is no `eval_set`,
+        drawn by `random_state`, of each class in proportion and never all. They are copied, and
+        count by `sample_weight` and `class_weight`; the fit is that to the other rows alone.
+    n_iter_no_change : int, default=5
+        For `early_stopping`.
+    min_delta : float, default=1e-4
+        >= 0, in nats, for `early_stopping`.
     warm_start : bool, default=False
         Start from the coefficients of the previous fit, where their shape still fits and (for the
         full-batch solvers) they are better than none.
     random_state : int, RandomState or None, default=None
-        Initial weights and shuffling of "sgd"; the other solvers have nothing random.
+        Initial weights and shuffling of "sgd", and the rows that `early_stopping` holds out; the
+        rest has nothing random.
     n_jobs : int or None, default=None
         Threads: None for as many as OpenMP is allowed (OMP_NUM_THREADS, CPU affinity,
         threadpoolctl), -1 for all CPUs. The result is the same to the last bit.
@@ -129,12 +144,19 @@ class FastSoftmax(
         nothing is certified.
     converged_ : bool
         Whether gap_ <= tol; where C is infinite, whether a finite optimum was found (see Notes).
+        Early stopping mostly ends with False, which needs no warning.
+    best_iteration_ : int
+        With early_stopping: the iteration of `coef_`, from 1, the one with the lowest validation
+        loss; 0 where that was the model that `warm_start` began with, or there was no iteration.
+    best_score_ : float
+        That loss.
     objective_ : float
         F at the result.
     history_ : dict of lists
         By iteration: "loss" (mean cross-entropy), "accuracy", "objective", "gap", "seconds", and
         for `eval_set` "eval_loss" and "eval_accuracy" (a tuple each, one value for each set). For
-        "sgd" loss and accuracy are running means of the epoch, objective and gap are None.
+        "sgd" loss and accuracy are running means of the epoch, objective and gap are None. Rows
+        held out for early stopping are the one set where `eval_set` is None.
     temperature_ : float
         What logits are divided by: 1 after a fit, see `calibrate_temperature`.
     n_features_in_ : int
@@ -194,6 +216,10 @@ class FastSoftmax(
         "batch_size": [Interval(numbers.Integral, 1, None, closed="left")],
         "learning_rate": [Interval(numbers.Real, 0.0, None, closed="neither")],
         "momentum": [Interval(numbers.Real, 0.0, 1.0, closed="left")],
+        "early_stopping": ["boolean"],
+        "validation_fraction": [Interval(numbers.Real, 0.0, 1.0, closed="neither")],
+        "n_iter_no_change": [Interval(numbers.Integral, 1, None, closed="left")],
+        "min_delta": [Interval(numbers.Real, 0.0, None, closed="left")],
         "warm_start": ["boolean"],
         "random_state": ["random_state"],
         "n_jobs": [
@@ -221,6 +247,10 @@ class FastSoftmax(
         batch_size: int = 256,
         learning_rate: float = 0.1,
         momentum: float = 0.0,
+        early_stopping: bool = False,
+        validation_fraction: float = 0.1,
+        n_iter_no_change: int = 5,
+        min_delta: float = 1e-4,
         warm_start: bool = False,
         random_state: int | np.random.RandomState | None = None,
         n_jobs: int | None = None,
@@ -240,6 +270,10 @@ class FastSoftmax(
         self.batch_size = batch_size
         self.learning_rate = learning_rate
         self.momentum = momentum
+        self.early_stopping = early_stopping
+        self.validation_fraction = validation_fraction
+        self.n_iter_no_change = n_iter_no_change
+        self.min_delta = min_delta
         self.warm_start = warm_start
         self.random_state = random_state
         self.n_jobs = n_jobs
@@ -256,8 +290,8 @@ class FastSoftmax(
 
     def fit(
         self,
-        X: ArrayLike,
-        y: ArrayLike,
+        X: ArrayLike | Batches,
+        y: ArrayLike | None = None,
         sample_weight: ArrayLike | None = None,
         *,
         classes: ArrayLike | None = None,
@@ -268,24 +302,30 @@ class FastSoftmax(
 
         Parameters
         ----------
-        X : array-like or sparse matrix of shape (n_rows, n_features)
-            Finite numbers; never written to.
+        X : array-like or sparse matrix of shape (n_rows, n_features), or batches
+            Finite numbers; never written to. Without y, and for ``solver="sgd"``: batches of rows,
+            each (X, y) or (X, y, sample_weight), that can be read again in every epoch - a list, a
+            `fastsoftmax.datasets.iter_batches`, a data loader, or a callable that returns an
+            iterator (see Notes).
         y : array-like of shape (n_rows,), or (n_rows, n_classes)
             Labels of any type; at least two classes. Or probabilities of the classes, those of a
             row >= 0 with the sum 1; every class has some in a row. A row of probabilities p_k
-            counts like rows of each class k with weights p_k, for `class_weight` too.
+            counts like rows of each class k with weights p_k, for `class_weight` too. None only
+            where X is batches.
         sample_weight : array-like of shape (n_rows,), optional
             Weights >= 0: weight 2 is the row twice, weight 0 the row removed (and with the last
             row of a class that class).
         classes : array-like of shape (n_classes,), optional
             Where y holds probabilities, the label of each of its columns; 0, 1, ... without it.
-            ``classes_``, and with it the columns of everything else, is sorted all the same.
+            ``classes_``, and with it the columns of everything else, is sorted all the same. For
+            batches: all labels that occur, which spares a pass that finds them.
         eval_set : list of (X, y), optional
             Rows on which loss and accuracy are measured after every iteration, for `history_`,
-            `verbose` and callbacks.
+            `verbose`, callbacks and, the last of them, `early_stopping`.
         callbacks : iterable of callable, optional
             Each is called with a `fastsoftmax.monitor.FitState` after every iteration; one that
-            returns True ends the fit.
+            returns True ends the fit. Where one has a method `on_fit_end`, that is called without
+            arguments when the fit has ended, however it did.
 
         Returns
         -------
@@ -295,202 +335,112 @@ class FastSoftmax(
         ------
         ValueError
             If an argument or parameter has a value that cannot be used: NaN or infinite X, lengths
-            that differ, one class, negative weights, a label of eval_set that y lacks.
+            that differ, one class, negative weights, a label of eval_set that y lacks. An error in
+            a batch names its number.
         TypeError
-            If an argument is of a type that cannot be used.
+            If an argument is of a type that cannot be used, such as a generator of batches, which
+            cannot be read twice.
 
         Warns
         -----
         ConvergenceWarning
-            If a full-batch solver stopped before `tol`, with the gap that it reached.
+            If a full-batch solver stopped before `tol`, with the gap that it reached; not if
+            `early_stopping` or a callback ended the fit.
 
         Notes
         -----
-        Ctrl-C keeps the coefficients of the last iteration, with ``converged_`` False, and raises
-        KeyboardInterrupt.
+        Ctrl-C keeps the coefficients of the last iteration (with `early_stopping` the best ones,
+        of batches those of the last step), with ``converged_`` False, and raises KeyboardInterrupt.
+        So does an exception in a callback, which is passed on.
+
+        Batches are taken in their order, each as one step, or as several of `batch_size` rows where
+        it has more; a step is the mean over its rows. They may lack classes, and empty ones are
+        passed over. All have the features of the first, and become its number type. A first pass
+        over labels and weights finds the classes and the sum of the weights; with `classes` given
+        (and class_weight not "balanced") there is none, and in the first epoch the penalty and the
+        mean weight are those of the rows so far, as in `partial_fit`. Nothing is certified:
+        ``gap_`` is infinite and ``objective_`` NaN. `standardize` needs all rows at once and is
+        refused.
         """
         self._validate_params()
+        began = time.perf_counter()
         end = math.inf if self.max_time is None else time.monotonic() + self.max_time
-        rows = self._training_rows(X, y, sample_weight, classes)
+        watchers = _inputs.callables(callbacks)
+        from_batches = are_batches(X, y)
+        if from_batches and sample_weight is not None:
+            raise ValueError("sample_weight of batches is part of them: (X, y, sample_weight)")
+
+        def expired() -> bool:
+            return time.monotonic() >= end
+
+        def run(more: list[Callback]) -> str | None:
+            called = [*watchers, *more]
+            with single_threaded_blas():
+                if from_batches:
+                    return _batch_fit.fit(self, X, classes, eval_set, called, expired, began)
+                hold_out = self.early_stopping and not _fitting.has_sets(eval_set)
+                rows = self._training_rows(X, y, sample_weight, classes, hold_out=hold_out)
+                return self._fit_rows(rows, eval_set, called, expired, began)
+
+        data = {} if from_batches else {"X": X, "y": y, "sample_weight": sample_weight}
+        complaint = _sklearn_callbacks.watched(self, run, **data)
+        if complaint:
+            warnings.warn(complaint, ConvergenceWarning, stacklevel=2)
+        return self
+
+    def _fit_rows(
+        self,
+        rows: _inputs.TrainingRows,
+        eval_set: Any,
+        callbacks: list[Callback],
+        expired: Callable[[], bool],
+        began: float,
+    ) -> str | None:
+        """Fit to checked rows; the result says why the fit fell short, where it did."""
         shard = rows.shard
-        callbacks = _inputs.callables(callbacks)
-        eval_shards = self._eval_shards(eval_set, rows.classes, rows.left_out, shard)
-        start = self._previous_coefficients(rows.classes) if self.warm_start else None
+        eval_shards = _fitting.eval_shards(self, eval_set, rows.classes, rows.left_out, shard)
+        if rows.held_out is not None:
+            eval_shards = [_inputs.held_out_shard(rows.held_out, shard)]
+        start = _fitting.previous_coefficients(self, rows.classes) if self.warm_start else None
         shifted = self.standardize and not self.fit_intercept
         if self.solver == "sgd" and shifted and isinstance(shard, CsrShard):
             raise ValueError(
                 "solver='sgd' with standardize=True needs fit_intercept=True where X is sparse: "
                 "without an intercept every step would move every feature"
             )
-
-        def expired() -> bool:
-            return time.monotonic() >= end
-
         penalty = 0.0 if math.isinf(self.C) else 1.0 / (float(self.C) * rows.total)
-        with single_threaded_blas():
-            objective = SoftmaxObjective(
-                [shard],
-                penalty,
-                fit_intercept=self.fit_intercept,
-                input_scale=self.input_scale,
-                standardize=self.standardize,
-            )
-            solver = self.solver
-            if solver == "auto":
-                solver = "newton-cholesky" if full_batch.suits_newton(objective) else "lbfgs"
-            monitor = Monitor(
-                solver, shard.n_rows, self.max_iter, eval_shards, callbacks, self.verbose
-            )
-            self.classes_ = rows.classes
-            self.temperature_ = 1.0
-            self._velocity, self._weight_seen = None, rows.total
-            self.history_ = monitor.history
-            self.converged_ = False
-            self.gap_ = np.inf
+        objective = SoftmaxObjective(
+            [shard],
+            penalty,
+            fit_intercept=self.fit_intercept,
+            input_scale=self.input_scale,
+            standardize=self.standardize,
+        )
+        solver = self.solver
+        if solver == "auto":
+            solver = "newton-cholesky" if full_batch.suits_newton(objective) else "lbfgs"
+        fitted_to = rows.fitted_to
+        n_rows = shard.n_rows if fitted_to is None else len(fitted_to)
+        monitor = Monitor(
+            solver, n_rows, self.max_iter, eval_shards, callbacks, self.verbose, began=began
+        )
+        _fitting.begin(self, rows.classes, monitor, rows.total)
+        with _fitting.watching(self, monitor):
             if solver == "sgd":
-                self._fit_sgd(objective, monitor, start, expired)
-            else:
-                self._fit_full_batch(objective, monitor, start, expired)
-        return self
+                return _fitting.fit_sgd(self, objective, monitor, start, expired, fitted_to)
+            return _fitting.fit_full_batch(self, objective, monitor, start, expired)
 
     def _training_rows(
-        self, X: Any, y: Any, sample_weight: Any, classes: Any
+        self, X: Any, y: Any, sample_weight: Any, classes: Any, *, hold_out: bool
     ) -> _inputs.TrainingRows:
         if _soft_targets.are_probabilities(y):
-            return _soft_targets.training_rows(self, X, y, sample_weight, classes)
+            return _soft_targets.training_rows(
+                self, X, y, sample_weight, classes, hold_out=hold_out
+            )
         if classes is not None:
             raise ValueError(
                 "classes names the columns of a y of shape (n_rows, n_classes) that holds "
                 f"probabilities; y has the shape {np.shape(y)}"
             )
         X, y = _inputs.validated(self, X, y)
-        return _inputs.training_rows(self, X, y, sample_weight)
-
-    def _eval_shards(
-        self, eval_set: Any, classes: Array, left_out: Array, like: Shard
-    ) -> list[Shard]:
-        shards = []
-        if not isinstance(eval_set, list | tuple | None):
-            raise TypeError(
-                f"eval_set must be a list of (X, y) pairs, got {type(eval_set).__name__}"
-            )
-        for i, pair in enumerate(eval_set or ()):
-            if not (isinstance(pair, tuple | list) and len(pair) == 2):
-                raise TypeError(
-                    f"eval_set must be a list of (X, y) pairs, got {type(pair).__name__}"
-                )
-            kept = [
-                dtype
-                for dtype in _inputs.FEATURE_TYPES
-                if _inputs.real_of(np.dtype(dtype)) == like.real
-            ]
-            X, y = validate_data(self, *pair, reset=False, accept_sparse="csr", dtype=kept)
-            labels = _inputs.encode_known_labels(y, classes, f"eval_set[{i}]", left_out)
-            shards.append(_inputs.eval_shard(_inputs.features_of(X), labels, like))
-        return shards
-
-    def _previous_coefficients(self, classes: Array) -> tuple[Array, Array] | None:
-        """Coefficients of an earlier fit, if they are of the shape that this one needs."""
-        coef: Any = getattr(self, "coef_", None)
-        intercept: Any = getattr(self, "intercept_", None)
-        n_logits = 1 if len(classes) == 2 else len(classes)
-        if np.shape(coef) != (n_logits, self.n_features_in_) or np.shape(intercept) != (n_logits,):
-            return None
-        if not (np.isfinite(coef).all() and np.isfinite(intercept).all()):
-            return None
-        return np.asarray(coef, np.float64), np.asarray(intercept, np.float64)
-
-    def _fit_full_batch(
-        self,
-        objective: SoftmaxObjective,
-        monitor: Monitor,
-        start: tuple[Array, Array] | None,
-        expired: Callable[[], bool],
-    ) -> None:
-        def note(n_iter: int, at: Evaluation, gap: float) -> bool:
-            self._keep(objective, at.weights, at.bias, n_iter)
-            self.gap_, self.objective_ = gap, at.value
-            return monitor.record(
-                n_iter, at.loss, at.accuracy, lambda: (at.weights, at.bias), at.value, gap
-            )
-
-        point = objective.start_from(start)
-        self._keep(objective, *objective.coefficients_of(point), 0)  # should it be interrupted
-        result = full_batch.solve(
-            objective,
-            point,
-            newton=monitor.solver == "newton-cholesky",
-            tol=self.tol,
-            max_iter=self.max_iter,
-            on_iteration=note,
-            expired=expired,
-        ).result
-        at = result.evaluation
-        self._keep(objective, at.weights, at.bias, result.n_iter)
-        self.gap_, self.objective_ = result.gap, at.value
-        self.converged_ = full_batch.is_converged(result, self.tol)
-        if not self.converged_ and result.reason != "stopped":
-            message = full_batch.advice(
-                result,
-                tol=self.tol,
-                max_iter=self.max_iter,
-                max_time=self.max_time,
-                real=self.coef_.dtype,
-            )
-            warnings.warn(message, ConvergenceWarning, stacklevel=3)
-
-    def _fit_sgd(
-        self,
-        objective: SoftmaxObjective,
-        monitor: Monitor,
-        start: tuple[Array, Array] | None,
-        expired: Callable[[], bool],
-    ) -> None:
-        rng = check_random_state(self.random_state)
-        real = objective.shards[0].real
-        shape = objective.n_logits, objective.n_features
-        if start is None:
-            start = objective.sgd_start(rng)
-        params = np.concatenate([part.ravel() for part in start]).astype(real)
-        weights, bias = params[: objective.n_weights].reshape(shape), params[objective.n_weights :]
-
-        def note(epoch: int, loss: float, accuracy: float) -> bool:
-            if np.isfinite(params).all():
-                self._keep(objective, weights, bias, epoch)
-            stop = monitor.record(epoch, loss, accuracy, lambda: (weights, bias))
-            late.append(not stop and epoch < self.max_iter and expired())
-            return stop or late[-1]
-
-        late: list[bool] = []
-        self._keep(objective, weights, bias, 0)  # should it be interrupted
-        n_epochs = sgd.descend(
-            objective,
-            params,
-            n_epochs=self.max_iter,
-            batch_size=self.batch_size,
-            learning_rate=self.learning_rate,
-            momentum=self.momentum,
-            rng=rng,
-            on_epoch=note,
-        )
-        if not np.isfinite(params).all():
-            raise ValueError(
-                f"solver='sgd' diverged in epoch {n_epochs}: learning_rate={self.learning_rate:g} "
-                "is too large for these features. Lower it, or scale the features."
-            )
-        self._keep(objective, weights, bias, n_epochs)
-        at = objective.evaluate_coefficients(weights, bias)
-        self.gap_, self.objective_ = descent.relative_gap(objective, at), at.value
-        self.converged_ = bool(self.gap_ <= self.tol)
-        if late and late[-1]:
-            message = (
-                f"solver='sgd' stopped after {n_epochs} of max_iter={self.max_iter} epochs: it "
-                f"took all of max_time={self.max_time:g} seconds. Raise max_time."
-            )
-            warnings.warn(message, ConvergenceWarning, stacklevel=3)
-
-    def _keep(self, objective: SoftmaxObjective, weights: Array, bias: Array, n_iter: int) -> None:
-        real = objective.shards[0].real
-        self.coef_ = np.array(weights, dtype=real)
-        self.intercept_ = np.array(bias, dtype=real)
-        self.n_iter_ = np.array([n_iter], dtype=np.int32)
+        return _inputs.training_rows(self, X, y, sample_weight, hold_out=hold_out)

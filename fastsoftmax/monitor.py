@@ -1,11 +1,16 @@
 """What a fit tells while it runs: the history, lines of progress, callbacks, evaluation sets."""
 
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import ExitStack
 from dataclasses import dataclass
+from functools import cached_property
+from types import MappingProxyType
+from typing import Any
 
 import numpy as np
 
+from fastsoftmax._early_stopping import EarlyStopping
 from fastsoftmax.shard import Array, Shard
 
 
@@ -35,6 +40,15 @@ class FitState:
     rows_per_second : float
     eval_loss, eval_accuracy : tuple of float
         Mean cross-entropy and accuracy on each evaluation set.
+    elapsed_seconds : float
+        Since `fit` was called.
+    metrics : mapping
+        The same numbers by name: ``{"train": {"loss": ..., "accuracy": ...}, "eval_0": {...}}``,
+        with an "eval_<i>" for each evaluation set (rows held out for early stopping are "eval_0").
+    coef_, intercept_ : ndarray
+        The model of this iteration, in the shapes of the attributes of `FastSoftmax`, not to be
+        written to. They are copied when first asked for, which must be during the callback's call:
+        later that is a RuntimeError, so that a list of states does not hold all the models.
     """
 
     solver: str
@@ -48,6 +62,50 @@ class FitState:
     rows_per_second: float
     eval_loss: tuple[float, ...]
     eval_accuracy: tuple[float, ...]
+    elapsed_seconds: float = 0.0
+
+    @cached_property
+    def metrics(self) -> Mapping[str, Mapping[str, float]]:
+        """Loss and accuracy of the training rows and of each evaluation set, by name."""
+        pairs = [(self.loss, self.accuracy)]
+        pairs += zip(self.eval_loss, self.eval_accuracy, strict=True)
+        names = ["train", *(f"eval_{i}" for i in range(len(pairs) - 1))]
+        return MappingProxyType(
+            {
+                name: MappingProxyType({"loss": loss, "accuracy": accuracy})
+                for name, (loss, accuracy) in zip(names, pairs, strict=True)
+            }
+        )
+
+    @property
+    def coef_(self) -> Array:
+        """W of this iteration, read-only: (n_classes, n_features), or (1, n_features)."""
+        return self._coefficients[0]
+
+    @property
+    def intercept_(self) -> Array:
+        """B of this iteration, read-only: (n_classes,), or (1,)."""
+        return self._coefficients[1]
+
+    @cached_property
+    def _coefficients(self) -> tuple[Array, Array]:
+        source: Callable[[], tuple[Array, Array]] | None = self.__dict__.get("_source")
+        if source is None:
+            raise RuntimeError(
+                f"the coefficients of iteration {self.iteration} are gone: ask for coef_ and "
+                "intercept_ while the callback runs"
+            )
+        weights, bias = (np.array(part) for part in source())
+        weights.flags.writeable = bias.flags.writeable = False
+        return weights, bias
+
+    def __getstate__(self) -> dict[str, Any]:
+        """Return what is pickled: numbers, and coefficients that were asked for."""
+        return {
+            name: value
+            for name, value in self.__dict__.items()
+            if name not in ("_source", "metrics")
+        }
 
 
 Callback = Callable[[FitState], object]
@@ -63,9 +121,13 @@ class Monitor:
     eval_shards : sequence of Shard
         Rows to evaluate after each iteration.
     callbacks : sequence of callable (FitState) -> object
-        One that returns True stops the fit.
+        One that returns True stops the fit. Where one has a method `on_fit_end`, `close` calls it.
     verbose : int
         From 1, a line for each iteration.
+    began : float, optional
+        When the fit did, by `time.perf_counter`.
+    stopping : EarlyStopping, optional
+        Sees the loss of the last evaluation set, before the callbacks do.
     """
 
     def __init__(
@@ -76,6 +138,9 @@ class Monitor:
         eval_shards: Sequence[Shard],
         callbacks: Sequence[Callback],
         verbose: int,
+        *,
+        began: float | None = None,
+        stopping: EarlyStopping | None = None,
     ) -> None:
         self.solver = solver
         self.n_rows = n_rows
@@ -83,12 +148,21 @@ class Monitor:
         self.eval_shards = eval_shards
         self.callbacks = callbacks
         self.verbose = verbose
+        self.stopping = stopping
         self.history: dict[str, list[object]] = {
             name: []
             for name in (
                 "loss", "accuracy", "objective", "gap", "seconds", "eval_loss", "eval_accuracy"
             )
         }  # fmt: skip
+        self._clock = time.perf_counter()
+        self._began = self._clock if began is None else began
+
+    def note_start(self, weights: Array, bias: Array, *, is_model: bool) -> None:
+        """See the coefficients that the first iteration begins with; is_model: of a fit before."""
+        if self.stopping is not None:
+            loss, _ = _evaluated(self.eval_shards[-1], weights, bias)
+            self.stopping.begin(loss, counts=is_model)
         self._clock = time.perf_counter()
 
     def record(
@@ -100,14 +174,12 @@ class Monitor:
         objective: float | None = None,
         gap: float | None = None,
     ) -> bool:
-        """Note an iteration; True if a callback wants the fit to stop."""
+        """Note an iteration; True if the fit is to stop."""
         seconds = time.perf_counter() - self._clock
         evaluations = []
         if self.eval_shards:
             weights, bias = coefficients()
-            for shard in self.eval_shards:
-                sums = shard.loss_grad(weights, bias, with_grad=False)
-                evaluations.append((sums.loss / shard.n_rows, sums.correct / shard.n_rows))
+            evaluations = [_evaluated(shard, weights, bias) for shard in self.eval_shards]
         state = FitState(
             solver=self.solver,
             iteration=iteration,
@@ -120,15 +192,99 @@ class Monitor:
             rows_per_second=self.n_rows / max(seconds, 1e-9),
             eval_loss=tuple(loss for loss, _ in evaluations),
             eval_accuracy=tuple(accuracy for _, accuracy in evaluations),
+            elapsed_seconds=time.perf_counter() - self._began,
         )
         for name, values in self.history.items():
             values.append(getattr(state, name))
         if self.verbose:
             print(_line(state), flush=True)
-        # every callback is called, also after one that wants to stop
-        wishes = [_is_true(callback(state)) for callback in self.callbacks]
+        stop = False
+        if self.stopping is not None:
+            stop = self.stopping.see(iteration, state.eval_loss[-1])
+        state.__dict__["_source"] = coefficients
+        try:
+            # every callback is called, also after one that wants to stop
+            wishes = [_is_true(callback(state)) for callback in self.callbacks]
+        finally:
+            del state.__dict__["_source"]
         self._clock = time.perf_counter()
-        return any(wishes)
+        return stop or any(wishes)
+
+    def close(self) -> None:
+        """Tell the callbacks that want to know that the fit has ended, however it did."""
+        with ExitStack() as stack:
+            for callback in reversed(self.callbacks):
+                end = getattr(callback, "on_fit_end", None)
+                if callable(end):
+                    stack.callback(end)
+
+
+class TqdmProgress:
+    """A callback that draws a tqdm progress bar, in terminals and notebooks.
+
+    For "sgd" it counts the epochs up to `max_iter`; the other solvers end when they are done, so
+    that theirs has no total. It shows losses and, where there is one, the certified gap.
+
+    Parameters
+    ----------
+    **options
+        For `tqdm.tqdm`, such as ``desc="fit"``, ``file=sys.stdout`` or ``leave=False``.
+
+    Raises
+    ------
+    ImportError
+        If tqdm is not installed (``pip install 'fastsoftmax[progress]'``).
+
+    Examples
+    --------
+    >>> from fastsoftmax import FastSoftmax
+    >>> from fastsoftmax.monitor import TqdmProgress
+    >>> X, y = [[0.0], [1.0], [2.0]], ["a", "b", "c"]
+    >>> model = FastSoftmax().fit(X, y, callbacks=[TqdmProgress()])  # doctest: +SKIP
+    """
+
+    def __init__(self, **options: Any) -> None:
+        _tqdm()
+        self.options = options
+        self._bar: Any = None
+
+    def __call__(self, state: FitState) -> None:
+        """Move the bar by one iteration."""
+        if self._bar is None:
+            total = state.n_iter if state.solver == "sgd" else None
+            unit = "epoch" if state.solver == "sgd" else "iteration"
+            self._bar = _tqdm()(**{"total": total, "unit": unit, **self.options})
+        shown = {"loss": f"{state.loss:.4f}"}
+        if state.gap is not None:
+            shown["gap"] = f"{state.gap:.1e}"
+        for i, loss in enumerate(state.eval_loss):
+            shown[f"eval_{i}"] = f"{loss:.4f}"
+        self._bar.set_postfix(shown, refresh=False)
+        self._bar.update()
+
+    def on_fit_end(self) -> None:
+        """Close the bar; the next fit gets another."""
+        bar, self._bar = self._bar, None
+        if bar is not None:
+            bar.close()
+
+    def __getstate__(self) -> dict[str, Any]:
+        """Return what is pickled: the bar itself is of this process."""
+        return {"options": self.options, "_bar": None}
+
+
+def _tqdm() -> Any:
+    try:
+        from tqdm.auto import tqdm
+    except ImportError as error:
+        raise ImportError("TqdmProgress needs tqdm: pip install 'fastsoftmax[progress]'") from error
+    return tqdm
+
+
+def _evaluated(shard: Shard, weights: Array, bias: Array) -> tuple[float, float]:
+    """(mean cross-entropy, accuracy) of rows whose weights have mean 1."""
+    sums = shard.loss_grad(weights, bias, with_grad=False)
+    return sums.loss / shard.n_rows, sums.correct / shard.n_rows
 
 
 def _is_true(answer: object) -> bool:
@@ -137,12 +293,14 @@ def _is_true(answer: object) -> bool:
 
 
 def _line(state: FitState) -> str:
+    """Return a line in columns, as wide in every iteration of a fit."""
     unit = "epoch" if state.solver == "sgd" else "iteration"
-    parts = [f"{unit} {state.iteration}", f"loss {state.loss:.6f}"]
+    parts = [f"{unit} {state.iteration:<{len(str(state.n_iter))}}", f"loss {state.loss:.6f}"]
     if state.gap is not None:
-        parts.append(f"gap {state.gap:.1e}")
+        parts.append(f"gap {state.gap:<7.1e}")
     parts.append(f"accuracy {state.accuracy:.4f}")
     for i, (loss, accuracy) in enumerate(zip(state.eval_loss, state.eval_accuracy, strict=True)):
         parts.append(f"eval {i}: loss {loss:.6f} accuracy {accuracy:.4f}")
-    parts.append(f"{state.seconds:.3f} s")
+    seconds = state.seconds
+    parts.append(f"{seconds:.2f} s" if seconds >= 1.0 else f"{1e3 * seconds:.2f} ms")
     return "  ".join(parts)

@@ -20,6 +20,11 @@ T = TypeVar("T")
 
 # Multiply-adds of one call into a kernel, which answers no signal: some tenths of a second.
 _WORK_PER_CALL = 1 << 34
+# A step of descent costs as much as this many rows besides its own, as it writes to all weights;
+# each may wait for threads, where CPUs are shared. The kernel for sparse rows brings all weights up
+# to date after so many steps anyway.
+_ROWS_PER_STEP = 8
+_STEPS_PER_CALL = 4096
 _MOMENT_ROWS = 1024
 # Binary digits before or after the point of features whose squares are far from overflow.
 _MODERATE = 24
@@ -55,6 +60,9 @@ class Shard(ABC):
         `fastsoftmax.kernels` or `fastsoftmax.reference`.
     n_threads : int
     """
+
+    # What a stored number costs in a step of descent, in multiply-adds of a pass over dense rows.
+    step_cost = 4.0
 
     def __init__(
         self,
@@ -198,8 +206,8 @@ class Shard(ABC):
         type. Returns the sums of loss and hits that the batches saw before their updates.
         """
         n_logits = len(params) // (self.n_features + 1)
-        work = max(1.0, n_logits * self.row_numbers * batch_size)
-        batches = max(1, int(_WORK_PER_CALL / work))
+        work = n_logits * self.row_numbers * self.step_cost * (batch_size + _ROWS_PER_STEP)
+        batches = max(1, min(_STEPS_PER_CALL, int(_WORK_PER_CALL / max(1.0, work))))
         X = self.rows_of(slice(0, self.n_rows), with_grad=False)
         loss = correct = 0.0
         for start in range(0, len(order), batches * batch_size):

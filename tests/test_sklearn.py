@@ -25,6 +25,10 @@ from sklearn.utils.estimator_checks import estimator_checks_generator
 
 from fastsoftmax import FastSoftmax
 
+SAMPLE_WEIGHT_CHECKS = (
+    "check_sample_weight_equivalence_on_dense_data",
+    "check_sample_weight_equivalence_on_sparse_data",
+)
 # Each with the checks that are about something else; everything else passes, without exception.
 CONFIGURATIONS = {
     "default": (FastSoftmax(), ()),
@@ -44,14 +48,18 @@ CONFIGURATIONS = {
     # compare two fits of separable classes, whose optimum is at infinity without a penalty.
     "no penalty": (
         FastSoftmax(C=np.inf, n_jobs=1),
-        (
-            "check_classifiers_train",
-            "check_sample_weight_equivalence_on_dense_data",
-            "check_sample_weight_equivalence_on_sparse_data",
-        ),
+        ("check_classifiers_train", *SAMPLE_WEIGHT_CHECKS),
     ),
+    # of a row that is there twice, one may be fitted to and the other held out
+    "early stopping": (FastSoftmax(early_stopping=True, n_jobs=1), SAMPLE_WEIGHT_CHECKS),
     "sgd": (FastSoftmax(solver="sgd", max_iter=20, n_jobs=1), ()),
     "sgd, momentum": (FastSoftmax(solver="sgd", momentum=0.9, max_iter=20, n_jobs=1), ()),
+    # the check of class weights has features of 20: their first steps overshoot, which five rows of
+    # validation take for the end
+    "sgd, early stopping": (
+        FastSoftmax(solver="sgd", early_stopping=True, max_iter=20, n_jobs=1),
+        ("check_class_weight_classifiers", *SAMPLE_WEIGHT_CHECKS),
+    ),
 }
 
 

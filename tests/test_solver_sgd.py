@@ -5,6 +5,7 @@ import pytest
 from scipy.special import softmax
 
 from fastsoftmax import FastSoftmax
+from fastsoftmax.backend import resolve_backend
 from fastsoftmax.solvers import sgd
 
 
@@ -198,3 +199,27 @@ def test_full_batches_approach_the_default_solver(rng):
     assert model.objective_ == pytest.approx(best.objective_, rel=1e-8)
     assert model.gap_ >= (model.objective_ - best.objective_) / model.objective_ - 1e-14
     assert model.converged_ == (model.gap_ <= model.tol)
+
+
+@pytest.mark.parametrize("limit", ["_STEPS_PER_CALL", "_WORK_PER_CALL"])
+def test_calls_are_short_and_change_nothing(monkeypatch, rng, limit):
+    """Ctrl-C is answered between calls of the kernel: steps of many weights took ten seconds."""
+    X = rng.normal(size=(64, 7))
+    y = np.arange(64) % 5
+    options = {"solver": "sgd", "max_iter": 2, "batch_size": 4, "momentum": 0.9, "random_state": 0}
+    whole = FastSoftmax(**options).fit(X, y)
+    n_calls = 0
+    backend = resolve_backend("auto")
+    take = backend.sgd_steps
+
+    def counted(*args, **kwargs):
+        nonlocal n_calls
+        n_calls += 1
+        return take(*args, **kwargs)
+
+    monkeypatch.setattr(backend, "sgd_steps", counted)
+    monkeypatch.setattr(f"fastsoftmax.shard.{limit}", 1)
+    parts = FastSoftmax(**options).fit(X, y)
+    assert n_calls == 2 * 16
+    np.testing.assert_array_equal(parts.coef_, whole.coef_)
+    np.testing.assert_array_equal(parts.intercept_, whole.intercept_)
