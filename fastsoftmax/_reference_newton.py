@@ -33,7 +33,7 @@ class _Problem(NamedTuple):
 
     @property
     def n_penalised(self) -> int:
-        return self.Z.shape[1] - self.fit_intercept
+        return int(self.Z.shape[1]) - self.fit_intercept
 
     def evaluate(self, params: Array) -> _Point:
         Z, d, (n_logits, m) = self.Z, self.n_penalised, params.shape

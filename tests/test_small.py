@@ -1,0 +1,228 @@
+"""Newton's method in one call: the kernel against its numpy twin and against the objective."""
+
+import itertools
+
+import numpy as np
+import pytest
+
+from fastsoftmax import FastSoftmax, full_batch, reference, small
+from fastsoftmax.backend import resolve_backend
+from fastsoftmax.csr_shard import CsrShard
+from fastsoftmax.objective import SoftmaxObjective
+from fastsoftmax.shard import DenseShard
+
+
+def arguments_of(rng, n=60, d=3, k=3, *, soft=False, smoothing=0.0, intercept=True, penalty=0.02):
+    """What `newton_steps` takes after its outputs, up to fit_intercept."""
+    Z = rng.normal(size=(n, d)) * [1.0, 0.1, 3.0, *[1.0] * (d - 3)][:d]
+    Z = np.ascontiguousarray(np.concatenate([Z, np.ones((n, int(intercept)))], axis=1))
+    labels = rng.integers(k, size=n).astype(np.int32)
+    probs = rng.dirichlet(np.ones(k), size=n)
+    weights = rng.uniform(0.0, 2.0, size=n)
+    weights *= n / weights.sum()
+    targets = probs if soft else np.eye(k)[labels]
+    share = weights @ ((1.0 - smoothing) * targets + smoothing / k) / n
+    start = np.zeros((1 if k == 2 else k, Z.shape[1]))
+    return (
+        start,
+        Z,
+        None if soft else labels,
+        probs if soft else None,
+        weights,
+        smoothing,
+        share,
+        penalty,
+        intercept,
+    )
+
+
+def run(module, arguments, n_steps=40, tol=1e-8, target=1e-13, **options):
+    points, records = np.full((n_steps, arguments[0].size), np.nan), np.full((n_steps, 4), np.nan)
+    end = module.newton_steps(points, records, *arguments, tol, target, **options)
+    return points, records, end
+
+
+class TestKernel:
+    @pytest.mark.parametrize(("n", "d"), [(1, 1), (7, 2), (8, 3), (60, 3), (203, 8), (50, 17)])
+    @pytest.mark.parametrize("k", [2, 3, 5])
+    @pytest.mark.parametrize("intercept", [True, False])
+    def test_is_its_twin(self, kernels, isa, rng, n, d, k, intercept):
+        arguments = arguments_of(rng, n, d, k, intercept=intercept)
+        points, records, end = run(kernels, arguments, 4, isa=isa)
+        expected = run(reference, arguments, 4)
+        assert end[0] == expected[2][0]
+        np.testing.assert_allclose(points, expected[0], rtol=1e-6, atol=1e-9)
+        np.testing.assert_allclose(records, expected[1], rtol=1e-9, atol=1e-13)
+
+    @pytest.mark.parametrize("soft", [True, False])
+    @pytest.mark.parametrize("smoothing", [0.0, 0.2])
+    def test_targets(self, kernels, isa, rng, soft, smoothing):
+        arguments = arguments_of(rng, soft=soft, smoothing=smoothing)
+        points, records, end = run(kernels, arguments, isa=isa)
+        assert end[1:] == (True, False)
+        expected = run(reference, arguments)
+        last = end[0] - 1
+        np.testing.assert_allclose(points[last], expected[0][expected[2][0] - 1], atol=1e-9)
+        assert records[last, 2] == pytest.approx(expected[1][expected[2][0] - 1, 2], rel=1e-13)
+
+    def test_limit(self, kernels, rng):
+        arguments = arguments_of(rng, penalty=1e-6)
+        assert run(kernels, arguments, 2)[2] == (2, False, False)
+        assert run(kernels, arguments, 0)[2] == (0, False, False)
+
+    def test_at_the_minimum(self, kernels, rng):
+        arguments = arguments_of(rng)
+        points, _, end = run(kernels, arguments)
+        again = (points[end[0] - 1].reshape(arguments[0].shape), *arguments[1:])
+        assert run(kernels, again, target=1e-10)[2] == (0, True, False)
+
+    @pytest.mark.parametrize("bad", [np.nan, np.inf])
+    def test_what_is_not_finite_ends(self, kernels, isa, rng, bad):
+        arguments = arguments_of(rng)
+        arguments[1][5, 1] = bad
+        n_steps, reached, _ = run(kernels, arguments, isa=isa)[2]
+        assert (n_steps, reached) == (0, False)
+
+    def test_bounds_are_bounds(self, kernels, rng):
+        for intercept in (True, False):
+            arguments = arguments_of(rng, k=4, intercept=intercept, penalty=1e-4)
+            _, records, (n, reached, _) = run(kernels, arguments)
+            assert reached
+            minimum = records[n - 1, 2] - records[n - 1, 3]
+            assert (records[:n, 2] - records[:n, 3] <= minimum + 1e-14).all()
+
+    @pytest.mark.parametrize(
+        ("i", "value", "message"),
+        [
+            (0, np.zeros((3, 7)), "start must be contiguous"),
+            (0, np.zeros((2, 4)), "weights must have 3 rows"),
+            (1, np.zeros((60, 4), np.float32), "Z must hold float64"),
+            (2, np.full(60, 3, np.int32), "labels must lie in"),
+            (7, 0.0, "penalty must be > 0"),
+        ],
+    )
+    def test_arguments_are_checked(self, kernels, rng, i, value, message):
+        arguments = list(arguments_of(rng))
+        arguments[i] = value
+        with pytest.raises((ValueError, TypeError), match=message):
+            kernels.newton_steps(np.zeros((3, 12)), np.zeros((3, 4)), *arguments, 1e-4, 1e-13)
+        with pytest.raises(ValueError, match="points must have 12 columns"):
+            kernels.newton_steps(
+                np.zeros((3, 11)), np.zeros((3, 4)), *arguments_of(rng), 1e-4, 1e-13
+            )
+        with pytest.raises(ValueError, match="records must have the shape"):
+            kernels.newton_steps(
+                np.zeros((3, 12)), np.zeros((2, 4)), *arguments_of(rng), 1e-4, 1e-13
+            )
+
+
+def objective_of(rng, storage="dense", real=np.float64, k=3, shift=0.0, **options):
+    X = (rng.normal(size=(90, 4)) * [0.5, 1.0, 4.0, 2.0] + shift).astype(real)
+    labels = rng.integers(k, size=90).astype(np.int32)
+    labels[:k] = labels[40 : 40 + k] = range(k)
+    kind = DenseShard
+    if storage == "CSR":
+        from scipy import sparse
+
+        X, kind = sparse.csr_array(X), CsrShard
+    weights = np.ones(90, dtype=real)
+    parts = slice(0, 30), slice(30, 90)
+    backend = resolve_backend("auto")
+    shards = [kind(X[p], labels[p], None, weights[p], k, backend=backend) for p in parts]
+    return SoftmaxObjective(shards, 0.02, **{"fit_intercept": True, **options})
+
+
+class TestSolve:
+    @pytest.mark.parametrize("storage", ["dense", "CSR"])
+    @pytest.mark.parametrize("k", [2, 4])
+    @pytest.mark.parametrize(
+        "options",
+        [{}, {"fit_intercept": False}, {"standardize": True}, {"input_scale": 0.25},
+         {"standardize": True, "fit_intercept": False}],
+        ids=str,
+    )  # fmt: skip
+    def test_is_the_general_solvers(self, rng, monkeypatch, storage, k, options):
+        objective = objective_of(rng, storage, k=k, **options)
+        assert small.suits(objective)
+        seen = []
+
+        def note(n_iter, at, gap):
+            seen.append((n_iter, at.value, gap))
+            again = objective.evaluate_coefficients(at.weights, at.bias)
+            assert at.value == pytest.approx(again.value, rel=1e-12)
+            assert at.loss == pytest.approx(again.loss, rel=1e-12)
+            assert at.accuracy == pytest.approx(again.accuracy)
+            return False
+
+        solve = {"newton": True, "tol": 1e-9, "max_iter": 100}
+        start = objective.null_point()
+        quick = full_batch.solve(objective, start, on_iteration=note, **solve).result
+        assert quick.reason == "converged"
+        assert quick.n_iter == len(seen) == seen[-1][0]
+        monkeypatch.setattr(small, "suits", lambda objective: False)
+        general = full_batch.solve(objective, start, **solve).result
+        np.testing.assert_allclose(quick.point, general.point, atol=1e-8)
+        assert quick.evaluation.value == pytest.approx(general.evaluation.value, rel=1e-13)
+        for (_, value, gap), (_, later, _) in itertools.pairwise(seen):
+            assert later <= value * (1 + 1e-14)
+            assert value * (1.0 - gap) <= general.evaluation.value * (1 + 1e-12)
+
+    def test_stops_where_it_is_told(self, rng):
+        objective = objective_of(rng)
+        result = full_batch.solve(
+            objective,
+            objective.null_point(),
+            newton=True,
+            tol=1e-12,
+            max_iter=50,
+            on_iteration=lambda n_iter, at, gap: n_iter == 2,
+        ).result
+        assert (result.reason, result.n_iter) == ("stopped", 2)
+
+    def test_max_iter(self, rng):
+        objective = objective_of(rng)
+        for most in (0, 1, 3):
+            result = full_batch.solve(
+                objective, objective.null_point(), newton=True, tol=1e-12, max_iter=most
+            ).result
+            assert (result.reason, result.n_iter) == ("max_iter", most)
+
+    def test_time_is_up(self, rng):
+        objective = objective_of(rng)
+        result = full_batch.solve(
+            objective,
+            objective.null_point(),
+            newton=True,
+            tol=1e-12,
+            max_iter=9,
+            expired=lambda: True,
+        ).result
+        assert (result.reason, result.n_iter) == ("max_time", 0)
+
+    @pytest.mark.parametrize("shift", [1e6, 1e9])
+    def test_others_go_on_where_features_are_far_from_zero(self, rng, shift):
+        objective = objective_of(rng, shift=shift)
+        result = full_batch.solve(
+            objective, objective.null_point(), newton=True, tol=1e-6, max_iter=200
+        ).result
+        assert result.gap <= 1e-6
+
+    def test_features_that_overflow(self, rng):
+        objective = objective_of(rng, input_scale=1e308)
+        assert small.solve(
+            objective,
+            objective.null_point(),
+            tol=1e-4,
+            max_iter=9,
+            on_iteration=lambda n_iter, at, gap: False,
+            expired=lambda: False,
+        ) is None  # fmt: skip
+
+
+def test_the_same_with_and_without_an_observer(rng):
+    X = rng.normal(size=(80, 4))
+    y = rng.integers(3, size=80)
+    plain = FastSoftmax().fit(X, y)
+    watched = FastSoftmax().fit(X, y, eval_set=[(X, y)], callbacks=[lambda state: None])
+    np.testing.assert_array_equal(plain.coef_, watched.coef_)
+    assert plain.n_iter_ == watched.n_iter_
