@@ -81,7 +81,12 @@ def solve(
         stages = stages[1:] if fine else stages  # rounding is what stands between the two
     if newton and small.suits(objective):
         quick = small.solve(
-            objective, start, tol=tol, max_iter=max_iter, on_iteration=on_iteration, expired=expired
+            objective,
+            start,
+            tol=tol,
+            max_iter=max_iter,
+            on_iteration=_counting_from(0, on_iteration, numpy_state),
+            expired=expired,
         )
         if quick is not None:
             if quick.gap <= tol or quick.reason != "precision":

@@ -185,6 +185,13 @@ class SoftmaxObjective:
 
     def evaluate(self, point: Array) -> Evaluation:
         """One pass over the rows at a solver's vector."""
+        at = self.evaluate_coefficients(*self.rounded_coefficients_of(point))
+        if point is self._null_point:  # fits start here, and certificates need its gradient
+            self._note_base(at)
+        return at
+
+    def rounded_coefficients_of(self, point: Array) -> tuple[Array, Array]:
+        """Weights in the number type of a pass, and bias, for raw features."""
         shape = self.n_logits, self.n_features
         weights, bias = np.empty(shape, dtype=self.shards[0].real), np.empty(self.n_logits)
         self.shards[0].backend.round_weights(
@@ -198,10 +205,7 @@ class SoftmaxObjective:
         np.negative(bias, out=bias)
         if self.fit_intercept:
             bias += point[self.n_weights :]
-        at = self.evaluate_coefficients(weights, bias)
-        if point is self._null_point:  # fits start here, and certificates need its gradient
-            self._note_base(at)
-        return at
+        return weights, bias
 
     def evaluate_coefficients(self, weights: Array, bias: Array) -> Evaluation:
         """One pass over the rows at weights and bias for raw features."""

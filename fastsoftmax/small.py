@@ -17,6 +17,8 @@ from fastsoftmax.shard import Array
 from fastsoftmax.solvers import descent
 from fastsoftmax.solvers.newton import NewtonModel
 
+Result = descent.Result[Evaluation]
+
 # Beyond so many coefficients, or multiply-adds of a Hessian, a BLAS is quicker.
 _MOST_PARAMS = 100
 _MOST_WORK = 4e6
@@ -43,27 +45,18 @@ def solve(
     max_iter: int,
     on_iteration: Callable[[int, Evaluation, float], bool],
     expired: Callable[[], bool],
-) -> "descent.Result[Evaluation] | None":
+) -> Result | None:
     """Minimise; arguments and result as of `descent.minimise`, None where there was no progress.
 
-    The reason is "precision" where the general solvers should go on.
+    The reason is "precision" where the general solvers should go on. Steps are made by the dozen
+    and told one by one: on_iteration sees what the kernel says of them, but the last is as the
+    objective sees it.
     """
     with np.errstate(over="ignore", invalid="ignore"):
         problem = _Problem(objective)
         if not problem.is_finite:
             return None
-        found = problem.minimise(start, tol, max_iter, on_iteration, expired)
-        if found is None:
-            return None
-        params, n_iter, reason = found
-        point = problem.point_of(params)
-        at = objective.evaluate(point)
-        gap = descent.relative_gap(objective, at)
-    if reason in ("converged", "max_iter") and gap <= tol:
-        reason = "converged"
-    elif reason == "converged":
-        reason = "precision"
-    return descent.Result(point, at, gap, n_iter, reason)
+        return problem.minimise(start, tol, max_iter, on_iteration, expired)
 
 
 class _Problem:
@@ -95,40 +88,58 @@ class _Problem:
         max_iter: int,
         on_iteration: Callable[[int, Evaluation, float], bool],
         expired: Callable[[], bool],
-    ) -> tuple[Array, int, str] | None:
-        """Return coefficients, iterations and the reason to stop."""
+    ) -> Result | None:
+        """Return the result of `solve`."""
         params, n_iter = self.params_of(start), 0
-        objective, first = self.objective, self.objective.shards[0]
-        target = min(tol, NewtonModel.target)
         while n_iter < max_iter:
-            if expired():
-                return params, n_iter, "max_time"
-            steps = min(_STEPS, max_iter - n_iter)
-            points, records = np.empty((steps, params.size)), np.empty((steps, 4))
-            done, reached, stuck = first.backend.newton_steps(
-                points,
-                records,
-                params,
-                self.Z,
-                self.labels,
-                self.probs,
-                self.row_weights,
-                first.label_smoothing,
-                objective.class_share,
-                objective.penalty,
-                objective.fit_intercept,
-                tol,
-                target,
-            )
-            for point, record in zip(points[:done], records[:done], strict=True):
-                n_iter += 1
-                params = point.reshape(params.shape)
-                at, gap = self._evaluation(params, record)
-                if on_iteration(n_iter, at, gap):
-                    return params, n_iter, "stopped"
-            if reached or stuck:
-                return (params, n_iter, "converged" if reached else "precision") if n_iter else None
-        return params, n_iter, "max_iter"
+            points, records, reached, stuck = self._steps(params, tol, max_iter - n_iter)
+            if not len(points):
+                return self._judged(params, n_iter, "converged", tol) if reached else None
+            for i, (point, record) in enumerate(zip(points, records, strict=True)):
+                if expired():
+                    return self._judged(params, n_iter, "max_time", tol)
+                params, n_iter = point.reshape(params.shape), n_iter + 1
+                if i + 1 == len(points) and (reached or stuck or n_iter == max_iter):
+                    reason = "precision" if stuck else "converged" if reached else "max_iter"
+                    result = self._judged(params, n_iter, reason, tol)
+                    stop = on_iteration(n_iter, result.evaluation, result.gap)
+                    return result._replace(reason="stopped") if stop else result
+                if on_iteration(n_iter, *self._recorded(params, record)):
+                    return self._judged(params, n_iter, "stopped", tol)
+        return self._judged(params, n_iter, "max_iter", tol)
+
+    def _steps(self, params: Array, tol: float, most: int) -> tuple[Array, Array, bool, bool]:
+        """Return coefficients and records of the next steps, and the reasons why they ended."""
+        objective, first = self.objective, self.objective.shards[0]
+        n_steps = min(_STEPS, most)
+        points, records = np.empty((n_steps, params.size)), np.empty((n_steps, 4))
+        done, reached, stuck = first.backend.newton_steps(
+            points,
+            records,
+            params,
+            self.Z,
+            self.labels,
+            self.probs,
+            self.row_weights,
+            first.label_smoothing,
+            objective.class_share,
+            objective.penalty,
+            objective.fit_intercept,
+            tol,
+            min(tol, NewtonModel.target),
+        )
+        return points[:done], records[:done], reached, stuck
+
+    def _judged(self, params: Array, n_iter: int, reason: str, tol: float) -> Result:
+        """Return the result as the objective itself sees it."""
+        point = self.point_of(params)
+        at = self.objective.evaluate(point)
+        gap = descent.relative_gap(self.objective, at)
+        if gap <= tol and reason in ("max_iter", "precision"):
+            reason = "converged"
+        elif gap > tol and reason == "converged":
+            reason = "precision"
+        return descent.Result(point, at, gap, n_iter, reason)
 
     def params_of(self, point: Array) -> Array:
         """Return a solver's vector as (n_logits, columns of Z)."""
@@ -142,10 +153,10 @@ class _Problem:
         d = self.objective.n_features
         return np.concatenate([params[:, :d].ravel(), params[:, d:].ravel()])
 
-    def _evaluation(self, params: Array, record: Array) -> tuple[Evaluation, float]:
+    def _recorded(self, params: Array, record: Array) -> tuple[Evaluation, float]:
         """Return what is known of a step, as `on_iteration` takes it."""
         loss, accuracy, value, bound = record.tolist()
-        weights, bias = self.objective.coefficients_of(self.point_of(params))
+        weights, bias = self.objective.rounded_coefficients_of(self.point_of(params))
         nothing = np.empty(0)
         at = Evaluation(
             weights=weights,

@@ -226,7 +226,7 @@ class TestCallbacks:
             raise KeyboardInterrupt
 
         model = model_of(solver).fit(X, y)
-        first_call = {"lbfgs": "preconditioner", "newton-cholesky": "hessian", "sgd": "sgd_steps"}
+        first_call = {"lbfgs": "preconditioner", "newton-cholesky": "evaluate", "sgd": "sgd_steps"}
         monkeypatch.setattr(SoftmaxObjective, first_call[solver], interrupt)
         before = model.coef_
         with pytest.raises(KeyboardInterrupt):
