@@ -128,6 +128,8 @@ def fit(
 def _check(model: Any, eval_set: Any) -> None:
     if model.solver != "sgd":
         raise ValueError(f"fit takes batches with solver='sgd' only, got solver={model.solver!r}")
+    if (model.l1_ratio or 0.0) > 0.0 and not np.isinf(model.C):
+        raise ValueError("fit takes no batches with l1_ratio > 0: steps of 'sgd' have no 1-norm")
     if model.standardize:
         raise ValueError(
             "standardize=True needs all rows at once: scale the batches, or give an input_scale"

@@ -51,7 +51,7 @@ def paths_of(
         [],
     )
     points = [fold.objective.null_point() for fold in folds]
-    point, leads = whole.null_point(), not suits_newton(whole)
+    point, leads = whole.null_point(), rows.l1_ratio == 0.0 and not suits_newton(whole)
     for j, C in enumerate(Cs):
         curvature = None
         if leads:

@@ -11,6 +11,7 @@ from sklearn.utils.validation import validate_data
 
 from fastsoftmax import _inputs, full_batch
 from fastsoftmax._early_stopping import EarlyStopping
+from fastsoftmax._prediction import dense_coef
 from fastsoftmax.monitor import Monitor
 from fastsoftmax.objective import Evaluation, SoftmaxObjective
 from fastsoftmax.shard import Array, Shard
@@ -48,6 +49,7 @@ def previous_coefficients(model: Any, classes: Array) -> tuple[Array, Array] | N
     coef: Any = getattr(model, "coef_", None)
     intercept: Any = getattr(model, "intercept_", None)
     n_logits = 1 if len(classes) == 2 else len(classes)
+    coef = dense_coef(coef)
     if np.shape(coef) != (n_logits, model.n_features_in_) or np.shape(intercept) != (n_logits,):
         return None
     if not (np.isfinite(coef).all() and np.isfinite(intercept).all()):

@@ -20,6 +20,7 @@ class Rows(NamedTuple):
     """The rows of all problems of a sweep; weights of 0 are allowed everywhere."""
 
     objective: SoftmaxObjective  # of all rows, but for the penalty
+    l1_ratio: float
     total: float  # sum of the training weights
     classes: Array  # labels of the classes, each of which has rows of a weight above 0
     labels: Array  # (n_rows,) class numbers; -1 where the class was removed for want of weight
@@ -29,7 +30,11 @@ class Rows(NamedTuple):
 
     def problem(self, C: float) -> SoftmaxObjective:
         """Return the objective of all rows at a C."""
-        return self.objective.with_penalty(1.0 / (C * self.total))
+        return _with_penalty(self.objective, 1.0 / (C * self.total), self.l1_ratio)
+
+
+def _with_penalty(objective: SoftmaxObjective, penalty: float, ratio: float) -> SoftmaxObjective:
+    return objective.with_penalty((1.0 - ratio) * penalty, ratio * penalty)
 
 
 def rows_of(model: Any, X: Any, y: Any, sample_weight: Any) -> Rows:
@@ -45,10 +50,12 @@ def rows_of(model: Any, X: Any, y: Any, sample_weight: Any) -> Rows:
         "standardize": model.standardize,
     }
     objective = SoftmaxObjective([found.shard], 1.0, **options)
-    if not suits_newton(objective):
+    l1_ratio = float(model.l1_ratio or 0.0)
+    if l1_ratio == 0.0 and not suits_newton(objective):
         objective.moments = mean_moments([found.shard], objective.coordinates.center)
     return Rows(
         objective,
+        l1_ratio,
         found.total,
         found.classes,
         found.labels,
@@ -63,6 +70,7 @@ class Fold(NamedTuple):
     """The problem of some rows, and what the other rows are scored with."""
 
     objective: SoftmaxObjective
+    l1_ratio: float
     total: float  # sum of the training weights
     present: Array  # (n_classes,) bool: the classes of the training rows
     test: Array  # numbers of the rows left out
@@ -72,7 +80,7 @@ class Fold(NamedTuple):
 
     def problem(self, C: float) -> SoftmaxObjective:
         """Return the objective at a C."""
-        return self.objective.with_penalty(1.0 / (C * self.total))
+        return _with_penalty(self.objective, 1.0 / (C * self.total), self.l1_ratio)
 
     def score(self, weights: Array, bias: Array, scoring: str) -> float:
         """Return "accuracy" or "neg_log_loss" of the rows left out, in one pass."""
@@ -136,6 +144,7 @@ def _fold(rows: Rows, i: int, train: Any, test: Any) -> Fold:
     left_out[strange] = 0.0
     return Fold(
         objective=SoftmaxObjective([shard], 1.0, moments=rows.objective.moments, **rows.options),
+        l1_ratio=rows.l1_ratio,
         total=total,
         present=present,
         test=test,

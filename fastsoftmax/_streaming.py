@@ -11,13 +11,16 @@ from sklearn.utils.validation import check_consistent_length, validate_data
 
 from fastsoftmax import _inputs
 from fastsoftmax._arguments import thread_count
+from fastsoftmax._prediction import dense_coef
 from fastsoftmax._soft_targets import are_probabilities, class_weighted, probabilities_of
 from fastsoftmax.backend import resolve_backend
 from fastsoftmax.shard import Array, Shard
 
 
-def _needs_no_other_rows(estimator: Any) -> bool:
+def _has_steps(estimator: Any) -> bool:
     """Whether the parameters allow for steps over some rows; otherwise there is no partial_fit."""
+    if (estimator.l1_ratio or 0.0) > 0.0 and not np.isinf(estimator.C):
+        raise AttributeError("with l1_ratio > 0 there is no partial_fit: its steps have no 1-norm")
     if estimator.standardize or estimator.class_weight == "balanced":
         name = "standardize=True" if estimator.standardize else 'class_weight="balanced"'
         raise AttributeError(f"with {name} there is no partial_fit: that needs all rows at once")
@@ -46,7 +49,7 @@ class StreamingMixin:
     intercept_: Array
     n_iter_: Array
 
-    @available_if(_needs_no_other_rows)  # type: ignore[untyped-decorator]
+    @available_if(_has_steps)  # type: ignore[untyped-decorator]
     def partial_fit(
         self,
         X: ArrayLike,
@@ -87,7 +90,8 @@ class StreamingMixin:
             that of the first call; if the steps diverge (the coefficients then remain what they
             were).
         AttributeError
-            With standardize=True or class_weight="balanced", which need all rows.
+            With standardize=True or class_weight="balanced", which need all rows, and with
+            l1_ratio > 0.
 
         Examples
         --------
@@ -143,7 +147,7 @@ class StreamingMixin:
     def _coefficients_so_far(self, shard: Shard) -> Array:
         """Return W and after it b, flat, in a new array."""
         if hasattr(self, "coef_"):
-            return np.concatenate([self.coef_.ravel(), self.intercept_])
+            return np.concatenate([dense_coef(self.coef_).ravel(), self.intercept_])
         return first_coefficients(self, shard)
 
     def _keep_steps(

@@ -64,7 +64,9 @@ def solve(
 
 def curvature_at(objective: SoftmaxObjective, point: Array) -> Preconditioner | None:
     """Return the Hessian's blocks at a point, inverted; None where they are of no use."""
-    if full_batch.suits_newton(objective) or objective.refinement_cost() is None:
+    if full_batch.suits_newton(objective) or objective.l1 > 0.0:
+        return None
+    if objective.refinement_cost() is None:
         return None
     with np.errstate(over="ignore", invalid="ignore"):
         return objective.refined_preconditioner(objective.evaluate(point))

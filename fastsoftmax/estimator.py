@@ -47,11 +47,12 @@ class FastSoftmax(
 
     .. math::
         F(W, b) = \frac{1}{\sum_i s_i} \sum_i s_i \,\mathrm{CE}(W x_i + b,\, y_i)
-                  + \frac{\|V\|^2}{2\, C \sum_i s_i},
+                  + \frac{1}{C \sum_i s_i}
+                    \left(\frac{1 - r}{2} \|V\|^2 + r \|V\|_1\right),
         \qquad \mathrm{CE}(o, y) = \log \sum_k e^{o_k} - o_y,
 
-    V = W unless the features are scaled (`standardize`, `input_scale`), the intercept b not
-    penalised. That is scikit-learn's `LogisticRegression` divided by
+    r = `l1_ratio`, V = W unless the features are scaled (`standardize`, `input_scale`), the
+    intercept b not penalised. That is scikit-learn's `LogisticRegression` divided by
     C times the sum of the weights, so `C`, `coef_` and `intercept_` mean the same there and here.
 
     Conventions: two classes have one row of coefficients, the log-odds of ``classes_[1]``, whose
@@ -62,6 +63,9 @@ class FastSoftmax(
     ----------
     C : float, default=1.0
         Inverse strength of the penalty, > 0; `numpy.inf` for none (see Notes).
+    l1_ratio : float or None, default=0.0
+        In [0, 1]: the share of the 1-norm in the penalty, which makes coefficients exactly 0. 0 (or
+        None) is the squared norm alone, 1 the 1-norm alone (lasso), between them an elastic net.
     fit_intercept : bool, default=True
         Whether the logits have an intercept.
     class_weight : dict or "balanced", default=None
@@ -79,11 +83,13 @@ class FastSoftmax(
         Fit to ``input_scale * X``, such as 1 / 255 for bytes: the penalty is on the coefficients V
         of that, and ``coef_`` is V times input_scale, for X as it is. Without effect where
         `standardize` is set.
-    solver : {"auto", "lbfgs", "newton-cholesky", "sgd"}, default="auto"
+    solver : {"auto", "lbfgs", "newton-cholesky", "owlqn", "sgd"}, default="auto"
         "lbfgs" and "newton-cholesky" use all rows in every iteration and stop at a certified
         optimum: the first is preconditioned and right for all but small problems, the second needs
         a square matrix of all coefficients, and goes on as the first where rounding stops it.
-        "auto" chooses between the two by size.
+        "auto" chooses between the two by size. With a 1-norm (`l1_ratio` > 0) it takes "owlqn"
+        (orthant-wise quasi-Newton), which is certified too and the only one for that; without one,
+        "owlqn" is "lbfgs".
         "sgd" is mini-batch gradient descent as textbooks have it: W from N(0, 0.01) (standard
         deviation 0.01), b = 0, rows shuffled each epoch, a constant learning rate; it runs
         `max_iter` epochs.
@@ -204,12 +210,13 @@ class FastSoftmax(
 
     _parameter_constraints: dict[str, list[Any]] = {  # noqa: RUF012 (scikit-learn's protocol)
         "C": [Interval(numbers.Real, 0.0, None, closed="right")],
+        "l1_ratio": [Interval(numbers.Real, 0.0, 1.0, closed="both"), None],
         "fit_intercept": ["boolean"],
         "class_weight": [dict, StrOptions({"balanced"}), None],
         "label_smoothing": [Interval(numbers.Real, 0.0, 1.0, closed="left")],
         "standardize": ["boolean"],
         "input_scale": [Interval(numbers.Real, 0.0, None, closed="neither")],
-        "solver": [StrOptions({"auto", "lbfgs", "newton-cholesky", "sgd"})],
+        "solver": [StrOptions({"auto", "lbfgs", "newton-cholesky", "owlqn", "sgd"})],
         "tol": [Interval(numbers.Real, 0.0, None, closed="left")],
         "max_iter": [Interval(numbers.Integral, 0, None, closed="left")],
         "max_time": [Interval(numbers.Real, 0.0, None, closed="neither"), None],
@@ -235,6 +242,7 @@ class FastSoftmax(
         self,
         C: float = 1.0,
         *,
+        l1_ratio: float | None = 0.0,
         fit_intercept: bool = True,
         class_weight: dict[Any, float] | str | None = None,
         label_smoothing: float = 0.0,
@@ -258,6 +266,7 @@ class FastSoftmax(
         backend: str = "auto",
     ) -> None:
         self.C = C
+        self.l1_ratio = l1_ratio
         self.fit_intercept = fit_intercept
         self.class_weight = class_weight
         self.label_smoothing = label_smoothing
@@ -409,16 +418,16 @@ class FastSoftmax(
                 "without an intercept every step would move every feature"
             )
         penalty = 0.0 if math.isinf(self.C) else 1.0 / (float(self.C) * rows.total)
+        l1_ratio = float(self.l1_ratio or 0.0)
         objective = SoftmaxObjective(
             [shard],
-            penalty,
+            penalty * (1.0 - l1_ratio),
+            l1=penalty * l1_ratio,
             fit_intercept=self.fit_intercept,
             input_scale=self.input_scale,
             standardize=self.standardize,
         )
-        solver = self.solver
-        if solver == "auto":
-            solver = "newton-cholesky" if full_batch.suits_newton(objective) else "lbfgs"
+        solver = full_batch.solver_for(objective, self.solver)
         fitted_to = rows.fitted_to
         n_rows = shard.n_rows if fitted_to is None else len(fitted_to)
         monitor = Monitor(

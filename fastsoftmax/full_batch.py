@@ -5,8 +5,8 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from fastsoftmax import small
-from fastsoftmax.centered import CenteredObjective
+from fastsoftmax import small, working_set
+from fastsoftmax.centered import CenteredEvaluation, CenteredObjective
 from fastsoftmax.objective import Evaluation, SoftmaxObjective
 from fastsoftmax.preconditioner import Preconditioner
 from fastsoftmax.row_space import RowSpace
@@ -39,6 +39,20 @@ class Solution(NamedTuple):
     curvature: Preconditioner | None  # of the inverse Hessian; None after Newton's method
 
 
+def solver_for(objective: SoftmaxObjective, asked: str) -> str:
+    """Return the name of the solver that an objective is given to, for the one asked for."""
+    if objective.l1 > 0.0:
+        if asked not in ("auto", "owlqn"):
+            raise ValueError(
+                f"solver={asked!r} takes no 1-norm: with l1_ratio > 0 use solver='auto' (that is "
+                "'owlqn')"
+            )
+        return "owlqn"
+    if asked == "auto":
+        return "newton-cholesky" if suits_newton(objective) else "lbfgs"
+    return "lbfgs" if asked == "owlqn" else asked
+
+
 def suits_newton(objective: SoftmaxObjective) -> bool:
     """Whether a problem is so small that Newton's method is the quicker one."""
     return objective.n_params <= _NEWTON_PARAMS and objective.hessian_cost() <= _NEWTON_WORK
@@ -62,8 +76,13 @@ def solve(
 
     Where rounding ends a solver before `tol`, the next one goes on from its point: passes over
     centred rows in float64 where they are affordable, and at last L-BFGS instead of Newton's
-    method. Without a penalty the reason may also be "separable".
+    method. Without a penalty the reason may also be "separable". With a 1-norm in the penalty
+    neither newton nor first matters.
     """
+    if objective.l1 > 0.0:
+        return Solution(
+            _solve_elastic_net(objective, start, tol, max_iter, on_iteration, expired), None
+        )
     fine = CenteredObjective.is_possible(objective)
     finer = CenteredObjective(objective) if fine else objective
     stages = [(objective, newton)] + [(finer, newton)] * fine + [(finer, False)] * newton
@@ -123,6 +142,22 @@ def solve(
     if unpenalised and _is_separable(objective, result):
         result = result._replace(reason="separable")
     return Solution(result, model.inverse() if isinstance(model, LbfgsModel) else None)
+
+
+def _solve_elastic_net(
+    objective: SoftmaxObjective,
+    start: Array,
+    tol: float,
+    max_iter: int,
+    on_iteration: Callable[[int, Evaluation, float], bool],
+    expired: Callable[[], bool],
+) -> Result:
+    on_iteration = _counting_from(0, on_iteration, np.geterr())
+    limits = working_set.Limits(tol, max_iter, on_iteration, expired)
+    result = working_set.solve(objective, start, limits)
+    if isinstance(result.evaluation, CenteredEvaluation):
+        result = _in_type_of_rows(CenteredObjective(objective), result, tol)
+    return result
 
 
 def _solve_in_row_space(

@@ -43,6 +43,7 @@ def fastsoftmax_path(
     y: ArrayLike,
     Cs: int | ArrayLike = 10,
     *,
+    l1_ratio: float | None = 0.0,
     sample_weight: ArrayLike | None = None,
     fit_intercept: bool = True,
     class_weight: dict[Any, float] | str | None = None,
@@ -68,7 +69,7 @@ def fastsoftmax_path(
         ``numpy.logspace(-4, 4, Cs)``.
     sample_weight : array-like of shape (n_rows,), optional
         Weights >= 0.
-    fit_intercept, class_weight, standardize, input_scale, tol, max_iter, n_jobs, backend
+    l1_ratio, fit_intercept, class_weight, standardize, input_scale, tol, max_iter, n_jobs, backend
         As for `FastSoftmax`; `tol` and `max_iter` hold for each fit.
 
     Returns
@@ -97,6 +98,7 @@ def fastsoftmax_path(
     ([0.1, 1.0, 10.0], (3, 3, 4), True)
     """
     model = FastSoftmax(
+        l1_ratio=l1_ratio,
         fit_intercept=fit_intercept,
         class_weight=class_weight,
         standardize=standardize,
@@ -158,7 +160,7 @@ class FastSoftmaxCV(ExportMixin, DecisionMixin, ClassifierMixin, BaseEstimator):
         Take the smallest C whose mean score is at most one standard error (over the folds) of the
         best mean below it (Hastie, Tibshirani & Friedman 2009, "The Elements of Statistical
         Learning", Section 7.10).
-    fit_intercept, class_weight, standardize, input_scale
+    l1_ratio, fit_intercept, class_weight, standardize, input_scale
         As for `FastSoftmax`. "balanced" weights of classes are those of all rows in every fold;
         means and deviations for `standardize` are of each fold's training rows alone.
     tol, max_iter
@@ -214,8 +216,8 @@ class FastSoftmaxCV(ExportMixin, DecisionMixin, ClassifierMixin, BaseEstimator):
         **{
             name: FastSoftmax._parameter_constraints[name]
             for name in (
-                "fit_intercept", "class_weight", "standardize", "input_scale", "tol", "max_iter",
-                "random_state", "n_jobs", "verbose", "backend",
+                "l1_ratio", "fit_intercept", "class_weight", "standardize", "input_scale", "tol",
+                "max_iter", "random_state", "n_jobs", "verbose", "backend",
             )
         },
         "Cs": [Interval(numbers.Integral, 1, None, closed="left"), "array-like"],
@@ -233,6 +235,7 @@ class FastSoftmaxCV(ExportMixin, DecisionMixin, ClassifierMixin, BaseEstimator):
         scoring: str | Callable[..., float] | None = None,
         refit: bool = True,
         one_standard_error: bool = False,
+        l1_ratio: float | None = 0.0,
         fit_intercept: bool = True,
         class_weight: dict[Any, float] | str | None = None,
         standardize: bool = False,
@@ -249,6 +252,7 @@ class FastSoftmaxCV(ExportMixin, DecisionMixin, ClassifierMixin, BaseEstimator):
         self.scoring = scoring
         self.refit = refit
         self.one_standard_error = one_standard_error
+        self.l1_ratio = l1_ratio
         self.fit_intercept = fit_intercept
         self.class_weight = class_weight
         self.standardize = standardize

@@ -21,7 +21,7 @@ class FitState:
     Attributes
     ----------
     solver : str
-        "lbfgs", "newton-cholesky" or "sgd".
+        "lbfgs", "newton-cholesky", "owlqn" or "sgd".
     iteration : int
         From 1.
     n_iter : int

@@ -3,7 +3,7 @@
 For rows x_i, targets y_i (distributions over K classes), weights s_i with sum S, and
 lambda = 1 / (C S):
 
-    F(W, b) = (1 / S) sum_i s_i CE(softmax(W x_i + b), y_i) + (lambda / 2) ||V||^2
+    F(W, b) = (1 / S) sum_i s_i CE(softmax(W x_i + b), y_i) + (lambda / 2) ||V||^2 + l1 ||V||_1
 
 where V = W, or where features are scaled V = W / scale, column by column.
 
@@ -28,8 +28,16 @@ from typing import NamedTuple
 
 import numpy as np
 
+from fastsoftmax import elastic_net
 from fastsoftmax.coordinates import Coordinates
-from fastsoftmax.curvature import build_preconditioner, build_refined, refinement_cost
+from fastsoftmax.curvature import (
+    build_preconditioner,
+    build_refined,
+    diagonal_at,
+    diagonal_bound,
+    refinement_cost,
+)
+from fastsoftmax.free_blocks import FreeBlocks, build_free_blocks
 from fastsoftmax.preconditioner import Preconditioner
 from fastsoftmax.shard import Array, DenseShard, Shard, Sums, add_sums
 from fastsoftmax.vectors import Vectors
@@ -58,6 +66,11 @@ class Dots(NamedTuple):
     vb: float | None
 
 
+def _entropy(u: Array) -> float:
+    """Entropy of a distribution, in nats."""
+    return float(-np.sum(u * np.log(u, where=u > 0, out=np.zeros_like(u))))
+
+
 @dataclass(frozen=True)
 class Evaluation:
     """The objective at one point."""
@@ -69,7 +82,7 @@ class Evaluation:
     value: float  # F
     square: float  # ||V||^2
     bias_grad: Array  # (n_logits,) gradient of the mean cross-entropy by b
-    gradient: Array  # flat, of F by the solver's vector
+    gradient: Array  # flat, of F without its 1-norm, by the solver's vector
     centered_bias: Array  # (n_logits,) b + W mean(x), or b without an intercept
     dots: Dots
 
@@ -82,7 +95,9 @@ class SoftmaxObjective:
     shards : sequence of Shard
         At least one, all with the same classes and features; row weights have mean 1.
     penalty : float
-        lambda >= 0.
+        lambda >= 0, of the squares.
+    l1 : float
+        Of the 1-norm, >= 0.
     fit_intercept : bool
     input_scale : float
         The scale of all features, > 0.
@@ -103,10 +118,12 @@ class SoftmaxObjective:
         input_scale: float = 1.0,
         standardize: bool = False,
         moments: Array | None = None,
+        l1: float = 0.0,
     ) -> None:
         first = shards[0]
         self.shards = shards
         self.penalty = penalty
+        self.l1 = l1
         self.fit_intercept = fit_intercept
         self.standardize = standardize
         self.moments = moments
@@ -130,6 +147,7 @@ class SoftmaxObjective:
         self._null_point: Array | None = None
         self._base_grad: Array | None = None
         self._base_square = 0.0
+        self._diagonal: Array | None = None
 
     def _reciprocal_deviations(self, center: Array) -> Array:
         """1 / standard deviation of each feature; 1 where it does not vary but by rounding."""
@@ -138,11 +156,32 @@ class SoftmaxObjective:
         constant = variance <= rounding * variance + (rounding * center) ** 2
         return 1.0 / np.sqrt(np.where(constant, 1.0, variance))
 
-    def with_penalty(self, penalty: float) -> "SoftmaxObjective":
+    def with_penalty(self, penalty: float, l1: float = 0.0) -> "SoftmaxObjective":
         """Return the same problem with another penalty; what does not depend on it is shared."""
         other = copy.copy(self)
-        other.penalty = penalty
+        other.penalty, other.l1, other._diagonal = penalty, l1, None
         return other
+
+    def with_features(self, features: Array, shards: Sequence[Shard]) -> "SoftmaxObjective":
+        """Return the problem of some features alone, whose shards these are."""
+        other = copy.copy(self)
+        other.__dict__.pop("_by_weights", None)
+        other.shards, other.n_features, other.moments = shards, len(features), None
+        other.epsilon = float(np.finfo(shards[0].real).eps)
+        center, scale = self.coordinates.center[features], self.coordinates.scale[features]
+        other.coordinates = Coordinates(center, scale, self.n_logits, self.fit_intercept)
+        other.n_weights, other.n_params = other.coordinates.n_weights, other.coordinates.n_params
+        other._far = _length(center * scale)
+        other._null_point = other._base_grad = other._diagonal = None
+        return other
+
+    def penalty_of(self, weights: Array, square: float, *, raw: bool = False) -> float:
+        """Return what F adds to the loss, for V (raw: for W) and ||V||^2."""
+        if self.l1 == 0.0:
+            return 0.5 * self.penalty * square
+        sums = np.abs(weights).sum(axis=0, dtype=np.float64)
+        norm = float((sums / self.coordinates.scale if raw else sums).sum())
+        return 0.5 * self.penalty * square + self.l1 * norm
 
     # ---- points ----
 
@@ -167,7 +206,9 @@ class SoftmaxObjective:
         if self.n_logits > 1:
             # What all classes have in common changes no probability, and the preconditioners leave
             # it alone (a start that had some took 261 iterations instead of 9).
-            weights, bias = weights - weights.mean(axis=0), bias - bias.mean()
+            # (With a 1-norm some coefficients are 0 and should remain so.)
+            bias = bias - bias.mean()
+            weights = weights - weights.mean(axis=0) if self.l1 == 0.0 else weights
         start = self.point_of(weights, bias)
         with np.errstate(over="ignore", invalid="ignore"):
             better = self.evaluate(start).value < self.evaluate(null).value
@@ -244,7 +285,7 @@ class SoftmaxObjective:
             bias=bias,
             loss=loss,
             accuracy=sums.correct / self.n_rows,
-            value=loss + 0.5 * self.penalty * square,
+            value=loss + self.penalty_of(weights, square, raw=True),
             square=square,
             bias_grad=bias_grad,
             gradient=gradient,
@@ -324,6 +365,32 @@ class SoftmaxObjective:
         """Invert the Hessian's block of each class, or an approximation of it, at a point."""
         return build_refined(self.shards, self.coordinates, self.penalty, at.weights, at.bias)
 
+    def diagonal_bound(self) -> Array:
+        """Return the Hessian's diagonal at the model without weights, without the 1-norm."""
+        if self._diagonal is None:
+            self._diagonal = diagonal_bound(
+                self.shards, self.coordinates, self.penalty, self.class_share
+            )
+        return self._diagonal
+
+    def diagonal(self, at: Evaluation) -> Array:
+        """Return the Hessian's diagonal at a point, without the 1-norm."""
+        return diagonal_at(
+            self.shards, self.coordinates, self.penalty, at.weights, at.bias, self.diagonal_bound()
+        )
+
+    def free_blocks(self, at: Evaluation, free: Array) -> FreeBlocks | None:
+        """Return the Hessian's blocks for some coefficients at a point; None where too large."""
+        return build_free_blocks(
+            self.shards,
+            self.coordinates,
+            self.diagonal_bound(),
+            self.penalty,
+            at.weights,
+            at.bias,
+            free,
+        )
+
     # ---- second derivatives ----
 
     def hessian_cost(self) -> float:
@@ -385,11 +452,51 @@ class SoftmaxObjective:
         Source: Fenchel duality as in Shalev-Shwartz & Zhang 2013 (JMLR 14), Section 2, with the
         constraint that an unpenalised intercept adds.
         """
+        if self.l1 > 0.0:
+            return elastic_net.gap_bound(self.dual_point(at), self.l1, self.penalty)
         if self.penalty <= 0.0:
             return np.inf
         if not self.fit_intercept:
             return at.dots.rr / (2.0 * self.penalty)
         return self._bound_by_mixture(at, at.dots)
+
+    def dual_point(self, at: Evaluation) -> elastic_net.DualPoint:
+        """Return the Q of `gap_bound` as an elastic net needs it."""
+        residual = at.gradient[: self.n_weights].reshape(at.weights.shape)
+        return self._dual_point(at, residual, at.centered_bias if self.fit_intercept else None)
+
+    def _dual_point(
+        self, at: Evaluation, residual: Array, bias: Array | None
+    ) -> elastic_net.DualPoint:
+        """Return it for the smooth gradient by V and, of centred features, the intercept.
+
+        Without one (None) the model's own probabilities will do.
+        """
+        V = at.weights / self.coordinates.scale
+        grad = residual - self.penalty * V
+        along = float(np.vdot(V, grad)) + (0.0 if bias is None else float(bias @ at.bias_grad))
+        excess, entropy = self.penalty_of(V, at.square) + along, at.loss - along
+        mixture = None if bias is None else self._feasible_mixture(at)
+        if mixture is not None:
+            share, u = mixture
+            less = share * (entropy - _entropy(u))
+            excess, entropy = excess + less, entropy - less
+            grad *= 1.0 - share
+            grad += share * self.base_grad()
+            shift = self.mean_shift()
+            if shift is not None:
+                grad += np.outer(share * (u - self.class_share)[-self.n_logits :], shift)
+        size = np.abs(grad, out=grad)
+        return elastic_net.DualPoint(excess, entropy, self.target_entropy, size)
+
+    def mean_shift(self) -> Array | None:
+        """Return the mean of the centred and scaled features, which rounding left; if known."""
+        return None
+
+    @cached_property
+    def target_entropy(self) -> float:
+        """Mean entropy of the targets, in nats."""
+        return sum(shard.target_entropy() for shard in self.shards) / self.n_rows
 
     def noise(self, at: Evaluation) -> float:
         """Return the size of errors in F and its bound where W x and b cancel.
@@ -425,7 +532,7 @@ class SoftmaxObjective:
         dd = self._base_square - rb - rd + penalty * (vb + vd)
         bias_term = float(at.centered_bias @ at.bias_grad)
         entropy = at.loss - (rv - penalty * vv) - bias_term
-        entropy_u = float(-np.sum(u * np.log(u, where=u > 0, out=np.zeros_like(u))))
+        entropy_u = _entropy(u)
         bound = (
             (rr + 2.0 * share * rd + share**2 * dd) / (2.0 * penalty)
             - share * vd

@@ -244,6 +244,20 @@ class Shard(ABC):
         smoothed: Array = (1.0 - self.label_smoothing) * sums + spread * sums.sum()
         return smoothed
 
+    def target_entropy(self) -> float:
+        """Entropy of the smoothed targets in nats, summed over the rows."""
+        spread = self.label_smoothing / self.n_classes
+        if self.labels is not None:
+            probs = np.full((1, self.n_classes), spread)
+            probs[0, 0] += 1.0 - self.label_smoothing
+            return float(_entropies(probs)[0]) * float(self.row_weights.sum(dtype=np.float64))
+        assert self.target_probs is not None
+        total = 0.0
+        for rows in self._blocks():
+            probs = (1.0 - self.label_smoothing) * self.target_probs[rows].astype(np.float64)
+            total += float(self.row_weights[rows].astype(np.float64) @ _entropies(probs + spread))
+        return total
+
     def second_moments(self, center: Array, step: int) -> tuple[Array, float]:
         """Sum of s (x - center) (x - center)^T over every step-th row, and of s.
 
@@ -303,7 +317,7 @@ class Shard(ABC):
         blocks = np.zeros((n_logits, d + with_bias, d + with_bias))
 
         def fill(k: int) -> Array:
-            rows, shares = _drawn(h[:, k], n_sampled)
+            rows, shares = drawn(h[:, k], n_sampled)
             z = np.empty((min(len(rows), _MOMENT_ROWS), d + with_bias), dtype=self.real)
             for start in range(0, len(rows), _MOMENT_ROWS):
                 part = rows[start : start + _MOMENT_ROWS]
@@ -484,7 +498,14 @@ class DenseShard(Shard):
         return squares, sums, totals
 
 
-def _drawn(h: Array, n_sampled: int) -> tuple[Array, Array]:
+def _entropies(probs: Array) -> Array:
+    """Entropies of the rows, in nats; 0 where rounding would put it below."""
+    logs = np.log(probs, where=probs > 0.0, out=np.zeros_like(probs))
+    entropies: Array = np.maximum(-(probs * logs).sum(axis=1), 0.0)
+    return entropies
+
+
+def drawn(h: Array, n_sampled: int) -> tuple[Array, Array]:
     """Return row numbers, ascending, and the curvature that each stands for."""
     if len(h) <= n_sampled:
         return np.arange(len(h)), h

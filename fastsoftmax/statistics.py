@@ -21,6 +21,7 @@ from fastsoftmax._information import (
     names_of,
     problem_of,
 )
+from fastsoftmax._prediction import dense_coef
 from fastsoftmax.objective import Evaluation
 from fastsoftmax.shard import Array
 from fastsoftmax.threads import single_threaded_blas
@@ -280,7 +281,8 @@ class StatisticsMixin:
         check_is_fitted(self)
         _check_options(self, covariance, confidence_level)
         position = _reference_of(reference, self.classes_)
-        n_parameters = self.coef_.size + len(self.coef_) * bool(self.fit_intercept)
+        coef = np.asarray(dense_coef(self.coef_), np.float64)
+        n_parameters = coef.size + len(coef) * bool(self.fit_intercept)
         if n_parameters > max_parameters:
             raise ValueError(
                 f"statistics need a square matrix of {n_parameters} coefficients, and "
@@ -289,7 +291,7 @@ class StatisticsMixin:
         with single_threaded_blas():
             problem = problem_of(self, X, y, sample_weight)
             at = problem.objective.evaluate_coefficients(
-                np.asarray(self.coef_, np.float64), np.asarray(self.intercept_, np.float64)
+                coef, np.asarray(self.intercept_, np.float64)
             )
             names = names_of(self, problem.objective)
             found = contrasts_of(problem, at, position, names)

@@ -39,6 +39,7 @@ CONFIGURATIONS = {
     "lbfgs": (FastSoftmax(solver="lbfgs", tol=1e-10, n_jobs=1), ()),
     "newton": (FastSoftmax(solver="newton-cholesky", n_jobs=1), ()),
     "warm start": (FastSoftmax(warm_start=True, n_jobs=1), ()),
+    "elastic net": (FastSoftmax(l1_ratio=0.5, n_jobs=1), ()),
     # expects class weights to act through the intercept: LogisticRegression fails it alike
     "no intercept": (
         FastSoftmax(fit_intercept=False, n_jobs=1),
