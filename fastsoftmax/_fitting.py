@@ -12,8 +12,9 @@ from sklearn.utils.validation import validate_data
 from fastsoftmax import _inputs, full_batch
 from fastsoftmax._early_stopping import EarlyStopping
 from fastsoftmax._prediction import dense_coef
+from fastsoftmax.evaluation import Evaluation
 from fastsoftmax.monitor import Monitor
-from fastsoftmax.objective import Evaluation, SoftmaxObjective
+from fastsoftmax.objective import SoftmaxObjective
 from fastsoftmax.shard import Array, Shard
 from fastsoftmax.solvers import descent, sgd
 

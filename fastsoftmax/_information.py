@@ -17,7 +17,8 @@ from sklearn.utils.validation import column_or_1d, validate_data
 from fastsoftmax import _inputs
 from fastsoftmax._arguments import thread_count
 from fastsoftmax.backend import resolve_backend
-from fastsoftmax.objective import Evaluation, SoftmaxObjective
+from fastsoftmax.evaluation import Evaluation
+from fastsoftmax.objective import SoftmaxObjective
 from fastsoftmax.shard import Array
 
 # A Newton step of more than this share of a standard error, or this much of a logit, tells that

@@ -16,7 +16,8 @@ from typing import NamedTuple
 import numpy as np
 
 from fastsoftmax import elastic_net
-from fastsoftmax.objective import Dots, Evaluation, SoftmaxObjective
+from fastsoftmax.evaluation import Dots, Evaluation
+from fastsoftmax.objective import SoftmaxObjective
 from fastsoftmax.shard import Array, DenseShard, Shard, Sums, add_sums
 
 # Numbers in a block of rows (8 MB).

@@ -13,7 +13,9 @@ import numpy as np
 from scipy.linalg import lapack
 
 from fastsoftmax.coordinates import Coordinates
-from fastsoftmax.shard import Array, DenseShard, Shard, drawn, in_threads
+from fastsoftmax.shard import Array, DenseShard, Shard
+from fastsoftmax.shard_curvature import drawn
+from fastsoftmax.threads import in_threads
 
 # Rows drawn for a block: at least this many, and so many for each feature.
 _LEAST_DRAWN = 2048

@@ -7,7 +7,8 @@ import numpy as np
 
 from fastsoftmax import small, working_set
 from fastsoftmax.centered import CenteredEvaluation, CenteredObjective
-from fastsoftmax.objective import Evaluation, SoftmaxObjective
+from fastsoftmax.evaluation import Evaluation
+from fastsoftmax.objective import SoftmaxObjective
 from fastsoftmax.preconditioner import Preconditioner
 from fastsoftmax.row_space import RowSpace
 from fastsoftmax.shard import Array

@@ -8,7 +8,8 @@ from typing import Any, Protocol
 
 import numpy as np
 
-from fastsoftmax.shard import Array, in_threads
+from fastsoftmax.shard import Array
+from fastsoftmax.threads import in_threads
 
 # Least ratio of the eigenvalues of an inverse that is applied in float32.
 _SPREAD = 1e-4

@@ -22,7 +22,8 @@ from dataclasses import replace
 
 import numpy as np
 
-from fastsoftmax.objective import Evaluation, SoftmaxObjective
+from fastsoftmax.evaluation import Evaluation
+from fastsoftmax.objective import SoftmaxObjective
 from fastsoftmax.shard import Array, DenseShard
 
 # Most rows (a Gram matrix of 32 MB), and most rows for each feature.

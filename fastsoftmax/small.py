@@ -12,7 +12,8 @@ from collections.abc import Callable
 
 import numpy as np
 
-from fastsoftmax.objective import Dots, Evaluation, SoftmaxObjective
+from fastsoftmax.evaluation import Dots, Evaluation
+from fastsoftmax.objective import SoftmaxObjective
 from fastsoftmax.shard import Array
 from fastsoftmax.solvers import descent
 from fastsoftmax.solvers.newton import NewtonModel

@@ -22,7 +22,7 @@ from fastsoftmax._information import (
     problem_of,
 )
 from fastsoftmax._prediction import dense_coef
-from fastsoftmax.objective import Evaluation
+from fastsoftmax.evaluation import Evaluation
 from fastsoftmax.shard import Array
 from fastsoftmax.threads import single_threaded_blas
 

@@ -2,11 +2,17 @@
 
 import functools
 import threading
-from collections.abc import Iterator
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager
-from typing import Any
+from typing import Any, TypeVar
 
+from numpy.typing import NDArray
 from threadpoolctl import ThreadpoolController
+
+Array = NDArray[Any]
+T = TypeVar("T")
 
 
 @functools.cache
@@ -42,3 +48,24 @@ def single_threaded_blas() -> Iterator[None]:
             _users -= 1
             if _users == 0:
                 _limit.__exit__(None, None, None)
+
+
+def in_threads(
+    function: Callable[[T], Array], arguments: Iterable[T], n_threads: int
+) -> Iterator[Array]:
+    """Yield function(argument) in order; calls that let go of the GIL run side by side.
+
+    Each call computes by itself what it would alone, so the bits do not depend on n_threads (those
+    of a BLAS with threads of its own would).
+    """
+    if n_threads == 1:
+        yield from map(function, arguments)
+        return
+    with ThreadPoolExecutor(n_threads) as pool:
+        waiting: deque[Future[Array]] = deque()
+        for argument in arguments:
+            waiting.append(pool.submit(function, argument))
+            if len(waiting) > n_threads:
+                yield waiting.popleft().result()
+        while waiting:
+            yield waiting.popleft().result()

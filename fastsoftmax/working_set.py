@@ -20,7 +20,8 @@ from scipy import sparse
 
 from fastsoftmax import elastic_net
 from fastsoftmax.centered import CenteredObjective
-from fastsoftmax.objective import Evaluation, SoftmaxObjective
+from fastsoftmax.evaluation import Evaluation
+from fastsoftmax.objective import SoftmaxObjective
 from fastsoftmax.shard import Array, DenseShard, Shard
 from fastsoftmax.solvers import descent
 from fastsoftmax.solvers.orthant_wise import OrthantModel, minimise

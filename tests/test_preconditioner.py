@@ -11,7 +11,9 @@ from fastsoftmax import FastSoftmax, curvature, reference
 from fastsoftmax.coordinates import Coordinates
 from fastsoftmax.csr_shard import CsrShard
 from fastsoftmax.curvature import build_blocks, build_diagonals, build_shared
-from fastsoftmax.shard import _POOL, DenseShard, _drawn, in_threads
+from fastsoftmax.shard import DenseShard
+from fastsoftmax.shard_curvature import _POOL, drawn
+from fastsoftmax.threads import in_threads
 
 PENALTY = 0.01
 
@@ -170,17 +172,17 @@ def test_decided_rows(real):
 def test_drawn_rows(rng, real):
     """Rows stand for as much curvature as all have, each for about its own."""
     h = (rng.random(5000) ** 20).astype(real)
-    rows, shares = _drawn(h, 500)
+    rows, shares = drawn(h, 500)
     assert len(rows) < 500 and (np.diff(rows) > 0).all() and shares.dtype == real
     assert shares.sum() == pytest.approx(h.sum(), rel=1e-5)
     step = h.sum() / 500
     assert (np.abs(shares - h[rows]) <= step * (1 + 1e-5)).all()
     assert set(np.flatnonzero(h > 1.01 * step)) <= set(rows)
     for few in (h[:500], np.zeros(3, real)):
-        rows, shares = _drawn(few, 500)
+        rows, shares = drawn(few, 500)
         np.testing.assert_array_equal(rows, np.arange(len(few)))
         np.testing.assert_array_equal(shares, few)
-    rows, shares = _drawn(np.zeros(1000, real), 500)
+    rows, shares = drawn(np.zeros(1000, real), 500)
     assert (shares == 0.0).all()
 
 
@@ -194,11 +196,11 @@ def test_blocks_of_drawn_rows(rng, real):
     weights, bias = 6.0 * rng.normal(size=(k, d)), rng.normal(size=k)
     center = shard.feature_sums() / n
     every, weight = shard.hessian_blocks(weights, bias, center, n, with_bias=True)
-    drawn, drawn_weight = shard.hessian_blocks(weights, bias, center, 1000, with_bias=True)
+    some, some_weight = shard.hessian_blocks(weights, bias, center, 1000, with_bias=True)
     pool = len(range(0, n, max(1, n // (1000 * _POOL))))
-    assert weight == n and drawn_weight == pool
-    for some, all_rows in zip(drawn * (weight / drawn_weight), every, strict=True):
-        ratios = np.linalg.eigvals(np.linalg.solve(all_rows, some)).real
+    assert weight == n and some_weight == pool
+    for part, all_rows in zip(some * (weight / some_weight), every, strict=True):
+        ratios = np.linalg.eigvals(np.linalg.solve(all_rows, part)).real
         assert ratios.min() > 0.8 and ratios.max() < 1.25
 
 
