@@ -28,26 +28,25 @@ model = FastSoftmax(C=0.1, standardize=True).fit(X, y)
 print(f"test accuracy of the most likely class: {model.score(X_test, y_test):.3f}\n")
 
 # %%
-# What decision j costs where the truth is class i; classes as in model.classes_.
-decisions = np.array(["send home", "operate", "test again"])
-cost = np.array(
-    [
-        [0.0, 20.0, 2.0],  # benign
-        [200.0, 0.0, 2.0],  # malignant
-    ]
-)
-truth = np.searchsorted(model.classes_, y_test)
-probabilities = model.predict_proba(X_test)
+# What each decision costs, by the truth. The third way of deciding may ask for a test.
+costs = {
+    "benign": {"send home": 0, "operate": 20, "test again": 2},
+    "malignant": {"send home": 200, "operate": 0, "test again": 2},
+}
+two = ("send home", "operate")
+of_two = {truth: {decision: of[decision] for decision in two} for truth, of in costs.items()}
+likely = model.predict(X_test)
 ways = {
-    "the most likely class": probabilities.argmax(axis=1),
-    "least expected cost of two": (probabilities @ cost[:, :2]).argmin(axis=1),
-    "least expected cost of three": (probabilities @ cost).argmin(axis=1),
+    "the most likely class": np.where(likely == "malignant", "operate", "send home"),
+    "least expected cost of two": model.predict_cost_sensitive(X_test, of_two),
+    "least expected cost of three": model.predict_cost_sensitive(X_test, costs),
 }
 
 # %%
 # What each way of deciding would have cost on tumours that the model has not seen.
 for name, decided in ways.items():
-    missed = np.sum((truth == 1) & (decided == 0))
-    print(f"{name}: {cost[truth, decided].mean():.2f} a patient, {missed} malignant sent home")
-    for j, count in enumerate(np.bincount(decided, minlength=3)):
-        print(f"    {decisions[j]}: {count}")
+    paid = [costs[truth][decision] for truth, decision in zip(y_test, decided, strict=True)]
+    missed = np.sum((y_test == "malignant") & (decided == "send home"))
+    print(f"{name}: {np.mean(paid):.2f} a patient, {missed} malignant sent home")
+    for decision in costs["benign"]:
+        print(f"    {decision}: {np.sum(decided == decision)}")
