@@ -68,7 +68,9 @@ def fit_full_batch(
     """Run a solver that sees all rows; the result says why it fell short, where it did."""
 
     def note(n_iter: int, at: Evaluation, gap: float) -> bool:
-        keep(model, real, at.weights, at.bias, n_iter)
+        # (those of an evaluation, not copies: nobody writes to them, and a text's take 16 MB)
+        model.coef_, model.intercept_ = (np.asarray(a, dtype=real) for a in (at.weights, at.bias))
+        model.n_iter_ = np.array([n_iter], dtype=np.int32)
         model.gap_, model.objective_ = gap, at.value
         coefficients = model.coef_, model.intercept_
         return monitor.record(n_iter, at.loss, at.accuracy, lambda: coefficients, at.value, gap)

@@ -39,9 +39,20 @@ class Vectors:
         self.backend.add_scaled(out, y, scale, x, None, n_threads=self.n_threads)
         return out
 
-    def add(self, y: Array, scale: float, x: Array, other: Array | None = None) -> float:
-        """Add scale x to y, in place; return the product of that with other (0 without one)."""
+    def add(
+        self, y: Array, scale: float, x: Array, other: Array | None = None, *, out: Array
+    ) -> float:
+        """Let out, which may be y, be y + scale x; return its product with other (or 0)."""
         if self.backend is None or len(y) < _LEAST:
-            daxpy(x, y, a=scale)
-            return 0.0 if other is None else float(y @ other)
-        return float(self.backend.add_scaled(y, y, scale, x, other, n_threads=self.n_threads))
+            if out is not y:
+                out[...] = y
+            daxpy(x, out, a=scale)
+            return 0.0 if other is None else float(out @ other)
+        return float(self.backend.add_scaled(out, y, scale, x, other, n_threads=self.n_threads))
+
+    def multiply(self, y: Array, factor: float) -> None:
+        """Multiply y by a number, in place."""
+        if self.backend is None or len(y) < _LEAST:
+            y *= factor
+        else:
+            self.backend.add_scaled(y, y, factor - 1.0, y, None, n_threads=self.n_threads)

@@ -199,7 +199,10 @@ def test_vectors(kernels, rng, n, twin):
     assert vectors.dot(a, b) == pytest.approx(float(a @ b), abs=1e-9)
     close(vectors.sum(a, 2.0, b), a + 2.0 * b)
     y = a.copy()
-    assert vectors.add(y, -0.5, b, c) == pytest.approx(float((a - 0.5 * b) @ c), abs=1e-9)
+    assert vectors.add(y, -0.5, b, c, out=y) == pytest.approx(float((a - 0.5 * b) @ c), abs=1e-9)
     close(y, a - 0.5 * b)
-    assert vectors.add(y, 0.5, b) == 0.0
-    close(y, a)
+    out = np.full(n, np.nan)
+    assert vectors.add(y, 0.5, b, out=out) == 0.0
+    close(out, a)
+    vectors.multiply(out, -3.0)
+    close(out, -3.0 * a)

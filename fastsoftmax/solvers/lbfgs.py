@@ -187,14 +187,14 @@ def _direction(
         shares.append(product / curvature)
         # the product that the next pair needs comes with the sum
         other = newest_first[i + 1][0] if i + 1 < len(newest_first) else None
-        if q is gradient:
-            q = gradient.copy()
-        product = vectors.add(q, -shares[-1], change, other)
+        out = np.empty_like(q) if q is gradient else q
+        product = vectors.add(q, -shares[-1], change, other, out=out)
+        q = out
     r = preconditioner.apply(q)
     del q
-    r *= -gamma
+    vectors.multiply(r, -gamma)
     product = vectors.dot(pairs[0][1], r) if newest_first else 0.0
     for i, (moved, _, curvature) in enumerate(pairs):
         other = pairs[i + 1][1] if i + 1 < len(pairs) else None
-        product = vectors.add(r, -shares.pop() - product / curvature, moved, other)
+        product = vectors.add(r, -shares.pop() - product / curvature, moved, other, out=r)
     return r
