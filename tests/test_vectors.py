@@ -120,9 +120,9 @@ def test_columns_product(kernels, isa, rng, real, n_logits):
 
 
 def test_bits_do_not_depend_on_threads(kernels, rng):
-    shape = 20, 9001
+    shape = 20, 60001
     V, W, base = matrices(rng, shape, 3)
-    line, other = rng.normal(size=(2, 300001))
+    line, other = rng.normal(size=(2, 1200001))
     center, bias = rng.normal(size=shape[1]), rng.normal(size=shape[0])
 
     def everything(n):
