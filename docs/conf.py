@@ -47,6 +47,7 @@ if any((_ROOT / "examples").glob("*.py")):
         "download_all_examples": False,
         "show_signature": False,
         "show_memory": False,
+        "capture_repr": (),  # what is printed, and pictures
     }
 
 html_theme = "pydata_sphinx_theme"
