@@ -47,6 +47,7 @@ if any((_ROOT / "examples").glob("*.py")):
         "download_all_examples": False,
         "show_signature": False,
         "show_memory": False,
+        "write_computation_times": False,
         "capture_repr": (),  # what is printed, and pictures
     }
 
