@@ -203,7 +203,7 @@ class DecisionMixin(PredictionMixin):
 
         Sets ``temperature_`` to the T that minimises the mean cross-entropy of
 
-        .. math:: \mathrm{softmax}\big((W x + b) / T\big)
+        .. math:: \mathrm{softmax}\bigl((W x + b) / T\bigr)
 
         over rows that the model was not fitted to: above 1 for a model that is too sure of itself.
         From then on every method uses the logits divided by T; ``coef_`` and ``intercept_`` remain

@@ -130,8 +130,8 @@ class PredictionMixin:
         NotFittedError
             If `fit` has not been called.
         ValueError
-            If X is not finite or has another number of features, or if coef_ and intercept_ do not
-            fit together.
+            If X is not finite or has another number of features, or if `coef_` and `intercept_` do
+            not fit together.
 
         Examples
         --------

@@ -149,7 +149,7 @@ class FastSoftmax(
         An upper bound on (F - min F) / F at the result, at most 1; infinite where C is: then
         nothing is certified.
     converged_ : bool
-        Whether gap_ <= tol; where C is infinite, whether a finite optimum was found (see Notes).
+        Whether ``gap_ <= tol``; where C is infinite, whether a finite optimum was found (Notes).
         Early stopping mostly ends with False, which needs no warning.
     best_iteration_ : int
         With early_stopping: the iteration of `coef_`, from 1, the one with the lowest validation
@@ -167,7 +167,7 @@ class FastSoftmax(
         What logits are divided by: 1 after a fit, see `calibrate_temperature`.
     n_features_in_ : int
         Features seen in `fit`.
-    feature_names_in_ : ndarray of shape (n_features_in_,)
+    feature_names_in_ : ndarray of shape (n_features,)
         Their names, where X has any.
 
     Notes
