@@ -24,7 +24,6 @@ TESTS = "sklearn.linear_model.tests.test_logistic"
 VERSION = ".".join(sklearn.__version__.split(".")[:2])
 VERSIONS = ("1.6", "1.9")  # whose tests the list is about
 ELASTIC_NET = "l1_ratio" in inspect.signature(FastSoftmax).parameters
-CALLBACKS = hasattr(FastSoftmax, "set_callbacks")
 
 
 class Failing(NamedTuple):
@@ -165,16 +164,6 @@ EXCEPTIONS = (
             "test_liblinear_not_stuck": "",
         },
         holds=not ELASTIC_NET,
-    ),
-    Failing(
-        "`set_callbacks` is not there yet",
-        {
-            "test_logistic_regression_callback_support": "",
-            "test_logistic_regression_callback_fitted_estimator": "",
-            "test_logistic_regression_callback_support_warning": "",
-        },
-        versions=("1.9",),
-        holds=not CALLBACKS,
     ),
 )
 

@@ -39,6 +39,16 @@ def digits():
     [
         FastSoftmaxCV(Cs=[0.1, 1.0], cv=2, n_jobs=1),
         FastSoftmaxCV(Cs=[0.1, 1.0], cv=2, refit=False, scoring="neg_log_loss", n_jobs=1),
+        FastSoftmaxCV(Cs=[0.1, 1.0], cv=2, backend="numpy", n_jobs=1),
+        FastSoftmaxCV(
+            Cs=[0.1, 1.0],
+            cv=3,
+            class_weight="balanced",
+            standardize=True,
+            one_standard_error=True,
+            scoring="neg_log_loss",
+            n_jobs=1,
+        ),
     ]
 )
 @pytest.mark.filterwarnings("ignore::sklearn.exceptions.ConvergenceWarning")
