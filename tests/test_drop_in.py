@@ -165,6 +165,17 @@ EXCEPTIONS = (
         },
         holds=not ELASTIC_NET,
     ),
+    Failing(
+        "`set_callbacks`: the number of tasks (scikit-learn has an empty one at the end), what a "
+        "task is given at its beginning (here the fitted estimator is there at its end), and a "
+        "warning for solvers without callbacks (here all have them)",
+        {
+            "test_logistic_regression_callback_support": "",
+            "test_logistic_regression_callback_fitted_estimator": "",
+            "test_logistic_regression_callback_support_warning": "",
+        },
+        versions=("1.9",),
+    ),
 )
 
 # These fit nothing of ours, so that neither outcome says anything.
@@ -283,7 +294,7 @@ def test_the_documentation_has_the_list():
     page = Path(__file__).parents[1] / "docs" / "drop-in.md"
     if not page.exists():
         pytest.skip("the documentation is not beside the tests")
-    assert table() in page.read_text(encoding="utf-8")
+    assert page.read_text(encoding="utf-8").endswith("\n\n" + table())
 
 
 if __name__ == "__main__":
