@@ -27,7 +27,6 @@ SOLVERS = {
     "saga": "auto",
     "liblinear": "auto",
 }
-HAS_L1_RATIO = "l1_ratio" in inspect.signature(FastSoftmax).parameters
 RESULTS = pytest.StashKey[dict]()
 FITS_BEFORE = pytest.StashKey[int]()
 ORIGINALS = {
@@ -120,12 +119,9 @@ class LogisticRegression(Translated, FastSoftmax):
             if self.C != 1.0:
                 warnings.warn("Setting penalty=None will ignore the C", UserWarning, stacklevel=2)
             changes["C"], l1_ratio = np.inf, 0.0
-        if HAS_L1_RATIO:
-            changes["l1_ratio"] = l1_ratio
-            if l1_ratio:
-                changes["solver"] = "auto"
-        elif l1_ratio:
-            raise NotImplementedError("l1_ratio")
+        changes["l1_ratio"] = l1_ratio
+        if l1_ratio:
+            changes["solver"] = "auto"
         return self._fit_translated(X, y, changes, {"sample_weight": sample_weight})
 
 
@@ -179,10 +175,12 @@ class LogisticRegressionCV(Translated, FastSoftmaxCV):
     def fit(self, X, y, sample_weight=None, **options):
         self._refuse(y)
         ratios = [0.0] if self.l1_ratios is None else self.l1_ratios
-        if self.penalty in ("l1", "elasticnet") or np.any(ratios):
+        if len(ratios) > 1 or (self.penalty == "elasticnet" and self.l1_ratios is None):
             raise NotImplementedError("l1_ratios")
+        self.l1_ratio_ = 1.0 if self.penalty == "l1" else float(ratios[0])
+        changes = {"cv": 5 if self.cv is None else self.cv, "l1_ratio": self.l1_ratio_}
         options["sample_weight"] = sample_weight
-        self._fit_translated(X, y, {"cv": 5 if self.cv is None else self.cv}, options)
+        self._fit_translated(X, y, changes, options)
         self._lay_out()
         return self
 
@@ -192,14 +190,14 @@ class LogisticRegressionCV(Translated, FastSoftmaxCV):
         if self.fit_intercept:
             paths = np.concatenate([paths, self.intercepts_paths_[..., None]], axis=-1)
         scores, n_iter, ratios = self.scores_, self.n_iter_, self.l1_ratios is not None
-        self.l1_ratios_, self.l1_ratio_ = np.zeros(1), 0.0
+        self.l1_ratios_ = np.array([self.l1_ratio_])
         if not self.use_legacy_attributes:
             self.coefs_paths_ = paths[:, None]
             self.scores_, self.n_iter_ = scores[:, None], n_iter[:, None]
             return
         classes = self.classes_ if len(self.classes_) > 2 else self.classes_[1:]
         self.C_ = np.full(len(classes), self.C_)
-        self.l1_ratio_ = np.zeros(len(classes))
+        self.l1_ratio_ = np.full(len(classes), self.l1_ratio_)
         if ratios:
             paths, scores, n_iter = paths[:, :, None], scores[..., None], n_iter[..., None]
         self.coefs_paths_ = {label: paths[..., k, :] for k, label in enumerate(classes)}

@@ -5,7 +5,6 @@ fail, and has to be exact; `docs/drop-in.md` shows it as `python tests/test_drop
 """
 
 import importlib.util
-import inspect
 import json
 import os
 import re
@@ -18,12 +17,10 @@ import pytest
 import sklearn
 
 import fastsoftmax
-from fastsoftmax import FastSoftmax
 
 TESTS = "sklearn.linear_model.tests.test_logistic"
 VERSION = ".".join(sklearn.__version__.split(".")[:2])
 VERSIONS = ("1.6", "1.9")  # whose tests the list is about
-ELASTIC_NET = "l1_ratio" in inspect.signature(FastSoftmax).parameters
 
 
 class Failing(NamedTuple):
@@ -32,7 +29,6 @@ class Failing(NamedTuple):
     reason: str
     tests: dict[str, str]
     versions: tuple[str, ...] = VERSIONS
-    holds: bool = True
 
 
 EXCEPTIONS = (
@@ -94,6 +90,7 @@ EXCEPTIONS = (
         "`dual=True`, for liblinear alone",
         {
             "test_liblinear_dual_random_state": "",
+            "test_sample_and_class_weight_equivalence_liblinear": "",
             "test_logisticregression_liblinear_sample_weight": "params1",
         },
     ),
@@ -138,32 +135,14 @@ EXCEPTIONS = (
         },
     ),
     Failing(
-        "FastSoftmaxCV has no `l1_ratios`",
+        "Several `l1_ratios`: FastSoftmaxCV takes one `l1_ratio` for all `Cs`; `GridSearchCV` has "
+        "both",
         {
             "test_LogisticRegressionCV_GridSearchCV_elastic_net": "",
             "test_LogisticRegressionCV_no_refit": "l1_ratios1|l-elastic|auto-elastic",
             "test_LogisticRegressionCV_elasticnet_attribute_shapes": "^[23]$",
-            "test_logistic_regression_cv_refit": "^l1-|-1$",
             "test_scores_attribute_layout_elasticnet": "",
         },
-    ),
-    Failing(
-        "`l1_ratio`, `sparsify` and `densify` are not there yet",
-        {
-            "test_sparsify": "",
-            "test_sample_and_class_weight_equivalence_liblinear": "",
-            "test_logreg_l1": "",
-            "test_logreg_l1_sparse_data": "",
-            "test_saga_vs_liblinear": "-1$|^csr",
-            "test_elastic_net_coeffs": "",
-            "test_elastic_net_l1_l2_equivalence": "l1-1",
-            "test_elastic_net_vs_l1_l2": "",
-            "test_LogisticRegression_elastic_net_objective": "",
-            "test_elastic_net_versus_sgd": "",
-            "test_logisticregression_liblinear_sample_weight": "params0",
-            "test_liblinear_not_stuck": "",
-        },
-        holds=not ELASTIC_NET,
     ),
     Failing(
         "`set_callbacks`: the number of tasks (scikit-learn has an empty one at the end), what a "
@@ -189,7 +168,7 @@ OTHER_FUNCTIONS = {
 def table():
     """The exceptions in Markdown."""
     lines = ["| fails | because it tests | scikit-learn |", "|---|---|---|"]
-    for group in filter(lambda group: group.holds, EXCEPTIONS):
+    for group in EXCEPTIONS:
         tests = ", ".join(
             f"`{name}`" + (f" (`{params}`)" if params else "")
             for name, params in group.tests.items()
@@ -258,7 +237,7 @@ def expected(results):
             and re.search(params, name.partition("[")[2].removesuffix("]"))
         }
         for group in EXCEPTIONS
-        if group.holds and VERSION in group.versions
+        if VERSION in group.versions
         for function, params in group.tests.items()
     }
 
