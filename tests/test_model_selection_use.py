@@ -195,7 +195,8 @@ class TestScikitLearn:
         ours, theirs = (
             set(inspect.signature(c).parameters) for c in (FastSoftmaxCV, LogisticRegressionCV)
         )
-        assert ours - theirs == {"one_standard_error", "standardize", "input_scale", "backend"}
+        added = {"one_standard_error", "standardize", "input_scale", "backend"}
+        assert ours - theirs == added | {"l1_ratio"}  # theirs: l1_ratios
 
     def test_inside_a_search(self, iris):
         search = GridSearchCV(
