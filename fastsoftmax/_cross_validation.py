@@ -1,5 +1,7 @@
 """Fits and scores of every fold at every C, and the choice among them."""
 
+import copy
+import inspect
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
@@ -95,9 +97,28 @@ def score_function(
         model.coef_, model.intercept_ = coef.astype(shard.real), intercept.astype(shard.real)
         model.classes_, model.n_features_in_ = rows.classes, shard.n_features
         options = {"sample_weight": rows.scoring_weights[fold.test]} if weighted else {}
-        return float(scorer(model, shard.X[fold.test], y[fold.test], **options))
+        truth = y[fold.test]
+        complete = len(np.unique(truth)) == len(rows.classes)
+        measure = scorer if complete else _with_labels(scorer, rows.classes)
+        return float(measure(model, shard.X[fold.test], truth, **options))
 
     return score
+
+
+def _with_labels(scorer: Any, classes: Array) -> Any:
+    """Return the scorer, told of all classes where its metric can be: the rows may lack some."""
+    metric = getattr(scorer, "_score_func", None)
+    if metric is None:
+        return scorer
+    known = inspect.signature(metric).parameters
+    if "labels" not in known:
+        return scorer
+    options: dict[str, Any] = {"labels": classes}
+    if len(classes) == 2 and "pos_label" in known and known["pos_label"].default is None:
+        options["pos_label"] = classes[1]
+    told = copy.copy(scorer)
+    told._kwargs = {**options, **scorer._kwargs}
+    return told
 
 
 def best_index(scores: Array, *, one_standard_error: bool) -> int:

@@ -231,12 +231,15 @@ def class_weights_of(class_weight: Any, classes: Array, mass: Array) -> Array:
     known = {label: k for k, label in enumerate(classes.tolist())}
     result = np.ones(len(classes))
     unknown = [label for label in class_weight if label not in known]
-    if unknown:
-        raise ValueError(f"class_weight names classes that y does not hold: {unknown}")
+    if unknown and len(class_weight) - len(unknown) < len(classes):  # one may stand for another
+        raise ValueError(
+            f"class_weight names classes that y does not hold ({unknown}), and not all that it does"
+        )
     for label, weight in class_weight.items():
         if not (isinstance(weight, numbers.Real) and 0.0 <= float(weight) < np.inf):
             raise ValueError(f"class_weight must hold numbers >= 0, got {weight!r} for {label!r}")
-        result[known[label]] = float(weight)
+        if label in known:
+            result[known[label]] = float(weight)
     return result
 
 

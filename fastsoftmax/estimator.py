@@ -21,6 +21,7 @@ from fastsoftmax import _batch_fit, _fitting, _inputs, _sklearn_callbacks, _soft
 from fastsoftmax._batch_source import are_batches
 from fastsoftmax._decisions import DecisionMixin
 from fastsoftmax._interchange import InterchangeMixin
+from fastsoftmax._solver_names import SolverNames
 from fastsoftmax._streaming import StreamingMixin
 from fastsoftmax.csr_shard import CsrShard
 from fastsoftmax.monitor import Callback, Monitor
@@ -216,7 +217,7 @@ class FastSoftmax(
         "label_smoothing": [Interval(numbers.Real, 0.0, 1.0, closed="left")],
         "standardize": ["boolean"],
         "input_scale": [Interval(numbers.Real, 0.0, None, closed="neither")],
-        "solver": [StrOptions({"auto", "lbfgs", "newton-cholesky", "owlqn", "sgd"})],
+        "solver": [SolverNames({"auto", "lbfgs", "newton-cholesky", "owlqn", "sgd"})],
         "tol": [Interval(numbers.Real, 0.0, None, closed="left")],
         "max_iter": [Interval(numbers.Integral, 0, None, closed="left")],
         "max_time": [Interval(numbers.Real, 0.0, None, closed="neither"), None],

@@ -1,22 +1,24 @@
 # Names, order, kinds and defaults are compared with the compiled module by tests/test_stub.py.
-from typing import TypeVar
+from typing import Self, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
+from typing_extensions import disjoint_base
 
 # The number type of a call: all arrays of it agree.
 _Real = TypeVar("_Real", np.float32, np.float64)
 # What features may be stored in besides; float32 also where the call computes in float64.
 _Stored = np.float32 | np.float16 | np.uint8 | np.int8
 
+@disjoint_base
 class CsrRows:
-    def __init__(
-        self,
+    def __new__(
+        cls,
         data: NDArray[np.float32] | NDArray[np.float64],
         indices: NDArray[np.int32] | NDArray[np.int64],
         indptr: NDArray[np.int32] | NDArray[np.int64],
         n_features: int,
-    ) -> None: ...
+    ) -> Self: ...
     @property
     def shape(self) -> tuple[int, int]: ...
     def set_columns(

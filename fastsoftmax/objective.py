@@ -279,7 +279,8 @@ class SoftmaxObjective(CertificateMixin):
 
         The order holds row numbers over all shards; batches do not cross a shard's end.
         """
-        scale = self.coordinates.scale
+        scale, center = self.coordinates.scale, self._sgd_center()
+        plain = center is None and bool((scale == 1.0).all())
         loss = correct = 0.0
         start = 0
         for shard in self.shards:
@@ -295,8 +296,8 @@ class SoftmaxObjective(CertificateMixin):
                 momentum,
                 self.penalty,
                 self.fit_intercept,
-                squared_scale=None if (scale == 1.0).all() else scale**2,
-                center=self._sgd_center(),
+                squared_scale=None if plain else scale**2,
+                center=center,
             )
             loss, correct = loss + sums[0], correct + sums[1]
             start += shard.n_rows

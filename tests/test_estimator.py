@@ -296,6 +296,17 @@ class TestWeights:
         by_row = exact_fit().fit(X, y, weights * np.array([3.0, 1.0, 0.5])[y])
         np.testing.assert_allclose(by_class.coef_, by_row.coef_, rtol=1e-8, atol=1e-10)
 
+    def test_class_weight_of_a_class_that_y_lacks(self, rng):
+        """As in scikit-learn: nothing, if every class that y has is named, as in a small fold."""
+        X, y = make_problem(rng, 3)
+        weights = {0: 3.0, 1: 1.0, 2: 0.5}
+        plain = FastSoftmax(class_weight=weights, n_jobs=1).fit(X, y)
+        more = FastSoftmax(class_weight={**weights, 7: 9.0}, n_jobs=1).fit(X, y)
+        np.testing.assert_array_equal(more.coef_, plain.coef_)
+        for wrong in ({0: 3.0, 7: 9.0}, {0: 3.0, 1: 1.0, "2": 0.5}):
+            with pytest.raises(ValueError, match="class_weight names classes"):
+                FastSoftmax(class_weight=wrong, n_jobs=1).fit(X, y)
+
     def test_weights_are_not_written_to(self, rng):
         X, y = make_problem(rng, 3)
         weights = rng.random(len(X))

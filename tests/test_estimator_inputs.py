@@ -341,6 +341,11 @@ class TestErrors:
         with pytest.raises((ValueError, TypeError), match=name):
             quick(solver="sgd").set_params(**{name: value}).fit(*data)
 
+    @pytest.mark.parametrize("solver", ["newton-cg", "sag", "saga", "liblinear"])
+    def test_solvers_of_scikit_learn(self, data, solver):
+        with pytest.raises(ValueError, match=rf"'auto' in place of .*'{solver}'"):
+            quick(solver=solver).fit(*data)
+
     def test_X_too_large_for_float32(self, data):
         X = data[0].astype(np.float32) * np.float32(1e36)
         with warnings.catch_warnings():

@@ -124,6 +124,17 @@ class TestSgd:
         )
         assert model.objective_ == pytest.approx(other.objective_, rel=1e-8)
 
+    @pytest.mark.parametrize("backend", ["auto", "numpy"])
+    def test_deviations_of_one(self, data, backend):
+        """Regression: features to be shifted, but not scaled, were refused."""
+        y = data[1]
+        X = np.where(np.arange(len(y) // 2 * 2) % 2, 6.0, 4.0)[:, np.newaxis]
+        y = y[: len(X)]
+        options = {**self.options(0.0), "backend": backend}
+        model = FastSoftmax(standardize=True, **options).fit(X, y)
+        other = FastSoftmax(**options).fit(X - 5.0, y)
+        np.testing.assert_allclose(model.coef_, other.coef_, rtol=1e-9)
+
     @pytest.mark.parametrize("storage", [np.asarray, sparse.csr_array])
     def test_input_scale(self, data, storage):
         X, y = data

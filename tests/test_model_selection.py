@@ -263,6 +263,35 @@ class TestScoring:
         np.testing.assert_allclose(model.scores_, scores, rtol=1e-4, atol=1e-6)
         assert model.score(X, y) == get_scorer(scoring)(model, X, y)
 
+    @pytest.mark.parametrize("scoring", ["neg_brier_score", "log loss"])
+    @pytest.mark.parametrize("n_classes", [2, 3])
+    def test_rows_left_out_that_lack_a_class(self, iris, scoring, n_classes):
+        """Their metric is told of the classes, where it can be."""
+        X, y = iris[0], np.array(["a", "b", "c"])[iris[1] % n_classes]
+        if scoring == "log loss":
+            scoring = make_scorer(
+                log_loss, greater_is_better=False, response_method="predict_proba"
+            )
+        else:
+            metric = get_scorer(scoring)._score_func
+            if "labels" not in inspect.signature(metric).parameters:
+                pytest.skip("this metric cannot be told of classes")
+        left_out = [np.flatnonzero(y == "a")[:20], np.flatnonzero(y == "b")[:20]]
+        splits = [(np.setdiff1d(np.arange(150), rows), rows) for rows in left_out]
+        model = FastSoftmaxCV([1.0], cv=splits, scoring=scoring, tol=TOL, n_jobs=1).fit(X, y)
+        for i, (train, rows) in enumerate(splits):
+            fold = FastSoftmax(1.0, tol=TOL, n_jobs=1).fit(X[train], y[train])
+            truth, probs = (
+                (y[rows, None] == model.classes_).astype(float),
+                fold.predict_proba(X[rows]),
+            )
+            if scoring == "neg_brier_score":
+                halved = 0.5 if n_classes == 2 else 1.0
+                expected = -halved * np.square(probs - truth).sum(axis=1).mean()
+            else:
+                expected = np.log((probs * truth).sum(axis=1)).mean()
+            assert model.scores_[i, 0] == pytest.approx(expected, rel=1e-4)
+
     def test_a_function(self, iris):
         def scorer(estimator, X, y):
             assert X.shape == (50, 4)

@@ -39,6 +39,16 @@ def digits():
     [
         FastSoftmaxCV(Cs=[0.1, 1.0], cv=2, n_jobs=1),
         FastSoftmaxCV(Cs=[0.1, 1.0], cv=2, refit=False, scoring="neg_log_loss", n_jobs=1),
+        FastSoftmaxCV(Cs=[0.1, 1.0], cv=2, backend="numpy", n_jobs=1),
+        FastSoftmaxCV(
+            Cs=[0.1, 1.0],
+            cv=3,
+            class_weight="balanced",
+            standardize=True,
+            one_standard_error=True,
+            scoring="neg_log_loss",
+            n_jobs=1,
+        ),
     ]
 )
 @pytest.mark.filterwarnings("ignore::sklearn.exceptions.ConvergenceWarning")
@@ -185,7 +195,8 @@ class TestScikitLearn:
         ours, theirs = (
             set(inspect.signature(c).parameters) for c in (FastSoftmaxCV, LogisticRegressionCV)
         )
-        assert ours - theirs == {"one_standard_error", "standardize", "input_scale", "backend"}
+        added = {"one_standard_error", "standardize", "input_scale", "backend"}
+        assert ours - theirs == added | {"l1_ratio"}  # theirs: l1_ratios
 
     def test_inside_a_search(self, iris):
         search = GridSearchCV(

@@ -10,18 +10,31 @@ import sklearn
 from sklearn.base import clone, is_classifier
 from sklearn.calibration import CalibratedClassifierCV
 from sklearn.datasets import load_iris
-from sklearn.ensemble import AdaBoostClassifier, BaggingClassifier, VotingClassifier
-from sklearn.exceptions import ConvergenceWarning
+from sklearn.ensemble import (
+    AdaBoostClassifier,
+    BaggingClassifier,
+    StackingClassifier,
+    VotingClassifier,
+)
+from sklearn.exceptions import ConvergenceWarning, NotFittedError
 from sklearn.feature_selection import RFE, SelectFromModel
+from sklearn.inspection import permutation_importance
 from sklearn.linear_model import LogisticRegression
 from sklearn.metrics import make_scorer, roc_auc_score
-from sklearn.model_selection import GridSearchCV, cross_val_predict, cross_validate
-from sklearn.multiclass import OneVsRestClassifier
-from sklearn.multioutput import MultiOutputClassifier
+from sklearn.model_selection import (
+    FixedThresholdClassifier,
+    GridSearchCV,
+    cross_val_predict,
+    cross_validate,
+    learning_curve,
+)
+from sklearn.multiclass import OneVsOneClassifier, OneVsRestClassifier
+from sklearn.multioutput import ClassifierChain, MultiOutputClassifier
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 from sklearn.utils import get_tags
 from sklearn.utils.estimator_checks import estimator_checks_generator
+from sklearn.utils.validation import check_is_fitted
 
 from fastsoftmax import FastSoftmax
 
@@ -33,23 +46,36 @@ SAMPLE_WEIGHT_CHECKS = (
 CONFIGURATIONS = {
     "default": (FastSoftmax(), ()),
     "serial": (FastSoftmax(n_jobs=1), ()),
+    "two threads": (FastSoftmax(n_jobs=2), ()),
     "numpy": (FastSoftmax(backend="numpy"), ()),
+    "numpy, lbfgs": (FastSoftmax(backend="numpy", solver="lbfgs", tol=1e-10), ()),
+    "numpy, sgd": (FastSoftmax(backend="numpy", solver="sgd", max_iter=20), ()),
+    "numpy, standardized": (FastSoftmax(backend="numpy", standardize=True), ()),
     "balanced": (FastSoftmax(class_weight="balanced", n_jobs=1), ()),
     # two fits that end anywhere within the default tolerance differ by more than a check allows
     "lbfgs": (FastSoftmax(solver="lbfgs", tol=1e-10, n_jobs=1), ()),
     "newton": (FastSoftmax(solver="newton-cholesky", n_jobs=1), ()),
     "warm start": (FastSoftmax(warm_start=True, n_jobs=1), ()),
     "elastic net": (FastSoftmax(l1_ratio=0.5, n_jobs=1), ()),
+    "standardized": (FastSoftmax(standardize=True, n_jobs=1), ()),
+    "scaled": (FastSoftmax(input_scale=0.5, n_jobs=1), ()),
+    "smoothed": (FastSoftmax(label_smoothing=0.1, n_jobs=1), ()),
+    "weak penalty": (FastSoftmax(C=1e4, tol=1e-9, n_jobs=1), ()),
+    "strong penalty": (FastSoftmax(C=1e-3, n_jobs=1), ()),
+    "verbose": (FastSoftmax(verbose=1, n_jobs=1), ()),
     # expects class weights to act through the intercept: LogisticRegression fails it alike
     "no intercept": (
         FastSoftmax(fit_intercept=False, n_jobs=1),
         ("check_class_weight_classifiers",),
     ),
-    # The first wants log-probabilities as coarse as the logarithm of a float32 near 1, the others
-    # compare two fits of separable classes, whose optimum is at infinity without a penalty.
+    "no intercept, standardized": (
+        FastSoftmax(fit_intercept=False, standardize=True, n_jobs=1),
+        ("check_class_weight_classifiers",),
+    ),
+    # compare two fits of rows as few as features, whose optimum without a penalty is at infinity
     "no penalty": (
         FastSoftmax(C=np.inf, n_jobs=1),
-        ("check_classifiers_train", *SAMPLE_WEIGHT_CHECKS),
+        SAMPLE_WEIGHT_CHECKS,
     ),
     # of a row that is there twice, one may be fitted to and the other held out
     "early stopping": (FastSoftmax(early_stopping=True, n_jobs=1), SAMPLE_WEIGHT_CHECKS),
@@ -60,6 +86,10 @@ CONFIGURATIONS = {
     "sgd, early stopping": (
         FastSoftmax(solver="sgd", early_stopping=True, max_iter=20, n_jobs=1),
         ("check_class_weight_classifiers", *SAMPLE_WEIGHT_CHECKS),
+    ),
+    "sgd, standardized": (
+        FastSoftmax(solver="sgd", standardize=True, label_smoothing=0.1, max_iter=20, n_jobs=1),
+        (),
     ),
 }
 
@@ -84,6 +114,19 @@ def test_the_default_configuration_leaves_no_check_out():
     assert repr(CONFIGURATIONS["default"][0]) == "FastSoftmax()"
 
 
+def test_no_model_without_intercept_passes_what_is_left_out():
+    theirs = LogisticRegression(fit_intercept=False)
+    found = [
+        (instance, check)
+        for instance, check in estimator_checks_generator(theirs)
+        if getattr(check, "func", check).__name__ == "check_class_weight_classifiers"
+    ]
+    for instance, check in found:
+        with pytest.raises(AssertionError):
+            check(instance)
+    assert found
+
+
 @pytest.fixture(scope="module")
 def iris():
     return load_iris(return_X_y=True)
@@ -106,6 +149,21 @@ class TestEstimator:
         assert tags.classifier_tags.multi_class
         assert not tags.classifier_tags.poor_score
         assert tags.input_tags.sparse
+
+    def test_state_of_being_fitted(self, model, iris):
+        with pytest.raises(NotFittedError):
+            check_is_fitted(model)
+        check_is_fitted(model.fit(*iris))
+        assert model.n_features_in_ == 4
+
+    def test_attributes_have_scikit_learns_shapes(self, iris):
+        X, y = iris
+        for labels in (y, y > 0, np.array(["a", "b", "c"])[y]):
+            ours = FastSoftmax().fit(X, labels)
+            theirs = LogisticRegression(solver="newton-cholesky").fit(X, labels)
+            for name in ("classes_", "coef_", "intercept_", "n_iter_"):
+                actual, expected = getattr(ours, name), getattr(theirs, name)
+                assert (actual.shape, actual.dtype) == (expected.shape, expected.dtype)
 
     def test_parameters_are_keywords_but_for_C(self):
         parameters = inspect.signature(FastSoftmax).parameters
@@ -196,12 +254,48 @@ class TestTools:
             lambda model: BaggingClassifier(model, n_estimators=3, random_state=0),
             lambda model: AdaBoostClassifier(model, n_estimators=3, random_state=0),
             lambda model: VotingClassifier([("a", model), ("b", clone(model))], voting="soft"),
+            lambda model: VotingClassifier([("a", model), ("b", clone(model))], voting="hard"),
+            lambda model: StackingClassifier([("a", model)], final_estimator=clone(model), cv=3),
+            lambda model: ClassifierChain(model),
             OneVsRestClassifier,
+            OneVsOneClassifier,
         ],
-        ids=["calibrated", "bagging", "boosting", "voting", "one against the rest"],
+        ids=[
+            "calibrated",
+            "bagging",
+            "boosting",
+            "voting",
+            "hard voting",
+            "stacking",
+            "chain",
+            "one against the rest",
+            "one against one",
+        ],
     )
     def test_in_an_ensemble(self, iris, model, wrap):
-        assert wrap(model).fit(*iris).score(*iris) > 0.8
+        X, y = iris
+        wrapped = wrap(model)
+        if isinstance(wrapped, ClassifierChain):
+            wrapped.fit(X, np.column_stack([y > 0, y > 1]))
+            assert wrapped.predict(X).shape == (150, 2)
+        else:
+            assert wrapped.fit(X, y).score(X, y) > 0.8
+
+    def test_thresholds_of_two_classes(self, iris, model):
+        X, y = iris[0][iris[1] > 0], np.where(iris[1][iris[1] > 0] == 1, "no", "yes")
+        fixed = FixedThresholdClassifier(
+            model, threshold=0.9, response_method="predict_proba", pos_label="yes"
+        ).fit(X, y)
+        probabilities = fixed.estimator_.predict_proba(X)[:, 1]
+        np.testing.assert_array_equal(fixed.predict(X) == "yes", probabilities >= 0.9)
+
+    def test_importance_and_curves(self, fitted, iris):
+        importance = permutation_importance(fitted, *iris, n_repeats=3, random_state=0)
+        assert importance.importances_mean.argmax() >= 2  # petals tell the species
+        sizes, train, test = learning_curve(
+            clone(fitted), *iris, cv=3, train_sizes=[0.5, 1.0], shuffle=True, random_state=0
+        )
+        assert train.shape == test.shape == (len(sizes), 3)
 
     def test_several_targets(self, iris, model):
         X, y = iris
