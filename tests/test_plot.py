@@ -87,7 +87,7 @@ class TestHistory:
         loss, train, test = ax.lines
         assert [line.get_linestyle() for line in ax.lines] == ["-", "--", "-."]
         colours = [to_rgba(line.get_color()) for line in ax.lines]
-        assert colours == [to_rgba(name) for name in ("tab:blue", "m", "g")]
+        assert colours == [to_rgba(name) for name in ("#0072B2", "#D55E00", "#009E73")]
         labels = [text.get_text() for text in ax.get_legend().get_texts()]
         assert labels == ["train loss", "train accuracy", "test accuracy"]
         np.testing.assert_array_equal(loss.get_xdata(), [1, 2, 3, 4, 5])
