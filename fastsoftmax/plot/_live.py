@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-import operator
+import numbers
 import os
 import time
 from collections.abc import Iterable, Mapping, Sequence
@@ -122,11 +122,9 @@ class LivePlot:
     ) -> None:
         require_matplotlib()
         self.path = None if path is None else _checked_path(path)
-        self.every = operator.index(every)
-        if self.every < 1:
-            raise ValueError(f"every must be at least 1, got {every}")
-        if seconds is not None and not seconds >= 0.0:
-            raise ValueError(f"seconds must be at least 0, got {seconds}")
+        self.every = _checked_number(every, numbers.Integral, 1, "every")
+        if seconds is not None:
+            _checked_number(seconds, numbers.Real, 0, "seconds")
         self.seconds = seconds
         self.curves = checked_curves(curves)
         self.eval_names = eval_names
@@ -189,7 +187,7 @@ class LivePlot:
         """Draw the last state, with axes that end there; the next fit begins a new picture."""
         if self._finished or not self._record["loss"]:
             return
-        self._finished = True  # also if drawing fails, which would fail again
+        self._finished = True
         self._draw()
 
     def close(self) -> None:
@@ -225,11 +223,24 @@ class LivePlot:
 
     def _draw(self) -> None:
         began = _clock()
+        try:
+            self._bring_up_to_date()
+            for output in self._outputs:
+                output.show(self.figure_)
+        except BaseException:
+            self._finished = True  # what failed would fail again at the end
+            raise
+        if self.ax is None and not self._finished:
+            # half the time of drawing, and in between the axes would not stand still
+            self.figure_.set_layout_engine("none")
+        self._drawn_at = _clock()
+        self._drawing_took = self._drawn_at - began
+
+    def _bring_up_to_date(self) -> None:
+        """Make the figure, or give its lines what has come."""
         curves = curves_of(self._record, self.curves, self.eval_names)
         if not self._outputs:
             self._open()
-        if not curves:
-            return
         at = np.arange(1.0, 1.0 + max(len(curve.values) for curve in curves))
         if [line.get_label() for line in self._lines] == [curve.label for curve in curves]:
             for line, curve in zip(self._lines, curves, strict=True):
@@ -240,20 +251,18 @@ class LivePlot:
                 line.remove()
             self._lines = add_lines(self.ax_, curves, at)
         decorate(self.ax_, curves)
+        self._set_limits(curves, len(at))
         if self.ax is None:  # nothing else is there, and curves that move are never covered
             self.ax_.legend(loc="lower center", bbox_to_anchor=(0.5, 1.0), ncols=3, frameon=False)
-        self._set_limits(curves, len(at))
-        for output in self._outputs:
-            output.show(self.figure_)
-        self._drawn_at = _clock()
-        self._drawing_took = self._drawn_at - began
+            if self._finished:
+                self.figure_.set_layout_engine("constrained")
 
     def _open(self) -> None:
         """Make the figure and find where to show it."""
         first = output_for(self.ax, self.path)
         self._outputs = [first]
         self.ax_ = first.axes() if self.ax is None else self.ax
-        self.figure_ = self.ax_.figure
+        self.figure_ = self.ax_.figure.canvas.figure  # the whole of it, for axes of a subfigure
         if self.path is not None and not isinstance(first, FileOutput):
             self._outputs.append(FileOutput(self.path))
         shell = notebook_shell()
@@ -292,6 +301,15 @@ def _checked_path(path: str | os.PathLike[str]) -> Path:
     if not checked.parent.is_dir():
         raise FileNotFoundError(f"the folder of path does not exist: {checked.parent}")
     return checked
+
+
+def _checked_number(value: Any, kind: Any, least: int, name: str) -> Any:
+    if not isinstance(value, kind):
+        wanted = "an integer" if kind is numbers.Integral else "a number"
+        raise TypeError(f"{name} must be {wanted}, got {value!r}")
+    if not value >= least:
+        raise ValueError(f"{name} must be at least {least}, got {value!r}")
+    return value
 
 
 def _checked_limits(limits: Any, name: str) -> tuple[float, float] | None:
