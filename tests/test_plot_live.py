@@ -190,13 +190,24 @@ class TestFits:
     @pytest.mark.parametrize("solver", ["sgd", "lbfgs", "newton-cholesky"])
     def test_solvers(self, data, tmp_path, solver):
         file = tmp_path / "curve.png"
-        with LivePlot(file) as live:
-            clf = FastSoftmax(solver=solver, max_iter=30, tol=1e-2, random_state=0)
-            clf.fit(*data, eval_set=[data], callbacks=[live])
+        live = LivePlot(file)
+        clf = FastSoftmax(solver=solver, max_iter=30, tol=1e-2, random_state=0)
+        clf.fit(*data, eval_set=[data], callbacks=[live])
         assert file.read_bytes()[:4] == PNG
         assert os.listdir(tmp_path) == ["curve.png"]
         for line, name in zip(live.ax_.lines, ["loss", "accuracy", "eval_accuracy"], strict=True):
             np.testing.assert_array_equal(line.get_ydata(), np.ravel(clf.history_[name]))
+
+    def test_stopped_by_another_callback(self, data, tmp_path, pictures, clock):
+        live = LivePlot(tmp_path / "a.png")
+        clf = FastSoftmax(solver="sgd", max_iter=30)
+        clf.fit(*data, callbacks=[live, lambda state: state.iteration == 6])
+        assert pictures == [1, 6]
+
+    def test_early_stopping(self, data, tmp_path):
+        live = LivePlot(tmp_path / "a.png")
+        FastSoftmax(early_stopping=True, C=10.0, random_state=0).fit(*data, callbacks=[live])
+        assert [line.get_label() for line in live.ax_.lines][2:] == ["test accuracy"]
 
     def test_one_epoch(self, data, tmp_path):
         live = LivePlot(tmp_path / "a.png")
@@ -213,12 +224,6 @@ class TestFits:
         assert live.ax_.get_xlabel() == "call of partial_fit"
         with pytest.raises(ValueError, match="no epoch to draw"):
             live.update({})
-
-    def test_the_same_model(self, data, tmp_path):
-        plain, watched = (FastSoftmax(solver="sgd", max_iter=3, random_state=0) for _ in "ab")
-        plain.fit(*data)
-        watched.fit(*data, callbacks=[LivePlot(tmp_path / "a.png")])
-        np.testing.assert_array_equal(plain.coef_, watched.coef_)
 
     def test_pickle(self, tmp_path):
         live = watch(LivePlot(tmp_path / "a.png", every=2), 3)

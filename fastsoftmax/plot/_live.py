@@ -44,7 +44,8 @@ class LivePlot:
     where matplotlib has an interactive backend, or a file, ``path="curve.png"``. One object can
     watch several fits, one after another: each begins a new picture (but the same file).
 
-    The last state is drawn when the fit ends, `close` is called, or a ``with`` block is left.
+    The last state is drawn when the fit ends. After `update`, which is for `partial_fit`, it is
+    drawn by `on_fit_end` or `close`, or when a ``with`` block or the cell of a notebook ends.
 
     Parameters
     ----------
@@ -99,8 +100,8 @@ class LivePlot:
     >>> test = load_fashion_mnist_sample("test")
     >>> clf = FastSoftmax(solver="sgd", max_iter=5, input_scale=1 / 255, random_state=0)
     >>> file = pathlib.Path(tempfile.mkdtemp()) / "curve.png"
-    >>> with LivePlot(file) as live:
-    ...     clf = clf.fit(X, y, eval_set=[test], callbacks=[live])
+    >>> live = LivePlot(file)
+    >>> clf = clf.fit(X, y, eval_set=[test], callbacks=[live])
     >>> file.exists(), [line.get_label() for line in live.ax_.lines]
     (True, ['train loss', 'train accuracy', 'test accuracy'])
     """
@@ -280,7 +281,7 @@ class LivePlot:
 
 
 def _draw_last_after_cell(live: LivePlot, shell: Any) -> None:
-    """Have the last state drawn at the end of the cell, should the fit not say that it ended."""
+    """Have the last state drawn at the end of the cell, as partial_fit does not know of an end."""
 
     def finish(*_: Any) -> None:
         shell.events.unregister("post_run_cell", finish)
