@@ -10,6 +10,7 @@ from types import SimpleNamespace
 
 import numpy as np
 import pytest
+from scipy import sparse
 
 import fastsoftmax
 from fastsoftmax import plot
@@ -87,7 +88,7 @@ class TestHistory:
         loss, train, test = ax.lines
         assert [line.get_linestyle() for line in ax.lines] == ["-", "--", "-."]
         colours = [to_rgba(line.get_color()) for line in ax.lines]
-        assert colours == [to_rgba(name) for name in ("tab:blue", "m", "g")]
+        assert colours == [to_rgba(name) for name in ("#0072B2", "#D55E00", "#009E73")]
         labels = [text.get_text() for text in ax.get_legend().get_texts()]
         assert labels == ["train loss", "train accuracy", "test accuracy"]
         np.testing.assert_array_equal(loss.get_xdata(), [1, 2, 3, 4, 5])
@@ -126,6 +127,48 @@ class TestHistory:
         assert [line.get_label() for line in ax.lines[2:]] == ["valid accuracy", "test accuracy"]
         with pytest.raises(ValueError, match="1 names for 2 evaluation sets"):
             plot.history(fitted(n_sets=2), Figure().subplots(), eval_names=["test"])
+
+    def test_seconds(self, figure):
+        ax = plot.history(fitted(), figure.subplots(), x="seconds")
+        np.testing.assert_allclose(ax.lines[2].get_xdata(), [0.5, 1.0, 1.5, 2.0, 2.5])
+        assert (ax.get_xlim(), ax.get_xlabel()) == ((0.0, 2.5), "seconds")
+        with pytest.raises(ValueError, match="x must be 'iteration' or 'seconds', not 'time'"):
+            plot.history(fitted(), ax, x="time")
+        with pytest.raises(ValueError, match="this one holds none"):
+            plot.history({"loss": [1.0]}, ax, x="seconds")
+
+    def test_chosen_curves(self, figure):
+        model = fitted()
+        model.history_["eval_loss"] = [(0.5,)] * 5
+        ax = plot.history(model, figure.subplots(), curves=["eval_loss", "loss"])
+        assert [line.get_label() for line in ax.lines] == ["test loss", "train loss"]
+        assert ax.get_ylabel() == "loss (nats)"
+        with pytest.raises(ValueError, match="curves must name some of"):
+            plot.history(model, ax, curves=["losses"])
+        with pytest.raises(ValueError, match="curves must name some of"):
+            plot.history(model, ax, curves=[])
+
+    def test_no_eval_set(self, figure):
+        model = fitted(n_sets=0)
+        assert len(plot.history(model, figure.subplots()).lines) == 2
+        with pytest.raises(ValueError, match="curves names 'eval_accuracy', but the fit had no"):
+            plot.history(model, Figure().subplots(), curves=["eval_accuracy"])
+        with pytest.raises(ValueError, match=r"eval_names is .* but the fit had no eval_set"):
+            plot.history(model, Figure().subplots(), eval_names=["test"])
+        with pytest.raises(TypeError, match="eval_names must be a sequence of names"):
+            plot.history(fitted(), Figure().subplots(), eval_names="test")
+
+    def test_evaluated_in_some_steps_only(self, figure):
+        history = {"loss": [0.7] * 3, "accuracy": [0.8] * 3, "eval_accuracy": [(), (0.5,), ()]}
+        line = plot.history(history, figure.subplots()).lines[2]
+        np.testing.assert_array_equal(line.get_ydata(), [np.nan, 0.5, np.nan])
+        assert line.get_marker() == "o"
+
+    def test_a_wild_first_epoch_leaves_room_for_the_rest(self, figure):
+        history = {"loss": [1e4, 0.9, 0.8], "accuracy": [0.1, 0.7, 0.8]}
+        assert plot.history(history, figure.subplots()).get_ylim() == pytest.approx((0.0, 5.25))
+        ax = plot.history(history, Figure().subplots(), curves=["loss"])
+        assert ax.get_ylim()[1] == pytest.approx(1.05e4)
 
     def test_new_figure(self, pyplot):
         ax = plot.history(fitted())
@@ -177,6 +220,23 @@ class TestImages:
             assert axis.images[0].get_clim() == (X.min(), X.max())
         assert not grid[1, 2].axison
 
+    def test_pairs_of_labels(self, figure, rng):
+        axes = plot.images(
+            rng.random((3, 4)), zip([0, 1, 1], np.array([0, 0, 1]), strict=True),
+            ax=figure.subplots(1, 3),
+        )  # fmt: skip
+        assert texts(axes) == ["0\n0", "1\n\N{BALLOT X} 0", "1\n1"]
+        assert len({axis.title.get_color() for axis in axes}) == 2
+
+    def test_labels_as_titles(self, figure):
+        axes = plot.images(np.zeros((2, 4)), np.array([3, 5]), ax=figure.subplots(1, 2))
+        assert texts(axes) == ["3", "5"]
+
+    def test_sparse(self, figure, rng):
+        X = rng.random((2, 4))
+        axes = plot.images(sparse.csr_matrix(X), ax=figure.subplots(1, 2))
+        np.testing.assert_array_equal(axes[1].images[0].get_array(), X[1].reshape(2, 2))
+
     def test_one_axes(self, figure):
         axis = figure.subplots()
         assert list(plot.images(np.eye(2)[None], ax=axis)) == [axis]
@@ -196,6 +256,10 @@ class TestImages:
             ({"X": np.zeros(4)}, "must have shape"),
             ({"X": np.zeros((3, 5))}, "5 pixels make no square"),
             ({"X": np.zeros((3, 4)), "shape": (3, 2)}, "4 pixels do not fit 3 x 2"),
+            ({"X": np.zeros((3, 4)), "shape": 2}, "shape must be .height, width., got 2"),
+            ({"X": np.zeros((3, 4)), "shape": (4, 0)}, "each at least 1"),
+            ({"X": np.zeros((3, 2, 2)), "shape": (1, 4)}, "do not have shape"),
+            ({"X": np.zeros((1, 4)), "titles": [["a", "c"] * 2]}, "or pairs"),
             ({"X": np.zeros((3, 4)), "titles": ["a"]}, "1 titles for 3 images"),
             ({"X": np.zeros((5, 4))}, "4 axes for 5 images"),
             ({"X": np.zeros((3, 4)), "n_columns": 0, "ax": None}, "n_columns must be"),
@@ -204,6 +268,16 @@ class TestImages:
     def test_bad_values(self, figure, arguments, message):
         with pytest.raises(ValueError, match=message):
             plot.images(**{"ax": figure.subplots(2, 2), **arguments})
+
+    def test_what_is_no_number(self, figure):
+        with pytest.raises(TypeError, match="images must hold real numbers"):
+            plot.images([["a"]], ax=figure.subplots())
+
+    def test_the_figure_fits_the_shape_of_images(self, pyplot):
+        wide, tall = (plot.images(np.zeros((1, 64)), shape=s)[0] for s in [(4, 16), (16, 4)])
+        sizes = [axis.figure.get_size_inches() for axis in (wide, tall)]
+        assert sizes[0][0] > 2 * sizes[0][1]
+        assert sizes[1][1] > 2 * sizes[1][0]
 
 
 class TestPredictions:

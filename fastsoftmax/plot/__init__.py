@@ -1,12 +1,29 @@
-"""Pictures of a fit and its data: curves, grids of images, class templates, the certificate.
+"""Pictures of a fit and its data: curves, the certificate, the choice of C, images, templates.
 
-Plain matplotlib functions. Each draws into the axes that it is given and returns them; with
-``ax=None`` it draws into a new figure of pyplot's, so that a notebook shows it. Nothing here
-changes matplotlib's settings. matplotlib is imported when a function is called, not before: it is
-an optional dependency, ``pip install "fastsoftmax[plot]"``.
+`history`, `gap`, `path`, `images`, `predictions` and `weights` draw into the axes that they are
+given and return them; with ``ax=None`` they draw into a new figure of pyplot's, so that a notebook
+shows it. `HistoryDisplay`, `GapDisplay` and `PathDisplay` are the first three as scikit-learn's
+display objects; `LivePlot` is a callback that draws while a fit runs. Nothing here changes
+matplotlib's settings. matplotlib is imported when something is drawn, not before: it is an optional
+dependency, ``pip install "fastsoftmax[plot]"``. Confusion matrices, ROC and calibration curves are
+drawn by scikit-learn's displays, such as `sklearn.metrics.ConfusionMatrixDisplay`.
 """
 
-from fastsoftmax.plot._curves import gap, history
+from fastsoftmax.plot._gap import GapDisplay, gap
+from fastsoftmax.plot._history import HistoryDisplay, history
 from fastsoftmax.plot._images import images, predictions, weights
+from fastsoftmax.plot._live import LivePlot
+from fastsoftmax.plot._path import PathDisplay, path
 
-__all__ = ["gap", "history", "images", "predictions", "weights"]
+__all__ = [
+    "GapDisplay",
+    "HistoryDisplay",
+    "LivePlot",
+    "PathDisplay",
+    "gap",
+    "history",
+    "images",
+    "path",
+    "predictions",
+    "weights",
+]

@@ -3,25 +3,27 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+import operator
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from fastsoftmax.plot._pyplot import pyplot
+from fastsoftmax.plot._pyplot import VERMILION, pyplot
+from fastsoftmax.plot._record import checked_as_fitted
 
-# Mistakes are told by a mark and a frame as well as by this colour, a vermilion that people with
-# red-green blindness still tell from black.
-_MISTAKE_COLOUR = "#d1420a"
+# Mistakes are told by a mark and a frame as well as by their colour.
+_MISTAKE_COLOUR = VERMILION
 _MISTAKE_MARK = "\N{BALLOT X}"
 _IMAGE_INCHES = 1.15
 _TEMPLATE_INCHES = 1.7
+_COLORBAR_INCHES = 1.1
 
 
 def images(
     X: ArrayLike,
-    titles: Sequence[str] | None = None,
+    titles: Iterable[Any] | None = None,
     *,
     shape: tuple[int, int] | None = None,
     n_columns: int = 8,
@@ -33,9 +35,11 @@ def images(
     Parameters
     ----------
     X : array of shape (n, height * width) or (n, height, width)
-        The images. They share one scale of grey, from the smallest value to the largest.
-    titles : sequence of n str, default=None
-        What to write above them.
+        The images, dense or sparse. They share one scale of grey, from the smallest value to the
+        largest.
+    titles : iterable of n labels, or of n pairs (true, predicted), default=None
+        What to write above them. Of a pair the true label is written above the predicted one, and a
+        mistake is marked as by `predictions`: ``titles=zip(y, clf.predict(X))``.
     shape : (height, width), default=None
         Size of an image; None means a square.
     n_columns : int, default=8
@@ -54,6 +58,8 @@ def images(
     ------
     ValueError
         If X has another shape, titles has another length, or there are too few axes.
+    TypeError
+        If X does not hold real numbers.
 
     Examples
     --------
@@ -65,15 +71,12 @@ def images(
     >>> axes = plot.images(X[:6], names, ax=Figure().subplots(2, 3))
     >>> axes[0].get_title(), axes.shape
     ('Ankle boot', (6,))
+    >>> axes = plot.images(X[:2], [("boot", "boot"), ("bag", "coat")], ax=Figure().subplots(1, 2))
+    >>> axes[0].get_title().splitlines()  # axes[1] is marked as a mistake
+    ['boot', 'boot']
     """
-    pictures = _pictures(X, shape)
-    if titles is not None and len(titles) != len(pictures):
-        raise ValueError(f"titles holds {len(titles)} titles for {len(pictures)} images")
-    axes = _grid(ax, len(pictures), n_columns, _IMAGE_INCHES, n_title_lines=_n_lines(titles))
-    finite = pictures[np.isfinite(pictures)]
-    limits = (finite.min(), finite.max()) if finite.size else (0.0, 1.0)
-    _draw(axes, pictures, titles, cmap, limits)
-    return axes
+    written = None if titles is None else [_written(title) for title in titles]
+    return _titled_images(X, written, shape, n_columns, cmap, ax)
 
 
 def predictions(
@@ -128,18 +131,11 @@ def predictions(
         raise ValueError(
             f"y_true has {len(truth)} labels and y_pred {len(predicted)} for {n_images} images"
         )
-    mistaken = [t != p for t, p in zip(truth, predicted, strict=True)]
-    titles = [
-        f"{_name(t, names)}\n{f'{_MISTAKE_MARK} ' * wrong}{_name(p, names)}"
-        for t, p, wrong in zip(truth, predicted, mistaken, strict=True)
+    written = [
+        _of_pair(_name(t, names), _name(p, names), wrong=t != p)
+        for t, p in zip(truth, predicted, strict=True)
     ]
-    axes = images(X, titles, shape=shape, n_columns=n_columns, ax=ax)
-    for axis, wrong in zip(axes, mistaken, strict=True):
-        if wrong:
-            axis.title.set_color(_MISTAKE_COLOUR)
-            for spine in axis.spines.values():
-                spine.set(visible=True, color=_MISTAKE_COLOUR, linewidth=2.0)
-    return axes
+    return _titled_images(X, written, shape, n_columns, "gray", ax)
 
 
 def weights(
@@ -183,6 +179,10 @@ def weights(
     ------
     ValueError
         If a row of `coef_` is not an image of this shape, or there are too few axes.
+    NotFittedError
+        If the classifier is not fitted.
+    TypeError
+        If clf has no `coef_`, as a pipeline.
 
     Examples
     --------
@@ -195,15 +195,22 @@ def weights(
     >>> axes[3].get_title()
     '3'
     """
+    if not hasattr(clf, "coef_"):
+        checked_as_fitted(clf, "a fitted classifier with coef_")
+        raise TypeError(
+            f"a fitted classifier with coef_ is wanted, not {type(clf).__name__}; of a pipeline "
+            "pass the last step, clf[-1], whose coefficients are those of what the others make of X"
+        )
     pictures = _pictures(clf.coef_, shape)
     labels = np.asarray(clf.classes_).tolist()[-len(pictures) :]
     titles = [_name(label, names) for label in labels]
-    axes = _grid(ax, len(pictures), n_columns, _TEMPLATE_INCHES, n_title_lines=1)
-    limit = np.abs(pictures[np.isfinite(pictures)]).max(initial=0.0) or 1.0
+    axes = _grid(ax, pictures, n_columns, _TEMPLATE_INCHES, 1, _COLORBAR_INCHES * colorbar)
+    limit = float(np.abs(pictures[np.isfinite(pictures)]).max(initial=0.0)) or 1.0
     _draw(axes, pictures, titles, cmap, (-limit, limit))
     if colorbar and len(axes):
-        figure = axes[0].get_figure(root=False)
-        figure.colorbar(axes[0].images[0], ax=list(axes), label="weight", shrink=0.8, aspect=30)
+        axes[0].figure.colorbar(
+            axes[0].images[0], ax=list(axes), label="weight", shrink=0.8, aspect=30
+        )
     return axes
 
 
@@ -211,36 +218,99 @@ def _name(label: Any, names: Sequence[str] | Mapping[Any, str] | None) -> str:
     return str(label if names is None else names[label])
 
 
-def _pictures(X: ArrayLike, shape: tuple[int, int] | None) -> NDArray[Any]:
+def _written(title: Any) -> tuple[str, bool]:
+    """(text, whether it tells a mistake) of a title, or of a pair of true and predicted label."""
+    if not isinstance(title, tuple | list | np.ndarray) or np.ndim(title) == 0:
+        return str(title), False
+    if len(title) != 2:
+        raise ValueError(f"titles must be labels or pairs (true, predicted), got {title!r}")
+    true, predicted = title
+    return _of_pair(str(true), str(predicted), wrong=bool(true != predicted))
+
+
+def _of_pair(true: str, predicted: str, *, wrong: bool) -> tuple[str, bool]:
+    return f"{true}\n{f'{_MISTAKE_MARK} ' * wrong}{predicted}", wrong
+
+
+def _titled_images(
+    X: Any,
+    written: Sequence[tuple[str, bool]] | None,
+    shape: tuple[int, int] | None,
+    n_columns: int,
+    cmap: str,
+    ax: Any,
+) -> NDArray[np.object_]:
+    pictures = _pictures(X, shape)
+    if written is not None and len(written) != len(pictures):
+        raise ValueError(f"titles holds {len(written)} titles for {len(pictures)} images")
+    titles = None if written is None else [text for text, _ in written]
+    axes = _grid(ax, pictures, n_columns, _IMAGE_INCHES, _n_lines(titles))
+    finite = pictures[np.isfinite(pictures)]
+    limits = (float(finite.min()), float(finite.max())) if finite.size else (0.0, 1.0)
+    _draw(axes, pictures, titles, cmap, limits)
+    for axis, (_, wrong) in zip(axes, written or (), strict=written is not None):
+        if wrong:
+            axis.title.set_color(_MISTAKE_COLOUR)
+            for spine in axis.spines.values():
+                spine.set(visible=True, color=_MISTAKE_COLOUR, linewidth=2.0)
+    return axes
+
+
+def _pictures(X: Any, shape: tuple[int, int] | None) -> NDArray[Any]:
     """Images as (n, height, width)."""
-    array = np.asarray(X)
-    if array.ndim == 3 and shape in (None, array.shape[1:]):
+    array = np.asarray(X.toarray() if hasattr(X, "toarray") else X)
+    if array.dtype.kind not in "biuf":
+        raise TypeError(f"images must hold real numbers, not {array.dtype}")
+    size = _size(shape)
+    if array.ndim == 3 and size in (None, array.shape[1:]):
         return array
+    if array.ndim == 3:
+        raise ValueError(f"images of shape {array.shape[1:]} do not have shape={shape}")
     if array.ndim != 2:
         raise ValueError(f"images must have shape (n, pixels), not {array.shape}")
     n, n_pixels = array.shape
-    height, width = (math.isqrt(n_pixels),) * 2 if shape is None else shape
+    height, width = size or (math.isqrt(n_pixels),) * 2
     if height * width != n_pixels:
-        wanted = "make no square: give shape=(height, width)" if shape is None else "do not fit"
-        size = "" if shape is None else f" {height} x {width}"
-        raise ValueError(f"rows of {n_pixels} pixels {wanted}{size}")
+        wanted = "make no square: give shape=(height, width)"
+        if size is not None:
+            wanted = f"do not fit {height} x {width} = {height * width}"
+        raise ValueError(f"rows of {n_pixels} pixels {wanted}")
     return array.reshape(n, height, width)
 
 
+def _size(shape: Any) -> tuple[int, int] | None:
+    if shape is None:
+        return None
+    try:
+        height, width = (operator.index(length) for length in shape)
+    except (TypeError, ValueError):
+        raise ValueError(f"shape must be (height, width), got {shape!r}") from None
+    if min(height, width) < 1:
+        raise ValueError(f"shape must be (height, width), each at least 1, got {shape!r}")
+    return height, width
+
+
 def _grid(
-    ax: Any, n: int, n_columns: int, inches: float, n_title_lines: int
+    ax: Any,
+    pictures: NDArray[Any],
+    n_columns: int,
+    inches: float,
+    n_title_lines: int,
+    margin: float = 0.0,
 ) -> NDArray[np.object_]:
-    """Return n axes: of those given, or of a new figure."""
+    """Return an axes for each picture: of those given, or of a new figure."""
+    n, pixels = len(pictures), pictures.shape[1:]
     if ax is None:
         if n_columns < 1:
             raise ValueError(f"n_columns must be at least 1, not {n_columns}")
         columns = max(1, min(n, n_columns))
         rows = max(1, -(-n // columns))
-        height = inches + 0.2 * n_title_lines
+        width = inches * min(3.0, max(0.5, math.sqrt(pixels[1] / max(1, pixels[0]))))
+        height = min(4.0 * width, width * pixels[0] / max(1, pixels[1]))
         _, ax = pyplot().subplots(
             rows,
             columns,
-            figsize=(inches * columns + 0.2, height * rows + 0.2),
+            figsize=(width * columns + 0.2 + margin, (height + 0.16 * n_title_lines) * rows + 0.2),
             layout="constrained",
             squeeze=False,
         )

@@ -2,16 +2,63 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+
+# Of Okabe and Ito's colours, which people with any colour vision tell apart; lines differ in
+# their style as well.
+BLUE, VERMILION, GREEN, PURPLE, GREY = "#0072B2", "#D55E00", "#009E73", "#CC79A7", "0.4"
 
 
 def pyplot() -> Any:
     """Return `matplotlib.pyplot`, or raise an ImportError that tells how to get it."""
+    require_matplotlib()
+    from matplotlib import pyplot as module
+
+    return module
+
+
+def require_matplotlib() -> None:
+    """Raise an ImportError that tells how to get matplotlib, where it cannot be imported."""
     try:
-        from matplotlib import pyplot as module
+        import matplotlib.figure  # noqa: F401
     except ImportError as error:
         raise ImportError(
             f"fastsoftmax.plot needs matplotlib, which cannot be imported ({error}): "
             "pip install 'fastsoftmax[plot]'"
         ) from error
-    return module
+
+
+def axes_or_new(ax: Axes | None) -> Axes:
+    """Return the axes that were given, or those of a new figure that a notebook shows."""
+    if ax is None:
+        new: Axes = pyplot().subplots(layout="constrained")[1]
+        return new
+    if not hasattr(ax, "plot"):
+        raise TypeError(f"ax must be one matplotlib Axes, got {type(ax).__name__}")
+    return ax
+
+
+def count_axis(ax: Axes, n: int, label: str) -> None:
+    """Let the horizontal axis count iterations from 1 to n."""
+    from matplotlib.ticker import MaxNLocator
+
+    ax.set_xlim(*((1, n) if n > 1 else (0.5, 1.5)))
+    ax.xaxis.set_major_locator(MaxNLocator("auto", integer=True, min_n_ticks=1))
+    ax.set_xlabel(label)
+
+
+def seconds_axis(ax: Axes, seconds: Any) -> None:
+    """Let the horizontal axis be times from 0; a single one is put in the middle."""
+    end = float(seconds[-1]) * (2.0 if len(seconds) == 1 else 1.0)
+    ax.set_xlim(0.0, end if end > 0.0 else 1.0)
+    ax.set_xlabel("seconds")
+
+
+def add_legend(ax: Axes, **options: Any) -> Any:
+    """Add a legend, for which a layout does not shrink the axes."""
+    legend = ax.legend(**options)
+    legend.set_in_layout(False)
+    return legend

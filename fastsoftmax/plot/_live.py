@@ -1,0 +1,325 @@
+"""A figure that is drawn again and again while a fit runs."""
+
+from __future__ import annotations
+
+import math
+import numbers
+import os
+import time
+from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Self
+
+import numpy as np
+
+from fastsoftmax.plot._history import (
+    Curve,
+    add_lines,
+    checked_curves,
+    curves_of,
+    decorate,
+    top_of,
+)
+from fastsoftmax.plot._live_outputs import FileOutput, Output, notebook_shell, output_for
+from fastsoftmax.plot._pyplot import axes_or_new, count_axis, require_matplotlib
+from fastsoftmax.plot._record import record_of, unit_of
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+
+    from fastsoftmax.monitor import FitState
+
+_KEYS = ("loss", "accuracy", "eval_loss", "eval_accuracy")
+# Without `seconds`: the least time between two pictures, and how many times as long as drawing
+# takes they are apart, so that it costs a tenth of the time at most.
+_LEAST_SECONDS = 0.2
+_TIMES_DRAWING = 10.0
+_clock = time.monotonic
+
+
+class LivePlot:
+    """A callback that draws loss and accuracy while a fit runs, in one picture.
+
+    In a notebook the picture is one output of the cell, replaced in place. Elsewhere it is a window
+    where matplotlib has an interactive backend, or a file, ``path="curve.png"``. One object can
+    watch several fits, one after another: each begins a new picture (but the same file).
+
+    The last state is drawn when the fit ends. After `update`, which is for `partial_fit`, it is
+    drawn by `on_fit_end` or `close`, or when a ``with`` block or the cell of a notebook ends.
+
+    Parameters
+    ----------
+    path : str or path-like, default=None
+        A file to write, replaced whole with each picture; the suffix tells the format (.png, .svg,
+        .pdf). In a notebook it is written besides what is shown there.
+    every : int, default=1
+        Draw every so many iterations (epochs, for ``solver="sgd"``).
+    seconds : float, default=None
+        Least time between two pictures, 0 for none. None means 0.2 seconds or ten times what the
+        last picture took, so that drawing hardly slows a fit. First and last state are always
+        drawn.
+    curves : iterable of str, default=None
+        Which of "loss", "accuracy", "eval_loss" and "eval_accuracy" to draw. None means all but
+        "eval_loss", and "eval_accuracy" only where the fit has an `eval_set`.
+    eval_names : sequence of str, default=None
+        A name for each evaluation set. None means "test" where there is one of them, otherwise
+        "eval 1", "eval 2" and so on.
+    xlim, ylim : (low, high), default=None
+        Limits of the axes. None means all epochs there will be for "sgd", otherwise limits that
+        grow; and 0 to 1 or the largest loss (see `history`).
+    ax : matplotlib Axes, default=None
+        Where to draw; None makes a figure.
+
+    Attributes
+    ----------
+    ax_ : matplotlib Axes
+    figure_ : matplotlib Figure
+        From the first iteration on.
+
+    Raises
+    ------
+    ValueError
+        If a parameter has a value that cannot be used.
+    FileNotFoundError
+        If the folder of path does not exist.
+    ImportError
+        If matplotlib is not installed (``pip install 'fastsoftmax[plot]'``).
+
+    Warns
+    -----
+    UserWarning
+        At the first picture, if there is no place to show it: no notebook, window, path or ax.
+
+    Examples
+    --------
+    >>> import pathlib, tempfile
+    >>> from fastsoftmax import FastSoftmax
+    >>> from fastsoftmax.datasets import load_fashion_mnist_sample
+    >>> from fastsoftmax.plot import LivePlot
+    >>> X, y = load_fashion_mnist_sample("train")
+    >>> test = load_fashion_mnist_sample("test")
+    >>> clf = FastSoftmax(solver="sgd", max_iter=5, input_scale=1 / 255, random_state=0)
+    >>> file = pathlib.Path(tempfile.mkdtemp()) / "curve.png"
+    >>> live = LivePlot(file)
+    >>> clf = clf.fit(X, y, eval_set=[test], callbacks=[live])
+    >>> file.exists(), [line.get_label() for line in live.ax_.lines]
+    (True, ['train loss', 'train accuracy', 'test accuracy'])
+    """
+
+    ax_: Axes
+    figure_: Any
+
+    def __init__(
+        self,
+        path: str | os.PathLike[str] | None = None,
+        *,
+        every: int = 1,
+        seconds: float | None = None,
+        curves: Iterable[str] | None = None,
+        eval_names: Sequence[str] | None = None,
+        xlim: tuple[float, float] | None = None,
+        ylim: tuple[float, float] | None = None,
+        ax: Axes | None = None,
+    ) -> None:
+        require_matplotlib()
+        self.path = None if path is None else _checked_path(path)
+        self.every = _checked_number(every, numbers.Integral, 1, "every")
+        if seconds is not None:
+            _checked_number(seconds, numbers.Real, 0, "seconds")
+        self.seconds = seconds
+        self.curves = checked_curves(curves)
+        self.eval_names = eval_names
+        self.xlim, self.ylim = _checked_limits(xlim, "xlim"), _checked_limits(ylim, "ylim")
+        self.ax = None if ax is None else axes_or_new(ax)
+        self._lines: list[Any] = []
+        self._outputs: list[Output] = []
+        self._begin()
+
+    def _begin(self) -> None:
+        """Forget the last fit."""
+        self._record: Mapping[str, list[Any]] = {key: [] for key in _KEYS}
+        self._unit, self._last_iteration, self._n_iter = "iteration", 0, 0
+        self._finished, self._drawn_at, self._drawing_took = False, -math.inf, 0.0
+        for line in self._lines:
+            line.remove()
+        self._lines, self._outputs = [], []
+
+    def __call__(self, state: FitState) -> None:
+        """Take note of an iteration, and draw if it is time to."""
+        if self._last_iteration and state.iteration <= self._last_iteration:
+            self.on_fit_end()  # of the fit before
+        if self._finished:
+            self._begin()
+        self._last_iteration = state.iteration
+        if state.solver == "sgd":
+            self._unit, self._n_iter = "epoch", state.n_iter
+        for key, values in self._record.items():
+            values.append(getattr(state, key))
+        if state.iteration == state.n_iter:
+            self.on_fit_end()
+        elif state.iteration == 1 or (state.iteration % self.every == 0 and self._is_time()):
+            self._draw()
+
+    def update(self, clf_or_history: Any) -> None:
+        """Draw the history of a model so far, if it is time to: after a call of `partial_fit`.
+
+        Parameters
+        ----------
+        clf_or_history : FastSoftmax or dict
+            The estimator, or its `history_`.
+
+        Raises
+        ------
+        ValueError, NotFittedError, TypeError
+            As `history`.
+        """
+        record = record_of(clf_or_history)
+        if self._finished:
+            self._begin()
+        self._record = {key: list(record.get(key, ())) for key in _KEYS}
+        self._unit = unit_of(clf_or_history, record)
+        n = len(self._record["loss"])
+        if n == 0:
+            raise ValueError("the history holds no epoch to draw: fit first")
+        if not self._lines or (n % self.every == 0 and self._is_time()):
+            self._draw()
+
+    def on_fit_end(self) -> None:
+        """Draw the last state, with axes that end there; the next fit begins a new picture."""
+        if self._finished or not self._record["loss"]:
+            return
+        self._finished = True
+        self._draw()
+
+    def close(self) -> None:
+        """Draw the last state, and close the window if there is one."""
+        self.on_fit_end()
+        for output in self._outputs:
+            output.close()
+
+    def __enter__(self) -> Self:
+        """Return self."""
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        """Draw the last state. A window stays open."""
+        self.on_fit_end()
+
+    def __getstate__(self) -> dict[str, Any]:
+        """Return the parameters: pictures stay in their process."""
+        names = ("path", "every", "seconds", "curves", "eval_names", "xlim", "ylim", "ax")
+        return {name: getattr(self, name) for name in names}
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        """Become an object that has not watched a fit."""
+        self.__dict__.update(state)
+        self._lines = []
+        self._begin()
+
+    def _is_time(self) -> bool:
+        seconds = self.seconds
+        if seconds is None:
+            seconds = max(_LEAST_SECONDS, _TIMES_DRAWING * self._drawing_took)
+        return _clock() - self._drawn_at >= seconds
+
+    def _draw(self) -> None:
+        began = _clock()
+        try:
+            self._bring_up_to_date()
+            for output in self._outputs:
+                output.show(self.figure_)
+        except BaseException:
+            self._finished = True  # what failed would fail again at the end
+            raise
+        if self.ax is None and not self._finished:
+            # half the time of drawing, and in between the axes would not stand still
+            self.figure_.set_layout_engine("none")
+        self._drawn_at = _clock()
+        self._drawing_took = self._drawn_at - began
+
+    def _bring_up_to_date(self) -> None:
+        """Make the figure, or give its lines what has come."""
+        curves = curves_of(self._record, self.curves, self.eval_names)
+        if not self._outputs:
+            self._open()
+        at = np.arange(1.0, 1.0 + max(len(curve.values) for curve in curves))
+        if [line.get_label() for line in self._lines] == [curve.label for curve in curves]:
+            for line, curve in zip(self._lines, curves, strict=True):
+                line.set_data(at[: len(curve.values)], curve.values)
+                line.set_marker("o" if np.isfinite(curve.values).sum() == 1 else "None")
+        else:
+            for line in self._lines:
+                line.remove()
+            self._lines = add_lines(self.ax_, curves, at)
+        decorate(self.ax_, curves)
+        self._set_limits(curves, len(at))
+        if self.ax is None:  # nothing else is there, and curves that move are never covered
+            self.ax_.legend(loc="lower center", bbox_to_anchor=(0.5, 1.0), ncols=3, frameon=False)
+            if self._finished:
+                self.figure_.set_layout_engine("constrained")
+
+    def _open(self) -> None:
+        """Make the figure and find where to show it."""
+        first = output_for(self.ax, self.path)
+        self._outputs = [first]
+        self.ax_ = first.axes() if self.ax is None else self.ax
+        self.figure_ = self.ax_.figure.canvas.figure  # the whole of it, for axes of a subfigure
+        if self.path is not None and not isinstance(first, FileOutput):
+            self._outputs.append(FileOutput(self.path))
+        shell = notebook_shell()
+        if shell is not None:
+            _draw_last_after_cell(self, shell)
+
+    def _set_limits(self, curves: Sequence[Curve], n: int) -> None:
+        end = n
+        if not self._finished:
+            end = self._n_iter or max(10, 2 ** math.ceil(math.log2(n)))
+        count_axis(self.ax_, end, self._unit)
+        if self.xlim is not None:
+            self.ax_.set_xlim(*self.xlim)
+        self.ax_.set_ylim(*(self.ylim or (0.0, top_of(curves))))
+
+
+def _draw_last_after_cell(live: LivePlot, shell: Any) -> None:
+    """Have the last state drawn at the end of the cell, as partial_fit does not know of an end."""
+
+    def finish(*_: Any) -> None:
+        shell.events.unregister("post_run_cell", finish)
+        live.on_fit_end()
+
+    shell.events.register("post_run_cell", finish)
+
+
+def _checked_path(path: str | os.PathLike[str]) -> Path:
+    from matplotlib.backend_bases import FigureCanvasBase
+
+    checked = Path(path).absolute()
+    suffixes = FigureCanvasBase.get_supported_filetypes()
+    if checked.suffix[1:].lower() not in suffixes:
+        raise ValueError(
+            f"path must end in one of .{', .'.join(sorted(suffixes))}; got {str(path)!r}"
+        )
+    if not checked.parent.is_dir():
+        raise FileNotFoundError(f"the folder of path does not exist: {checked.parent}")
+    return checked
+
+
+def _checked_number(value: Any, kind: Any, least: int, name: str) -> Any:
+    if not isinstance(value, kind):
+        wanted = "an integer" if kind is numbers.Integral else "a number"
+        raise TypeError(f"{name} must be {wanted}, got {value!r}")
+    if not value >= least:
+        raise ValueError(f"{name} must be at least {least}, got {value!r}")
+    return value
+
+
+def _checked_limits(limits: Any, name: str) -> tuple[float, float] | None:
+    if limits is None:
+        return None
+    try:
+        low, high = (float(limit) for limit in limits)
+    except (TypeError, ValueError):
+        raise ValueError(f"{name} must be (low, high), got {limits!r}") from None
+    if not (math.isfinite(low) and math.isfinite(high) and low != high):
+        raise ValueError(f"{name} must be two different finite numbers, got {limits!r}")
+    return low, high
