@@ -228,6 +228,11 @@ class TestImages:
         assert texts(axes) == ["0\n0", "1\n\N{BALLOT X} 0", "1\n1"]
         assert len({axis.title.get_color() for axis in axes}) == 2
 
+    def test_titles_of_two_lines(self, figure):
+        axes = plot.images(np.zeros((3, 4)), ["a\na", "a\nb", "a"], ax=figure.subplots(1, 3))
+        assert texts(axes) == ["a\na", "a\nb", "a"]
+        assert [axis.spines["left"].get_visible() for axis in axes] == [False, True, False]
+
     def test_labels_as_titles(self, figure):
         axes = plot.images(np.zeros((2, 4)), np.array([3, 5]), ax=figure.subplots(1, 2))
         assert texts(axes) == ["3", "5"]

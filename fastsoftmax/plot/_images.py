@@ -39,7 +39,8 @@ def images(
         largest.
     titles : iterable of n labels, or of n pairs (true, predicted), default=None
         What to write above them. Of a pair the true label is written above the predicted one, and a
-        mistake is marked as by `predictions`: ``titles=zip(y, clf.predict(X))``.
+        mistake is marked as by `predictions`: ``titles=zip(y, clf.predict(X))``. A string of two
+        lines, true and predicted, is written as it is; a mistake has the colour and the frame.
     shape : (height, width), default=None
         Size of an image; None means a square.
     n_columns : int, default=8
@@ -221,7 +222,9 @@ def _name(label: Any, names: Sequence[str] | Mapping[Any, str] | None) -> str:
 def _written(title: Any) -> tuple[str, bool]:
     """(text, whether it tells a mistake) of a title, or of a pair of true and predicted label."""
     if not isinstance(title, tuple | list | np.ndarray) or np.ndim(title) == 0:
-        return str(title), False
+        text = str(title)
+        true, _, predicted = text.partition("\n")
+        return text, predicted not in ("", true)
     if len(title) != 2:
         raise ValueError(f"titles must be labels or pairs (true, predicted), got {title!r}")
     true, predicted = title
