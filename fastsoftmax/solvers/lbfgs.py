@@ -31,8 +31,9 @@ _LEAST_CHEAP = 4
 _CHEAP_GROWTH = 2
 # All pairs together, and the fewest. A refined preconditioner knows most of what they could tell:
 # passes to a certified 1e-4 of text 90000 x 200000 with 1, 3, 5 and 8 pairs: 22, 24, 23, 22; of
-# embeddings 50000 x 512, K = 100, with 3, 5 and 30: 29, 26, 26.
-_MEMORY_BYTES = 1 << 26
+# embeddings 50000 x 512, K = 100, with 3, 5 and 30: 29, 26, 26; 20000 x 768, K = 1000, with 1, 2
+# and 5: 30, 30, 29.
+_MEMORY_BYTES = 1 << 25
 _LEAST_MEMORY = 1
 
 
