@@ -58,7 +58,7 @@ class LbfgsModel(Generic[E]):
     objective : Preconditioned
     memory : int, default=30
         Most pairs of steps and gradient differences kept; fewer where 30 would take more than
-        `_MEMORY_BYTES`, but at least 3.
+        `_MEMORY_BYTES`, but at least 1.
     first : Preconditioner, optional
         What is known of the inverse Hessian, such as `inverse` of a problem much like this one; it
         is not refined. None for the objective's own, which is.
