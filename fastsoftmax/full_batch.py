@@ -99,7 +99,7 @@ def solve(
             return Solution(inside, None)
         start, done = inside.point, inside.n_iter
         stages = stages[1:] if fine else stages  # rounding is what stands between the two
-    if newton and small.suits(objective):
+    if newton and done == 0 and small.suits(objective):
         quick = small.solve(
             objective,
             start,
