@@ -66,29 +66,47 @@ def fit_full_batch(
     expired: Callable[[], bool],
 ) -> str | None:
     """Run a solver that sees all rows; the result says why it fell short, where it did."""
+    latest: tuple[int, Evaluation, float] | None = None
 
-    def note(n_iter: int, at: Evaluation, gap: float) -> bool:
+    def show(n_iter: int, at: Evaluation, gap: float) -> None:
         # (those of an evaluation, not copies: nobody writes to them, and a text's take 16 MB)
         model.coef_, model.intercept_ = (np.asarray(a, dtype=real) for a in (at.weights, at.bias))
         model.n_iter_ = np.array([n_iter], dtype=np.int32)
         model.gap_, model.objective_ = gap, at.value
-        coefficients = model.coef_, model.intercept_
-        return monitor.record(n_iter, at.loss, at.accuracy, lambda: coefficients, at.value, gap)
+
+    def note(n_iter: int, at: Evaluation, gap: float) -> bool:
+        nonlocal latest
+        latest = n_iter, at, gap
+        if monitor.is_watched:
+            show(*latest)
+        return monitor.record(
+            n_iter,
+            at.loss,
+            at.accuracy,
+            lambda: (model.coef_, model.intercept_),
+            at.value,
+            gap,
+        )
 
     real = objective.shards[0].real
     point = objective.start_from(start)
     keep(model, real, *objective.coefficients_of(point), 0)  # should it be interrupted
     resumes = start is not None and point is not objective.null_point()
     monitor.note_start(model.coef_, model.intercept_, is_model=resumes)
-    result = full_batch.solve(
-        objective,
-        point,
-        newton=monitor.solver == "newton-cholesky",
-        tol=model.tol,
-        max_iter=model.max_iter,
-        on_iteration=note,
-        expired=expired,
-    ).result
+    try:
+        result = full_batch.solve(
+            objective,
+            point,
+            newton=monitor.solver == "newton-cholesky",
+            tol=model.tol,
+            max_iter=model.max_iter,
+            on_iteration=note,
+            expired=expired,
+        ).result
+    except BaseException:  # Ctrl-C, and errors in callbacks: what there is so far is kept
+        if latest is not None:
+            show(*latest)
+        raise
     if monitor.stopping is not None and monitor.stopping.restore():
         if model.best_iteration_ == 0:  # at the start nothing was certified
             _certify(model, objective)

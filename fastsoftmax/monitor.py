@@ -165,6 +165,11 @@ class Monitor:
             self.stopping.begin(loss, counts=is_model)
         self._clock = time.perf_counter()
 
+    @property
+    def is_watched(self) -> bool:
+        """Whether anybody wants to know what happens before the fit has ended."""
+        return bool(self.callbacks or self.eval_shards or self.verbose or self.stopping)
+
     def record(
         self,
         iteration: int,
@@ -176,6 +181,12 @@ class Monitor:
     ) -> bool:
         """Note an iteration; True if the fit is to stop."""
         seconds = time.perf_counter() - self._clock
+        if not self.is_watched:  # for tiny problems a state costs as much as the iteration
+            entry = loss, accuracy, objective, gap, seconds, (), ()
+            for values, value in zip(self.history.values(), entry, strict=True):
+                values.append(value)
+            self._clock = time.perf_counter()
+            return False
         evaluations = []
         if self.eval_shards:
             weights, bias = coefficients()
