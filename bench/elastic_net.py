@@ -17,6 +17,7 @@ import json
 import sys
 import time
 import warnings
+from pathlib import Path
 from typing import Any
 
 import machine
@@ -25,6 +26,7 @@ from fit_workloads import WORKLOADS, made
 from problems import Problem
 from sklearn.exceptions import ConvergenceWarning
 from sklearn.linear_model import LogisticRegression
+from summary import ELASTIC_NET
 
 from fastsoftmax import FastSoftmax
 
@@ -126,19 +128,16 @@ def main() -> int:
     parser.add_argument("--threads", type=int, default=2)
     parser.add_argument("--repeats", type=int, default=3)
     parser.add_argument("--problems", nargs="*", default=None)
-    parser.add_argument("--json")
+    parser.add_argument("--json", type=Path)
     options = parser.parse_args()
-    rows = []
+    rows, described = [], machine.describe()
     for case in CASES:
         if options.problems and case[0] not in options.problems:
             continue
         rows.append(measure(*case, options))
         print(json.dumps(rows[-1]), flush=True)
         if options.json:
-            found = {"gap": GAP, "machine": machine.describe(), "cases": rows}
-            with open(options.json, "w", encoding="utf-8") as file:
-                json.dump(found, file, indent=1)
-                file.write("\n")
+            machine.write_results(options.json, ELASTIC_NET, options.scale, described, {}, rows)
     return 0
 
 

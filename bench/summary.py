@@ -21,6 +21,7 @@ from harness import NATIVE
 HERE = Path(__file__).parent
 README, RESULTS = HERE / "README.md", HERE / "results"
 FITS, DEFAULT_RIVAL = "fit to optimum", "scikit-learn lbfgs"
+ELASTIC_NET = "elastic net"
 START, END = "<!-- tables: written by summary.py -->", "<!-- end of tables -->"
 
 
@@ -31,7 +32,13 @@ def tables(record: dict[str, Any]) -> str:
         head += [f"**A trial run: rows multiplied by {record['scale']:g}.**", ""]
     if floor := _floor(record["floor"]):
         head += [floor, ""]
-    bodies = {"suite": _suite, "ratios": _ratios, "scaling": _scaling, FITS: _fits}
+    bodies = {
+        "suite": _suite,
+        "ratios": _ratios,
+        "scaling": _scaling,
+        FITS: _fits,
+        ELASTIC_NET: _elastic_net,
+    }
     body = bodies[record["kind"]]
     return "\n".join([*head, *body(record)])
 
@@ -152,6 +159,29 @@ def _fits(record: dict[str, Any]) -> Iterable[str]:
         others = [f"{name} {text}" for name, text in row["notes"].items()]
         yield "; ".join([limit, *others]) + "."
     yield ""
+
+
+def _elastic_net(record: dict[str, Any]) -> Iterable[str]:
+    """What elastic_net.py measured: a line for each problem."""
+    yield "### Elastic net, to a gap of 1e-4"
+    yield ""
+    columns = ("C, l1_ratio", "not 0", "certified, s", "reached, s", "saga, s", "its gap")
+    yield from _head(("task", *columns, "saga / reached"))
+    for row in record["rows"]:
+        if "skipped" in row:
+            continue
+        saga, bound = row["saga"][-1], "> " * row["ratio is a bound"]
+        cells = (
+            f"{row['problem']}, {row['size']}",
+            f"{row['C']:g}, {row['l1_ratio']:g}",
+            f"{row['nonzero']} of {row['coefficients']}",
+            f"{row['certified']['seconds']:.2f}",
+            f"{row['reached']['seconds']:.2f}",
+            f"{saga['seconds']:.1f}",
+            f"{saga['gap']:.1e}",
+            f"{bound}{row['ratio']:.3g}",
+        )
+        yield "| " + " | ".join(cells) + " |"
 
 
 def fit_lines(rows: Sequence[dict[str, Any]]) -> Iterable[str]:
