@@ -85,8 +85,8 @@ class ExportMixin:
         The file has the parameters, ``classes_``, ``coef_``, ``intercept_``, ``n_features_in_``,
         ``feature_names_in_``, ``n_iter_``, ``gap_``, ``converged_``, ``objective_``,
         ``temperature_`` where there is one, and what `partial_fit` needs to go on, but not
-        ``history_``. It is a zip archive of uncompressed
-        arrays of numpy's format with a header in JSON, and the same model gives the same bytes.
+        ``history_``. It is a zip archive of uncompressed arrays of numpy's format with a header in
+        JSON, and the same model gives the same bytes.
 
         Of a `FastSoftmaxCV` it has the model that was chosen, as a `FastSoftmax` with ``C=C_``.
 
@@ -135,7 +135,7 @@ class ExportMixin:
             It has copies of ``coef_``, ``intercept_`` and ``classes_``, the names of the features,
             and the parameters that both have but `n_jobs`, which has no effect there; of solvers
             that are not there it has "lbfgs". Scaling (`standardize`, `input_scale`) is part of
-            the coefficients; `label_smoothing` and it would be missing in another fit.
+            the coefficients; a new fit of it would lack that, and `label_smoothing`.
 
         Raises
         ------

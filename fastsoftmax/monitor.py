@@ -38,8 +38,9 @@ class FitState:
     seconds : float
         Duration of this iteration, evaluation sets not counted.
     rows_per_second : float
+        Training rows of this iteration divided by `seconds`.
     eval_loss, eval_accuracy : tuple of float
-        Mean cross-entropy and accuracy on each evaluation set.
+        Mean cross-entropy, in nats, and accuracy on each evaluation set; empty without any.
     elapsed_seconds : float
         Since `fit` was called.
     metrics : mapping
@@ -79,12 +80,12 @@ class FitState:
 
     @property
     def coef_(self) -> Array:
-        """W of this iteration, read-only: (n_classes, n_features), or (1, n_features)."""
+        """Weights W of this iteration, read-only: (n_classes, n_features), or (1, n_features)."""
         return self._coefficients[0]
 
     @property
     def intercept_(self) -> Array:
-        """B of this iteration, read-only: (n_classes,), or (1,)."""
+        """Intercepts b of this iteration, read-only: (n_classes,), or (1,)."""
         return self._coefficients[1]
 
     @cached_property

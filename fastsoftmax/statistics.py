@@ -246,9 +246,9 @@ class StatisticsMixin:
             If an argument is of a type that cannot be used.
         ValueError
             If an argument cannot be used; if the fit is none whose statistics are known (a penalty
-            with "fisher", `class_weight`, `label_smoothing`); if the coefficients are not
-            identifiable, with the reason: collinear features (named), separable classes, an
-            optimum that is not that of these rows.
+            with "fisher", `l1_ratio` above 0, `class_weight`, `label_smoothing`); if the
+            coefficients are not identifiable, with the reason: collinear features (named),
+            separable classes, an optimum that is not that of these rows.
 
         Notes
         -----
