@@ -418,7 +418,7 @@ class FastSoftmax(
                 "solver='sgd' with standardize=True needs fit_intercept=True where X is sparse: "
                 "without an intercept every step would move every feature"
             )
-        penalty = 0.0 if math.isinf(self.C) else 1.0 / (float(self.C) * rows.total)
+        penalty = _fitting.penalty_of(self.C, rows.total)
         l1_ratio = float(self.l1_ratio or 0.0)
         objective = SoftmaxObjective(
             [shard],

@@ -97,7 +97,9 @@ class _Problem:
         while n_iter < max_iter:
             points, records, reached, stuck = self._steps(params, tol, max_iter - n_iter)
             if not len(points):
-                return self._judged(params, n_iter, "converged", tol) if reached else None
+                if not reached and not n_iter:
+                    return None
+                return self._judged(params, n_iter, "converged" if reached else "precision", tol)
             for i, (point, record) in enumerate(zip(points, records, strict=True)):
                 if expired():
                     return self._judged(params, n_iter, "max_time", tol)

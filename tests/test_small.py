@@ -226,3 +226,31 @@ def test_the_same_with_and_without_an_observer(rng):
     watched = FastSoftmax().fit(X, y, eval_set=[(X, y)], callbacks=[lambda state: None])
     np.testing.assert_array_equal(plain.coef_, watched.coef_)
     assert plain.n_iter_ == watched.n_iter_
+
+
+def test_iterations_go_on_counting_where_a_later_call_makes_no_step(rng, monkeypatch):
+    # the steps of the calls before were forgotten: the fit began anew, and counted from 1 again
+    steps, calls = small._Problem._steps, []
+
+    def stuck_second(problem, params, tol, most):
+        points, records, reached, stuck = steps(problem, params, tol, min(most, 1))
+        calls.append(len(points))
+        if len(calls) == 1:
+            return points, records, reached, stuck
+        return points[:0], records[:0], False, True
+
+    monkeypatch.setattr(small._Problem, "_steps", stuck_second)
+    seen = []
+    X, y = rng.normal(size=(60, 3)), rng.integers(3, size=60)
+    model = FastSoftmax(tol=1e-10).fit(X, y, callbacks=[lambda s: seen.append(s.iteration)])
+    assert calls == [1, 1]
+    assert seen == list(range(1, int(model.n_iter_[0]) + 1))
+    assert model.converged_
+
+
+@pytest.mark.parametrize(("C", "weight"), [(1e-320, 1.0), (1e-300, 1e-30)])
+def test_a_penalty_that_overflows_is_refused(rng, C, weight):
+    # the first gave NaN as objective_, the second a ZeroDivisionError
+    X, y = rng.normal(size=(60, 3)), rng.integers(3, size=60)
+    with pytest.raises(ValueError, match="is too small for weights"):
+        FastSoftmax(C=C).fit(X, y, sample_weight=np.full(60, weight))
