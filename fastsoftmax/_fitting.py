@@ -40,17 +40,6 @@ def eval_shards(
     return shards
 
 
-def penalty_of(C: float, total: float) -> float:
-    """Return 1 / (C times the sum of the weights), 0 where C is infinite."""
-    if np.isinf(C):
-        return 0.0
-    share = float(C) * total
-    penalty = 1.0 / share if share > 0.0 else np.inf
-    if np.isinf(penalty):
-        raise ValueError(f"C={C} is too small for weights with a sum of {total:g}: raise C")
-    return penalty
-
-
 def has_sets(eval_set: Any) -> bool:
     """Whether an `eval_set` holds any; other types are for `eval_shards` to refuse."""
     return eval_set is not None and not (isinstance(eval_set, list | tuple) and not eval_set)

@@ -30,7 +30,7 @@ class Rows(NamedTuple):
 
     def problem(self, C: float) -> SoftmaxObjective:
         """Return the objective of all rows at a C."""
-        return _with_penalty(self.objective, 1.0 / (C * self.total), self.l1_ratio)
+        return _with_penalty(self.objective, _inputs.penalty_of(C, self.total), self.l1_ratio)
 
 
 def _with_penalty(objective: SoftmaxObjective, penalty: float, ratio: float) -> SoftmaxObjective:
@@ -80,7 +80,7 @@ class Fold(NamedTuple):
 
     def problem(self, C: float) -> SoftmaxObjective:
         """Return the objective at a C."""
-        return _with_penalty(self.objective, 1.0 / (C * self.total), self.l1_ratio)
+        return _with_penalty(self.objective, _inputs.penalty_of(C, self.total), self.l1_ratio)
 
     def score(self, weights: Array, bias: Array, scoring: str) -> float:
         """Return "accuracy" or "neg_log_loss" of the rows left out, in one pass."""

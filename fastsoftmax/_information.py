@@ -73,7 +73,7 @@ def problem_of(model: Any, X: Any, y: Any, sample_weight: Any) -> Problem:
     shard = _inputs.shard_of(X, labels, None, scaled, len(model.classes_), **options)
     objective = SoftmaxObjective(
         [shard],
-        0.0 if np.isinf(model.C) else 1.0 / (float(model.C) * total),
+        _inputs.penalty_of(model.C, total),
         fit_intercept=model.fit_intercept,
         input_scale=model.input_scale,
         standardize=model.standardize,

@@ -94,6 +94,17 @@ def without(weights: Array, rows: Array) -> Array:
     return left
 
 
+def penalty_of(C: float, total: float) -> float:
+    """Return 1 / (C times the sum of the weights), 0 where C is infinite."""
+    if np.isinf(C):
+        return 0.0
+    share = float(C) * total
+    penalty = 1.0 / share if share > 0.0 else np.inf
+    if np.isinf(penalty):
+        raise ValueError(f"C={C} is too small for weights with a sum of {total:g}: raise C")
+    return penalty
+
+
 def real_of(features: np.dtype[Any]) -> np.dtype[Any]:
     """Return the number type to compute in for features of a type."""
     return np.dtype(np.float64 if features == np.float64 else np.float32)

@@ -244,7 +244,7 @@ def take_steps(
         model.batch_size,
         model.learning_rate,
         model.momentum,
-        0.0 if np.isinf(model.C) or total == 0.0 else 1.0 / (model.C * total),
+        0.0 if total == 0.0 else _inputs.penalty_of(model.C, total),
         model.fit_intercept,
         squared_scale=None
         if model.input_scale == 1.0

@@ -418,7 +418,7 @@ class FastSoftmax(
                 "solver='sgd' with standardize=True needs fit_intercept=True where X is sparse: "
                 "without an intercept every step would move every feature"
             )
-        penalty = _fitting.penalty_of(self.C, rows.total)
+        penalty = _inputs.penalty_of(self.C, rows.total)
         l1_ratio = float(self.l1_ratio or 0.0)
         objective = SoftmaxObjective(
             [shard],

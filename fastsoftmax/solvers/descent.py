@@ -89,7 +89,10 @@ def share_of(gap: float, value: float) -> float:
     """Gap / value, for a value that may be 0; at most 1, for no minimum is below 0."""
     if gap == np.inf:
         return np.inf
-    return min(gap / value, 1.0) if value > 0.0 else (0.0 if gap <= 0.0 else np.inf)
+    if not value > 0.0:
+        return 0.0 if gap <= 0.0 else np.inf
+    share = gap / value
+    return share if share < 1.0 else 1.0  # (also where it is NaN: what overflowed tells nothing)
 
 
 def relative_gap(objective: Objective[E], at: E) -> float:
