@@ -15,7 +15,8 @@ if not PAGE.exists():
     pytest.skip("the documentation is not beside the tests", allow_module_level=True)
 LINES = PAGE.read_text(encoding="utf-8").splitlines()
 ROWS = [line.strip("| ").split(" | ") for line in LINES if line.startswith("| ")]
-CELLS = {row[0]: row[-1] for row in ROWS[1:]}
+OURS = ROWS[0].index("fastsoftmax")
+CELLS = {row[0]: row[OURS] for row in ROWS[1:]}
 CLASSES = {"FastSoftmax": FastSoftmax, "FastSoftmaxCV": FastSoftmaxCV}
 
 
