@@ -252,3 +252,22 @@ def test_what_cancels_costs_no_other_stage():
     model = FastSoftmax(tol=1e-8).fit(X, y)
     assert model.converged_ and model.gap_ <= 1e-10
     assert model.n_iter_[0] <= 12
+
+
+def test_a_bound_that_overflows_certifies_nothing():
+    """It was NaN, where 1 is the most that a gap can be."""
+    X = np.random.default_rng(0).normal(size=(40, 3)) * 1e300
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", ConvergenceWarning)
+        model = FastSoftmax().fit(X, np.arange(40) % 3)
+    assert 0.0 <= model.gap_ <= 1.0
+    assert np.isfinite(model.coef_).all()
+
+
+@pytest.mark.parametrize("C", [1e-320, 5e-324])
+def test_a_penalty_that_overflows(C, data):
+    X, y = data
+    with pytest.raises(ValueError, match="C=.* is too small"):
+        FastSoftmax(C=C).fit(X, y)
+    with pytest.raises(ValueError, match="C=.* is too small"):
+        FastSoftmax(C=C).partial_fit(X, y, classes=np.unique(y))
