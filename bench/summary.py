@@ -182,6 +182,7 @@ def _elastic_net(record: dict[str, Any]) -> Iterable[str]:
             f"{bound}{row['ratio']:.3g}",
         )
         yield "| " + " | ".join(cells) + " |"
+    yield ""
 
 
 def fit_lines(rows: Sequence[dict[str, Any]]) -> Iterable[str]:
