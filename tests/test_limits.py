@@ -267,7 +267,7 @@ def test_a_bound_that_overflows_certifies_nothing():
 @pytest.mark.parametrize("C", [1e-320, 5e-324])
 def test_a_penalty_that_overflows(C, data):
     X, y = data
-    with pytest.raises(ValueError, match="C=.* is too small"):
+    with pytest.raises(ValueError, match=r"C=.* is too small"):
         FastSoftmax(C=C).fit(X, y)
-    with pytest.raises(ValueError, match="C=.* is too small"):
+    with pytest.raises(ValueError, match=r"C=.* is too small"):
         FastSoftmax(C=C).partial_fit(X, y, classes=np.unique(y))
