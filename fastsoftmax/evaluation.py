@@ -1,6 +1,8 @@
 """What a pass over the rows tells of the objective at one point."""
 
+from collections.abc import Callable
 from dataclasses import dataclass
+from functools import cached_property
 from typing import NamedTuple
 
 from fastsoftmax.shard import Array
@@ -29,3 +31,31 @@ class Evaluation:
     gradient: Array  # flat, of F without its 1-norm, by the solver's vector
     centered_bias: Array  # (n_logits,) b + W mean(x), or b without an intercept
     dots: Dots
+
+
+class Seen:
+    """What `on_iteration` needs of an evaluation; the coefficients are made when asked for."""
+
+    def __init__(
+        self,
+        loss: float,
+        accuracy: float,
+        value: float,
+        coefficients: Callable[[], tuple[Array, Array]],
+    ) -> None:
+        self.loss, self.accuracy, self.value = loss, accuracy, value
+        self._make = coefficients
+
+    @cached_property
+    def _coefficients(self) -> tuple[Array, Array]:
+        return self._make()
+
+    @property
+    def weights(self) -> Array:
+        """As of `Evaluation`."""
+        return self._coefficients[0]
+
+    @property
+    def bias(self) -> Array:
+        """As of `Evaluation`."""
+        return self._coefficients[1]

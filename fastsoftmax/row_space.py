@@ -18,11 +18,11 @@ itself has the last word about the point that is found.
 """
 
 from collections.abc import Iterator
-from dataclasses import replace
+from typing import cast
 
 import numpy as np
 
-from fastsoftmax.evaluation import Evaluation
+from fastsoftmax.evaluation import Evaluation, Seen
 from fastsoftmax.objective import SoftmaxObjective
 from fastsoftmax.shard import Array, DenseShard
 
@@ -108,8 +108,11 @@ class RowSpace:
 
     def seen_outside(self, at: Evaluation) -> Evaluation:
         """Return an evaluation of the twin with coefficients of the problem."""
-        weights, bias = self.plain.coefficients_of(self._outside(at.weights, at.bias))
-        return replace(at, weights=weights, bias=bias)
+
+        def coefficients() -> tuple[Array, Array]:
+            return self.plain.coefficients_of(self._outside(at.weights, at.bias))
+
+        return cast(Evaluation, Seen(at.loss, at.accuracy, at.value, coefficients))
 
 
 def _shards_of(plain: SoftmaxObjective, Z: Array) -> Iterator[DenseShard]:

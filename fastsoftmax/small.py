@@ -9,12 +9,11 @@ breast cancer 4.0 and 1.7 (scikit-learn's newton-cholesky: 1.9, 2.5, 1.9).
 """
 
 from collections.abc import Callable
-from functools import cached_property
 from typing import cast
 
 import numpy as np
 
-from fastsoftmax.evaluation import Evaluation
+from fastsoftmax.evaluation import Evaluation, Seen
 from fastsoftmax.objective import SoftmaxObjective
 from fastsoftmax.shard import Array
 from fastsoftmax.solvers import descent
@@ -161,28 +160,9 @@ class _Problem:
     def _recorded(self, params: Array, record: Array) -> tuple[Evaluation, float]:
         """Return what is known of a step, as `on_iteration` takes it."""
         loss, accuracy, value, bound = record.tolist()
-        at = cast(Evaluation, _Recorded(self, params, loss, accuracy, value))
+
+        def coefficients() -> tuple[Array, Array]:
+            return self.objective.rounded_coefficients_of(self.point_of(params))
+
+        at = cast(Evaluation, Seen(loss, accuracy, value, coefficients))
         return at, descent.share_of(bound, value)
-
-
-class _Recorded:
-    """What the kernel says of a step; its coefficients are made when they are asked for."""
-
-    def __init__(
-        self, problem: _Problem, params: Array, loss: float, accuracy: float, value: float
-    ) -> None:
-        self.loss, self.accuracy, self.value = loss, accuracy, value
-        self._problem, self._params = problem, params
-
-    @cached_property
-    def _coefficients(self) -> tuple[Array, Array]:
-        problem = self._problem
-        return problem.objective.rounded_coefficients_of(problem.point_of(self._params))
-
-    @property
-    def weights(self) -> Array:
-        return self._coefficients[0]
-
-    @property
-    def bias(self) -> Array:
-        return self._coefficients[1]

@@ -12,7 +12,6 @@ centred rows without a copy (`centered`).
 """
 
 from collections.abc import Callable
-from functools import cached_property
 from typing import Any, NamedTuple, cast
 
 import numpy as np
@@ -20,7 +19,7 @@ from scipy import sparse
 
 from fastsoftmax import elastic_net
 from fastsoftmax.centered import CenteredObjective
-from fastsoftmax.evaluation import Evaluation
+from fastsoftmax.evaluation import Evaluation, Seen
 from fastsoftmax.objective import SoftmaxObjective
 from fastsoftmax.shard import Array, DenseShard, Shard
 from fastsoftmax.solvers import descent
@@ -132,7 +131,12 @@ def _by_rounds(
 def _solve_inside(subset: "Subset", state: _State, limits: Limits, tol: float) -> Result:
     def seen(n_iter: int, at: Evaluation, gap: float) -> bool:
         known = descent.share_of(max(at.value - state.lower, 0.0), at.value)
-        outside = cast(Evaluation, _Seen(subset, at))
+
+        def coefficients() -> tuple[Array, Array]:
+            point = subset.objective.point_of(at.weights, at.bias)
+            return subset.full.coefficients_of(subset.outside(point))
+
+        outside = cast(Evaluation, Seen(at.loss, at.accuracy, at.value, coefficients))
         return limits.on_iteration(state.n_iter + n_iter, outside, known)
 
     inside = subset.objective
@@ -216,28 +220,6 @@ def _copy_bytes(full: SoftmaxObjective, point: Array) -> float:
         copied = share if isinstance(shard, DenseShard) else 3.0  # with indices, and by columns
         numbers += copied * shard.row_numbers * shard.n_rows
     return 8.0 * numbers
-
-
-class _Seen:
-    """An evaluation for some features, as the whole problem sees it; made on demand."""
-
-    def __init__(self, subset: "Subset", at: Evaluation) -> None:
-        self._subset, self._at = subset, at
-        self.value, self.loss, self.accuracy = at.value, at.loss, at.accuracy
-
-    @cached_property
-    def _coefficients(self) -> tuple[Array, Array]:
-        subset = self._subset
-        point = subset.objective.point_of(self._at.weights, self._at.bias)
-        return subset.full.coefficients_of(subset.outside(point))
-
-    @property
-    def weights(self) -> Array:
-        return self._coefficients[0]
-
-    @property
-    def bias(self) -> Array:
-        return self._coefficients[1]
 
 
 class Subset:
