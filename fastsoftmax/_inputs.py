@@ -33,6 +33,8 @@ class TrainingRows(NamedTuple):
     @property
     def left_out(self) -> Array:
         """Labels of the classes of which all rows have weight 0."""
+        if len(self.classes) == len(self.all_classes):
+            return self.all_classes[:0]
         return np.setdiff1d(self.all_classes, self.classes)
 
     @property
@@ -138,7 +140,8 @@ def shard_of(X: Any, *targets: Any, **options: Any) -> Shard:
 
 def encode_labels(y: Any) -> tuple[Array, Array]:
     """(classes, sorted; class number of each row as int32)."""
-    y = column_or_1d(y, warn=True)
+    if type(y) is not np.ndarray or y.ndim != 1:
+        y = column_or_1d(y, warn=True)
     plain = y.dtype.kind in "biu"  # labels, whatever they are: the check takes 0.1 ms
     if not plain:
         check_classification_targets(y)

@@ -184,13 +184,14 @@ class CertificateMixin:
         For centred features; to those no shares but the targets' own matter.
         """
         if self._base_grad is None:
-            self._note_base(self.evaluate(self.null_point()))
+            self.evaluate(self.null_point())
         assert self._base_grad is not None
         return self._base_grad
 
-    def _note_base(self, at: Evaluation) -> None:
-        self._base_grad = at.gradient[: self.n_weights].reshape(at.weights.shape)
-        self._base_square = at.dots.rr  # V is 0 there
+    def note_base(self, base: Array) -> None:
+        """Keep what `base_grad` returns, where it is known."""
+        self._base_grad = base
+        self._base_square = float(np.vdot(base, base))
 
 
 def _entropy(u: Array) -> float:

@@ -32,6 +32,8 @@ from fastsoftmax.threads import single_threaded_blas
 # Batches of rows, each (X, y) or (X, y, sample_weight).
 Batches = Iterable[tuple[Any, ...]] | Callable[[], Iterable[tuple[Any, ...]]]
 
+_param_names: dict[type, list[str]] = {}
+
 
 class FastSoftmax(
     StreamingMixin,
@@ -295,6 +297,13 @@ class FastSoftmax(
         tags = super().__sklearn_tags__()
         tags.input_tags.sparse = True
         return tags
+
+    @classmethod
+    def _get_param_names(cls) -> list[str]:
+        # scikit-learn inspects the signature in every fit: 6 % of one of 1 ms
+        if cls not in _param_names:
+            _param_names[cls] = super()._get_param_names()
+        return list(_param_names[cls])
 
     # ---- fitting ----
 

@@ -189,6 +189,7 @@ def columns_product(
 def newton_steps(
     points: NDArray[np.float64],
     records: NDArray[np.float64],
+    base: NDArray[np.float64],
     start: NDArray[np.float64],
     Z: NDArray[np.float64],
     labels: NDArray[np.int32] | None,

@@ -110,5 +110,5 @@ cdef extern from "kernels.h" nogil:
         fs_newton_status status
     ptrdiff_t fs_newton_scratch(const fs_small *)
     fs_newton_end fs_newton_steps(const kernels *, double *points, double *records,
-                                  const double *start, const fs_small *, ptrdiff_t most_steps,
+                                  double *base, const double *start, const fs_small *, ptrdiff_t most_steps,
                                   double tol, double target, void *scratch)

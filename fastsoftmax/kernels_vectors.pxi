@@ -175,14 +175,15 @@ def columns_product(sums, totals, X, factors, panel, *, isa=None, n_threads=1):
                            scratch.data, n)
 
 
-def newton_steps(points, records, start, Z, labels, target_probs, row_weights, label_smoothing,
-                 class_share, penalty, fit_intercept, tol, target, *, isa=None):
+def newton_steps(points, records, base, start, Z, labels, target_probs, row_weights,
+                 label_smoothing, class_share, penalty, fit_intercept, tol, target, *, isa=None):
     """At most len(points) steps of Newton's method from start, for the model o = start z.
 
     All float64: Z (n, m), its last column 1 with fit_intercept; start (n_logits, m), points
     (n_steps, n_logits * m) and records (n_steps, 4), which get the coefficients after each step
     with their mean loss, accuracy, objective and bound on objective - minimum. The objective is
-    penalised by penalty / 2 times the squares of what is not an intercept. It stops where the
+    penalised by penalty / 2 times the squares of what is not an intercept. base, of the shape of
+    start, gets the gradient of the mean loss where every row has class_share. It stops where the
     bound is at most target * objective, or at most tol * objective where the objective no longer
     falls. Returns (steps, whether it stopped for that, whether there is nothing more to gain here).
     """
@@ -193,6 +194,7 @@ def newton_steps(points, records, start, Z, labels, target_probs, row_weights, l
     cdef Array share = array_of(class_share, "class_share", "d", 1)
     cdef Array p = array_of(points, "points", "d", 2, True)
     cdef Array r = array_of(records, "records", "d", 2, True)
+    cdef Array b = array_of(base, "base", "d", 2, True)
     cdef const kernels *kern = table(&z, isa)
     cdef fs_newton_end end
     cdef double most = real_number(tol, "tol"), least = real_number(target, "target")
@@ -203,6 +205,8 @@ def newton_steps(points, records, start, Z, labels, target_probs, row_weights, l
     check(z.row_stride == z.n_columns and z.n_columns > 0, "Z must be contiguous, with a column")
     check(s.n_columns == z.n_columns and s.row_stride == s.n_columns,
           f"start must be contiguous, with {z.n_columns} columns as Z")
+    check(b.n_rows == s.n_rows and b.n_columns == s.n_columns and b.row_stride == b.n_columns,
+          f"base must have the shape of start, ({s.n_rows}, {s.n_columns})")
     check(p.n_columns == s.size and p.row_stride == s.size, f"points must have {s.size} columns")
     check(r.n_rows == p.n_rows and r.n_columns == FS_NEWTON_RECORD
           and r.row_stride == r.n_columns, f"records must have the shape ({p.n_rows}, 4)")
@@ -219,6 +223,6 @@ def newton_steps(points, records, start, Z, labels, target_probs, row_weights, l
     problem.n_classes, problem.n_logits = share.size, s.n_rows
     scratch = _Scratch(fs_newton_scratch(&problem))
     with nogil:
-        end = fs_newton_steps(kern, <double *>p.data, <double *>r.data, <double *>s.data,
-                              &problem, p.n_rows, most, least, scratch.data)
+        end = fs_newton_steps(kern, <double *>p.data, <double *>r.data, <double *>b.data,
+                              <double *>s.data, &problem, p.n_rows, most, least, scratch.data)
     return end.n_steps, end.status == FS_NEWTON_DONE, end.status == FS_NEWTON_STUCK

@@ -195,7 +195,7 @@ class SoftmaxObjective(CertificateMixin):
         """One pass over the rows at a solver's vector."""
         at = self.evaluate_coefficients(*self.rounded_coefficients_of(point))
         if point is self._null_point:  # fits start here, and certificates need its gradient
-            self._note_base(at)
+            self.note_base(at.gradient[: self.n_weights].reshape(at.weights.shape))
         return at
 
     def rounded_coefficients_of(self, point: Array) -> tuple[Array, Array]:

@@ -38,7 +38,15 @@ def arguments_of(rng, n=60, d=3, k=3, *, soft=False, smoothing=0.0, intercept=Tr
 
 def run(module, arguments, n_steps=40, tol=1e-8, target=1e-13, **options):
     points, records = np.full((n_steps, arguments[0].size), np.nan), np.full((n_steps, 4), np.nan)
-    end = module.newton_steps(points, records, *arguments, tol, target, **options)
+    base = np.full(arguments[0].shape, np.nan)
+    end = module.newton_steps(points, records, base, *arguments, tol, target, **options)
+    start, Z, labels, probs, weights, smoothing, share = arguments[:7]
+    if not np.isfinite(Z).all():
+        return points, records, end
+    targets = np.eye(len(share))[labels] if probs is None else probs
+    errors = share - (1.0 - smoothing) * targets - smoothing / len(share)
+    expected = ((weights[:, np.newaxis] * errors).T @ Z / len(Z))[-len(start) :]
+    np.testing.assert_allclose(base, expected, rtol=1e-12, atol=1e-13)
     return points, records, end
 
 
@@ -64,6 +72,20 @@ class TestKernel:
         last = end[0] - 1
         np.testing.assert_allclose(points[last], expected[0][expected[2][0] - 1], atol=1e-9)
         assert records[last, 2] == pytest.approx(expected[1][expected[2][0] - 1, 2], rel=1e-13)
+
+    def test_steps_are_as_long_as_they_should_be(self, kernels, rng):
+        # classes that lie apart: each full step brings the logits nearer by no more than 1 or so
+        _, Z, _, _, weights, *_ = arguments_of(rng)
+        apart = np.array([[1.0, 0.0, 0.2, 0.1], [-1.0, 1.0, -0.2, 0.0], [0.0, -1.0, 0.3, -0.1]])
+        labels = (Z @ apart.T).argmax(axis=1).astype(np.int32)
+        share = np.bincount(labels, weights, minlength=3) / len(Z)
+        assert (share > 0.0).all()
+        for penalty, most in ((1e-3, 9), (1e-5, 12), (1e-7, 15)):  # full steps: 11, 15, 19
+            arguments = np.zeros((3, 4)), Z, labels, None, weights, 0.0, share, penalty, True
+            _, records, (n, reached, _) = run(kernels, arguments)
+            assert reached
+            assert n <= most
+            assert (np.diff(records[:n, 2]) <= 1e-14 * records[: n - 1, 2]).all()
 
     def test_limit(self, kernels, rng):
         arguments = arguments_of(rng, penalty=1e-6)
@@ -105,15 +127,23 @@ class TestKernel:
         arguments = list(arguments_of(rng))
         arguments[i] = value
         with pytest.raises((ValueError, TypeError), match=message):
-            kernels.newton_steps(np.zeros((3, 12)), np.zeros((3, 4)), *arguments, 1e-4, 1e-13)
-        with pytest.raises(ValueError, match="points must have 12 columns"):
             kernels.newton_steps(
-                np.zeros((3, 11)), np.zeros((3, 4)), *arguments_of(rng), 1e-4, 1e-13
+                np.zeros((3, 12)), np.zeros((3, 4)), np.zeros((3, 4)), *arguments, 1e-4, 1e-13
             )
-        with pytest.raises(ValueError, match="records must have the shape"):
-            kernels.newton_steps(
-                np.zeros((3, 12)), np.zeros((2, 4)), *arguments_of(rng), 1e-4, 1e-13
-            )
+
+    @pytest.mark.parametrize(
+        ("i", "value", "message"),
+        [
+            (0, np.zeros((3, 11)), "points must have 12 columns"),
+            (1, np.zeros((2, 4)), "records must have the shape"),
+            (2, np.zeros((4, 3)), "base must have the shape of start"),
+        ],
+    )
+    def test_outputs_are_checked(self, kernels, rng, i, value, message):
+        outputs = [np.zeros((3, 12)), np.zeros((3, 4)), np.zeros((3, 4))]
+        outputs[i] = value
+        with pytest.raises(ValueError, match=message):
+            kernels.newton_steps(*outputs, *arguments_of(rng), 1e-4, 1e-13)
 
 
 def objective_of(rng, storage="dense", real=np.float64, k=3, shift=0.0, **options):

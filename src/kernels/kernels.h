@@ -128,7 +128,35 @@ typedef struct {
     int fit_intercept;
 } fs_small;
 
-enum { FS_NEWTON_WORK = 10 };
+/* Sums over the rows of a small problem, weighted: loss and hits at a point, and the first and the
+ * second derivative of the loss in the direction that led there. */
+typedef struct {
+    double loss, correct, slope, curvature;
+} fs_line;
+
+/* Newton's method for small problems, its parts, in double (all NULL where real is float). Matrices
+ * lie as (classes or logits, n_rows); of two classes with one logit, the first has the logit 0. */
+typedef struct {
+    /* logits[l, i] = params[l] . z[i] */
+    void (*logits)(double *logits, const fs_small *problem, const double *params);
+
+    /* At the logits + length * along: probs (n_classes, n_rows), and the sums. targets (n_classes,
+     * n_rows) are smoothed, right[i] is the class of row i. */
+    fs_line (*line)(double *probs, const fs_small *problem, const double *targets,
+                    const double *right, const double *logits, const double *along, double length);
+
+    /* gradient[l, j] = sum_i weight_i (probs - targets)[l, i] z[i, j] */
+    void (*gradient)(double *gradient, const fs_small *problem, const double *probs,
+                     const double *targets);
+
+    /* hessian[(k, a), (l, j)] = sum_i weight_i probs[k, i] ((k == l) - probs[l, i]) z[i, a] z[i, j],
+     * of which the upper triangle is right. */
+    void (*hessian)(double *hessian, const fs_small *problem, const double *probs);
+
+    /* step = -hessian^-1 gradient by Cholesky's factors, which replace the upper triangle of
+     * hessian (n, n), the only one that is read; returns whether there are any. */
+    int (*step)(double *step, double *hessian, const double *gradient, ptrdiff_t n);
+} fs_newton;
 
 /* Sums over coefficients that assemble_gradient returns, of V (scaled weights), g (its result) and
  * the base: V.V, g.g, g.V, g.base, V.base. */
@@ -169,12 +197,6 @@ typedef struct {
                            const double *inverse, const double *means, const double *grad_bias,
                            ptrdiff_t inverse_stride, ptrdiff_t n_logits, ptrdiff_t n_features,
                            ptrdiff_t begin, ptrdiff_t end);
-
-    /* Sums over the rows at params (n_logits, n_columns): loss and hits, the gradient of the loss,
-     * and its Hessian, of which the lower triangle is right (row k * n_columns + a). work: room for
-     * FS_NEWTON_WORK * (n_classes + 16). */
-    fs_sums (*newton_rows)(double *hessian, double *gradient, const fs_small *problem,
-                           const double *params, double *work);
 } fs_vectors;
 
 typedef struct kernels {
@@ -252,6 +274,7 @@ typedef struct kernels {
                        ptrdiff_t stride, fs_block block);
 
     fs_vectors vectors;
+    fs_newton newton;
 } kernels;
 
 /* dispatch.c: the tables that this build holds and this CPU and operating system can run, best
@@ -339,8 +362,9 @@ void fs_within_product(const kernels *kern, double *result, double *dots, const 
 /* ---- newton.c ---- At most most_steps of Newton's method from start. points[i] are the params
  * after step i, records[i] their mean loss, accuracy, objective and the bound on its distance to the
  * minimum. It stops where that is at most target times the objective, or, if at most tol, where the
- * objective no longer falls: DONE. STUCK: something for a more careful method. scratch is
- * fs_newton_scratch() bytes. */
+ * objective no longer falls: DONE. STUCK: something for a more careful method. base gets the gradient
+ * of the mean cross-entropy where every row has the class shares. scratch is fs_newton_scratch()
+ * bytes. */
 enum { FS_NEWTON_RECORD = 4 };
 typedef enum { FS_NEWTON_DONE, FS_NEWTON_LIMIT, FS_NEWTON_STUCK } fs_newton_status;
 typedef struct {
@@ -348,7 +372,7 @@ typedef struct {
     fs_newton_status status;
 } fs_newton_end;
 ptrdiff_t fs_newton_scratch(const fs_small *problem);
-fs_newton_end fs_newton_steps(const kernels *kern, double *points, double *records,
+fs_newton_end fs_newton_steps(const kernels *kern, double *points, double *records, double *base,
                               const double *start, const fs_small *problem, ptrdiff_t most_steps,
                               double tol, double target, void *scratch);
 

@@ -1,110 +1,202 @@
-/* A pass of Newton's method over the rows of a small problem: loss, gradient and Hessian at once.
- * Double alone. Row by row: of so few numbers everything stays in the first-level cache. */
+/* Newton's method for a small problem, its parts over the rows: all of it stays in near caches.
+ * Double alone. Matrices of logits, probabilities and targets are (n_classes or n_logits, n_rows):
+ * rows lie side by side, and so do the lanes of a vector. */
 #if REAL_IS_DOUBLE
 
-/* target[k] of a row, smoothed; returns the class that is the right one. */
-static ptrdiff_t small_target(double *target, const fs_small *problem, ptrdiff_t i) {
-    const ptrdiff_t n_classes = problem->n_classes;
-    const double kept = 1 - problem->label_smoothing;
-    const double *probs =
-        problem->labels ? NULL : (const double *)problem->target_probs + i * n_classes;
-    ptrdiff_t right = problem->labels ? problem->labels[i] : 0;
-    for (ptrdiff_t k = 0; k < n_classes; ++k) {
-        const double t = probs ? probs[k] : (k == right);
-        target[k] = kept * t + problem->label_smoothing / (double)n_classes;
-        if (probs && t > probs[right]) right = k;
-    }
-    return right;
-}
-
-/* Rows whose products are added up in registers before they reach the Hessian. */
-enum { NEWTON_ROWS = 8 };
-
-/* matrix[a * stride + j] += sum_i factor_i z_ia z_ij, i < n_rows, rows of z m apart; lower: only
- * the lower triangle has to be right. */
-static void add_products(double *matrix, const double *z, const double *factor, ptrdiff_t n_rows,
-                         ptrdiff_t m, ptrdiff_t stride, int lower) {
-    for (ptrdiff_t a = 0; a < m; ++a, matrix += stride) {
-        double share[NEWTON_ROWS];
-        for (ptrdiff_t i = 0; i < n_rows; ++i) share[i] = factor[i] * z[i * m + a];
-        for (ptrdiff_t j = 0; j < (lower ? a + 1 : m); j += VEC_WIDTH) {
-            const ptrdiff_t lanes = min_size(VEC_WIDTH, m - j);
-            if (lanes == VEC_WIDTH) {
-                vec sum = v_load(matrix + j);
-                for (ptrdiff_t i = 0; i < n_rows; ++i)
-                    sum = v_fma(v_set1(share[i]), v_load(z + i * m + j), sum);
-                v_store(matrix + j, sum);
-            } else {
-                vec sum = v_load_tail(matrix + j, lanes, 0);
-                for (ptrdiff_t i = 0; i < n_rows; ++i)
-                    sum = v_fma(v_set1(share[i]), v_load_tail(z + i * m + j, lanes, 0), sum);
-                v_store_tail(matrix + j, sum, lanes);
+static void newton_logits(double *logits, const fs_small *problem, const double *params) {
+    const ptrdiff_t m = problem->n_columns, n_rows = problem->n_rows;
+    for (ptrdiff_t i = 0; i < n_rows; i += 4) {
+        const ptrdiff_t n = min_size(4, n_rows - i);
+        const double *z[4];
+        for (ptrdiff_t r = 0; r < 4; ++r) z[r] = problem->z + (i + min_size(r, n - 1)) * m;
+        for (ptrdiff_t l = 0; l < problem->n_logits; ++l) {
+            const double *w = params + l * m;
+            vec sum[4] = {v_set1(0), v_set1(0), v_set1(0), v_set1(0)};
+            double sums[4];
+            ptrdiff_t j = 0;
+            for (; j + VEC_WIDTH <= m; j += VEC_WIDTH) {
+                const vec wj = v_load(w + j);
+                for (int r = 0; r < 4; ++r) sum[r] = v_fma(v_load(z[r] + j), wj, sum[r]);
             }
+            if (j < m) {
+                const vec wj = v_load_tail(w + j, m - j, 0);
+                for (int r = 0; r < 4; ++r)
+                    sum[r] = v_fma(v_load_tail(z[r] + j, m - j, 0), wj, sum[r]);
+            }
+            v_sum4(sums, sum[0], sum[1], sum[2], sum[3]);
+            memcpy(logits + l * n_rows + i, sums, (size_t)n * sizeof *sums);
         }
     }
 }
 
-/* Probabilities and targets of row i, and what it adds to the sums. */
-static void newton_row(double *probs, double *target, fs_sums *sums, const fs_small *problem,
-                       const double *params, ptrdiff_t i) {
-    const ptrdiff_t m = problem->n_columns, n_classes = problem->n_classes;
-    const ptrdiff_t first_class = n_classes - problem->n_logits; /* class 0 may have the logit 0 */
-    const double weight = problem->row_weights[i], *z = problem->z + i * m;
-    const ptrdiff_t right = small_target(target, problem, i);
-    probs[0] = 0;
-    for (ptrdiff_t l = 0; l < problem->n_logits; ++l)
-        probs[first_class + l] = dot(z, params + l * m, m);
-    ptrdiff_t largest = 0;
-    for (ptrdiff_t k = 1; k < n_classes; ++k)
-        if (probs[k] > probs[largest]) largest = k;
-    const double max = probs[largest];
-    double others = 0, gap = 0;
-    for (ptrdiff_t k = 0; k < n_classes; ++k) {
-        probs[k] -= max;
-        if (target[k] != 0) gap -= target[k] * probs[k];
+static fs_line newton_line(double *probs, const fs_small *problem, const double *targets,
+                           const double *right, const double *logits, const double *along,
+                           double length) {
+    const ptrdiff_t n_rows = problem->n_rows, n_classes = problem->n_classes;
+    const ptrdiff_t first = n_classes - problem->n_logits; /* class 0 may have the logit 0 */
+    const vec zero = v_set1(0), t = v_set1(length);
+    vec loss = zero, correct = zero, slope = zero, curvature = zero;
+    for (ptrdiff_t i = 0; i < n_rows; i += VEC_WIDTH) {
+        const ptrdiff_t lanes = min_size(VEC_WIDTH, n_rows - i);
+        vec max = zero, largest = zero;
+        for (ptrdiff_t k = 0; k < n_classes; ++k) {
+            const ptrdiff_t at = (k - first) * n_rows + i;
+            const vec o = k < first ? zero
+                                    : v_fma(t, v_load_tail(along + at, lanes, 0),
+                                            v_load_tail(logits + at, lanes, 0));
+            const mask higher = v_lt(max, o);
+            max = k ? v_select(higher, o, max) : o;
+            largest = k ? v_select(higher, v_set1((double)k), largest) : zero;
+            v_store_tail(probs + k * n_rows + i, o, lanes);
+        }
+        vec others = zero, gap = zero, mean = zero, square = zero, wanted = zero;
+        for (ptrdiff_t k = 0; k < n_classes; ++k) {
+            const ptrdiff_t at = k * n_rows + i;
+            const vec target = v_load_tail(targets + at, lanes, 0);
+            const vec below = v_sub(max, v_load_tail(probs + at, lanes, 0));
+            const vec e = v_exp(v_sub(zero, below));
+            gap = v_fma(target, below, gap);
+            others = v_add(others, v_select(v_eq(largest, v_set1((double)k)), zero, e));
+            v_store_tail(probs + at, e, lanes);
+            if (k < first) continue;
+            const vec a = v_load_tail(along + at - first * n_rows, lanes, 0), ea = v_mul(e, a);
+            mean = v_add(mean, ea);
+            square = v_fma(ea, a, square);
+            wanted = v_fma(target, a, wanted);
+        }
+        const vec share = v_div(v_set1(1), v_add(v_set1(1), others));
+        for (ptrdiff_t k = 0; k < n_classes; ++k) {
+            double *p = probs + k * n_rows + i;
+            v_store_tail(p, v_mul(v_load_tail(p, lanes, 0), share), lanes);
+        }
+        const vec weight = v_load_tail(problem->row_weights + i, lanes, 0);
+        const mask hit = v_eq(largest, v_load_tail(right + i, lanes, 0));
+        mean = v_mul(mean, share);
+        loss = v_fma(weight, v_add(v_log1p(others), gap), loss);
+        correct = v_add(correct, v_select(hit, weight, zero));
+        slope = v_fma(weight, v_sub(mean, wanted), slope);
+        curvature = v_fma(weight, v_fnma(mean, mean, v_mul(square, share)), curvature);
     }
-    for (ptrdiff_t k = 0; k < n_classes; k += VEC_WIDTH) {
-        const ptrdiff_t lanes = min_size(VEC_WIDTH, n_classes - k);
-        v_store_tail(probs + k, v_exp(v_load_tail(probs + k, lanes, 0)), lanes);
-    }
-    for (ptrdiff_t k = 0; k < n_classes; ++k)
-        if (k != largest) others += probs[k];
-    sums->loss += weight * (log1p(others) + gap);
-    sums->correct += largest == right ? weight : 0;
-    for (ptrdiff_t k = 0; k < n_classes; ++k) probs[k] /= 1 + others;
+    return (fs_line){v_sum_lanes(loss), v_sum_lanes(correct), v_sum_lanes(slope),
+                     v_sum_lanes(curvature)};
 }
 
-static fs_sums newton_rows(double *hessian, double *gradient, const fs_small *problem,
-                           const double *params, double *work) {
-    const ptrdiff_t m = problem->n_columns, n_logits = problem->n_logits;
-    const ptrdiff_t n_classes = problem->n_classes, size = n_logits * m;
-    const ptrdiff_t first_class = n_classes - n_logits;
-    double *target = work + NEWTON_ROWS * n_classes;
-    fs_sums sums = {0, 0};
-    memset(gradient, 0, (size_t)size * sizeof *gradient);
+/* Rows whose products are added up in registers before they reach a matrix, and rows of it that
+ * share what they load. */
+enum { NEWTON_ROWS = 8, NEWTON_TILE = 4 };
+
+/* For a < n_tile: matrix[a * stride + j] += sum_i factor_i z_ia z_ij, i < n_rows, for j from
+ * `begin`, a multiple of the width. One tile: z_ia is taken as 1 where `columns` is NULL. */
+FORCE_INLINE void add_tile(double *matrix, const double *z, const double *columns,
+                           const double *factor, int n_tile, ptrdiff_t n_rows, ptrdiff_t m,
+                           ptrdiff_t begin, ptrdiff_t stride) {
+    double share[NEWTON_ROWS * NEWTON_TILE];
+    for (ptrdiff_t i = 0; i < n_rows; ++i)
+        for (int a = 0; a < n_tile; ++a)
+            share[i * n_tile + a] = columns ? factor[i] * columns[i * m + a] : factor[i];
+    for (ptrdiff_t j = begin; j < m; j += VEC_WIDTH) {
+        const ptrdiff_t lanes = min_size(VEC_WIDTH, m - j);
+        vec sum[NEWTON_TILE];
+        if (lanes == VEC_WIDTH) {
+            UNROLL
+            for (int a = 0; a < n_tile; ++a) sum[a] = v_load(matrix + a * stride + j);
+            for (ptrdiff_t i = 0; i < n_rows; ++i) {
+                const vec z_ij = v_load(z + i * m + j);
+                UNROLL
+                for (int a = 0; a < n_tile; ++a)
+                    sum[a] = v_fma(v_set1(share[i * n_tile + a]), z_ij, sum[a]);
+            }
+            UNROLL
+            for (int a = 0; a < n_tile; ++a) v_store(matrix + a * stride + j, sum[a]);
+        } else {
+            UNROLL
+            for (int a = 0; a < n_tile; ++a)
+                sum[a] = v_load_tail(matrix + a * stride + j, lanes, 0);
+            for (ptrdiff_t i = 0; i < n_rows; ++i) {
+                const vec z_ij = v_load_tail(z + i * m + j, lanes, 0);
+                UNROLL
+                for (int a = 0; a < n_tile; ++a)
+                    sum[a] = v_fma(v_set1(share[i * n_tile + a]), z_ij, sum[a]);
+            }
+            UNROLL
+            for (int a = 0; a < n_tile; ++a) v_store_tail(matrix + a * stride + j, sum[a], lanes);
+        }
+    }
+}
+
+static void newton_gradient(double *gradient, const fs_small *problem, const double *probs,
+                            const double *targets) {
+    const ptrdiff_t m = problem->n_columns, n_rows = problem->n_rows;
+    const ptrdiff_t skipped = (problem->n_classes - problem->n_logits) * n_rows;
+    memset(gradient, 0, (size_t)(problem->n_logits * m) * sizeof *gradient);
+    for (ptrdiff_t first = 0; first < n_rows; first += NEWTON_ROWS) {
+        const ptrdiff_t n = min_size(NEWTON_ROWS, n_rows - first);
+        for (ptrdiff_t l = 0; l < problem->n_logits; ++l) {
+            const ptrdiff_t at = skipped + l * n_rows + first;
+            double residual[NEWTON_ROWS];
+            for (ptrdiff_t i = 0; i < n; ++i)
+                residual[i] = problem->row_weights[first + i] * (probs[at + i] - targets[at + i]);
+            add_tile(gradient + l * m, problem->z + first * m, NULL, residual, 1, n, m, 0, m);
+        }
+    }
+}
+
+static void newton_hessian(double *hessian, const fs_small *problem, const double *probs) {
+    const ptrdiff_t m = problem->n_columns, n_rows = problem->n_rows, n_logits = problem->n_logits;
+    const ptrdiff_t size = n_logits * m;
+    const double *p = probs + (problem->n_classes - n_logits) * n_rows;
     memset(hessian, 0, (size_t)(size * size) * sizeof *hessian);
-    for (ptrdiff_t first = 0; first < problem->n_rows; first += NEWTON_ROWS) {
-        const ptrdiff_t n = min_size(NEWTON_ROWS, problem->n_rows - first);
+    for (ptrdiff_t first = 0; first < n_rows; first += NEWTON_ROWS) {
+        const ptrdiff_t n = min_size(NEWTON_ROWS, n_rows - first);
         const double *z = problem->z + first * m, *weights = problem->row_weights + first;
-        double factor[NEWTON_ROWS];
-        for (ptrdiff_t i = 0; i < n; ++i) {
-            double *probs = work + i * n_classes;
-            newton_row(probs, target, &sums, problem, params, first + i);
-            for (ptrdiff_t k = 0; k < n_logits; ++k) {
-                const double residual =
-                    weights[i] * (probs[first_class + k] - target[first_class + k]);
-                for (ptrdiff_t j = 0; j < m; ++j) gradient[k * m + j] += residual * z[i * m + j];
-            }
-        }
-        const double *probs = work + first_class;
         for (ptrdiff_t k = 0; k < n_logits; ++k)
-            for (ptrdiff_t l = 0; l <= k; ++l) {
+            for (ptrdiff_t l = k; l < n_logits; ++l) {
+                const double *p_k = p + k * n_rows + first, *p_l = p + l * n_rows + first;
+                double *block = hessian + k * m * size + l * m, factor[NEWTON_ROWS];
                 for (ptrdiff_t i = 0; i < n; ++i)
-                    factor[i] = weights[i] * probs[i * n_classes + k] *
-                                ((k == l) - probs[i * n_classes + l]);
-                add_products(hessian + k * m * size + l * m, z, factor, n, m, size, k == l);
+                    factor[i] = weights[i] * p_k[i] * ((k == l) - p_l[i]);
+                ptrdiff_t a = 0;
+                for (; a + NEWTON_TILE <= m; a += NEWTON_TILE)
+                    add_tile(block + a * size, z, z + a, factor, NEWTON_TILE, n, m,
+                             k == l ? a / VEC_WIDTH * VEC_WIDTH : 0, size);
+                for (; a < m; ++a)
+                    add_tile(block + a * size, z, z + a, factor, 1, n, m,
+                             k == l ? a / VEC_WIDTH * VEC_WIDTH : 0, size);
             }
     }
-    return sums;
+}
+
+/* y[j] += scale * x[j] for j in [begin, n), and perhaps some before, of the same vector. */
+FORCE_INLINE void add_row(double *y, double scale, const double *x, ptrdiff_t begin, ptrdiff_t n) {
+    const vec scales = v_set1(scale);
+    ptrdiff_t j = begin / VEC_WIDTH * VEC_WIDTH;
+    for (; j + VEC_WIDTH <= n; j += VEC_WIDTH)
+        v_store(y + j, v_fma(scales, v_load(x + j), v_load(y + j)));
+    if (j < n)
+        v_store_tail(y + j,
+                     v_fma(scales, v_load_tail(x + j, n - j, 0), v_load_tail(y + j, n - j, 0)),
+                     n - j);
+}
+
+static int newton_step(double *step, double *hessian, const double *gradient, ptrdiff_t n) {
+    for (ptrdiff_t i = 0; i < n; ++i) step[i] = hessian[i * n + i];
+    for (ptrdiff_t k = 0; k < n; ++k) {
+        double *row = hessian + k * n;
+        if (!(row[k] > 1e-14 * step[k])) return 0;
+        const double scale = 1 / sqrt(row[k]);
+        for (ptrdiff_t j = k; j < n; ++j) row[j] *= scale;
+        for (ptrdiff_t i = k + 1; i < n; ++i) add_row(hessian + i * n, -row[i], row, i, n);
+    }
+    for (ptrdiff_t i = 0; i < n; ++i) step[i] = -gradient[i];
+    for (ptrdiff_t i = 0; i < n; ++i) {
+        const double *row = hessian + i * n;
+        step[i] /= row[i];
+        for (ptrdiff_t j = i + 1; j < n; ++j) step[j] -= step[i] * row[j];
+    }
+    for (ptrdiff_t i = n - 1; i >= 0; --i) {
+        const double *row = hessian + i * n;
+        step[i] = (step[i] - dot(row + i + 1, step + i + 1, n - i - 1)) / row[i];
+    }
+    return 1;
 }
 #endif

@@ -103,7 +103,7 @@ const kernels KERNELS = {
     .sgd_update = sgd_update,
     .sgd_update_scaled = sgd_update_scaled,
 #if REAL_IS_DOUBLE
-    .vectors = {dot, add_scaled, round_weights, assemble_gradient, within_product,
-                newton_rows},
+    .vectors = {dot, add_scaled, round_weights, assemble_gradient, within_product},
+    .newton = {newton_logits, newton_line, newton_gradient, newton_hessian, newton_step},
 #endif
 };
