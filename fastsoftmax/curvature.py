@@ -62,6 +62,8 @@ _DRAWN_PER_FEATURE = 4
 _LEAST_SHARE = 1e-3
 # The same as a share of the weight of all rows.
 _LEAST_CURVATURE = 1e-10
+# Classes whose means are copied at a time.
+_CLASSES_AT_A_TIME = 256
 
 
 def mean_moments(shards: Sequence[Shard], center: Array) -> Array:
@@ -230,7 +232,9 @@ def build_shared(
     means, curvature = _means(sums, totals, coordinates.scale, weight)
     moments *= coordinates.scale
     moments *= coordinates.scale[:, np.newaxis]
-    moments -= (means * totals[:, np.newaxis]).T @ means
+    for first in range(0, len(means), _CLASSES_AT_A_TIME):
+        some = slice(first, first + _CLASSES_AT_A_TIME)
+        moments -= (means[some] * totals[some, np.newaxis]).T @ means[some]
     moments /= weight
     within = SharedInverse(
         moments,
@@ -240,6 +244,7 @@ def build_shared(
         shards[0].backend,
         shards[0].n_threads,
     )
+    means = means.astype(within.vectors.dtype, copy=False)
     return WithinPreconditioner(
         within, means, curvature / weight, fit_intercept=coordinates.fit_intercept
     )
@@ -338,11 +343,13 @@ def _sums(parts: Iterable[tuple[Any, ...]]) -> tuple[Any, ...]:
 
 
 def _means(sums: Array, totals: Array, scale: Array, weight: float) -> tuple[Array, Array]:
-    """Mean scaled features of each class, and its curvature, which is not next to nothing.
+    """Mean scaled features of each class, in place of the sums, and its curvature.
+
+    That is not next to nothing.
 
     Where all rows are decided about a class, its own would make steps without a bound.
     """
-    means = sums * scale
+    means = np.multiply(sums, scale, out=sums)
     means /= np.where(totals > 0.0, totals, np.inf)[:, np.newaxis]
     least = max(_LEAST_SHARE * float(totals.mean()), _LEAST_CURVATURE * weight)
     return means, np.maximum(totals, least)

@@ -100,6 +100,7 @@ class SharedInverse:
         # Products in the number type of the passes, unless their rounding errors would be blown up.
         spread = float(self.inverse.max(initial=0.0)) * _SPREAD
         number = real if spread < float(self.inverse.min(initial=np.inf)) else np.float64
+        self.inverse = np.asarray(self.inverse, dtype=number)
         self.vectors = np.ascontiguousarray(vectors, dtype=number)
         self.transposed = np.ascontiguousarray(vectors.T, dtype=number)
         self.backend = backend

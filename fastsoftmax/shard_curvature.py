@@ -13,6 +13,8 @@ from fastsoftmax.threads import in_threads
 Array = NDArray[Any]
 
 MOMENT_ROWS = 1024
+# Fewer where a block of their features and classes together would have more numbers than this.
+_BLOCK_NUMBERS, _FEWEST_ROWS = 1 << 19, 256
 # Binary digits before or after the point of features whose squares are far from overflow.
 _MODERATE = 24
 # Rows are drawn from at most so many times as many.
@@ -86,9 +88,9 @@ class CurvatureMixin(ABC):
         extreme = np.isfinite(exponent) & (np.abs(exponent) > _MODERATE)
         return np.where(extreme, np.exp2(exponent), 1.0)
 
-    def _blocks(self, step: int = 1) -> Iterator[slice]:
-        for start in range(0, self.n_rows, step * MOMENT_ROWS):
-            yield slice(start, min(start + step * MOMENT_ROWS, self.n_rows), step)
+    def _blocks(self, step: int = 1, n_rows: int = MOMENT_ROWS) -> Iterator[slice]:
+        for start in range(0, self.n_rows, step * n_rows):
+            yield slice(start, min(start + step * n_rows, self.n_rows), step)
 
     def hessian_blocks(
         self, weights: Array, bias: Array, center: Array, n_sampled: int, *, with_bias: bool
@@ -169,7 +171,9 @@ class CurvatureMixin(ABC):
         self, weights: Array, bias: Array, center: Array, step: int
     ) -> Iterator[tuple[Array, Array, Array]]:
         """Blocks of every step-th row: x - center (float64), h (n, n_logits) and row weights."""
-        for rows in self._blocks(step):
+        numbers = weights.shape[0] + weights.shape[1]
+        n_rows = min(MOMENT_ROWS, max(_FEWEST_ROWS, _BLOCK_NUMBERS // numbers))
+        for rows in self._blocks(step, n_rows):
             x = self.dense(rows)
             x -= center
             yield x, self.curvatures(self.raw(rows), rows, weights, bias), self.row_weights[rows]

@@ -33,7 +33,7 @@ _CHEAP_GROWTH = 2
 # passes to a certified 1e-4 of text 90000 x 200000 with 1, 3, 5 and 8 pairs: 22, 24, 23, 22; of
 # embeddings 50000 x 512, K = 100, with 3, 5 and 30: 29, 26, 26; 20000 x 768, K = 1000, with 1, 2
 # and 5: 30, 30, 29.
-_MEMORY_BYTES = 1 << 25
+_MEMORY_BYTES = 1 << 24
 _LEAST_MEMORY = 1
 
 
@@ -103,6 +103,8 @@ class LbfgsModel(Generic[E]):
         """Take a better preconditioner when it is due. The pairs stay true: they are of F."""
         if n_iter >= self.next_refinement:
             self._refined = None  # the memory of the old one
+            if self._given is None:
+                self.__dict__.pop("first", None)  # it can be made again
             self._refined = self.objective.refined_preconditioner(at)
             self.gamma = 1.0
             if self.pairs:
@@ -111,8 +113,12 @@ class LbfgsModel(Generic[E]):
 
     def directions(self, gradient: Array) -> Iterator[Array]:
         """Yield the direction to take; then, where rounding has spoilt the pairs, one without."""
-        yield _direction(gradient, self.pairs, self.preconditioner, self.gamma, self.vectors)
-        if self.pairs:
+        direction = _direction(gradient, self.pairs, self.preconditioner, self.gamma, self.vectors)
+        paired = len(self.pairs) > 0
+        if self._most_pairs(2 * gradient.nbytes) == 1:
+            self.pairs.clear()  # its memory: the step that now comes takes its place
+        yield direction
+        if paired:
             self.pairs.clear()
             yield -self.gamma * self.preconditioner.apply(gradient)
         if self._refined is not None:
@@ -128,10 +134,13 @@ class LbfgsModel(Generic[E]):
             return
         if not self._rescale(change, curvature):
             return
-        fitting = _MEMORY_BYTES // (moved.nbytes + change.nbytes)
-        while len(self.pairs) >= max(1, min(self.memory, max(_LEAST_MEMORY, fitting))):
+        while len(self.pairs) >= self._most_pairs(moved.nbytes + change.nbytes):
             self.pairs.popleft()
         self.pairs.append((moved, change, curvature))
+
+    def _most_pairs(self, n_bytes: int) -> int:
+        """Return how many pairs of a size are kept."""
+        return max(1, min(self.memory, max(_LEAST_MEMORY, _MEMORY_BYTES // max(1, n_bytes))))
 
     def _rescale(self, change: Array, curvature: float) -> bool:
         """Take gamma from the newest pair.
