@@ -16,7 +16,7 @@ from harness import NATIVE, ONE_THREAD
 from problems import Problem
 
 from fastsoftmax import kernels
-from fastsoftmax.csr_shard import columns_of
+from fastsoftmax.shards.csr_shard import columns_of
 
 N_THREADS = kernels.max_threads()
 ISAS = kernels.available_isas()

@@ -1,7 +1,7 @@
 """FastSoftmax: softmax regression as a scikit-learn estimator.
 
-Parameters, labels and validation are here, the methods of a fitted model in `_prediction`; the
-mathematics is in `objective` and `solvers`, the arithmetic in the kernels.
+Parameters, labels and validation are here, the methods of a fitted model in `_model.prediction`;
+the mathematics is in `objective` and `solvers`, the arithmetic in the kernels.
 """
 
 import math
@@ -17,15 +17,17 @@ from sklearn.base import BaseEstimator, ClassifierMixin
 from sklearn.exceptions import ConvergenceWarning
 from sklearn.utils._param_validation import Interval, StrOptions
 
-from fastsoftmax import _batch_fit, _fitting, _inputs, _sklearn_callbacks, _soft_targets, full_batch
-from fastsoftmax._batch_source import are_batches
-from fastsoftmax._decisions import DecisionMixin
-from fastsoftmax._interchange import InterchangeMixin
-from fastsoftmax._solver_names import SolverNames
-from fastsoftmax._streaming import StreamingMixin
-from fastsoftmax.csr_shard import CsrShard
+from fastsoftmax._interchange.mixins import InterchangeMixin
+from fastsoftmax._model import fitting, inputs, sklearn_callbacks, soft_targets
+from fastsoftmax._model.decisions import DecisionMixin
+from fastsoftmax._model.solver_names import SolverNames
+from fastsoftmax._streaming import batch_fit
+from fastsoftmax._streaming.batch_source import are_batches
+from fastsoftmax._streaming.partial_fit import StreamingMixin
 from fastsoftmax.monitor import Callback, Monitor
 from fastsoftmax.objective import SoftmaxObjective
+from fastsoftmax.optimum import full_batch
+from fastsoftmax.shards.csr_shard import CsrShard
 from fastsoftmax.statistics import StatisticsMixin
 from fastsoftmax.threads import single_threaded_blas
 
@@ -40,7 +42,7 @@ class FastSoftmax(
     InterchangeMixin,
     DecisionMixin,
     StatisticsMixin,
-    _sklearn_callbacks.CallbackSupportMixin,
+    sklearn_callbacks.CallbackSupportMixin,
     ClassifierMixin,
     BaseEstimator,
 ):
@@ -384,7 +386,7 @@ class FastSoftmax(
         self._validate_params()
         began = time.perf_counter()
         end = math.inf if self.max_time is None else time.monotonic() + self.max_time
-        watchers = _inputs.callables(callbacks)
+        watchers = inputs.callables(callbacks)
         from_batches = are_batches(X, y)
         if from_batches and sample_weight is not None:
             raise ValueError("sample_weight of batches is part of them: (X, y, sample_weight)")
@@ -396,20 +398,20 @@ class FastSoftmax(
             called = [*watchers, *more]
             with single_threaded_blas():
                 if from_batches:
-                    return _batch_fit.fit(self, X, classes, eval_set, called, expired, began)
-                hold_out = self.early_stopping and not _fitting.has_sets(eval_set)
+                    return batch_fit.fit(self, X, classes, eval_set, called, expired, began)
+                hold_out = self.early_stopping and not fitting.has_sets(eval_set)
                 rows = self._training_rows(X, y, sample_weight, classes, hold_out=hold_out)
                 return self._fit_rows(rows, eval_set, called, expired, began)
 
         data = {} if from_batches else {"X": X, "y": y, "sample_weight": sample_weight}
-        complaint = _sklearn_callbacks.watched(self, run, **data)
+        complaint = sklearn_callbacks.watched(self, run, **data)
         if complaint:
             warnings.warn(complaint, ConvergenceWarning, stacklevel=2)
         return self
 
     def _fit_rows(
         self,
-        rows: _inputs.TrainingRows,
+        rows: inputs.TrainingRows,
         eval_set: Any,
         callbacks: list[Callback],
         expired: Callable[[], bool],
@@ -417,17 +419,17 @@ class FastSoftmax(
     ) -> str | None:
         """Fit to checked rows; the result says why the fit fell short, where it did."""
         shard = rows.shard
-        eval_shards = _fitting.eval_shards(self, eval_set, rows.classes, rows.left_out, shard)
+        eval_shards = fitting.eval_shards(self, eval_set, rows.classes, rows.left_out, shard)
         if rows.held_out is not None:
-            eval_shards = [_inputs.held_out_shard(rows.held_out, shard)]
-        start = _fitting.previous_coefficients(self, rows.classes) if self.warm_start else None
+            eval_shards = [inputs.held_out_shard(rows.held_out, shard)]
+        start = fitting.previous_coefficients(self, rows.classes) if self.warm_start else None
         shifted = self.standardize and not self.fit_intercept
         if self.solver == "sgd" and shifted and isinstance(shard, CsrShard):
             raise ValueError(
                 "solver='sgd' with standardize=True needs fit_intercept=True where X is sparse: "
                 "without an intercept every step would move every feature"
             )
-        penalty = _inputs.penalty_of(self.C, rows.total)
+        penalty = inputs.penalty_of(self.C, rows.total)
         l1_ratio = float(self.l1_ratio or 0.0)
         objective = SoftmaxObjective(
             [shard],
@@ -443,23 +445,21 @@ class FastSoftmax(
         monitor = Monitor(
             solver, n_rows, self.max_iter, eval_shards, callbacks, self.verbose, began=began
         )
-        _fitting.begin(self, rows.classes, monitor, rows.total)
-        with _fitting.watching(self, monitor):
+        fitting.begin(self, rows.classes, monitor, rows.total)
+        with fitting.watching(self, monitor):
             if solver == "sgd":
-                return _fitting.fit_sgd(self, objective, monitor, start, expired, fitted_to)
-            return _fitting.fit_full_batch(self, objective, monitor, start, expired)
+                return fitting.fit_sgd(self, objective, monitor, start, expired, fitted_to)
+            return fitting.fit_full_batch(self, objective, monitor, start, expired)
 
     def _training_rows(
         self, X: Any, y: Any, sample_weight: Any, classes: Any, *, hold_out: bool
-    ) -> _inputs.TrainingRows:
-        if _soft_targets.are_probabilities(y):
-            return _soft_targets.training_rows(
-                self, X, y, sample_weight, classes, hold_out=hold_out
-            )
+    ) -> inputs.TrainingRows:
+        if soft_targets.are_probabilities(y):
+            return soft_targets.training_rows(self, X, y, sample_weight, classes, hold_out=hold_out)
         if classes is not None:
             raise ValueError(
                 "classes names the columns of a y of shape (n_rows, n_classes) that holds "
                 f"probabilities; y has the shape {np.shape(y)}"
             )
-        X, y = _inputs.validated(self, X, y)
-        return _inputs.training_rows(self, X, y, sample_weight, hold_out=hold_out)
+        X, y = inputs.validated(self, X, y)
+        return inputs.training_rows(self, X, y, sample_weight, hold_out=hold_out)

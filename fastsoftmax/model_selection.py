@@ -16,14 +16,14 @@ from sklearn.metrics import get_scorer, get_scorer_names
 from sklearn.model_selection import check_cv
 from sklearn.utils._param_validation import Interval, StrOptions
 
-from fastsoftmax import _inputs
-from fastsoftmax._cross_validation import Paths, best_index, paths_of, score_function
-from fastsoftmax._decisions import DecisionMixin
-from fastsoftmax._folds import Rows, folds_of, rows_of
-from fastsoftmax._interchange import ExportMixin
-from fastsoftmax._sweep import Fit, Limits, path_of, shortfall, solve
+from fastsoftmax._interchange.mixins import ExportMixin
+from fastsoftmax._model import inputs
+from fastsoftmax._model.decisions import DecisionMixin
+from fastsoftmax._sweep.cross_validation import Paths, best_index, paths_of, score_function
+from fastsoftmax._sweep.folds import Rows, folds_of, rows_of
+from fastsoftmax._sweep.path import Fit, Limits, path_of, shortfall, solve
 from fastsoftmax.estimator import FastSoftmax
-from fastsoftmax.shard import Array
+from fastsoftmax.shards.shard import Array
 from fastsoftmax.threads import single_threaded_blas
 
 
@@ -110,7 +110,7 @@ def fastsoftmax_path(
     )
     model._validate_params()
     values, limits = path_of(Cs), Limits(tol, max_iter)
-    X, y = _inputs.validated(model, X, y)
+    X, y = inputs.validated(model, X, y)
     fits: list[Fit] = []
     with single_threaded_blas():
         rows = rows_of(model, X, y, sample_weight)
@@ -309,7 +309,7 @@ class FastSoftmaxCV(ExportMixin, DecisionMixin, ClassifierMixin, BaseEstimator):
             Once, if any fit stopped before `tol`: how many did, and the largest gap.
         """
         self._validate_params()
-        X, y = _inputs.validated(self, X, y)
+        X, y = inputs.validated(self, X, y)
         self.Cs_ = path_of(self.Cs)
         limits = Limits(self.tol, self.max_iter)
         with single_threaded_blas():

@@ -10,8 +10,8 @@ from typing import Any
 
 import numpy as np
 
-from fastsoftmax._early_stopping import EarlyStopping
-from fastsoftmax.shard import Array, Shard
+from fastsoftmax._model.early_stopping import EarlyStopping
+from fastsoftmax.shards.shard import Array, Shard
 
 
 @dataclass(frozen=True)

@@ -14,8 +14,8 @@ Conventions
 - Row weights are scaled to mean 1 before they reach a shard, so a shard's sums divided by the
   number of rows are means.
 - Solvers see a flat float64 vector: V (n_logits, n_features) and after it, with an intercept,
-  c = b + W mean(x), the intercept of centred features (see `coordinates`). Centring costs no copy
-  of X and removes the coupling between V and the intercept.
+  c = b + W mean(x), the intercept of centred features (see `problem.coordinates`). Centring costs
+  no copy of X and removes the coupling between V and the intercept.
 - Where the rows are float32, so are W and b in the pass over them; penalty, certificate and
   result refer to the rounded values.
 """
@@ -25,9 +25,9 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from fastsoftmax.certificate import CertificateMixin
-from fastsoftmax.coordinates import Coordinates
-from fastsoftmax.curvature import (
+from fastsoftmax.problem.certificate import CertificateMixin
+from fastsoftmax.problem.coordinates import Coordinates
+from fastsoftmax.problem.curvature import (
     build_hessian,
     build_preconditioner,
     build_refined,
@@ -35,11 +35,11 @@ from fastsoftmax.curvature import (
     diagonal_bound,
     refinement_cost,
 )
-from fastsoftmax.evaluation import Dots, Evaluation
-from fastsoftmax.free_blocks import FreeBlocks, build_free_blocks
-from fastsoftmax.preconditioner import Preconditioner
-from fastsoftmax.shard import Array, DenseShard, Shard, Sums, add_sums
-from fastsoftmax.vectors import Vectors
+from fastsoftmax.problem.evaluation import Dots, Evaluation
+from fastsoftmax.problem.free_blocks import FreeBlocks, build_free_blocks
+from fastsoftmax.problem.preconditioner import Preconditioner
+from fastsoftmax.problem.vectors import Vectors
+from fastsoftmax.shards.shard import Array, DenseShard, Shard, Sums, add_sums
 
 # Rows at a time in `logit_change`.
 _CHANGE_ROWS = 1024
@@ -72,8 +72,8 @@ class SoftmaxObjective(CertificateMixin):
         Features are shifted and scaled to mean 0 and variance 1 instead (those that do not vary
         are shifted alone).
     moments : ndarray, optional
-        As `curvature.mean_moments` returns them, for the same features: where several problems
-        share them, only the first pays.
+        As `problem.curvature.mean_moments` returns them, for the same features: where several
+        problems share them, only the first pays.
     """
 
     def __init__(

@@ -13,7 +13,7 @@ from numpy.typing import ArrayLike
 from scipy import special
 from sklearn.utils.validation import check_is_fitted
 
-from fastsoftmax._information import (
+from fastsoftmax._model.information import (
     Contrasts,
     Problem,
     check_optimum,
@@ -21,9 +21,9 @@ from fastsoftmax._information import (
     names_of,
     problem_of,
 )
-from fastsoftmax._prediction import dense_coef
-from fastsoftmax.evaluation import Evaluation
-from fastsoftmax.shard import Array
+from fastsoftmax._model.prediction import dense_coef
+from fastsoftmax.problem.evaluation import Evaluation
+from fastsoftmax.shards.shard import Array
 from fastsoftmax.threads import single_threaded_blas
 
 

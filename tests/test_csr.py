@@ -5,7 +5,7 @@ import pytest
 from scipy import sparse
 
 from fastsoftmax import reference
-from fastsoftmax.csr_shard import CsrShard, columns_of
+from fastsoftmax.shards.csr_shard import CsrShard, columns_of
 
 # rows, features, classes, share of numbers that are stored
 SIZES = [
@@ -310,6 +310,6 @@ class TestShard:
         X = make_matrix(rng, 5000, 8, 0.4, np.float64, np.int32)
         W, b = rng.normal(size=(3, 8)), rng.normal(size=3)
         whole = self.shard(X).loss_grad(W, b)
-        monkeypatch.setattr("fastsoftmax.shard._WORK_PER_CALL", 1)
+        monkeypatch.setattr("fastsoftmax.shards.shard._WORK_PER_CALL", 1)
         parts = self.shard(X).loss_grad(W, b)
         assert_close(parts, whole, np.float64)

@@ -11,7 +11,7 @@ from sklearn.metrics import log_loss
 from sklearn.model_selection import GridSearchCV
 
 from fastsoftmax import FastSoftmax
-from fastsoftmax._early_stopping import held_out_rows
+from fastsoftmax._model.early_stopping import held_out_rows
 from fastsoftmax.objective import SoftmaxObjective
 
 

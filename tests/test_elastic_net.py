@@ -13,13 +13,14 @@ from sklearn.linear_model import LogisticRegression
 from sklearn.preprocessing import StandardScaler
 from sklearn.utils.fixes import parse_version
 
-from fastsoftmax import FastSoftmax, FastSoftmaxCV, elastic_net, fastsoftmax_path, reference
-from fastsoftmax.centered import CenteredObjective
-from fastsoftmax.csr_shard import CsrShard
-from fastsoftmax.elastic_net import DualPoint
+from fastsoftmax import FastSoftmax, FastSoftmaxCV, fastsoftmax_path, reference
 from fastsoftmax.objective import SoftmaxObjective
-from fastsoftmax.shard import DenseShard
-from fastsoftmax.working_set import Subset
+from fastsoftmax.optimum.centered import CenteredObjective
+from fastsoftmax.optimum.working_set import Subset
+from fastsoftmax.problem import elastic_net
+from fastsoftmax.problem.elastic_net import DualPoint
+from fastsoftmax.shards.csr_shard import CsrShard
+from fastsoftmax.shards.shard import DenseShard
 
 # scikit-learn before 1.8 heeds l1_ratio only so
 NAMED = parse_version(sklearn.__version__) < parse_version("1.8")

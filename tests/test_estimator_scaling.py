@@ -8,7 +8,7 @@ from sklearn.preprocessing import StandardScaler
 
 from fastsoftmax import FastSoftmax, reference
 from fastsoftmax.objective import SoftmaxObjective
-from fastsoftmax.shard import DenseShard
+from fastsoftmax.shards.shard import DenseShard
 from fastsoftmax.solvers.descent import minimise
 from fastsoftmax.solvers.lbfgs import LbfgsModel
 

@@ -10,12 +10,13 @@ from scipy import sparse
 from sklearn.datasets import load_wine
 from sklearn.exceptions import ConvergenceWarning
 
-from fastsoftmax import FastSoftmax, full_batch
+from fastsoftmax import FastSoftmax
 from fastsoftmax.backend import resolve_backend
-from fastsoftmax.centered import CenteredObjective
-from fastsoftmax.csr_shard import CsrShard
 from fastsoftmax.objective import SoftmaxObjective
-from fastsoftmax.shard import DenseShard
+from fastsoftmax.optimum import full_batch
+from fastsoftmax.optimum.centered import CenteredObjective
+from fastsoftmax.shards.csr_shard import CsrShard
+from fastsoftmax.shards.shard import DenseShard
 
 
 @pytest.fixture

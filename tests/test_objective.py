@@ -6,7 +6,7 @@ from scipy.special import logsumexp
 
 from fastsoftmax.backend import resolve_backend
 from fastsoftmax.objective import SoftmaxObjective
-from fastsoftmax.shard import DenseShard
+from fastsoftmax.shards.shard import DenseShard
 from fastsoftmax.solvers import descent
 from fastsoftmax.solvers.lbfgs import LbfgsModel
 

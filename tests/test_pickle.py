@@ -10,7 +10,8 @@ import pytest
 from sklearn.base import clone
 from sklearn.exceptions import NotFittedError
 
-from fastsoftmax import FastSoftmax, FastSoftmaxCV, __version__, _interchange
+from fastsoftmax import FastSoftmax, FastSoftmaxCV, __version__
+from fastsoftmax._interchange import mixins
 
 METHODS = ("predict", "predict_proba", "predict_log_proba", "decision_function")
 
@@ -47,7 +48,7 @@ def version(monkeypatch):
     """A function that sets the version of this package."""
 
     def set_version(text):
-        monkeypatch.setattr(_interchange, "__version__", text)
+        monkeypatch.setattr(mixins, "__version__", text)
 
     return set_version
 

@@ -7,12 +7,13 @@ import numpy as np
 import pytest
 from scipy import sparse
 
-from fastsoftmax import FastSoftmax, curvature, reference
-from fastsoftmax.coordinates import Coordinates
-from fastsoftmax.csr_shard import CsrShard
-from fastsoftmax.curvature import build_blocks, build_diagonals, build_shared
-from fastsoftmax.shard import DenseShard
-from fastsoftmax.shard_curvature import _POOL, drawn
+from fastsoftmax import FastSoftmax, reference
+from fastsoftmax.problem import curvature
+from fastsoftmax.problem.coordinates import Coordinates
+from fastsoftmax.problem.curvature import build_blocks, build_diagonals, build_shared
+from fastsoftmax.shards.csr_shard import CsrShard
+from fastsoftmax.shards.shard import DenseShard
+from fastsoftmax.shards.shard_curvature import _POOL, drawn
 from fastsoftmax.threads import in_threads
 
 PENALTY = 0.01

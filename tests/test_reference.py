@@ -6,7 +6,8 @@ import warnings
 import numpy as np
 import pytest
 
-from fastsoftmax import _reference_rows, reference
+from fastsoftmax import reference
+from fastsoftmax.reference import _rows
 
 INF, NAN = np.inf, np.nan
 LONG_IS_LONGER = np.finfo(np.longdouble).eps < np.finfo(np.float64).eps / 100
@@ -26,7 +27,7 @@ def rng():
 def block_numbers(request, monkeypatch):
     """Cut the same small arrays into more or fewer blocks of rows."""
     if request.param:
-        monkeypatch.setattr(_reference_rows, "_BLOCK_NUMBERS", request.param)
+        monkeypatch.setattr(_rows, "_BLOCK_NUMBERS", request.param)
         monkeypatch.setattr(reference, "MIN_GRAD_ROWS", 1)
 
 

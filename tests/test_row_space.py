@@ -6,10 +6,11 @@ import numpy as np
 import pytest
 from sklearn.exceptions import ConvergenceWarning
 
-from fastsoftmax import FastSoftmax, FastSoftmaxCV, reference, row_space
+from fastsoftmax import FastSoftmax, FastSoftmaxCV, reference
 from fastsoftmax.objective import SoftmaxObjective
-from fastsoftmax.row_space import RowSpace
-from fastsoftmax.shard import DenseShard
+from fastsoftmax.optimum import row_space
+from fastsoftmax.optimum.row_space import RowSpace
+from fastsoftmax.shards.shard import DenseShard
 
 
 @pytest.fixture(params=[2, 4], ids=["two classes", "four"])

@@ -5,11 +5,12 @@ import itertools
 import numpy as np
 import pytest
 
-from fastsoftmax import FastSoftmax, full_batch, reference, small
+from fastsoftmax import FastSoftmax, reference
 from fastsoftmax.backend import resolve_backend
-from fastsoftmax.csr_shard import CsrShard
 from fastsoftmax.objective import SoftmaxObjective
-from fastsoftmax.shard import DenseShard
+from fastsoftmax.optimum import full_batch, small
+from fastsoftmax.shards.csr_shard import CsrShard
+from fastsoftmax.shards.shard import DenseShard
 
 
 def arguments_of(rng, n=60, d=3, k=3, *, soft=False, smoothing=0.0, intercept=True, penalty=0.02):

@@ -5,10 +5,10 @@ from dataclasses import dataclass
 import numpy as np
 import pytest
 
-from fastsoftmax.curvature import invert
+from fastsoftmax.problem.curvature import invert
+from fastsoftmax.problem.vectors import Vectors
 from fastsoftmax.solvers import descent
 from fastsoftmax.solvers.newton import NewtonModel
-from fastsoftmax.vectors import Vectors
 
 
 @dataclass(frozen=True)

@@ -218,7 +218,7 @@ def test_calls_are_short_and_change_nothing(monkeypatch, rng, limit):
         return take(*args, **kwargs)
 
     monkeypatch.setattr(backend, "sgd_steps", counted)
-    monkeypatch.setattr(f"fastsoftmax.shard.{limit}", 1)
+    monkeypatch.setattr(f"fastsoftmax.shards.shard.{limit}", 1)
     parts = FastSoftmax(**options).fit(X, y)
     assert n_calls == 2 * 16
     np.testing.assert_array_equal(parts.coef_, whole.coef_)

@@ -5,10 +5,10 @@ from dataclasses import dataclass
 import numpy as np
 import pytest
 
+from fastsoftmax.problem.vectors import Vectors
 from fastsoftmax.solvers import descent
 from fastsoftmax.solvers.lbfgs import LbfgsModel
 from fastsoftmax.solvers.line_search import search
-from fastsoftmax.vectors import Vectors
 
 
 def minimise(objective, start, *, memory=30, **options):

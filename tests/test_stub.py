@@ -59,8 +59,8 @@ def test_functions_are_complete(module):
         and value.__module__
         in (
             module.__name__,
-            "fastsoftmax._reference_newton",
-            "fastsoftmax._reference_vectors",
+            "fastsoftmax.reference._newton",
+            "fastsoftmax.reference._vectors",
         )
     }
     assert public == set(FUNCTIONS)

@@ -8,9 +8,9 @@ from typing import Generic, NamedTuple, Protocol, TypeVar
 
 import numpy as np
 
-from fastsoftmax.shard import Array
+from fastsoftmax.problem.vectors import Vectors
+from fastsoftmax.shards.shard import Array
 from fastsoftmax.solvers.line_search import search
-from fastsoftmax.vectors import Vectors
 
 
 class Point(Protocol):

@@ -12,10 +12,10 @@ from typing import Generic, Protocol
 
 import numpy as np
 
-from fastsoftmax.preconditioner import Preconditioner
-from fastsoftmax.shard import Array
+from fastsoftmax.problem.preconditioner import Preconditioner
+from fastsoftmax.problem.vectors import Vectors
+from fastsoftmax.shards.shard import Array
 from fastsoftmax.solvers.descent import E, Objective
-from fastsoftmax.vectors import Vectors
 
 # The first better preconditioner comes when the passes so far have cost this share of its price,
 # but not before the model has taken shape; each next one after this many times the iterations.

@@ -17,9 +17,9 @@ from typing import Generic, NamedTuple, Protocol
 
 import numpy as np
 
-from fastsoftmax.elastic_net import pseudo_gradient
-from fastsoftmax.free_blocks import FreeBlocks
-from fastsoftmax.shard import Array
+from fastsoftmax.problem.elastic_net import pseudo_gradient
+from fastsoftmax.problem.free_blocks import FreeBlocks
+from fastsoftmax.shards.shard import Array
 from fastsoftmax.solvers.descent import E, Objective, Result, share_of
 
 # Iterations at which the Hessian's diagonal is looked up: the first, and from one to the next.

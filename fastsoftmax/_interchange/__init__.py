@@ -1,0 +1,1 @@
+"""Models that travel: in files and pickles, to other packages and back."""

@@ -1,0 +1,357 @@
+"""A fitted model in a file: a zip archive of arrays (`.npz`) in which nothing can be executed.
+
+Members, all stored without compression, so that none is larger than the file:
+
+- ``header.npy``: uint8, the bytes of a JSON object, `_HEADER`;
+- ``classes.npy`` (n_classes,), sorted; absent where they are Python objects, which are JSON then;
+- ``coef.npy`` (n_logits, n_features) and ``intercept.npy`` (n_logits,), both float32 or float64;
+- ``velocity.npy``, only where mini-batch steps have momentum: of all coefficients, flat.
+
+What is read is taken for hostile until it is checked, sizes first.
+"""
+
+import errno
+import io
+import json
+import math
+import os
+import secrets
+import shutil
+import warnings
+import zipfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import IO, Any, NamedTuple
+
+import numpy as np
+
+from fastsoftmax._interchange.fitted import Fitted, are_label_type
+from fastsoftmax._version import __version__
+from fastsoftmax.shards.shard import Array
+
+FORMAT = "fastsoftmax model"
+FORMAT_VERSION = 1
+
+File = str | os.PathLike[str] | IO[bytes]
+
+_ARRAYS = frozenset({"header", "coef", "intercept"})
+_OPTIONAL_ARRAYS = frozenset({"classes", "velocity"})
+
+# Keys of the header and the types of their values.
+_HEADER: dict[str, tuple[type, ...]] = {
+    "format": (str,),
+    "format_version": (int,),
+    "fastsoftmax_version": (str,),
+    "estimator": (str,),  # the name of its class, for readers
+    "parameters": (dict,),
+    "classes": (list, type(None)),  # null where they are an array
+    "n_features_in": (int,),
+    "feature_names_in": (list, type(None)),
+    # what an estimator lacks is null
+    "n_iter": (int, type(None)),
+    "gap": (int, float, type(None)),
+    "converged": (bool, type(None)),
+    "objective": (int, float, type(None)),
+    "temperature": (int, float, type(None)),  # what logits are divided by
+    "weight_seen": (int, float, type(None)),
+}
+
+
+class SavedModel(NamedTuple):
+    """What a file holds, apart from its format."""
+
+    estimator: str
+    parameters: dict[str, Any]
+    classes: Array
+    coef: Array
+    intercept: Array
+    n_features_in: int
+    feature_names_in: list[str] | None
+    n_iter: int | None
+    gap: float | None
+    converged: bool | None
+    objective: float | None
+    temperature: float | None
+    weight_seen: float | None
+    velocity: Array | None
+
+
+def _is_text(file: object) -> bool:
+    return isinstance(file, io.TextIOBase)
+
+
+# ---- writing ----
+
+
+def write_model(file: File, model: SavedModel) -> None:
+    """Write a model to a path, which is replaced at once or not at all, or to an open file."""
+    parameters = {}
+    for name, value in model.parameters.items():
+        parameters[name] = _encoded(name, value)
+    header = {
+        "format": FORMAT,
+        "format_version": FORMAT_VERSION,
+        "fastsoftmax_version": __version__,
+        **{name: getattr(model, name) for name in _HEADER if name in SavedModel._fields},
+        "parameters": parameters,
+        "classes": _labels_as_json(model.classes),
+    }
+    arrays = {
+        "header": np.frombuffer(json.dumps(header).encode("ascii"), dtype=np.uint8),
+        "classes": model.classes if header["classes"] is None else None,
+        "coef": model.coef,
+        "intercept": model.intercept,
+        "velocity": model.velocity,
+    }
+    _check(model)
+    with _opened_to_write(file) as opened, zipfile.ZipFile(opened, "w") as archive:
+        for name, array in arrays.items():
+            if array is None:
+                continue
+            info = zipfile.ZipInfo(f"{name}.npy")  # of a fixed date: the same model, the same bytes
+            info.external_attr = 0o644 << 16
+            with archive.open(info, "w", force_zip64=True) as member:
+                np.lib.format.write_array(
+                    member, np.ascontiguousarray(array), version=(1, 0), allow_pickle=False
+                )
+
+
+@contextmanager
+def _opened_to_write(file: File) -> Iterator[IO[bytes]]:
+    if _is_text(file):
+        raise TypeError('file must be open for bytes (mode "wb"), got one that is open for text')
+    if not isinstance(file, str | os.PathLike):
+        if not callable(getattr(file, "write", None)):
+            raise TypeError(f"file must be a path or an open file, got {file!r}")
+        yield file
+        return
+    path = Path(os.path.realpath(file))
+    if path.exists() and not path.is_file():  # a pipe or a device is not to be replaced
+        with open(path, "wb") as opened:
+            yield opened
+        return
+    beside = path.with_name(f".{path.name[:200]}.{secrets.token_hex(8)}.tmp")
+    try:
+        with open(beside, "xb") as opened:
+            yield opened
+            opened.flush()
+            os.fsync(opened.fileno())
+        if path.exists():
+            shutil.copymode(path, beside)
+        os.replace(beside, path)
+    except BaseException:
+        beside.unlink(missing_ok=True)
+        raise
+
+
+def _encoded(name: str, value: Any) -> Any:
+    """Return a parameter as JSON has it."""
+    if name == "class_weight" and isinstance(value, dict):
+        return [[_plain(name, label), _plain(name, weight)] for label, weight in value.items()]
+    if isinstance(value, np.random.RandomState | np.random.Generator):
+        warnings.warn(
+            f"a model file holds no random number generators: {name} will be None in the model "
+            "that is loaded, which changes no prediction",
+            UserWarning,
+            stacklevel=4,
+        )
+        return None
+    return _plain(name, value)
+
+
+def _plain(name: str, value: Any) -> Any:
+    """Return a number, str, bool or None as Python's own."""
+    plain = value.item() if isinstance(value, np.generic) else value
+    if not (plain is None or type(plain) in (bool, int, float, str)) or _is_too_long(plain):
+        raise TypeError(
+            f"{name} cannot be saved: a file holds numbers of 64 bits, str, bool and None, got "
+            f"{value!r} of type {type(value).__name__}; pickle and joblib save everything"
+        )
+    return plain
+
+
+def _is_too_long(value: Any) -> bool:
+    return isinstance(value, int) and abs(value) >= 2**64
+
+
+def _labels_as_json(classes: Array) -> list[Any] | None:
+    """Return labels that are Python objects; None for what an array without objects holds."""
+    if classes.dtype.kind == "O":
+        return [_plain("a label in classes_", label) for label in classes]
+    if not are_label_type(classes.dtype):
+        raise TypeError(
+            "classes_ cannot be saved: labels may be str, int, bool, float or objects of these "
+            f"types, got an array of dtype {classes.dtype}; pickle and joblib save everything"
+        )
+    return None
+
+
+# ---- reading ----
+
+
+def read_model(file: File) -> SavedModel:
+    """Read a model from a path or an open file; a ValueError for everything but a sound one."""
+    if isinstance(file, str | os.PathLike):
+        with open(file, "rb") as opened:
+            return _read_opened(opened, os.fspath(file))
+    if _is_text(file) or not callable(getattr(file, "seek", None)):
+        raise TypeError(
+            'file must be a path or a seekable file that is open for bytes (mode "rb"), '
+            f"got {file!r}"
+        )
+    return _read_opened(file, "the file")
+
+
+def _read_opened(file: IO[bytes], name: str) -> SavedModel:
+    try:
+        return _model_of(_members(file))
+    except OSError as error:
+        if error.errno != errno.EINVAL:  # a disk's error; EINVAL is a seek to where nothing is
+            raise
+        reason: Exception = error
+    except Exception as error:  # what zipfile and json raise has no common class
+        reason = error
+    raise ValueError(
+        f"{name} is no model saved by FastSoftmax.save, or it is damaged: "
+        f"{str(reason) or type(reason).__name__}"
+    ) from reason
+
+
+def _members(file: IO[bytes]) -> dict[str, bytes]:
+    """Return the bytes of each member, by its name without ".npy"."""
+    size = file.seek(0, os.SEEK_END)
+    with zipfile.ZipFile(file) as archive:
+        entries = archive.infolist()
+        names = [entry.filename.removesuffix(".npy") for entry in entries]
+        known = _ARRAYS <= set(names) <= _ARRAYS | _OPTIONAL_ARRAYS
+        if not (known and len(set(names)) == len(names)) or any(
+            not entry.filename.endswith(".npy") for entry in entries
+        ):
+            shown = sorted(entry.filename[:40] for entry in entries[:10])
+            raise ValueError(f"its members are not those of a model: {shown}")
+        for entry in entries:
+            stored = entry.compress_type == zipfile.ZIP_STORED and not entry.flag_bits & 1
+            if not (stored and entry.file_size == entry.compress_size):
+                raise ValueError(f"{entry.filename} is compressed or encrypted")
+        if sum(entry.file_size for entry in entries) > size:
+            raise ValueError("its members are said to be larger than the file")
+        return {name: archive.read(entry) for name, entry in zip(names, entries, strict=True)}
+
+
+def _model_of(members: dict[str, bytes]) -> SavedModel:
+    header = _header_of(_array_of("header", members["header"], 1))
+    fields: dict[str, Any] = {name: header[name] for name in _HEADER if name in SavedModel._fields}
+    fields |= {
+        name: _array_of(name, members[name], 2 if name == "coef" else 1)
+        for name in ("coef", "intercept", "velocity")
+        if name in members
+    }
+    classes = header["classes"]
+    if (classes is None) != ("classes" in members):
+        raise ValueError("classes must be an array or a list in the header")
+    if classes is None:
+        fields["classes"] = _array_of("classes", members["classes"], 1)
+    else:  # of one dimension, as no label is a sequence
+        fields["classes"] = np.array([_scalar(label) for label in classes], dtype=object)
+    fields["parameters"] = {name: _decoded(name, v) for name, v in header["parameters"].items()}
+    model = SavedModel(**{"velocity": None, **fields})
+    _check(model)
+    return model
+
+
+def _array_of(name: str, data: bytes, ndim: int) -> Array:
+    """Return the array of a member, a new one in the byte order of this machine."""
+    stream = io.BytesIO(data)
+    if np.lib.format.read_magic(stream) != (1, 0):
+        raise ValueError(f"{name} is not in version 1.0 of numpy's format")
+    shape, fortran_order, dtype = np.lib.format.read_array_header_1_0(stream)
+    plain = dtype.kind in "biufU" and dtype.itemsize > 0 and dtype.subdtype is None
+    if not plain or fortran_order:
+        raise ValueError(f"{name} has a dtype or an order of no model: {dtype}")
+    if len(shape) != ndim or min(shape) < 1:
+        raise ValueError(f"{name} must have {ndim} dimensions, none of them 0, got {shape}")
+    start = stream.tell()
+    if math.prod(shape) * dtype.itemsize != len(data) - start:
+        raise ValueError(f"{name} holds {len(data) - start} bytes, not an array of shape {shape}")
+    array = np.frombuffer(data, dtype, offset=start).reshape(shape)
+    return array.astype(dtype.newbyteorder("="))
+
+
+def _header_of(encoded: Array) -> dict[str, Any]:
+    if encoded.dtype != np.uint8:
+        raise ValueError(f"header must hold bytes, got {encoded.dtype}")
+    header = json.loads(encoded.tobytes().decode("ascii"))
+    if not isinstance(header, dict) or header.get("format") != FORMAT:
+        raise ValueError("its header is not that of a model")
+    version = header.get("format_version")
+    if type(version) is not int or version < 1:
+        raise ValueError(f"format_version must be an integer >= 1, got {version!r}")
+    if version > FORMAT_VERSION:
+        raise ValueError(
+            f"it has format {version}, of fastsoftmax {header.get('fastsoftmax_version')!r}; "
+            f"fastsoftmax {__version__} reads formats up to {FORMAT_VERSION}: upgrade it"
+        )
+    if header.keys() != _HEADER.keys():
+        raise ValueError(
+            "its header must have other keys: lacks "
+            f"{sorted(_HEADER.keys() - header.keys())}, unknown are "
+            f"{sorted(header.keys() - _HEADER.keys())[:10]}"
+        )
+    for name, types in _HEADER.items():
+        if type(header[name]) not in types:
+            raise ValueError(f"{name} in its header is of type {type(header[name]).__name__}")
+    return header
+
+
+def _decoded(name: str, value: Any) -> Any:
+    if name == "class_weight" and isinstance(value, list):
+        if not all(isinstance(pair, list) and len(pair) == 2 for pair in value):
+            raise ValueError("class_weight must be a list of pairs")
+        return {_scalar(label): _scalar(weight) for label, weight in value}
+    return _scalar(value)
+
+
+def _scalar(value: Any) -> Any:
+    if isinstance(value, dict | list):
+        raise ValueError(f"its header has a {type(value).__name__} where a scalar belongs")
+    if _is_too_long(value):
+        raise ValueError("its header has an integer of more than 64 bits")
+    return value
+
+
+# ---- what holds of every model ----
+
+
+def _check(model: SavedModel) -> None:
+    """Raise a ValueError unless the parts of a model fit together and are finite."""
+    coef, velocity = model.coef, model.velocity
+    Fitted(model.classes, coef, model.intercept).check(model.n_features_in)
+    if velocity is not None:
+        length = coef.size + len(coef)
+        if velocity.dtype != coef.dtype or velocity.shape != (length,):
+            raise ValueError(
+                f"velocity must be of {length} {coef.dtype}, got {velocity.shape} of "
+                f"{velocity.dtype}"
+            )
+        if not np.isfinite(velocity).all():
+            raise ValueError("velocity must be finite")
+    _check_facts(model)
+
+
+def _check_facts(model: SavedModel) -> None:
+    if model.feature_names_in is not None:
+        names = model.feature_names_in
+        if len(names) != model.n_features_in or not all(isinstance(n, str) for n in names):
+            raise ValueError(
+                f"feature_names_in_ must be {model.n_features_in} str, one for each feature"
+            )
+    counts = {"n_iter_": model.n_iter, "gap_": model.gap, "weight_seen": model.weight_seen}
+    for name, value in counts.items():
+        if value is not None and not value >= 0:
+            raise ValueError(f"{name} must be >= 0, got {value}")
+    temperature = 1.0 if model.temperature is None else model.temperature
+    if not 0.0 < temperature < math.inf:
+        raise ValueError(f"temperature_ must be finite and > 0, got {temperature}")
+    if model.n_iter is not None and model.n_iter >= 2**31:
+        raise ValueError(f"n_iter_ must have 32 bits, got {model.n_iter}")

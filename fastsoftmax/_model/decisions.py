@@ -1,0 +1,388 @@
+"""What to decide about rows: by costs, with the right to refuse, by calibrated probabilities."""
+
+import math
+import warnings
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any, Literal, Self, overload
+
+import numpy as np
+from numpy.typing import ArrayLike
+from sklearn.exceptions import ConvergenceWarning
+
+from fastsoftmax._arguments import as_real
+from fastsoftmax._model import inputs
+from fastsoftmax._model.prediction import PredictionMixin, _Inputs
+from fastsoftmax._model.temperature import best_temperature
+from fastsoftmax.shards.shard import Array
+
+# Probabilities or expected costs that are held at a time.
+_BLOCK_NUMBERS = 1 << 18
+_COST_FORMS = (
+    "cost must be an array of shape (n_classes, n_decisions), a pandas frame with the classes as "
+    "its index, or a dict {class: {decision: cost}}"
+)
+
+
+class DecisionMixin(PredictionMixin):
+    """Decisions of a fitted model."""
+
+    temperature_: float
+
+    @overload
+    def predict_cost_sensitive(
+        self,
+        X: ArrayLike,
+        cost: Any,
+        *,
+        decisions: ArrayLike | None = None,
+        return_cost: Literal[False] = False,
+    ) -> Array: ...
+
+    @overload
+    def predict_cost_sensitive(
+        self,
+        X: ArrayLike,
+        cost: Any,
+        *,
+        decisions: ArrayLike | None = None,
+        return_cost: Literal[True],
+    ) -> tuple[Array, Array]: ...
+
+    def predict_cost_sensitive(
+        self,
+        X: ArrayLike,
+        cost: Any,
+        *,
+        decisions: ArrayLike | None = None,
+        return_cost: bool = False,
+    ) -> Array | tuple[Array, Array]:
+        r"""Return the decision of the least expected cost for each row.
+
+        .. math:: \arg\min_j \sum_i P(\text{class } i \mid x)\; cost_{ij}
+
+        With costs of 0 where class and decision agree and 1 elsewhere that is `predict`. A decision
+        need not be a class: one more column, "ask a human" with the same cost in each row, makes
+        the model refuse where every answer is expected to cost more. Memory does not grow with
+        n_rows * n_classes.
+
+        Parameters
+        ----------
+        X : array-like or sparse matrix of shape (n_rows, n_features)
+        cost : array-like of shape (n_classes, n_decisions), pandas.DataFrame or dict
+            ``cost[i, j]`` is what decision j costs when the truth is ``classes_[i]`` (rows are
+            truths, as in scikit-learn's `confusion_matrix`): finite, negative for a gain. The rows
+            of a frame are found by its index, which holds the classes in any order, and its columns
+            name the decisions; so do ``{class: {decision: cost}}``.
+        decisions : array-like of shape (n_decisions,), optional
+            What an array's columns stand for; the classes in the order of `classes_` without it.
+            Of several types (numbers and strings) they are kept as objects.
+        return_cost : bool, default=False
+            Whether to return the expected costs too.
+
+        Returns
+        -------
+        decided : ndarray of shape (n_rows,)
+            Of the dtype of `decisions` or `classes_`; of equal expected costs the first decision's.
+        expected_cost : ndarray of shape (n_rows,), float64
+            That of the decision taken. Only where return_cost.
+
+        Raises
+        ------
+        TypeError
+            If cost does not hold real numbers.
+        NotFittedError, ValueError
+            As `decision_function`; a ValueError also for a cost of another shape, not finite or
+            without a row for each class, and decisions that do not fit.
+
+        References
+        ----------
+        Elkan, C. (2001). The foundations of cost-sensitive learning. IJCAI.
+
+        Examples
+        --------
+        >>> from fastsoftmax import FastSoftmax
+        >>> clf = FastSoftmax().fit([[0.0], [1.0], [2.0], [3.0]], ["well", "well", "ill", "ill"])
+        >>> X = [[0.0], [1.4], [3.0]]
+        >>> clf.predict(X).tolist()
+        ['well', 'well', 'ill']
+        >>> costs = {"well": {"well": 0, "ill": 1}, "ill": {"well": 9, "ill": 0}}
+        >>> clf.predict_cost_sensitive(X, costs).tolist()
+        ['ill', 'ill', 'ill']
+        >>> costs["well"]["test"] = costs["ill"]["test"] = 0.5
+        >>> clf.predict_cost_sensitive(X, costs).tolist()
+        ['test', 'test', 'ill']
+        """
+        given = self._inputs_for(X)
+        table, labels = _costs_of(cost, decisions, self.classes_)
+        # Costs beyond the least of each class, and in the last row that: what all decisions have in
+        # common would hide their differences in rounding.
+        least = table.min(axis=1)
+        with np.errstate(over="ignore"):
+            extra = np.ascontiguousarray(np.vstack([(table - least[:, np.newaxis]).T, least]))
+        if not np.isfinite(extra).all():
+            raise ValueError("cost holds numbers whose differences are too large for float64")
+        best = np.empty(given.X.shape[0], dtype=np.intp)
+        expected_cost = np.empty(given.X.shape[0])
+        for rows, probs in self._probabilities_by_block(given, len(extra)):
+            costs = np.empty((len(probs), len(extra)))
+            given.backend.affine_rows(
+                costs, probs, extra, np.zeros(len(extra)), n_threads=given.n_threads
+            )
+            if not np.isfinite(costs).all():
+                raise ValueError("expected costs are not finite: logits or costs are too large")
+            best[rows] = costs[:, :-1].argmin(axis=1)
+            expected_cost[rows] = costs[:, :-1].min(axis=1) + costs[:, -1]
+        return (labels[best], expected_cost) if return_cost else labels[best]
+
+    def predict_with_reject(
+        self, X: ArrayLike, threshold: float, *, reject_label: Any = None
+    ) -> Array:
+        """Return the most likely class of each row, or `reject_label` where that is too unlikely.
+
+        This is Chow's rule, which of all rules that reject as many rows makes the fewest errors (if
+        the probabilities are right): where an error costs 1 and a rejection costs r, reject below
+        the probability 1 - r. For other costs see `predict_cost_sensitive`.
+
+        Parameters
+        ----------
+        X : array-like or sparse matrix of shape (n_rows, n_features)
+        threshold : float
+            In [0, 1]: the least probability with which a class is decided. Up to 1 / n_classes
+            nothing is rejected.
+        reject_label : object, default=None
+            The result for rejected rows; a scalar that is none of the classes.
+
+        Returns
+        -------
+        ndarray of shape (n_rows,)
+            Of a dtype that holds classes and reject_label as they are: integers with -1, wider
+            strings with "unknown", objects with None.
+
+        Raises
+        ------
+        TypeError
+            If threshold is not a number.
+        NotFittedError, ValueError
+            As `decision_function`; a ValueError also if threshold lies outside of [0, 1] or
+            reject_label is one of `classes_`.
+
+        References
+        ----------
+        Chow, C. K. (1970). On optimum recognition error and reject tradeoff. IEEE Transactions on
+        Information Theory 16(1).
+
+        Examples
+        --------
+        >>> from fastsoftmax import FastSoftmax
+        >>> clf = FastSoftmax(C=10.0).fit([[0.0], [1.0], [2.0], [3.0]], [0, 0, 1, 1])
+        >>> clf.predict_with_reject([[0.0], [1.4], [3.0]], 0.9, reject_label=-1).tolist()
+        [0, -1, 1]
+        """
+        given = self._inputs_for(X)
+        try:
+            inside = bool(0.0 <= threshold <= 1.0)
+        except (TypeError, ValueError):
+            raise TypeError(f"threshold must be a number in [0, 1], got {threshold!r}") from None
+        if not inside:
+            raise ValueError(f"threshold must lie in [0, 1], got {threshold!r}")
+        if np.ndim(reject_label):
+            raise ValueError(f"reject_label must be a scalar, got {reject_label!r}")
+        if reject_label in list(self.classes_):
+            raise ValueError(f"reject_label must be none of the classes, got {reject_label!r}")
+        labels = _labels_of([*self.classes_, reject_label])
+        labels = labels.astype(np.result_type(labels, self.classes_), copy=False)
+        probability = given.empty(1)
+        best = self._top(given, 1, probability)[:, 0]
+        best[~(probability[:, 0] >= float(threshold))] = len(self.classes_)
+        return labels[best]
+
+    def calibrate_temperature(
+        self, X: ArrayLike, y: ArrayLike, sample_weight: ArrayLike | None = None
+    ) -> Self:
+        r"""Find the temperature at which the probabilities fit held-out rows best.
+
+        Sets ``temperature_`` to the T that minimises the mean cross-entropy of
+
+        .. math:: \mathrm{softmax}\bigl((W x + b) / T\bigr)
+
+        over rows that the model was not fitted to: above 1 for a model that is too sure of itself.
+        From then on every method uses the logits divided by T; ``coef_`` and ``intercept_`` remain
+        what the fit found, and the most likely class remains the same. `fit` and `partial_fit`
+        reset ``temperature_`` to 1, and so may you.
+
+        Parameters
+        ----------
+        X : array-like or sparse matrix of shape (n_rows, n_features)
+            Rows that the fit has not seen; they are read about ten times.
+        y : array-like of shape (n_rows,)
+            True labels, each one of `classes_`.
+        sample_weight : array-like of shape (n_rows,), optional
+            Weights >= 0 of the rows.
+
+        Returns
+        -------
+        self
+
+        Raises
+        ------
+        NotFittedError, ValueError
+            As `evaluate`.
+
+        Warns
+        -----
+        ConvergenceWarning
+            If the best temperature is 0, as every row's label has the largest logit, or infinite,
+            as the logits are no better than none. ``temperature_`` is then a power of 4 beyond
+            which a change by a factor e changes the mean loss by less than 1e-6 log(n_classes).
+
+        Notes
+        -----
+        The loss is convex in 1 / T; its slope comes from the pass that fits use, which keeps
+        nothing as large as the logits. An earlier ``temperature_`` plays no part. scikit-learn's
+        ``CalibratedClassifierCV(FrozenEstimator(model), method="temperature")`` gives the same
+        probabilities.
+
+        References
+        ----------
+        Guo, C., Pleiss, G., Sun, Y. & Weinberger, K. Q. (2017). On calibration of modern neural
+        networks. ICML. Section 4.2.
+
+        Examples
+        --------
+        >>> from fastsoftmax import FastSoftmax
+        >>> from fastsoftmax.datasets import load_fashion_mnist_sample
+        >>> X, y = load_fashion_mnist_sample("train")
+        >>> model = FastSoftmax(input_scale=1 / 255).fit(X[:700], y[:700])
+        >>> before = model.evaluate(X[700:], y[700:])
+        >>> after = model.calibrate_temperature(X[700:], y[700:]).evaluate(X[700:], y[700:])
+        >>> model.temperature_ > 1.1, after.loss < before.loss, after.accuracy == before.accuracy
+        (True, True, True)
+        """
+        given = self._inputs_for(X, temperature=1.0)
+        shard, total = self._labelled(given, y, sample_weight)
+        coef, intercept = given.coef.astype(np.float64), given.intercept.astype(np.float64)
+
+        def slope_at(beta: float) -> float:
+            with np.errstate(over="ignore"):
+                sums = shard.loss_grad(beta * coef, beta * intercept)
+            slope = float(np.vdot(sums.grad_weights, coef) + sums.grad_bias @ intercept) / total
+            if not (math.isfinite(sums.loss) and math.isfinite(slope)):
+                self._check(given, False)
+                raise ValueError("logits are not finite: coef_ or X are too large")
+            return slope
+
+        tolerance = 1e-12 if given.coef.dtype == np.float64 else 1e-6
+        temperature, reason = best_temperature(slope_at, given.n_classes, tolerance)
+        self.temperature_ = temperature
+        if reason:
+            warnings.warn(
+                f"calibrate_temperature: {reason} temperature_ is {temperature:g}",
+                ConvergenceWarning,
+                stacklevel=2,
+            )
+        return self
+
+    def _probabilities_by_block(
+        self, given: _Inputs, n_columns: int
+    ) -> Iterator[tuple[slice, Array]]:
+        """Yield (rows, their probabilities as float64), a number of rows at a time."""
+        size = max(1, _BLOCK_NUMBERS // max(given.n_classes, n_columns))
+        for start in range(0, given.X.shape[0], size):
+            rows = slice(start, start + size)
+            X = inputs.features_of(given.X[rows])
+            part = given._replace(X=X, rows=inputs.backend_rows(X, given.backend))
+            probs = part.empty(given.n_classes)
+            finite = given.backend.predict_rows(
+                probs, part.rows, given.coef, given.intercept, False, n_threads=given.n_threads
+            )
+            self._check(part, finite)
+            yield rows, probs.astype(np.float64, copy=False)
+
+
+def _costs_of(cost: Any, decisions: Any, classes: Array) -> tuple[Array, Array]:
+    """(costs of shape (n_classes, n_decisions), float64; labels of the decisions), checked."""
+    named = isinstance(cost, Mapping) or (hasattr(cost, "index") and hasattr(cost, "columns"))
+    if named:
+        if decisions is not None:
+            raise ValueError("decisions must be None where cost names them itself")
+        truths, decisions, cost = _named_costs(cost)
+        cost = np.asarray(cost)[_order_of(truths, classes)]
+    table = np.asarray(as_real("cost", cost)[0], dtype=np.float64)
+    if table.ndim != 2 or len(table) != len(classes) or table.shape[1] == 0:
+        raise ValueError(
+            f"{_COST_FORMS}; there are {len(classes)} classes, and its shape is {table.shape}"
+        )
+    if not np.isfinite(table).all():
+        raise ValueError(f"cost must be finite, got {table[~np.isfinite(table)][0]}")
+    n_decisions = table.shape[1]
+    if decisions is None:
+        if n_decisions != len(classes):
+            raise ValueError(
+                f"cost has {n_decisions} columns for {len(classes)} classes: name what they stand "
+                "for by decisions="
+            )
+        return table, classes
+    if np.shape(decisions)[:1] != (n_decisions,) or isinstance(decisions, str):
+        raise ValueError(
+            f"decisions must hold a label for each of the {n_decisions} columns of cost, "
+            f"got {decisions!r}"
+        )
+    if isinstance(decisions, np.ndarray) or hasattr(decisions, "to_numpy"):
+        labels = np.asarray(decisions)
+    else:
+        labels = _labels_of(list(decisions))
+    if labels.ndim != 1:
+        raise ValueError(f"decisions must be of one dimension, got {decisions!r}")
+    return table, labels
+
+
+def _named_costs(cost: Any) -> tuple[list[Any], list[Any], Any]:
+    """(truths, decisions, costs by both) of a dict of dicts or a frame."""
+    if not isinstance(cost, Mapping):
+        return cost.index.tolist(), cost.columns.tolist(), cost.to_numpy()
+    truths = list(cost)
+    if not truths or not all(isinstance(row, Mapping) for row in cost.values()):
+        raise ValueError(f"{_COST_FORMS}, got {cost!r}")
+    names = list(cost[truths[0]])
+    for truth, row in cost.items():
+        if set(row) != set(names):
+            raise ValueError(
+                f"cost must name the same decisions for each class, got {names} for "
+                f"{truths[0]!r} and {list(row)} for {truth!r}"
+            )
+    return truths, names, [[row[name] for name in names] for row in cost.values()]
+
+
+def _order_of(truths: list[Any], classes: Array) -> list[int]:
+    """Where the row of each class is."""
+    known = classes.tolist()
+    if len(truths) != len(set(truths)) or set(truths) != set(known):
+        raise ValueError(
+            f"cost must have one row for each of the classes {known}, got rows for {truths}; an "
+            "array needs no names"
+        )
+    return [truths.index(label) for label in known]
+
+
+def _labels_of(values: Sequence[Any]) -> Array:
+    """Return labels in an array that holds each as it is.
+
+    That is one of objects where another type would change any (0 beside "ask" would become "0").
+    """
+    if any(np.ndim(value) for value in values):
+        raise ValueError(f"labels of decisions must be scalars, got {values!r}")
+    kinds = {np.asarray(value).dtype.kind for value in values}
+    exact = [_plain(value) for value in values]
+    if len(kinds) == 1 or kinds <= set("iuf"):
+        labels = np.asarray(values)
+        if all(_plain(a) == b or a != a for a, b in zip(labels, exact, strict=True)):
+            return labels
+    objects = np.empty(len(values), dtype=object)
+    objects[:] = exact
+    return objects
+
+
+def _plain(value: Any) -> Any:
+    """Return a number, bool or string of numpy as Python's."""
+    plain = isinstance(value, np.generic) and value.dtype.kind in "biufSU"
+    return value.item() if plain else value

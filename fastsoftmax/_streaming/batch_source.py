@@ -1,0 +1,214 @@
+"""Rows that come in batches, to be read again in every epoch: their order, forms and totals."""
+
+import numbers
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from typing import Any, NamedTuple
+
+import numpy as np
+from sklearn.utils.multiclass import check_classification_targets
+from sklearn.utils.validation import check_consistent_length, column_or_1d
+
+from fastsoftmax._model import inputs
+from fastsoftmax._model.soft_targets import are_probabilities, probabilities_of
+from fastsoftmax.shards.shard import Array
+
+
+class Batch(NamedTuple):
+    """One batch as it came; only the number of its rows is known."""
+
+    number: int  # from 0, empty ones counted
+    X: Any
+    y: Any
+    sample_weight: Any  # or None
+
+
+class Totals(NamedTuple):
+    """What a pass over the batches finds."""
+
+    classes: Array  # labels, sorted
+    by_class: Array | None  # weight of each class, None for 1
+    n_rows: int
+    weight: float  # sum of sample_weight times class weights
+
+
+def are_batches(X: Any, y: Any) -> bool:
+    """Whether a fit without y has got batches, and not rows whose labels were forgotten."""
+    if y is not None or isinstance(X, str | bytes | Mapping | numbers.Number):
+        return False
+    if any(hasattr(X, name) for name in ("shape", "__array__", "__dataframe__")):
+        return False
+    if isinstance(X, list | tuple):
+        return bool(X) and all(
+            isinstance(item, list | tuple) and len(item) in (2, 3) and _has_rows(item[0])
+            for item in X[:1]
+        )
+    return callable(X) or isinstance(X, Iterable)
+
+
+def _has_rows(X: Any) -> bool:
+    """Whether something has two dimensions, to tell a batch from a row of a list of lists."""
+    shape = getattr(X, "shape", None)
+    if shape is None:
+        try:
+            shape = np.shape(X)
+        except ValueError:
+            return True  # rows of different lengths, which is for the batch to say
+    return len(shape) >= 2 or 0 in shape
+
+
+class BatchSource:
+    """Batches that can be read again and again.
+
+    Parameters
+    ----------
+    batches : iterable or callable
+        An iterable that `iter` can be called on repeatedly, or a callable that returns an iterator.
+
+    Raises
+    ------
+    TypeError
+        If it can be read once only.
+    """
+
+    def __init__(self, batches: Iterable[Any] | Callable[[], Iterable[Any]]) -> None:
+        if isinstance(batches, Iterator):
+            raise TypeError(
+                "batches are read once in every epoch, but a "
+                f"{type(batches).__name__} can be read only once: give fit a callable that returns "
+                "a new iterator, or an object that can be iterated repeatedly, such as a list"
+            )
+        self._batches = batches
+        self._last: Any = None
+
+    def __iter__(self) -> Iterator[Batch]:
+        """Read all batches that have rows, of which some weigh more than 0."""
+        batches = self._batches
+        if not isinstance(batches, Iterable):
+            found = batches()
+            if not isinstance(found, Iterable):
+                raise TypeError(
+                    "a callable given to fit must return an iterator of batches, got "
+                    f"{type(found).__name__}"
+                )
+            if isinstance(found, Iterator) and found is self._last:
+                raise TypeError(
+                    "a callable given to fit must return a new iterator in every call, but it "
+                    "returned the same one again"
+                )
+            batches = self._last = found
+        for number, item in enumerate(batches):
+            batch = _batch(number, item)
+            weightless = batch.sample_weight is not None and not np.any(batch.sample_weight)
+            if _n_rows(batch) and not weightless:
+                yield batch
+
+
+def _batch(number: int, item: Any) -> Batch:
+    if not (isinstance(item, tuple | list) and len(item) in (2, 3)):
+        raise TypeError(
+            f"batch {number} must be (X, y) or (X, y, sample_weight), got {type(item).__name__}"
+            + (f" of length {len(item)}" if isinstance(item, tuple | list) else "")
+        )
+    X, y, *weights = item
+    # tensors: scikit-learn would make float64 of a dtype that is not numpy's
+    foreign = hasattr(X, "dtype") and not isinstance(X.dtype, np.dtype)
+    if foreign and hasattr(X, "__array__") and not hasattr(X, "columns"):
+        X = np.asarray(X)
+    return Batch(number, X, y, weights[0] if weights else None)
+
+
+def _n_rows(batch: Batch) -> int:
+    try:
+        return int(batch.X.shape[0]) if hasattr(batch.X, "shape") else len(batch.X)
+    except (TypeError, IndexError):
+        raise TypeError(
+            f"batch {batch.number} must hold rows of features, got {type(batch.X).__name__}"
+        ) from None
+
+
+def named(batch: Batch, error: Exception) -> Exception:
+    """Return the error with the batch's number in front."""
+    kind = TypeError if isinstance(error, TypeError) else ValueError
+    return kind(f"batch {batch.number} (from 0): {error}")
+
+
+def totals_of(source: BatchSource, classes: Any, class_weight: Any) -> Totals:
+    """Read labels and weights of all batches; their features are checked when they are used.
+
+    Without classes they are those of rows with a weight above 0.
+    """
+    known = None if classes is None else labels_of(classes)
+    order = column_order(classes)
+    mass: dict[Any, float] = {}
+    kinds: dict[str, np.dtype[Any]] = {}
+    n_rows = 0
+    for batch in source:
+        try:
+            labels, by_label, kind, dtype = _label_masses(batch, known, order)
+        except (ValueError, TypeError) as error:
+            raise named(batch, error) from error
+        kinds[kind] = np.result_type(dtype, kinds.get(kind, dtype))
+        n_rows += _n_rows(batch)
+        for label, weight in zip(labels, by_label, strict=True):
+            mass[label] = mass.get(label, 0.0) + float(weight)
+    if not n_rows:
+        raise ValueError("batches must hold rows with a weight above 0, and hold none")
+    if len(kinds) > 1:
+        raise ValueError(f"batches must hold labels of one kind, got {' and '.join(sorted(kinds))}")
+    if known is None:
+        (dtype,) = kinds.values()
+        known = np.array(sorted(label for label, w in mass.items() if w > 0.0), dtype=dtype)
+        if len(known) < 2:
+            raise ValueError(
+                f"batches must hold at least 2 classes with a weight above 0, got {known.tolist()}"
+            )
+    masses = np.array([mass.get(label, 0.0) for label in known.tolist()])
+    by_class = None
+    if class_weight is not None:
+        by_class = inputs.class_weights_of(class_weight, known, masses)
+        masses = masses * by_class
+    total = float(masses.sum())
+    if not 0.0 < total < np.inf:
+        raise ValueError(f"the weights of all rows must have a finite sum above 0, got {total}")
+    return Totals(known, by_class, n_rows, total)
+
+
+def _label_masses(
+    batch: Batch, classes: Array | None, order: Array | None
+) -> tuple[list[Any], Array, str, np.dtype[Any]]:
+    """(labels of one batch, sum of the weights of each, what kind of targets, their dtype)."""
+    y = np.asarray(batch.y)
+    check_consistent_length(batch.X, y)
+    weights = np.ones(len(y))
+    if batch.sample_weight is not None:
+        weights = np.asarray(batch.sample_weight, dtype=np.float64)
+        if weights.shape != (len(y),) or not (weights >= 0.0).all():
+            raise ValueError(f"sample_weight must be {len(y)} numbers >= 0")
+    if are_probabilities(y):
+        labels = np.arange(y.shape[1]) if classes is None else classes
+        probs = probabilities_of(y, len(labels), np.dtype(np.float64))
+        if order is not None:
+            probs = probs[:, order]
+        kind = f"probabilities of {y.shape[1]} classes"
+        return labels.tolist(), weights @ probs, kind, labels.dtype
+    y = column_or_1d(y)
+    check_classification_targets(y)
+    found, positions = np.unique(y, return_inverse=True)
+    kind = {"U": "strings", "O": "strings", "T": "strings", "S": "bytes", "b": "booleans"}.get(
+        y.dtype.kind, "numbers"
+    )
+    return found.tolist(), np.bincount(positions.reshape(-1), weights, len(found)), kind, y.dtype
+
+
+def labels_of(classes: Any) -> Array:
+    """Return the labels that were given, sorted and checked."""
+    given = np.asarray(classes if hasattr(classes, "__len__") else list(classes))
+    labels = np.unique(given)
+    if given.ndim != 1 or len(labels) < 2 or len(labels) < len(given):
+        raise ValueError(f"classes must hold at least 2 labels, all different, got {classes!r}")
+    return labels
+
+
+def column_order(classes: Any) -> Array | None:
+    """Return the columns of probabilities in the order of the sorted classes; None for as is."""
+    return None if classes is None else np.argsort(np.asarray(classes), kind="stable")

@@ -1,0 +1,1 @@
+"""What `FastSoftmaxCV` is made of: many problems over the rows of one X."""

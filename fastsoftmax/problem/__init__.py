@@ -1,0 +1,1 @@
+"""What `SoftmaxObjective` is made of: sums over shards, the penalty, curvature, certificate."""

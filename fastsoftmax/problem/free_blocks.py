@@ -1,0 +1,135 @@
+"""The Hessian's block of each class for the coefficients that are not 0, inverted.
+
+Where most coefficients are 0 those blocks are small, though the whole ones would be large; they
+know how the features of a class hang together, which a diagonal does not. They are computed from
+rows that are drawn in proportion to their curvature, as `curvature.build_blocks` does. Passes to a
+certified 1e-4 of images 10000 x 784, K = 10, C = 1: 317 without blocks, 194 with them.
+"""
+
+from collections.abc import Sequence
+
+import numpy as np
+from scipy.linalg import lapack
+
+from fastsoftmax.problem.coordinates import Coordinates
+from fastsoftmax.shards.shard import Array, DenseShard, Shard
+from fastsoftmax.shards.shard_curvature import drawn
+from fastsoftmax.threads import in_threads
+
+# Rows drawn for a block: at least this many, and so many for each feature.
+_LEAST_DRAWN = 2048
+_DRAWN_PER_FEATURE = 4
+# Most coefficients in the block of a class, and most numbers in those of all (128 MB).
+_MOST_FREE = 2048
+_BLOCK_NUMBERS = 1 << 24
+# What is added to a block's diagonal, as a share of it: the rows are a sample.
+_RIDGE = 1e-3
+_POOL = 16
+
+
+class FreeBlocks:
+    """Blocks for the coefficients that were free, for solves with those that are.
+
+    Parameters
+    ----------
+    blocks : list of ndarray (m, m)
+        For each class, of its free features, and last of its intercept if there is one.
+    features : list of ndarray (m,)
+        Numbers of those features.
+    n_features : int
+    fit_intercept : bool
+    """
+
+    def __init__(
+        self, blocks: list[Array], features: list[Array], n_features: int, *, fit_intercept: bool
+    ) -> None:
+        self._blocks = blocks
+        self._fit_intercept = fit_intercept
+        self._ends = n_features * np.arange(len(blocks) + 1)
+        self._place = np.full((len(blocks), n_features), -1, dtype=np.int32)
+        for k, own in enumerate(features):
+            self._place[k, own] = np.arange(len(own))
+        self._factors: list[tuple[bytes, Array] | None] = [None] * len(blocks)
+
+    def solve(self, vector: Array, free: Array, out: Array) -> None:
+        """Write the inverse's product with a vector, those elements that there are blocks for.
+
+        free holds the numbers of the vector's coefficients, ascending.
+        """
+        n_logits = len(self._blocks)
+        ends = np.searchsorted(free, self._ends)
+        for k in range(n_logits):
+            features = free[ends[k] : ends[k + 1]] - self._ends[k]
+            place = self._place[k, features]
+            known = np.flatnonzero(place >= 0)
+            where, place = ends[k] + known, place[known]
+            if self._fit_intercept and len(self._blocks[k]):
+                where = np.append(where, len(free) - n_logits + k)
+                place = np.append(place, len(self._blocks[k]) - 1)
+            if len(where):
+                out[where] = self._solved(k, place, vector[where])
+
+    def _solved(self, k: int, place: Array, vector: Array) -> Array:
+        key, last = place.tobytes(), self._factors[k]
+        if last is None or last[0] != key:
+            factor, info = lapack.dpotrf(self._blocks[k][np.ix_(place, place)], lower=1)
+            if info != 0:
+                factor = np.diag(np.sqrt(self._blocks[k].diagonal()[place]))
+            last = self._factors[k] = key, factor
+        solution, _ = lapack.dpotrs(last[1], vector, lower=1)
+        return np.asarray(solution)
+
+
+def build_free_blocks(
+    shards: Sequence[Shard],
+    coordinates: Coordinates,
+    bound: Array,
+    penalty: float,
+    weights: Array,
+    bias: Array,
+    free: Array,
+) -> FreeBlocks | None:
+    """Take the blocks at the model o = W x + b (for raw features); None where they are too large.
+
+    None also of sparse rows: most features occur in none of those that are drawn, and steps along
+    these would be far too long (text 90000 x 200000, K = 20: no progress after 250 passes).
+
+    free holds the numbers of the coefficients that they are for, in the solver's vector.
+    """
+    n_logits, d = weights.shape
+    if not all(isinstance(shard, DenseShard) for shard in shards):
+        return None
+    ends = np.searchsorted(free, d * np.arange(n_logits + 1))
+    features = [free[ends[k] : ends[k + 1]] - k * d for k in range(n_logits)]
+    sizes = np.array([len(own) + 1 for own in features])
+    if sizes.max() > _MOST_FREE or float(sizes @ sizes) > _BLOCK_NUMBERS:
+        return None
+    n_sampled = -(-max(_LEAST_DRAWN, _DRAWN_PER_FEATURE * int(sizes.max())) // len(shards))
+    with_bias = int(coordinates.fit_intercept)
+    blocks = [np.zeros((len(own) + with_bias,) * 2) for own in features]
+    weight = 0.0
+    for shard in shards:
+        every = slice(0, shard.n_rows, max(1, shard.n_rows // (_POOL * n_sampled)))
+        h = shard.curvatures(shard.raw(every), every, weights, bias)
+        weight += float(shard.row_weights[every].sum(dtype=np.float64))
+
+        def fill(k: int, shard: Shard = shard, h: Array = h, step: int = every.step) -> Array:
+            rows, shares = drawn(h[:, k], n_sampled)
+            own = features[k]
+            z = np.ones((len(rows), len(own) + with_bias))
+            z[:, : len(own)] = shard.X[(rows * step)[:, np.newaxis], own]
+            z[:, : len(own)] -= coordinates.center[own]
+            z[:, : len(own)] *= coordinates.scale[own]
+            z *= np.sqrt(shares.astype(np.float64))[:, np.newaxis]
+            blocks[k] += z.T @ z
+            return blocks[k]
+
+        for _ in in_threads(fill, range(n_logits), shards[0].n_threads):
+            pass
+    for k, (block, own) in enumerate(zip(blocks, features, strict=True)):
+        least = np.append(bound[k * d + own], bound[n_logits * d :][k : k + with_bias])
+        block /= max(weight, np.finfo(float).tiny)
+        block[np.arange(len(own)), np.arange(len(own))] += penalty
+        ridge = _RIDGE * (block.diagonal() + least)
+        np.fill_diagonal(block, block.diagonal() + ridge)
+    return FreeBlocks(blocks, features, d, fit_intercept=coordinates.fit_intercept)

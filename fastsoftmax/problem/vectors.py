@@ -1,0 +1,58 @@
+"""Sums and products of the solvers' vectors: by the backend's threads where they are long."""
+
+from types import ModuleType
+
+import numpy as np
+from scipy.linalg.blas import daxpy
+
+from fastsoftmax.shards.shard import Array
+
+# Shorter ones lie in a cache, and numpy is as quick.
+_LEAST = 1 << 15
+
+
+class Vectors:
+    """Operations on flat float64 vectors.
+
+    Parameters
+    ----------
+    backend : module, optional
+        `fastsoftmax.kernels` or `fastsoftmax.reference`; numpy alone without one.
+    n_threads : int
+    """
+
+    def __init__(self, backend: ModuleType | None = None, n_threads: int = 1) -> None:
+        self.backend = backend
+        self.n_threads = n_threads
+
+    def dot(self, a: Array, b: Array) -> float:
+        """Return the sum of a[i] b[i]."""
+        if self.backend is None or len(a) < _LEAST:
+            return float(a @ b)
+        return float(self.backend.dot(a, b, n_threads=self.n_threads))
+
+    def sum(self, y: Array, scale: float, x: Array) -> Array:
+        """Return y + scale x, in a new array."""
+        if self.backend is None or len(y) < _LEAST:
+            return y + (x if scale == 1.0 else scale * x)
+        out = np.empty_like(y)
+        self.backend.add_scaled(out, y, scale, x, None, n_threads=self.n_threads)
+        return out
+
+    def add(
+        self, y: Array, scale: float, x: Array, other: Array | None = None, *, out: Array
+    ) -> float:
+        """Let out, which may be y, be y + scale x; return its product with other (or 0)."""
+        if self.backend is None or len(y) < _LEAST:
+            if out is not y:
+                out[...] = y
+            daxpy(x, out, a=scale)
+            return 0.0 if other is None else float(out @ other)
+        return float(self.backend.add_scaled(out, y, scale, x, other, n_threads=self.n_threads))
+
+    def multiply(self, y: Array, factor: float) -> None:
+        """Multiply y by a number, in place."""
+        if self.backend is None or len(y) < _LEAST:
+            y *= factor
+        else:
+            self.backend.add_scaled(y, y, factor - 1.0, y, None, n_threads=self.n_threads)

@@ -1,0 +1,424 @@
+"""The numpy twin of the compiled kernels: same functions, same arguments, same contracts.
+
+It is what the kernels are compared with, and what computes where nothing could be compiled.
+
+Conventions
+-----------
+- Every array argument is of one real dtype, float32 or float64, except `labels` (int32), `order`
+  (int64), the gradients of `loss_grad` (float64) and `X`, which may also be uint8, int8 or float16,
+  or float32 where real is float64: its elements are converted, a block of rows at a time. X may
+  also be a `CsrRows`.
+  Outputs come first and are written in place.
+- Products of matrices are taken in the real dtype. Everything after them (exponentials,
+  logarithms, sums) is float64 and is rounded once, at the end.
+- `n_logits` equals `n_classes`, or it is 1 for two classes: the one logit is then the log-odds of
+  class 1, and that of class 0 is 0.
+- Rows are taken in blocks of a few megabytes, so memory does not grow with n_rows * n_classes.
+- `isa` and `n_threads` are accepted for the sake of the common signature and not used.
+
+A row is shifted by its largest logit, and the largest term is then left out of the sum, which
+log1p takes (Blanchard, Higham & Higham 2021, "Accurately computing the log-sum-exp and softmax
+functions", IMA Journal of Numerical Analysis 41(4), Section 4). That keeps the cross-entropy
+accurate near zero, where log(1 + others) would round to 0.
+"""
+
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from fastsoftmax.reference._newton import newton_steps as newton_steps
+from fastsoftmax.reference._rows import (
+    MIN_GRAD_ROWS,
+    Targets,
+    blocks,
+    features_of,
+    quiet,
+    residual_of,
+    row_losses,
+    shift,
+)
+from fastsoftmax.reference._vectors import (  # (those of the twin that know no rows)
+    add_scaled as add_scaled,
+)
+from fastsoftmax.reference._vectors import (
+    assemble_gradient as assemble_gradient,
+)
+from fastsoftmax.reference._vectors import dot as dot
+from fastsoftmax.reference._vectors import round_weights as round_weights
+from fastsoftmax.reference._vectors import within_product as within_product
+
+Array = NDArray[Any]
+
+
+class CsrRows:
+    """Rows in CSR form, as `X` of the functions below.
+
+    Parameters
+    ----------
+    data : ndarray of float32 or float64
+    indices, indptr : ndarray of int32 or int64, both of one type
+        As of a `scipy.sparse.csr_array`; indices may be in any order and occur twice.
+    n_features : int
+    """
+
+    def __init__(self, data: Array, indices: Array, indptr: Array, n_features: int) -> None:
+        from scipy import sparse
+
+        self.shape = len(indptr) - 1, n_features
+        begin, end = (indptr[0], indptr[-1]) if len(indptr) else (0, 0)
+        if not (len(indptr) and 0 <= begin <= end <= min(len(indices), len(data))):
+            raise ValueError("indptr must ascend, within the lengths of indices and data")
+        parts = data[begin:end], indices[begin:end], indptr - begin
+        self._matrix = sparse.csr_array(parts, shape=self.shape)
+        self._matrix.check_format(full_check=True)
+
+    def set_columns(
+        self,
+        panel_rows: int,
+        panel_columns: Array,
+        starts: Array,
+        features: Array,
+        rows: Array,
+        values: Array,
+    ) -> None:
+        """Give the same numbers by columns; needed only by `columns_product` here."""
+        self._columns = panel_columns, starts, features, rows, values
+
+    def columns(self, panel: int, n_rows: int) -> Any:
+        """Return the columns of a panel as a matrix (n_features, n_rows) of scipy's."""
+        from scipy import sparse
+
+        panel_columns, starts, features, rows, values = self._columns
+        begin, end = panel_columns[panel : panel + 2]
+        entries = slice(starts[begin], starts[end])
+        feature = np.repeat(features[begin:end], np.diff(starts[begin : end + 1]))
+        parts = values[entries], (feature, rows[entries])
+        return sparse.coo_array(parts, shape=(self.shape[1], n_rows)).tocsr()
+
+    def __getitem__(self, rows: Any) -> Any:
+        """Return rows as a matrix of scipy's."""
+        return self._matrix[rows]
+
+
+def available_isas() -> tuple[str, ...]:
+    """Instruction sets that `isa` can name, best first."""
+    return ("numpy",)
+
+
+def openmp() -> bool:
+    """Whether n_threads has an effect."""
+    return False
+
+
+def max_threads() -> int:
+    """Return the number of threads that n_threads can ask for."""
+    return 1
+
+
+def panel_rows(n_logits: int, real_size: int, *, isa: str | None = None) -> int:
+    """Rows of a panel, for `CsrRows.set_columns`."""
+    return 1 << 16
+
+
+def exp_values(out: Array, x: Array, *, isa: str | None = None) -> None:
+    """out[i] = exp(x[i]); out may be x."""
+    with quiet():
+        out[...] = np.exp(x, dtype=np.float64)
+
+
+def log_values(out: Array, x: Array, *, isa: str | None = None) -> None:
+    """out[i] = log(x[i]); out may be x."""
+    with quiet():
+        out[...] = np.log(x, dtype=np.float64)
+
+
+def softmax_rows(out: Array, logits: Array, *, isa: str | None = None, n_threads: int = 1) -> None:
+    """out[i, k] = exp(z_ik) / sum_j exp(z_ij); out may be logits."""
+    for rows in blocks(*logits.shape):
+        with quiet():
+            row = shift(logits[rows])
+            out[rows] = row.exps / (1.0 + row.others)
+
+
+def log_softmax_rows(
+    out: Array, logits: Array, *, isa: str | None = None, n_threads: int = 1
+) -> None:
+    """out[i, k] = z_ik - log(sum_j exp(z_ij)); out may be logits."""
+    for rows in blocks(*logits.shape):
+        with quiet():
+            row = shift(logits[rows])
+            out[rows] = 0.0 - (row.gap + np.log1p(row.others))  # 0.0, not -0.0, for one class
+
+
+def logsumexp_rows(
+    out: Array, logits: Array, *, isa: str | None = None, n_threads: int = 1
+) -> None:
+    """out[i] = log(sum_j exp(z_ij))."""
+    for rows in blocks(*logits.shape):
+        with quiet():
+            row = shift(logits[rows])
+            finite = np.isfinite(row.largest)
+            sums = np.where(finite, row.largest + np.log1p(row.others), row.largest)
+            out[rows] = sums[:, 0]
+
+
+def cross_entropy_rows(
+    loss: Array,
+    grad: Array | None,
+    logits: Array,
+    labels: Array | None,
+    target_probs: Array | None,
+    row_weights: Array,
+    label_smoothing: float,
+    *,
+    isa: str | None = None,
+    n_threads: int = 1,
+) -> None:
+    """loss[i] = row_weight_i * cross-entropy of row i, in nats, and its gradient by the logits.
+
+    grad[i] = row_weight_i * (softmax(z_i) - target_i); it may be None, or logits. Exactly one of
+    labels (n,) and target_probs (n, K) is given.
+    """
+    targets = Targets(labels, target_probs, row_weights, label_smoothing, logits.shape[1]).check()
+    for rows in blocks(*logits.shape):
+        with quiet():
+            target, _, weight = targets.of(rows)
+            row = shift(logits[rows])
+            loss[rows] = row_losses(row, target, weight)
+            if grad is not None:
+                grad[rows] = residual_of(row, target, weight)
+
+
+def affine_rows(
+    logits: Array,
+    X: Any,
+    weights: Array,
+    bias: Array,
+    *,
+    isa: str | None = None,
+    n_threads: int = 1,
+) -> None:
+    """logits[i, k] = x_i . weights_k + bias_k."""
+    for rows in blocks(*X.shape):
+        with quiet():
+            logits[rows] = features_of(X, rows, weights.dtype) @ weights.T
+            logits[rows] += bias
+
+
+def predict_rows(
+    probs: Array,
+    X: Any,
+    weights: Array,
+    bias: Array,
+    as_log: bool,
+    *,
+    isa: str | None = None,
+    n_threads: int = 1,
+) -> bool:
+    """probs[i] = softmax(W x_i + b), or its logarithm where as_log.
+
+    With one logit for two classes, the other one's is 0. Returns whether every logit was finite.
+    """
+    finite = True
+    for rows in blocks(X.shape[0], max(X.shape[1], probs.shape[1])):
+        logits = _class_logits(features_of(X, rows, weights.dtype), weights, bias, probs.shape[1])
+        finite &= bool(np.isfinite(logits).all())
+        (log_softmax_rows if as_log else softmax_rows)(probs[rows], logits)
+    return finite
+
+
+def predict_top(
+    classes: Array,
+    probs: Array | None,
+    X: Any,
+    weights: Array,
+    bias: Array,
+    n_classes: int,
+    *,
+    isa: str | None = None,
+    n_threads: int = 1,
+) -> bool:
+    """Find the classes of the largest logits of each row, as many as classes has columns.
+
+    Largest first; of equal logits the smaller class comes first, and NaN counts as -inf.
+    classes (n, k) is int64; probs (n, k), their softmax over all classes, may be None. Returns
+    whether every logit was finite.
+    """
+    finite = True
+    for rows in blocks(X.shape[0], max(X.shape[1], n_classes)):
+        logits = _class_logits(features_of(X, rows, weights.dtype), weights, bias, n_classes)
+        finite &= bool(np.isfinite(logits).all())
+        ranked = np.where(np.isnan(logits), np.inf, -logits)
+        top = ranked.argsort(axis=1, kind="stable")[:, : classes.shape[1]]
+        classes[rows] = top
+        if probs is not None:
+            softmax_rows(logits, logits)
+            probs[rows] = np.take_along_axis(logits, top, axis=1)
+    return finite
+
+
+def loss_grad(
+    grad_weights: Array | None,
+    grad_bias: Array | None,
+    X: Any,
+    labels: Array | None,
+    target_probs: Array | None,
+    row_weights: Array,
+    label_smoothing: float,
+    weights: Array,
+    bias: Array,
+    n_classes: int,
+    *,
+    isa: str | None = None,
+    n_threads: int = 1,
+) -> tuple[float, float]:
+    """Weighted cross-entropy of an affine model, summed over the rows, and its gradient.
+
+    grad_weights (n_logits, d) and grad_bias (n_logits,) are overwritten; both None: loss only.
+
+    Returns
+    -------
+    loss : float
+        sum_i row_weight_i * cross-entropy_i, in nats.
+    correct : float
+        Sum of row_weight over the rows whose largest logit is that of the target; of two equal
+        ones the first counts.
+    """
+    targets = Targets(labels, target_probs, row_weights, label_smoothing, n_classes).check()
+    if grad_weights is not None and grad_bias is not None:
+        grad_weights[...] = 0.0
+        grad_bias[...] = 0.0
+    return _add_rows(grad_weights, grad_bias, X, targets, weights, bias)
+
+
+def columns_product(
+    sums: Array,
+    totals: Array,
+    X: CsrRows,
+    factors: Array,
+    panel: int,
+    *,
+    isa: str | None = None,
+    n_threads: int = 1,
+) -> None:
+    """Add factors^T X to sums (n_logits, d), factors^T 1 to totals, for one panel of CsrRows.
+
+    factors (rows of the panel, n_logits) is contiguous, float32 or float64; sums and totals are
+    float64. X needs set_columns.
+    """
+    sums += (X.columns(panel, len(factors)) @ factors).T
+    totals += factors.sum(axis=0, dtype=np.float64)
+
+
+def sgd_steps(
+    params: Array,
+    velocity: Array | None,
+    X: Any,
+    labels: Array | None,
+    target_probs: Array | None,
+    row_weights: Array,
+    label_smoothing: float,
+    n_classes: int,
+    order: Array,
+    batch_size: int,
+    learning_rate: float,
+    momentum: float,
+    weight_decay: float,
+    fit_bias: bool,
+    *,
+    squared_scale: Array | None = None,
+    center: Array | None = None,
+    isa: str | None = None,
+    n_threads: int = 1,
+) -> tuple[float, float]:
+    """Gradient descent over the rows order[0], order[1], ..., batch_size rows at a time.
+
+    params (n_logits * d + n_logits,) holds the weights and after them the bias; it and velocity
+    (the same shape, or None when momentum is 0) are updated in place. With g the sum of the
+    batch's row gradients divided by batch_size (or by the rows of X, if those are fewer), plus
+    weight_decay * weights; in a smaller last batch the decay is smaller in proportion, so that
+    every row of an epoch moves the parameters alike:
+
+        velocity = momentum * velocity + g;    params -= learning_rate * velocity
+
+    The bias is left alone unless fit_bias. With squared_scale = a^2 and center = m, each
+    (n_features,), the steps are those of V = W / a and c = b + W m, which features a (x - m) have;
+    center is for dense X.
+
+    Returns
+    -------
+    loss, correct : float
+        As `loss_grad`, with the parameters that each batch saw before its update.
+    """
+    targets = Targets(labels, target_probs, row_weights, label_smoothing, n_classes).check()
+    n_features = X.shape[1]
+    batch_size = min(batch_size, max(1, X.shape[0]))
+    n_logits = params.size // (n_features + 1)
+    n_weights = n_logits * n_features
+    n_updated = params.size if fit_bias else n_weights
+    weights, bias = params[:n_weights].reshape(n_logits, n_features), params[n_weights:]
+    grad = np.empty(params.size)
+    grad_weights, grad_bias = grad[:n_weights].reshape(weights.shape), grad[n_weights:]
+    sums = np.zeros(2)
+    for start in range(0, len(order), batch_size):
+        batch = order[start : start + batch_size]
+        grad[:] = 0.0
+        sums += _add_rows(grad_weights, grad_bias, X, targets, weights, bias, batch)
+        with quiet():
+            grad /= batch_size
+            if center is not None:
+                grad_weights -= np.outer(grad_bias, center)
+            if squared_scale is not None:
+                grad_weights *= squared_scale
+            decay = float(weight_decay) * len(batch) / batch_size
+            grad[:n_weights] += decay * params[:n_weights]
+            step = grad[:n_updated]
+            if velocity is not None:
+                step += float(momentum) * velocity[:n_updated]
+                velocity[:n_updated] = step
+            if center is not None:
+                bias += float(learning_rate) * (grad_weights @ center.astype(np.float64))
+            params[:n_updated] -= float(learning_rate) * step
+    return float(sums[0]), float(sums[1])
+
+
+def _add_rows(
+    grad_weights: Array | None,
+    grad_bias: Array | None,
+    X: Any,
+    targets: Targets,
+    weights: Array,
+    bias: Array,
+    order: Array | None = None,
+) -> tuple[float, float]:
+    """Add the gradients of all rows, or of the rows in order; return (loss, correct)."""
+    n_logits, n_classes = len(weights), targets.n_classes
+    n_rows = len(targets.weights) if order is None else len(order)
+    loss = correct = 0.0
+    # Rows in order are copied: an eighth of that, beside the eight arrays of their logits.
+    width = n_classes if order is None else n_classes + X.shape[1] // 8
+    for block in blocks(n_rows, width, MIN_GRAD_ROWS):
+        rows = block if order is None else order[block]
+        x = features_of(X, rows, weights.dtype)
+        target, likeliest, weight = targets.of(rows)
+        logits = _class_logits(x, weights, bias, n_classes)
+        with quiet():
+            row = shift(logits)
+            loss += float(row_losses(row, target, weight).sum())
+            correct += float(weight[row.at[:, 0] == likeliest].sum(dtype=np.float64))
+            if grad_weights is not None and grad_bias is not None:
+                residual = residual_of(row, target, weight)[:, n_classes - n_logits :]
+                grad_bias += residual.sum(axis=0)
+                grad_weights += residual.astype(weights.dtype, copy=False).T @ x
+    return loss, correct
+
+
+def _class_logits(X: Array, weights: Array, bias: Array, n_classes: int) -> Array:
+    """Logits of all classes; of two with one logit class 0 has 0."""
+    with quiet():
+        logits: Array = X @ weights.T
+        logits += bias
+    if len(weights) < n_classes:
+        logits = np.column_stack([np.zeros_like(logits), logits])
+    return logits

@@ -1,0 +1,237 @@
+"""Newton's method for small problems in plain numpy: the part of `reference` that is a solver."""
+
+from typing import Any, NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+from fastsoftmax.reference._rows import quiet, shift
+
+Array = NDArray[Any]
+
+_EPSILON = float(np.finfo(np.float64).eps)
+_MOST_HALVINGS, _MOST_LENGTHS, _LEVEL, _SLOPE_LEFT = 30, 6, 64.0, 0.1
+
+
+class _Point(NamedTuple):
+    params: Array
+    value: float
+    loss: float
+    accuracy: float
+    bound: float
+    gradient: Array
+    logits: Array
+    probs: Array
+
+
+class _Line(NamedTuple):
+    """A point on the way along a step, and the derivatives of the loss on that way."""
+
+    loss: float
+    accuracy: float
+    slope: float
+    curvature: float
+    logits: Array
+    probs: Array
+
+
+class _Problem(NamedTuple):
+    Z: Array
+    targets: Array  # (n, n_classes), smoothed
+    right: Array  # (n,) classes
+    row_weights: Array
+    class_share: Array
+    penalty: float
+    fit_intercept: bool
+
+    @property
+    def n_penalised(self) -> int:
+        return int(self.Z.shape[1]) - self.fit_intercept
+
+    def line(self, logits: Array, along: Array, length: float) -> _Line:
+        logits = logits + length * along
+        if logits.shape[1] < len(self.class_share):
+            zeros = np.zeros_like(logits)
+            row = shift(np.concatenate([zeros, logits], axis=1))
+            along = np.concatenate([zeros, along], axis=1)
+        else:
+            row = shift(logits)
+        probs = row.exps / (1.0 + row.others)
+        gaps = np.where(self.targets > 0.0, self.targets * row.gap, 0.0).sum(axis=1)
+        mean = (probs * along).sum(axis=1)
+        slopes = mean - (self.targets * along).sum(axis=1)
+        curvatures = (probs * along**2).sum(axis=1) - mean**2
+        hits = row.at[:, 0] == self.right
+        values = np.log1p(row.others[:, 0]) + gaps, hits, slopes, curvatures
+        loss, accuracy, slope, curvature = (
+            float(self.row_weights @ v) / len(self.Z) for v in values
+        )
+        return _Line(loss, accuracy, slope, curvature, logits, probs)
+
+    def point(self, params: Array, line: _Line) -> _Point:
+        d, n_logits = self.n_penalised, len(params)
+        residual = ((line.probs - self.targets) * self.row_weights[:, np.newaxis])[:, -n_logits:]
+        gradient = residual.T @ self.Z / len(self.Z)
+        if n_logits > 1:
+            gradient -= gradient.mean(axis=0)
+        weights = params[:, :d]
+        gradient[:, :d] += self.penalty * weights
+        square = float(np.vdot(weights, weights))
+        value = line.loss + 0.5 * self.penalty * square
+        bound = self.gap_bound(params, gradient, line.loss, square)
+        return _Point(
+            params, value, line.loss, line.accuracy, bound, gradient, line.logits, line.probs
+        )
+
+    def hessian(self, at: _Point) -> Array:
+        Z, d, (n_logits, m) = self.Z, self.n_penalised, at.params.shape
+        n, p = len(Z), at.probs[:, -n_logits:]
+        rows = (p[:, :, np.newaxis] * Z[:, np.newaxis]).reshape(n, -1)
+        hessian = -(rows.T @ (rows * self.row_weights[:, np.newaxis])).reshape(
+            n_logits, m, n_logits, m
+        )
+        for k in range(n_logits):
+            hessian[k, :, k] += (Z * (p[:, k] * self.row_weights)[:, np.newaxis]).T @ Z
+        hessian /= n
+        for k in range(n_logits):
+            hessian[k, range(d), k, range(d)] += self.penalty
+        if n_logits > 1:
+            hessian[:, d:, :, d:] += 1.0 / n_logits
+        result: Array = hessian.reshape(n_logits * m, n_logits * m)
+        return result
+
+    def base(self, n_logits: int) -> Array:
+        errors = self.row_weights[:, np.newaxis] * (self.class_share - self.targets)
+        base: Array = errors[:, -n_logits:].T @ self.Z / len(self.Z)
+        return base
+
+    def gap_bound(self, params: Array, gradient: Array, loss: float, square: float) -> float:
+        """Return the bound of `SoftmaxObjective.gap_bound`."""
+        d, penalty = self.n_penalised, self.penalty
+        residual, V = gradient[:, :d], params[:, :d]
+        rr = float(np.vdot(residual, residual))
+        if not self.fit_intercept:
+            return rr / (2.0 * penalty)
+        bias_grad = gradient[:, d]
+        excess = bias_grad
+        if len(params) < len(self.class_share):
+            excess = np.concatenate([-bias_grad, bias_grad])
+        over = excess > 0.0
+        if not over.any():
+            return rr / (2.0 * penalty)
+        room = float(np.min(self.class_share[over] / excess[over]))
+        u = np.maximum(self.class_share - room * excess, 0.0)
+        u /= u.sum()
+        share = 1.0 / (1.0 + room)
+        base = self.base(len(params))[:, :d]
+        D = base - residual + penalty * V
+        mixed = residual + share * D
+        bias_term = float(params[:, d] @ bias_grad)
+        entropy = loss - float(np.vdot(V, residual)) + penalty * square - bias_term
+        entropy_u = -float(np.sum(u * np.log(u, where=u > 0.0, out=np.zeros_like(u))))
+        bound = (
+            float(np.vdot(mixed, mixed)) / (2.0 * penalty)
+            - share * float(np.vdot(V, D))
+            + bias_term
+            + share * (entropy - entropy_u)
+        )
+        return max(bound, 0.0)
+
+
+def newton_steps(
+    points: Array,
+    records: Array,
+    base: Array,
+    start: Array,
+    Z: Array,
+    labels: Array | None,
+    target_probs: Array | None,
+    row_weights: Array,
+    label_smoothing: float,
+    class_share: Array,
+    penalty: float,
+    fit_intercept: bool,
+    tol: float,
+    target: float,
+    *,
+    isa: str | None = None,
+) -> tuple[int, bool, bool]:
+    """At most len(points) steps of Newton's method from start, for the model o = start z.
+
+    All float64: Z (n, m), its last column 1 with fit_intercept; start (n_logits, m), points
+    (n_steps, n_logits * m) and records (n_steps, 4), which get the coefficients after each step
+    with their mean loss, accuracy, objective and bound on objective - minimum. The objective is
+    penalised by penalty / 2 times the squares of what is not an intercept. base, of the shape of
+    start, gets the gradient of the mean loss where every row has class_share. It stops where the
+    bound is at most target * objective, or at most tol * objective where the objective no longer
+    falls. Returns (steps, whether it stopped for that, whether there is nothing more to gain here).
+    """
+    n_classes = len(class_share)
+    if target_probs is None:
+        assert labels is not None
+        targets, right = np.eye(n_classes)[labels], labels
+    else:
+        targets, right = target_probs, target_probs.argmax(axis=1)
+    targets = (1.0 - label_smoothing) * targets + label_smoothing / n_classes
+    problem = _Problem(Z, targets, right, row_weights, class_share, penalty, fit_intercept)
+    with quiet():
+        base[:] = problem.base(len(start))
+        logits = Z @ start.T
+        at = problem.point(start, problem.line(logits, logits, 0.0))
+        for i in range(len(points) + 1):
+            if at.bound <= target * at.value:
+                return i, True, False
+            if i == len(points):
+                return i, False, False
+            found = _descend(problem, at)
+            if found is None:
+                return i, False, True
+            before, at = at, found
+            points[i] = at.params.ravel()
+            records[i] = at.loss, at.accuracy, at.value, at.bound
+            if before.value - at.value <= _EPSILON * abs(before.value):
+                done = at.bound <= tol * at.value
+                return i + 1, done, not done
+    raise AssertionError
+
+
+def _descend(problem: _Problem, at: _Point) -> _Point | None:
+    """Take a step of Newton's method, of the length that suits it."""
+    hessian = problem.hessian(at)
+    try:
+        np.linalg.cholesky(hessian)
+        step = -np.linalg.solve(hessian, at.gradient.ravel()).reshape(at.params.shape)
+    except np.linalg.LinAlgError:
+        return None
+    first_slope = float(np.vdot(step, at.gradient))
+    if not (first_slope < 0.0 and np.isfinite(first_slope)):
+        return None
+    d, along = problem.n_penalised, problem.Z @ step.T
+    across = problem.penalty * float(np.vdot(step[:, :d], at.params[:, :d]))
+    square = problem.penalty * float(np.vdot(step[:, :d], step[:, :d]))
+    # where rounding hides the decrease, the slope tells (Hager & Zhang 2005)
+    level = at.value + _LEVEL * _EPSILON * abs(at.value)
+    length, low, high, halvings, n_lengths = 1.0, 0.0, np.inf, 0, 1
+    while halvings <= _MOST_HALVINGS:
+        line = problem.line(at.logits, along, length)
+        slope = line.slope + across + length * square
+        if not halvings and n_lengths < _MOST_LENGTHS and abs(slope) > -_SLOPE_LEFT * first_slope:
+            low, high = (length, high) if slope < 0.0 else (low, length)
+            length = _next_length(length, slope, line.curvature + square, low, high)
+            n_lengths += 1
+            continue
+        new = problem.point(at.params + length * step, line)
+        flatter = abs(slope) <= -0.5 * first_slope
+        if new.value <= at.value + 1e-4 * length * first_slope or (flatter and new.value <= level):
+            return new
+        length /= 2.0
+        halvings += 1
+    return None
+
+
+def _next_length(length: float, slope: float, curvature: float, low: float, high: float) -> float:
+    """Return a length nearer to where the slope is 0, within what is known of that."""
+    newton = length - float(np.divide(slope, curvature))
+    if np.isinf(high):
+        return min(newton, 10.0 * length) if newton > length else 2.0 * length
+    return newton if low < newton < high else 0.5 * (low + high)

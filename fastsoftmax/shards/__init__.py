@@ -1,0 +1,1 @@
+"""Rows on one machine and the sums over them. They know no penalty."""
