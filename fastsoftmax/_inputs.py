@@ -66,7 +66,7 @@ def training_rows(
     X = features_of(X)
     all_classes, all_labels = encode_labels(y)
     weights = given = sample_weights_of(sample_weight, X)
-    held = held_out_rows(estimator, all_labels, weights) if hold_out else None
+    held = held_out_rows(estimator, X, all_labels, weights) if hold_out else None
     if held is not None:
         weights = without(weights, held)
     if estimator.class_weight is not None:
