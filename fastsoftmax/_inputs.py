@@ -19,6 +19,10 @@ from fastsoftmax.shard import Array, DenseShard, Shard
 # The dtypes that X may keep; the first is what any other is converted to.
 FEATURE_TYPES = [np.float64, np.float32, np.uint8, np.int8, np.float16]
 
+# A finite C is one, though its product with the sum of the weights overflows: without a penalty
+# nothing would be certified, and nobody told.
+_LEAST_PENALTY = 1e-300
+
 
 class TrainingRows(NamedTuple):
     """Rows to fit to, checked."""
@@ -95,11 +99,12 @@ def without(weights: Array, rows: Array) -> Array:
 
 
 def penalty_of(C: float, total: float) -> float:
-    """Return 1 / (C times the sum of the weights), 0 where C is infinite."""
+    """Return 1 / (C times the sum of the weights), 0 only where C is infinite."""
     if np.isinf(C):
         return 0.0
     share = float(C) * total
     penalty = 1.0 / share if share > 0.0 else np.inf
+    penalty = max(penalty, _LEAST_PENALTY)
     if np.isinf(penalty):
         raise ValueError(f"C={C} is too small for weights with a sum of {total:g}: raise C")
     return penalty

@@ -196,7 +196,8 @@ class FastSoftmax(
     estimate of it, four times in a row) is at most 1e-12 F, as far as the arithmetic goes. If the
     classes are separable, wholly or in part, the optimum is at infinity: the fit stops where the
     mean loss is 1e-6 log(n_classes), or when steps that change logits no longer change F, with
-    finite coefficients, ``converged_`` False and one ConvergenceWarning.
+    finite coefficients, ``converged_`` False and one ConvergenceWarning. Where features depend on
+    each other, "newton-cholesky" gives the shortest of the coefficients that predict the same.
 
     Examples
     --------
