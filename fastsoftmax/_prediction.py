@@ -265,7 +265,7 @@ class PredictionMixin:
         """
         given = self._inputs_for(X)
         try:
-            if isinstance(k, bool):  # which Python counts among the integers
+            if isinstance(k, bool | np.bool_):  # which Python counts among the integers
                 raise TypeError
             n_top = operator.index(k)
         except TypeError:
