@@ -118,8 +118,10 @@ class FastSoftmax(
         where it was lowest. It is that of the last set of `eval_set`; without one, rows are held
         out. Works with every solver; a full-batch one may reach `tol` before.
     validation_fraction : float, default=0.1
-        In (0, 1): the share of rows that `early_stopping` holds out where there is no `eval_set`,
-        drawn by `random_state`, of each class in proportion and never all. They are copied, and
+        In (0, 1): the share of rows (of the sum of `sample_weight`) that `early_stopping` holds out
+        where there is no `eval_set`, of each class in proportion and never all. A row's values and
+        `random_state` decide, not its place: equal rows of a class stay together, so that none is
+        fitted to and validated on, and weight 2 is the row twice here too. They are copied, and
         count by `sample_weight` and `class_weight`; the fit is that to the other rows alone.
     n_iter_no_change : int, default=5
         For `early_stopping`.
@@ -198,7 +200,8 @@ class FastSoftmax(
     estimate of it, four times in a row) is at most 1e-12 F, as far as the arithmetic goes. If the
     classes are separable, wholly or in part, the optimum is at infinity: the fit stops where the
     mean loss is 1e-6 log(n_classes), or when steps that change logits no longer change F, with
-    finite coefficients, ``converged_`` False and one ConvergenceWarning.
+    finite coefficients, ``converged_`` False and one ConvergenceWarning. Where features depend on
+    each other, "newton-cholesky" gives the shortest of the coefficients that predict the same.
 
     Examples
     --------

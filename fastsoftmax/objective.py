@@ -35,6 +35,7 @@ from fastsoftmax.problem.curvature import (
     diagonal_bound,
     refinement_cost,
 )
+from fastsoftmax.problem.curved_span import curved_span
 from fastsoftmax.problem.evaluation import Dots, Evaluation
 from fastsoftmax.problem.free_blocks import FreeBlocks, build_free_blocks
 from fastsoftmax.problem.preconditioner import Preconditioner
@@ -368,6 +369,10 @@ class SoftmaxObjective(CertificateMixin):
     def hessian(self, at: Evaluation) -> Array:
         """Return the Hessian of F in the solver's coordinates, in a new array."""
         return build_hessian(self.shards, self.coordinates, self.penalty, at.weights, at.bias)
+
+    def curved_span(self, hessian: Array) -> Array | None:
+        """Return a basis of where F without a penalty curves, None for everywhere."""
+        return curved_span(hessian, self.n_logits, self.n_weights)
 
     # ---- what separates the classes ----
 

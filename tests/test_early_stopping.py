@@ -179,6 +179,11 @@ class TestEvalSet:
         assert not hasattr(model, "best_iteration_")
 
 
+def numbered(n_rows):
+    """Rows that differ."""
+    return np.arange(n_rows, dtype=float)[:, np.newaxis]
+
+
 class TestHeldOutRows:
     @pytest.mark.parametrize("form", [np.asarray, sparse.csr_array], ids=["dense", "csr"])
     @pytest.mark.parametrize("soft", [False, True])
@@ -188,11 +193,13 @@ class TestHeldOutRows:
         target = rng.dirichlet(np.full(3, 0.2), len(y)) if soft else y
         held = held_out_rows(
             model_of(solver),
+            form(X),
             target.argmax(axis=1) if soft else y,
             weights,
             target if soft else None,
         )
-        assert len(held) == 16
+        share = weights[held].sum() / weights.sum()
+        assert 0.1 <= share <= 0.1 + weights.max() / weights.sum()
         left = np.delete(np.arange(len(y)), held)
         options = {"class_weight": {0: 2.0}, "tol": 1e-4}
         model = model_of(solver, **options).fit(form(X), target, weights)
@@ -220,7 +227,7 @@ class TestHeldOutRows:
     def test_stratified(self, fraction, n):
         labels = np.repeat([0, 1, 2], [60, 30, 10])
         model = FastSoftmax(validation_fraction=fraction, random_state=3)
-        rows = held_out_rows(model, labels, np.ones(100))
+        rows = held_out_rows(model, numbered(100), labels, np.ones(100))
         assert len(rows) == len(set(rows)) == n
         assert (np.diff(rows) > 0).all()
         if n > 1:
@@ -233,23 +240,91 @@ class TestHeldOutRows:
         labels = np.array([0] * 20 + [1, 2])
         for seed in range(20):
             model = FastSoftmax(validation_fraction=0.99, random_state=seed)
-            rows = held_out_rows(model, labels, np.ones(22))
+            rows = held_out_rows(model, numbered(22), labels, np.ones(22))
             assert rows.max() < 20
             assert len(rows) == 19
 
     def test_rows_of_weight_0_are_absent(self):
         labels = np.arange(20) % 2
         weights = (np.arange(20) < 10).astype(float)
-        rows = held_out_rows(FastSoftmax(validation_fraction=0.5), labels, weights)
+        rows = held_out_rows(FastSoftmax(validation_fraction=0.5), numbered(20), labels, weights)
         assert len(rows) == 5
         assert rows.max() < 10
+
+    def test_equal_rows_are_on_one_side(self, rng):
+        X = rng.integers(0, 3, (400, 3)).astype(float)
+        labels = rng.integers(0, 2, 400)
+        held = np.zeros(400, dtype=bool)
+        held[held_out_rows(FastSoftmax(random_state=0), X, labels, np.ones(400))] = True
+        assert 40 <= held.sum() < 60
+        sides = {}
+        for row, label, side in zip(X, labels, held, strict=True):
+            sides.setdefault((*row, label), set()).add(side)
+        assert all(len(found) == 1 for found in sides.values())
+
+    def test_the_heaviest_of_a_class_stays(self):
+        """The share is one of weight: a row that has nearly all of it must not go."""
+        labels = np.repeat([0, 1], 20)
+        weights = np.ones(40)
+        weights[[3, 30]] = 1e3
+        for seed in range(20):
+            model = FastSoftmax(validation_fraction=0.1, random_state=seed)
+            rows = held_out_rows(model, numbered(40), labels, weights)
+            assert len(rows) == 38  # all others together have less than the share
+
+    @pytest.mark.parametrize("fraction", [0.1, 0.3, 0.5, 0.8])
+    @pytest.mark.parametrize("soft", [False, True])
+    def test_weights_are_repeats_in_any_order(self, rng, fraction, soft):
+        X = rng.normal(size=(80, 3))
+        probs = rng.dirichlet(np.ones(4), 80)
+        labels = probs.argmax(axis=1)
+        weights = rng.integers(0, 4, 80)
+        weights[:4] = 7
+        again = rng.permutation(np.repeat(np.arange(80), weights))
+        model = FastSoftmax(validation_fraction=fraction, random_state=1)
+        once = held_out_rows(model, X, labels, 0.1 * weights, probs if soft else None)
+        twice = held_out_rows(
+            model, X[again], labels[again], np.full(len(again), 0.1), probs[again] if soft else None
+        )
+        assert set(again[twice]) == set(once)
+        assert len(twice) == weights[once].sum()
+        share = weights[once].sum() / weights.sum()
+        assert fraction <= share <= fraction + 7 / weights.sum()
+
+    def test_a_fit_to_weights_is_that_to_repeats(self, noisy, rng, solver):
+        """Batches of as many rows as there are: the rows held out were counted among them."""
+        X, y = noisy
+        weights = rng.integers(0, 3, len(y))
+        weights[:3] = 1
+        again = np.repeat(np.arange(len(y)), weights)
+        models = [
+            model_of(solver, batch_size=1000).fit(*data)
+            for data in ((X, y, weights), (X[again], y[again]))
+        ]
+        assert models[0].best_iteration_ == models[1].best_iteration_
+        assert models[0].best_score_ == pytest.approx(models[1].best_score_, rel=1e-9)
+        # (the preconditioner of L-BFGS looks at some rows alone)
+        if solver != "lbfgs":
+            np.testing.assert_allclose(models[0].coef_, models[1].coef_, rtol=1e-6, atol=1e-9)
+
+    def test_many_classes(self, rng):
+        labels = np.concatenate([np.arange(500), rng.integers(0, 500, 4500)])
+        rows = held_out_rows(FastSoftmax(random_state=0), numbered(5000), labels, np.ones(5000))
+        assert len(rows) == 500
+        left = np.bincount(np.delete(labels, rows), minlength=500)
+        assert left.min() >= 1
+
+    def test_equal_rows_alone(self):
+        X = np.repeat([[0.0], [1.0]], 50, axis=0)
+        with pytest.raises(ValueError, match="no class has two different ones"):
+            FastSoftmax(early_stopping=True).fit(X, X[:, 0])
 
     def test_a_class_that_is_never_the_likeliest(self):
         probs = np.tile([0.6, 0.4, 0.0], (10, 1))
         probs[4] = [0.6, 0.3, 0.1]
         for seed in range(10):
             model = FastSoftmax(validation_fraction=0.9, random_state=seed)
-            rows = held_out_rows(model, probs.argmax(axis=1), np.ones(10), probs)
+            rows = held_out_rows(model, numbered(10), probs.argmax(axis=1), np.ones(10), probs)
             assert 4 not in rows
             assert len(rows) >= 8
 
@@ -268,7 +343,7 @@ class TestHeldOutRows:
     def test_label_smoothing_is_for_the_fit_alone(self, noisy):
         X, y = noisy
         model = model_of("lbfgs", label_smoothing=0.3).fit(X, y)
-        held = held_out_rows(model, y, np.ones(len(y)))
+        held = held_out_rows(model, X, y, np.ones(len(y)))
         assert model.best_score_ == pytest.approx(
             log_loss(y[held], model.predict_proba(X[held]), labels=[0, 1, 2])
         )

@@ -265,6 +265,20 @@ def test_a_bound_that_overflows_certifies_nothing():
     assert np.isfinite(model.coef_).all()
 
 
+@pytest.mark.parametrize("C", [1e307, np.finfo(float).max])
+@pytest.mark.parametrize("l1_ratio", [0.0, 0.5])
+def test_a_finite_C_is_one_though_its_product_with_the_weights_overflows(C, l1_ratio, rng):
+    """It was taken for infinite: an infinite gap, converged_, and no warning."""
+    X, y = rng.normal(size=(200, 3)), rng.integers(0, 3, 200)
+    with pytest.warns(ConvergenceWarning, match="certified to a relative gap") as told:
+        model = FastSoftmax(C=C, l1_ratio=l1_ratio, n_jobs=1).fit(X, y)
+    assert len(told) == 1
+    assert model.tol < model.gap_ <= 1.0
+    assert not model.converged_
+    unpenalised = FastSoftmax(C=np.inf, n_jobs=1).fit(X, y)
+    assert model.objective_ == pytest.approx(unpenalised.objective_, rel=1e-9)
+
+
 @pytest.mark.parametrize("C", [1e-320, 5e-324])
 def test_a_penalty_that_overflows(C, data):
     X, y = data

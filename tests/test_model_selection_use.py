@@ -40,6 +40,8 @@ def digits():
         FastSoftmaxCV(Cs=[0.1, 1.0], cv=2, n_jobs=1),
         FastSoftmaxCV(Cs=[0.1, 1.0], cv=2, refit=False, scoring="neg_log_loss", n_jobs=1),
         FastSoftmaxCV(Cs=[0.1, 1.0], cv=2, backend="numpy", n_jobs=1),
+        FastSoftmaxCV(Cs=[0.1, 1.0], cv=2, l1_ratio=0.5, n_jobs=1),
+        FastSoftmaxCV(Cs=2, cv=2, input_scale=0.5, random_state=0, n_jobs=1),
         FastSoftmaxCV(
             Cs=[0.1, 1.0],
             cv=3,

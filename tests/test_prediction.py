@@ -98,7 +98,7 @@ class TestTopk:
         with pytest.raises(ValueError, match=rf"k must lie in \[1, {n_classes}\], got {k}"):
             model.predict_topk(data[0], k)
 
-    @pytest.mark.parametrize("k", [1.0, "1", None, [1]])
+    @pytest.mark.parametrize("k", [1.0, "1", None, [1], True, np.True_])
     def test_k_of_another_type(self, data, model, k):
         with pytest.raises(TypeError, match=f"k must be an integer, got {re.escape(repr(k))}"):
             model.predict_topk(data[0], k)

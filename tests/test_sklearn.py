@@ -7,9 +7,11 @@ import joblib
 import numpy as np
 import pytest
 import sklearn
-from sklearn.base import clone, is_classifier
+from scipy.optimize import minimize, root
+from scipy.special import log_softmax
+from sklearn.base import BaseEstimator, ClassifierMixin, clone, is_classifier
 from sklearn.calibration import CalibratedClassifierCV
-from sklearn.datasets import load_iris
+from sklearn.datasets import load_iris, make_blobs
 from sklearn.ensemble import (
     AdaBoostClassifier,
     BaggingClassifier,
@@ -33,16 +35,17 @@ from sklearn.multioutput import ClassifierChain, MultiOutputClassifier
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 from sklearn.utils import get_tags
-from sklearn.utils.estimator_checks import estimator_checks_generator
+from sklearn.utils.estimator_checks import (
+    check_class_weight_classifiers,
+    estimator_checks_generator,
+)
 from sklearn.utils.validation import check_is_fitted
 
 from fastsoftmax import FastSoftmax
 
-SAMPLE_WEIGHT_CHECKS = (
-    "check_sample_weight_equivalence_on_dense_data",
-    "check_sample_weight_equivalence_on_sparse_data",
-)
-# Each with the checks that are about something else; everything else passes, without exception.
+CLASS_WEIGHTS = ("check_class_weight_classifiers",)
+# Each with the checks that are about something else, as tests below prove; everything else passes,
+# without exception.
 CONFIGURATIONS = {
     "default": (FastSoftmax(), ()),
     "serial": (FastSoftmax(n_jobs=1), ()),
@@ -63,30 +66,62 @@ CONFIGURATIONS = {
     "weak penalty": (FastSoftmax(C=1e4, tol=1e-9, n_jobs=1), ()),
     "strong penalty": (FastSoftmax(C=1e-3, n_jobs=1), ()),
     "verbose": (FastSoftmax(verbose=1, n_jobs=1), ()),
-    # expects class weights to act through the intercept: LogisticRegression fails it alike
-    "no intercept": (
-        FastSoftmax(fit_intercept=False, n_jobs=1),
-        ("check_class_weight_classifiers",),
-    ),
+    # expects class weights to act through the intercept
+    "no intercept": (FastSoftmax(fit_intercept=False, n_jobs=1), CLASS_WEIGHTS),
     "no intercept, standardized": (
         FastSoftmax(fit_intercept=False, standardize=True, n_jobs=1),
-        ("check_class_weight_classifiers",),
+        CLASS_WEIGHTS,
     ),
-    # compare two fits of rows as few as features, whose optimum without a penalty is at infinity
-    "no penalty": (
-        FastSoftmax(C=np.inf, n_jobs=1),
-        SAMPLE_WEIGHT_CHECKS,
+    "no penalty": (FastSoftmax(C=np.inf, n_jobs=1), ()),
+    "no penalty, numpy": (FastSoftmax(C=np.inf, backend="numpy"), ()),
+    "no penalty, standardized": (FastSoftmax(C=np.inf, standardize=True, n_jobs=1), ()),
+    "lasso": (FastSoftmax(l1_ratio=1.0, n_jobs=1), ()),
+    "elastic net, numpy": (FastSoftmax(l1_ratio=0.5, backend="numpy"), ()),
+    "elastic net, standardized": (FastSoftmax(l1_ratio=0.5, standardize=True, n_jobs=1), ()),
+    "owlqn": (FastSoftmax(solver="owlqn", l1_ratio=None, tol=1e-10, n_jobs=1), ()),
+    "balanced, smoothed": (
+        FastSoftmax(class_weight="balanced", label_smoothing=0.1, standardize=True, n_jobs=1),
+        (),
     ),
-    # of a row that is there twice, one may be fitted to and the other held out
-    "early stopping": (FastSoftmax(early_stopping=True, n_jobs=1), SAMPLE_WEIGHT_CHECKS),
+    "in a time": (FastSoftmax(max_time=600.0, max_iter=50, random_state=0, n_jobs=1), ()),
+    "early stopping": (FastSoftmax(early_stopping=True, n_jobs=1), ()),
+    "early stopping, numpy": (FastSoftmax(early_stopping=True, backend="numpy"), ()),
+    "early stopping, no penalty": (FastSoftmax(C=np.inf, early_stopping=True, n_jobs=1), ()),
+    "early stopping, elastic net": (
+        FastSoftmax(early_stopping=True, l1_ratio=0.5, n_jobs=1),
+        (),
+    ),
+    "early stopping, impatient": (
+        FastSoftmax(
+            early_stopping=True,
+            validation_fraction=0.4,
+            n_iter_no_change=1,
+            min_delta=0.0,
+            n_jobs=1,
+        ),
+        (),
+    ),
     "sgd": (FastSoftmax(solver="sgd", max_iter=20, n_jobs=1), ()),
     "sgd, momentum": (FastSoftmax(solver="sgd", momentum=0.9, max_iter=20, n_jobs=1), ()),
-    # the check of class weights has features of 20: their first steps overshoot, which five rows of
-    # validation take for the end
+    # two of the rows held out count there, and those may be luckiest while steps are too long
     "sgd, early stopping": (
         FastSoftmax(solver="sgd", early_stopping=True, max_iter=20, n_jobs=1),
-        ("check_class_weight_classifiers", *SAMPLE_WEIGHT_CHECKS),
+        CLASS_WEIGHTS,
     ),
+    "sgd, early stopping, standardized": (
+        FastSoftmax(
+            solver="sgd",
+            early_stopping=True,
+            standardize=True,
+            learning_rate=0.5,
+            momentum=0.5,
+            batch_size=100,
+            max_iter=20,
+            n_jobs=1,
+        ),
+        (),
+    ),
+    "sgd, strong penalty": (FastSoftmax(solver="sgd", C=0.01, max_iter=20, n_jobs=1), ()),
     "sgd, standardized": (
         FastSoftmax(solver="sgd", standardize=True, label_smoothing=0.1, max_iter=20, n_jobs=1),
         (),
@@ -114,17 +149,90 @@ def test_the_default_configuration_leaves_no_check_out():
     assert repr(CONFIGURATIONS["default"][0]) == "FastSoftmax()"
 
 
-def test_no_model_without_intercept_passes_what_is_left_out():
-    theirs = LogisticRegression(fit_intercept=False)
-    found = [
-        (instance, check)
-        for instance, check in estimator_checks_generator(theirs)
-        if getattr(check, "func", check).__name__ == "check_class_weight_classifiers"
-    ]
-    for instance, check in found:
+def test_what_is_left_out():
+    left_out = {name: checks for name, (_, checks) in CONFIGURATIONS.items() if checks}
+    assert left_out == {
+        "no intercept": CLASS_WEIGHTS,
+        "no intercept, standardized": CLASS_WEIGHTS,
+        "sgd, early stopping": CLASS_WEIGHTS,
+    }
+
+
+class WithoutIntercept(ClassifierMixin, BaseEstimator):
+    """The exact minimum of what `FastSoftmax` (and `LogisticRegression`) minimises, by scipy."""
+
+    def __init__(self, standardize=False, class_weight=None):
+        self.standardize = standardize
+        self.class_weight = class_weight
+
+    def fit(self, X, y):
+        self.classes_, labels = np.unique(y, return_inverse=True)
+        self.center_, self.scale_ = np.zeros(X.shape[1]), np.ones(X.shape[1])
+        weights = np.array([self.class_weight[label] for label in y])
+        if self.standardize:
+            self.center_ = np.average(X, axis=0, weights=weights)
+            variance = np.average((X - self.center_) ** 2, axis=0, weights=weights)
+            self.scale_ = np.sqrt(variance)
+        Z, Y = (X - self.center_) / self.scale_, np.eye(len(self.classes_))[labels]
+        # of two classes the first has logit 0
+        free = slice(1 if len(self.classes_) == 2 else 0, None)
+
+        def value_and_gradient(flat):
+            V = np.zeros((len(self.classes_), X.shape[1]))
+            V[free] = flat.reshape(-1, X.shape[1])
+            log_probs = log_softmax(Z @ V.T, axis=1)
+            value = -(weights * (Y * log_probs).sum(axis=1)).sum() + 0.5 * (V**2).sum()
+            gradient = (weights[:, np.newaxis] * (np.exp(log_probs) - Y)).T @ Z + V
+            return value, gradient[free].ravel()
+
+        near = minimize(value_and_gradient, np.zeros(Y[:, free].shape[1] * X.shape[1]), jac=True).x
+        found = root(lambda flat: value_and_gradient(flat)[1], near, tol=1e-14).x
+        # strong convexity, of modulus 1: the minimum is not further away than this
+        assert np.linalg.norm(value_and_gradient(found)[1]) < 1e-3 * np.linalg.norm(found)
+        V = np.zeros((len(self.classes_), X.shape[1]))
+        V[free] = found.reshape(-1, X.shape[1])
+        self.coef_ = V / self.scale_
+        return self
+
+    def predict(self, X):
+        return self.classes_[((X - self.center_) @ self.coef_.T).argmax(axis=1)]
+
+
+@pytest.mark.parametrize("standardize", [False, True])
+def test_no_model_without_intercept_passes_what_is_left_out(standardize):
+    """Not even the minimum itself: no training, however exact, can pass."""
+    ours = FastSoftmax(fit_intercept=False, standardize=standardize, tol=1e-12, n_jobs=1)
+    for model in (WithoutIntercept(standardize), ours):
         with pytest.raises(AssertionError):
-            check(instance)
-    assert found
+            check_class_weight_classifiers(type(model).__name__, model)
+    for n_classes in (2, 3):
+        X, y = make_blobs(centers=n_classes, random_state=0, cluster_std=20)
+        class_weight = {k: 1000.0 if k == 0 else 1e-4 for k in range(n_classes)}
+        exact = WithoutIntercept(standardize, class_weight).fit(X, y)
+        model = clone(ours).set_params(class_weight=class_weight).fit(X, y)
+        scale = np.abs(exact.coef_).max()
+        expected = exact.coef_[1:] if n_classes == 2 else exact.coef_
+        np.testing.assert_allclose(model.coef_, expected, rtol=0.0, atol=1e-4 * scale)
+    if not standardize:
+        with pytest.raises(AssertionError):
+            check_class_weight_classifiers("theirs", LogisticRegression(fit_intercept=False))
+
+
+class NeverEnough(FastSoftmax):
+    """Stops where no later epoch can have the lowest validation loss: after all of them."""
+
+    def fit(self, X, y):
+        self.n_iter_no_change = self.max_iter
+        return super().fit(X, y)
+
+
+def test_the_lowest_validation_loss_of_sgd_does_not_pass_what_is_left_out():
+    """Features of 20, steps of 0.1: of 1000 epochs the luckiest is one of those that overshoot."""
+    parameters = {"solver": "sgd", "n_jobs": 1}
+    with pytest.raises(AssertionError):
+        check_class_weight_classifiers("", NeverEnough(early_stopping=True, **parameters))
+    # and without anything held out the check passes
+    check_class_weight_classifiers("", FastSoftmax(**parameters))
 
 
 @pytest.fixture(scope="module")

@@ -6,10 +6,13 @@ from typing import Any, NamedTuple
 import numpy as np
 from sklearn.utils import check_random_state
 
+from fastsoftmax._model.row_hash import row_hashes
 from fastsoftmax.shards.shard import Array
 
 # What a model is, besides what never changes during a fit.
 _ATTRIBUTES = ("coef_", "intercept_", "gap_", "objective_")
+# Shares of weights that differ by less are the same but for rounding.
+_ROUNDING = 2.0**-32
 
 
 class EarlyStopping:
@@ -69,45 +72,84 @@ class HeldOut(NamedTuple):
     probs: Array | None  # (n_rows, n_classes)
 
 
-def held_out_rows(model: Any, labels: Array, weights: Array, probs: Array | None = None) -> Array:
+def held_out_rows(
+    model: Any, X: Any, labels: Array, weights: Array, probs: Array | None = None
+) -> Array:
     """Return the numbers of the rows that a fit holds out for early stopping, as the model wants.
 
     labels are class numbers, of probs the most likely ones. Rows of weight 0 count as absent, and
-    the last row of a class stays.
+    one of weight 2 as two: what is held out depends on the rows' contents, not on their order, and
+    of equal rows all or none. Of the different rows of a class one stays.
     """
-    rows = _stratified(
-        labels, weights > 0.0, model.validation_fraction, check_random_state(model.random_state)
-    )
-    if probs is not None:  # some class may have its only probability in the rows that were drawn
-        held = np.zeros(len(labels), dtype=bool)
-        held[rows] = True
-        for k in np.flatnonzero(weights @ probs > 0.0):
-            mass = weights * probs[:, k]
-            if not (mass[~held] > 0.0).any():
-                held[mass.argmax()] = False
-        rows = np.flatnonzero(held)
-    if not len(rows):
+    present = np.flatnonzero(weights > 0.0)
+    hashes = row_hashes(X, check_random_state(model.random_state))[present]
+    order = np.lexsort((hashes, labels[present]))
+    present, hashes = present[order], hashes[order]
+    number = labels[present]
+    differs = (hashes[1:] != hashes[:-1]) | (number[1:] != number[:-1])
+    first = np.concatenate([np.ones(1, dtype=bool), differs])
+    group = np.cumsum(first) - 1
+    masses = _significant(np.bincount(group, weights[present]))
+    held = _held_groups(number[first], masses, model.validation_fraction)
+    if probs is not None:
+        _give_back(held, group, weights[present, np.newaxis] * probs[present])
+    if not held.any():
         raise ValueError(
-            "early_stopping=True needs rows to hold out, and no class has more than one with a "
-            "weight above 0: give an eval_set"
+            "early_stopping=True needs rows to hold out, and no class has two different ones with "
+            "a weight above 0: give an eval_set"
         )
-    return rows
+    return np.sort(present[held[group]])
 
 
-def _stratified(
-    labels: Array, present: Array, fraction: float, rng: np.random.RandomState
-) -> Array:
-    """Draw a share of the rows that are present, of each class in proportion but never all."""
-    counts = np.bincount(labels[present])
-    wanted = counts * fraction
-    most = np.maximum(counts - 1, 0)
-    drawn = np.minimum(np.floor(wanted).astype(np.int64), most)
-    missing = max(1, math.ceil(wanted.sum() - 1e-9)) - int(drawn.sum())
-    by_rest = np.argsort(drawn - wanted, kind="stable")
-    extra = by_rest[drawn[by_rest] < most[by_rest]][: max(0, missing)]
-    drawn[extra] += 1
-    order = rng.permutation(np.flatnonzero(present))
-    order = order[np.argsort(labels[order], kind="stable")]
-    first = np.cumsum(counts) - counts
-    place = np.arange(len(order)) - first[labels[order]]
-    return np.sort(order[place < drawn[labels[order]]])
+def _held_groups(classes: Array, masses: Array, fraction: float) -> Array:
+    """Choose a share of the mass of groups of equal rows, of each class in proportion, never all.
+
+    classes, ascending, and masses are those of the groups, whose order is that of the choice.
+    Returns whether each is held out.
+    """
+    wanted = fraction * np.bincount(classes, masses)
+    held = np.zeros(len(classes), dtype=bool)
+    by_mass = np.lexsort((masses, classes))
+    may_go = np.ones(len(classes), dtype=bool)
+    may_go[by_mass[np.append(np.flatnonzero(np.diff(classes)), len(classes) - 1)]] = False
+    # those that come first, as far as they fit
+    left = wanted * (1.0 + _ROUNDING)
+    groups = np.flatnonzero(may_go)
+    while len(groups := groups[masses[groups] <= left[classes[groups]]]):
+        number, mass = classes[groups], masses[groups]
+        begins = np.concatenate([np.ones(1, dtype=bool), number[1:] != number[:-1]])
+        before = np.cumsum(mass) - mass
+        before -= before[begins][np.cumsum(begins) - 1]
+        fits = before + mass <= left[number]
+        fits |= begins
+        held[groups[fits]] = True
+        left -= np.bincount(number[fits], mass[fits], minlength=len(left))
+        groups = groups[~fits]
+    # one more of the classes that lack most of one, until there are enough of all
+    lightest = by_mass[(may_go & ~held)[by_mass]]
+    lightest = lightest[np.unique(classes[lightest], return_index=True)[1]]
+    lacking = np.round(left[classes[lightest]] / masses[lightest], 8)
+    lightest = lightest[np.argsort(-lacking, kind="stable")]
+    sums = masses[held].sum() + np.cumsum(masses[lightest])
+    enough = wanted.sum() * (1.0 - _ROUNDING)
+    if not held.any() or masses[held].sum() < enough:
+        held[lightest[: np.searchsorted(sums, enough) + 1]] = True
+    return held
+
+
+def _give_back(held: Array, group: Array, shares: Array) -> None:
+    """Let go of groups until no class has all its probability in rows that are held out.
+
+    shares (n_rows, n_classes) are the rows' probabilities times their weights.
+    """
+    for k in np.flatnonzero(shares.sum(axis=0) > 0.0):
+        by_group = _significant(np.bincount(group, shares[:, k]))
+        if not (by_group[~held] > 0.0).any():
+            held[by_group.argmax()] = False
+
+
+def _significant(sums: Array) -> Array:
+    """Return sums without the digits in which the order of their terms shows."""
+    mantissas, exponents = np.frexp(sums)
+    rounded: Array = np.ldexp(np.round(mantissas / _ROUNDING) * _ROUNDING, exponents)
+    return rounded

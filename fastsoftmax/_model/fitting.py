@@ -196,6 +196,7 @@ class _RowsFittedTo:
         momentum: float,
     ) -> tuple[float, float]:
         """Take the steps of `SoftmaxObjective.sgd_steps`; order holds numbers among the rows."""
+        batch_size = min(batch_size, self.n_rows)  # as if there were no others
         return self.objective.sgd_steps(
             params, velocity, self.rows[order], batch_size, learning_rate, momentum
         )

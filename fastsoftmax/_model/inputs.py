@@ -19,6 +19,10 @@ from fastsoftmax.shards.shard import Array, DenseShard, Shard
 # The dtypes that X may keep; the first is what any other is converted to.
 FEATURE_TYPES = [np.float64, np.float32, np.uint8, np.int8, np.float16]
 
+# A finite C is one, though its product with the sum of the weights overflows: without a penalty
+# nothing would be certified, and nobody told.
+_LEAST_PENALTY = 1e-300
+
 
 class TrainingRows(NamedTuple):
     """Rows to fit to, checked."""
@@ -68,7 +72,7 @@ def training_rows(
     X = features_of(X)
     all_classes, all_labels = encode_labels(y)
     weights = given = sample_weights_of(sample_weight, X)
-    held = held_out_rows(estimator, all_labels, weights) if hold_out else None
+    held = held_out_rows(estimator, X, all_labels, weights) if hold_out else None
     if held is not None:
         weights = without(weights, held)
     if estimator.class_weight is not None:
@@ -97,11 +101,12 @@ def without(weights: Array, rows: Array) -> Array:
 
 
 def penalty_of(C: float, total: float) -> float:
-    """Return 1 / (C times the sum of the weights), 0 where C is infinite."""
+    """Return 1 / (C times the sum of the weights), 0 only where C is infinite."""
     if np.isinf(C):
         return 0.0
     share = float(C) * total
     penalty = 1.0 / share if share > 0.0 else np.inf
+    penalty = max(penalty, _LEAST_PENALTY)
     if np.isinf(penalty):
         raise ValueError(f"C={C} is too small for weights with a sum of {total:g}: raise C")
     return penalty

@@ -265,6 +265,8 @@ class PredictionMixin:
         """
         given = self._inputs_for(X)
         try:
+            if isinstance(k, bool | np.bool_):  # which Python counts among the integers
+                raise TypeError
             n_top = operator.index(k)
         except TypeError:
             raise TypeError(f"k must be an integer, got {k!r}") from None

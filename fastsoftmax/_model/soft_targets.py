@@ -54,7 +54,9 @@ def training_rows(
     weights = inputs.sample_weights_of(sample_weight, X)
     probs = probs / probs.sum(axis=1, keepdims=True)
     given = weights
-    held = held_out_rows(estimator, probs.argmax(axis=1), weights, probs) if hold_out else None
+    held = None
+    if hold_out:
+        held = held_out_rows(estimator, X, probs.argmax(axis=1), weights, probs)
     if held is not None:
         weights = inputs.without(weights, held)
     if estimator.class_weight is not None:

@@ -116,7 +116,7 @@ def solve(
         # what overflows is seen by the line search, and does not become a result
         with np.errstate(over="ignore", invalid="ignore"):
             if by_newton:
-                model = NewtonModel(current)
+                model = NewtonModel(current, current.curved_span if unpenalised else None)
             elif not isinstance(model, LbfgsModel):  # what it has learnt is true of the next, too
                 model = LbfgsModel(current, first=first)
             result = descent.minimise(

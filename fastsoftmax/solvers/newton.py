@@ -5,7 +5,7 @@ of right digits doubles with each step, so the last ones are nearly free, and th
 depend on the path.
 """
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import Generic, Protocol
 
 import numpy as np
@@ -23,24 +23,46 @@ class TwiceDifferentiable(Objective[E], Protocol[E]):
 
 
 class NewtonModel(Generic[E]):
-    """The quadratic model of the objective."""
+    """The quadratic model of the objective.
+
+    Parameters
+    ----------
+    objective : TwiceDifferentiable
+    span : callable (Hessian) -> ndarray of shape (n, rank) or None, optional
+        Called with the first Hessian; the directions to take are combinations of these columns,
+        where it returns some.
+    """
 
     target = 1e-13
     patience = 10
     confirmations = 1
 
-    def __init__(self, objective: TwiceDifferentiable[E]) -> None:
+    def __init__(
+        self,
+        objective: TwiceDifferentiable[E],
+        span: Callable[[Array], Array | None] | None = None,
+    ) -> None:
         self.objective = objective
+        self._span = span
+        self._basis: Array | None = None
         self._inverse = np.empty((0, 0))
 
     def look(self, n_iter: int, at: E) -> None:
         """Invert the Hessian at the point that the next direction starts from."""
-        self._inverse = self.objective.hessian(at)
+        hessian = self.objective.hessian(at)
+        if n_iter == 0 and self._span is not None:
+            self._basis = self._span(hessian)
+        if self._basis is not None:
+            hessian = self._basis.T @ hessian @ self._basis
+        self._inverse = hessian
         invert(self._inverse, np.zeros(len(self._inverse)))
 
     def directions(self, gradient: Array) -> Iterator[Array]:
         """Yield the Newton direction, and steepest descent in case rounding has spoilt it."""
-        yield -(self._inverse @ gradient)
+        if self._basis is None:
+            yield -(self._inverse @ gradient)
+        else:
+            yield -(self._basis @ (self._inverse @ (self._basis.T @ gradient)))
         yield -gradient
 
     def learn(self, moved: Array, change: Array) -> None:

@@ -1,0 +1,72 @@
+"""Where an objective without a penalty curves: in the span of its rows."""
+
+import numpy as np
+from scipy.linalg import block_diag, lapack
+
+from fastsoftmax.shards.shard import Array
+
+# Beside the curvature 1 that flat directions have in a Hessian of several logits: what may be
+# rounding alone, and what has lost most of its digits.
+_NOTHING, _FAINT = 1e-14, 1e-10
+# From this ratio of the sizes of features on, a basis in their own units keeps more digits.
+_SPREAD = 1e6
+
+
+def curved_span(hessian: Array, n_logits: int, n_weights: int) -> Array | None:
+    """Return a basis of the directions in which F is not flat; None for all.
+
+    Where features depend on each other, as more of them than rows do, F does not see weights
+    orthogonal to all (centred) rows. A Hessian's inverse makes of its rounding there what it likes
+    (30 features of 15 rows: weights of 0.03 beside some of 2, which new rows do see); without those
+    directions the steps are functions of weighted sums over the rows, and the weights the shortest
+    of all that predict the same (where features differ much in size, the shortest for features of
+    variance 1).
+
+    Parameters
+    ----------
+    hessian : ndarray of shape (n_params, n_params)
+        As `curvature.build_hessian` returns it without a penalty, at any finite model.
+    n_logits, n_weights : int
+
+    Returns
+    -------
+    ndarray of shape (n_params, rank), or None
+    """
+    n_features = n_weights // n_logits
+    blocks = hessian[:n_weights, :n_weights].reshape(n_logits, n_features, n_logits, n_features)
+    # sum_i s_i sum_k p_ik (1 - p_ik) z_i z_i^T
+    gram = np.einsum("iaib->ab", blocks)
+    if n_logits > 1:
+        gram[np.diag_indices(n_features)] -= 1.0  # which `build_hessian` has put there
+    squares = np.diagonal(gram).copy()
+    nothing, faint = (_NOTHING, _FAINT) if n_logits > 1 else (0.0, 0.0)
+    varies = squares > nothing
+    if not varies.any() or not np.isfinite(gram).all() or squares[varies].min() < faint:
+        return None
+    sizes = np.sqrt(np.where(varies, squares, squares.max()))
+    gram /= sizes
+    gram /= sizes[:, np.newaxis]
+    rounding = 4.0 * n_features * np.finfo(np.float64).eps
+    shifted = gram - rounding * np.eye(n_features)
+    if lapack.dpotrf(shifted, lower=1)[1] == 0:
+        return None
+    values, vectors = np.linalg.eigh(gram)
+    vectors = vectors[:, values > rounding]
+    if sizes.max() > _SPREAD * sizes.min():
+        weights = vectors / sizes[:, np.newaxis]
+    else:
+        weights, _ = np.linalg.qr(vectors * sizes[:, np.newaxis])
+    contrasts = _contrasts(n_logits)
+    parts = [np.kron(contrasts, weights)]
+    if len(hessian) > n_weights:
+        parts.append(contrasts)
+    basis: Array = block_diag(*parts)
+    return basis
+
+
+def _contrasts(n_logits: int) -> Array:
+    """Return an orthonormal basis of what softmax sees of the logits of a row."""
+    if n_logits == 1:
+        return np.ones((1, 1))
+    ones = np.ones((n_logits, 1))
+    return np.linalg.qr(np.hstack([ones, np.eye(n_logits)[:, 1:]]))[0][:, 1:]
