@@ -27,6 +27,7 @@ import numpy as np
 
 from fastsoftmax.problem.certificate import CertificateMixin
 from fastsoftmax.problem.coordinates import Coordinates
+from fastsoftmax.problem.csr_blocks import build_csr_blocks
 from fastsoftmax.problem.curvature import (
     build_hessian,
     build_preconditioner,
@@ -40,8 +41,11 @@ from fastsoftmax.problem.evaluation import Dots, Evaluation
 from fastsoftmax.problem.free_blocks import FreeBlocks, build_free_blocks
 from fastsoftmax.problem.preconditioner import Preconditioner
 from fastsoftmax.problem.vectors import Vectors
+from fastsoftmax.shards.csr_shard import CsrShard
 from fastsoftmax.shards.shard import Array, DenseShard, Shard, Sums, add_sums
 
+# A coefficient of 0 may be free soon where the gradient is this share of l1.
+_NEAR = 0.9
 # Rows at a time in `logit_change`.
 _CHANGE_ROWS = 1024
 
@@ -349,7 +353,25 @@ class SoftmaxObjective(CertificateMixin):
         )
 
     def free_blocks(self, at: Evaluation, free: Array) -> FreeBlocks | None:
-        """Return the Hessian's blocks for some coefficients at a point; None where too large."""
+        """Return the Hessian's blocks for some coefficients at a point; None where too large.
+
+        Of sparse rows only in float64, in which a fit ends, and also for coefficients that may be
+        free soon.
+        """
+        sparse_rows = [shard for shard in self.shards if isinstance(shard, CsrShard)]
+        if len(sparse_rows) == len(self.shards):
+            if sparse_rows[0].real != np.float64:
+                return None
+            steep = np.abs(at.gradient[: self.n_weights]) > _NEAR * self.l1
+            return build_csr_blocks(
+                sparse_rows,
+                self.coordinates,
+                self.diagonal(at),
+                self.penalty,
+                at.weights,
+                at.bias,
+                np.union1d(free, np.flatnonzero(steep)),
+            )
         return build_free_blocks(
             self.shards,
             self.coordinates,

@@ -15,12 +15,12 @@ from collections.abc import Callable
 from typing import Any, NamedTuple, cast
 
 import numpy as np
-from scipy import sparse
 
 from fastsoftmax.objective import SoftmaxObjective
 from fastsoftmax.optimum.centered import CenteredObjective
 from fastsoftmax.problem import elastic_net
 from fastsoftmax.problem.evaluation import Evaluation, Seen
+from fastsoftmax.shards.csr_shard import some_columns
 from fastsoftmax.shards.shard import Array, DenseShard, Shard
 from fastsoftmax.solvers import descent
 from fastsoftmax.solvers.orthant_wise import OrthantModel, minimise
@@ -274,7 +274,7 @@ def _restricted(
 ) -> Shard:
     """Return a shard of some of the features, its numbers of type `real`."""
     if not isinstance(shard, DenseShard):
-        X: Any = _columns(shard.X, features, real)
+        X: Any = some_columns(shard.X, features, real)
     elif not fine:
         X = np.ascontiguousarray(shard.X[:, features])
     else:
@@ -296,16 +296,3 @@ def _restricted(
         label_smoothing=shard.label_smoothing,
         n_threads=shard.n_threads,
     )
-
-
-def _columns(X: Any, features: Array, real: np.dtype[Any]) -> Any:
-    """Return some columns of a CSR matrix, as one of a number type and indices of the same type."""
-    number = np.full(X.shape[1], -1, dtype=X.indices.dtype)
-    number[features] = np.arange(len(features))
-    first, last = int(X.indptr[0]), int(X.indptr[-1])
-    columns = number[X.indices[first:last]]
-    kept = columns >= 0
-    upto = np.concatenate([[0], np.cumsum(kept)])
-    indptr = upto[X.indptr - first].astype(X.indptr.dtype)
-    data = X.data[first:last][kept].astype(real, copy=False)
-    return sparse.csr_array((data, columns[kept], indptr), shape=(X.shape[0], len(features)))

@@ -38,17 +38,31 @@ class FreeBlocks:
         Numbers of those features.
     n_features : int
     fit_intercept : bool
+    is_exact : bool
+        Whether they are of all rows that matter: then steps to the minimum of the model which they
+        make, 1-norm included, are worth taking (`solvers.proximal`).
     """
 
     def __init__(
-        self, blocks: list[Array], features: list[Array], n_features: int, *, fit_intercept: bool
+        self,
+        blocks: list[Array],
+        features: list[Array],
+        n_features: int,
+        *,
+        fit_intercept: bool,
+        is_exact: bool = False,
     ) -> None:
         self._blocks = blocks
+        self.is_exact = is_exact
         self._fit_intercept = fit_intercept
         self._ends = n_features * np.arange(len(blocks) + 1)
         self._place = np.full((len(blocks), n_features), -1, dtype=np.int32)
         for k, own in enumerate(features):
             self._place[k, own] = np.arange(len(own))
+        bias = [self._ends[-1] + np.arange(k, k + fit_intercept) for k in range(len(blocks))]
+        numbers = [np.append(n_features * k + own, bias[k]) for k, own in enumerate(features)]
+        self.index = np.concatenate(numbers)  # in the solver's vector, class by class
+        self._parts = np.cumsum([0] + [len(own) for own in numbers])
         self._factors: list[tuple[bytes, Array] | None] = [None] * len(blocks)
 
     def solve(self, vector: Array, free: Array, out: Array) -> None:
@@ -68,6 +82,23 @@ class FreeBlocks:
                 place = np.append(place, len(self._blocks[k]) - 1)
             if len(where):
                 out[where] = self._solved(k, place, vector[where])
+
+    def product(self, vectors: Array) -> Array:
+        """Return the blocks' product with vectors (n,) or (n, m), in the order of `index`."""
+        parts = zip(self._blocks, self._parts, self._parts[1:], strict=False)
+        return np.concatenate([block @ vectors[start:stop] for block, start, stop in parts])
+
+    def solve_among(self, vectors: Array, kept: Array) -> Array:
+        """Return the product of the inverse of the blocks' rows and columns that are kept.
+
+        vectors and the mask kept are in the order of `index`; elements not kept are 0.
+        """
+        found = np.zeros_like(vectors)
+        for k, (start, stop) in enumerate(zip(self._parts, self._parts[1:], strict=False)):
+            place = np.flatnonzero(kept[start:stop])
+            if len(place):
+                found[start + place] = self._solved(k, place, vectors[start + place])
+        return found
 
     def _solved(self, k: int, place: Array, vector: Array) -> Array:
         key, last = place.tobytes(), self._factors[k]
@@ -92,19 +123,19 @@ def build_free_blocks(
     """Take the blocks at the model o = W x + b (for raw features); None where they are too large.
 
     None also of sparse rows: most features occur in none of those that are drawn, and steps along
-    these would be far too long (text 90000 x 200000, K = 20: no progress after 250 passes).
+    these would be far too long (text 90000 x 200000, K = 20: no progress after 250 passes). For
+    them there is `csr_blocks`.
 
     free holds the numbers of the coefficients that they are for, in the solver's vector.
     """
     n_logits, d = weights.shape
     if not all(isinstance(shard, DenseShard) for shard in shards):
         return None
-    ends = np.searchsorted(free, d * np.arange(n_logits + 1))
-    features = [free[ends[k] : ends[k + 1]] - k * d for k in range(n_logits)]
-    sizes = np.array([len(own) + 1 for own in features])
-    if sizes.max() > _MOST_FREE or float(sizes @ sizes) > _BLOCK_NUMBERS:
+    features = features_of(free, n_logits, d)
+    if features is None:
         return None
-    n_sampled = -(-max(_LEAST_DRAWN, _DRAWN_PER_FEATURE * int(sizes.max())) // len(shards))
+    most = max(len(own) + 1 for own in features)
+    n_sampled = -(-max(_LEAST_DRAWN, _DRAWN_PER_FEATURE * most) // len(shards))
     with_bias = int(coordinates.fit_intercept)
     blocks = [np.zeros((len(own) + with_bias,) * 2) for own in features]
     weight = 0.0
@@ -133,3 +164,16 @@ def build_free_blocks(
         ridge = _RIDGE * (block.diagonal() + least)
         np.fill_diagonal(block, block.diagonal() + ridge)
     return FreeBlocks(blocks, features, d, fit_intercept=coordinates.fit_intercept)
+
+
+def features_of(free: Array, n_logits: int, n_features: int) -> list[Array] | None:
+    """Return the features of each class that coefficients belong to; None if blocks are too large.
+
+    free as of `build_free_blocks`.
+    """
+    ends = np.searchsorted(free, n_features * np.arange(n_logits + 1))
+    features = [free[ends[k] : ends[k + 1]] - k * n_features for k in range(n_logits)]
+    sizes = np.array([len(own) + 1 for own in features])
+    if sizes.max() > _MOST_FREE or float(sizes @ sizes) > _BLOCK_NUMBERS:
+        return None
+    return features

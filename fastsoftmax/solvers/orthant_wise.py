@@ -21,6 +21,7 @@ from fastsoftmax.problem.elastic_net import pseudo_gradient
 from fastsoftmax.problem.free_blocks import FreeBlocks
 from fastsoftmax.shards.shard import Array
 from fastsoftmax.solvers.descent import E, Objective, Result, share_of
+from fastsoftmax.solvers.proximal import model_minimum
 
 # Iterations at which the Hessian's diagonal is looked up: the first, and from one to the next.
 _FIRST_REFRESH = 15
@@ -30,6 +31,8 @@ _REFRESH_GROWTH = 4
 _CALM = 1e-3
 _CALM_ITERATIONS = 5
 _BLOCKS_GROWTH = 2
+# Exact ones, which the latest pairs keep up to date, are of use for so many.
+_EXACT_ITERATIONS = 50
 _MEMORY = 30
 _LEAST_MEMORY = 5
 _MEMORY_BYTES = 1 << 27
@@ -40,6 +43,7 @@ _PATIENCE = 60
 _FLOAT32_PATIENCE = 8
 _DECREASE = 1e-4
 _MOST_TRIALS = 30
+_MOST_STRAIGHT_TRIALS = 4
 
 
 class Composite(Objective[E], Protocol[E]):
@@ -67,6 +71,7 @@ class OrthantModel(Generic[E]):
         self.blocks: FreeBlocks | None = None
         self.next_refresh = _FIRST_REFRESH
         self.next_blocks = 0
+        self.is_proximal = False
         self.values: list[float] = []
 
     def look(self, objective: Composite[E], n_iter: int, at: E, free: Array) -> None:
@@ -80,6 +85,30 @@ class OrthantModel(Generic[E]):
         if calm and n_iter >= self.next_blocks:
             self.blocks = objective.free_blocks(at, free)
             self.next_blocks = _BLOCKS_GROWTH * n_iter
+            self.is_proximal = self.blocks is not None and self.blocks.is_exact
+            if self.is_proximal:
+                self.next_blocks = n_iter + _EXACT_ITERATIONS
+
+    def proximal_step(self, objective: Composite[E], point: Array, at: E) -> tuple[Array, E] | None:
+        """Return the end of a step to the minimum of a model with the blocks, as `_search` does.
+
+        None where there are no exact blocks, or such a step fails; then the next blocks are waited
+        for.
+        """
+        if not self.is_proximal or self.blocks is None:
+            return None
+        end = model_minimum(
+            point,
+            at.gradient,
+            objective.l1,
+            objective.n_weights,
+            self.blocks,
+            _inverted(self.inverse),
+            self.pairs,
+        )
+        found = None if end is None else _search_straight(objective, point, at, end)
+        self.is_proximal = found is not None
+        return found
 
     def multiply(self, vector: Array, free: Array) -> None:
         """Multiply by the inverse Hessian without the pairs, in place."""
@@ -210,6 +239,53 @@ def _search(
     return None
 
 
+def _search_straight(
+    objective: Composite[E], point: Array, at: E, end: Array
+) -> tuple[Array, E] | None:
+    """Return as `_search` does what lies between a point and where a model has its minimum.
+
+    The conditions are those of Lee, Sun & Saunders 2014 (see `proximal`), equation 2.20.
+    """
+    n, l1 = objective.n_weights, objective.l1
+    noise = 4.0 * objective.epsilon * abs(at.value)
+    step = 1.0
+    for _ in range(_MOST_STRAIGHT_TRIALS):
+        trial = end if step == 1.0 else point + step * (end - point)
+        moved = trial - point
+        longer = l1 * float((np.abs(trial[:n]) - np.abs(point[:n])).sum())
+        slope = float(at.gradient @ moved) + longer
+        if not slope < 0.0:
+            return None
+        new = objective.evaluate(trial)
+        rise = new.value - at.value
+        new_slope = float(new.gradient @ moved) + longer
+        level = rise <= noise and new_slope <= (2.0 * _DECREASE - 1.0) * slope
+        if (
+            np.isfinite(new.value)
+            and np.isfinite(new_slope)
+            and (rise <= _DECREASE * slope or level)
+        ):
+            return trial, new
+        curvature = 2.0 * (rise - slope)
+        step *= min(max(-slope / curvature, 0.1), 0.5) if curvature < np.inf else 0.1
+    return None
+
+
+def _step(
+    objective: Composite[E], model: OrthantModel[E], n_iter: int, point: Array, at: E
+) -> tuple[Array, E] | None:
+    orthant = _orthant(objective, point, at)
+    model.look(objective, n_iter, at, orthant.free)
+    found = model.proximal_step(objective, point, at)
+    if found is not None:
+        return found
+    for direction in model.directions(orthant.steepest, orthant.free):
+        found = _search(objective, point, at, orthant, direction)
+        if found is not None:
+            return found
+    return None
+
+
 def minimise(
     objective: Composite[E],
     start: Array,
@@ -236,13 +312,7 @@ def minimise(
             return Result(point, at, gap, n_iter, "converged")
         if expired():
             return Result(point, at, gap, n_iter, "max_time")
-        orthant = _orthant(objective, point, at)
-        model.look(objective, n_iter, at, orthant.free)
-        found = None
-        for direction in model.directions(orthant.steepest, orthant.free):
-            found = _search(objective, point, at, orthant, direction)
-            if found is not None:
-                break
+        found = _step(objective, model, n_iter, point, at)
         if found is None:
             return Result(point, at, gap, n_iter, "precision")
         end, new = found
