@@ -171,8 +171,8 @@ static void panel_residual_part(void *task_, ptrdiff_t part, int thread) {
                                 t->plan.block_rows, now, next);
 }
 
-/* Ranges of classes that a panel's gradient is cut into: as many for each thread (a class is added up
- * by itself, so where the cuts are changes nothing). */
+/* Ranges of classes that a panel's gradient is cut into: as many for each thread (a class is added
+ * up by itself, so where the cuts are changes nothing). */
 static ptrdiff_t panel_ranges(const pass_task *t) {
     const ptrdiff_t n = ceil_div(t->rows->n_logits, PANEL_CLASSES);
     return min_size(t->rows->n_logits, ceil_div(n, t->n_threads) * t->n_threads);
@@ -228,8 +228,7 @@ static fs_sums pass_by_panels(pass_task *task, int n_threads) {
         task->n_rows = min_size(panel_rows, n_rows - first);
         const ptrdiff_t n_blocks = ceil_div(task->n_rows, task->plan.block_rows);
         fs_for_parts(panel_residual_part, task, n_blocks, n_threads);
-        if (task->partials)
-            fs_for_parts(panel_gradient_part, task, panel_ranges(task), n_threads);
+        if (task->partials) fs_for_parts(panel_gradient_part, task, panel_ranges(task), n_threads);
         const fs_sums sums = fs_add_sums(task->sums, n_blocks);
         total.loss += sums.loss;
         total.correct += sums.correct;

@@ -29,10 +29,10 @@ typedef struct {
     char *packed;    /* as many blocks of rows, of pack_bytes each, where they have to be packed */
     char *partials;  /* gradients in real; NULL: the loss alone */
     double *grad_weights, *grad_bias;
-    const int64_t *order;    /* the rows in use, NULL: all in order */
-    ptrdiff_t first, n_rows; /* the range of rows (or of order) to pass over */
+    const int64_t *order;      /* the rows in use, NULL: all in order */
+    ptrdiff_t first, n_rows;   /* the range of rows (or of order) to pass over */
     ptrdiff_t round, n_rounds; /* of every part, its share of the blocks in the round */
-    ptrdiff_t n_threads;     /* threads take parts in turn: how far to the next of one */
+    ptrdiff_t n_threads;       /* threads take parts in turn: how far to the next of one */
     ptrdiff_t to_next,
         end_next; /* stochastic steps: from a batch to the next, and where that ends */
 } pass_task;
