@@ -15,6 +15,7 @@ from libc.stdint cimport int32_t, int64_t, uintptr_t
 from libc.string cimport memcpy
 
 from operator import index as as_index
+from threading import current_thread, main_thread
 
 from numpy import generic, ndarray
 
@@ -139,6 +140,7 @@ def cross_entropy_rows(loss, grad, logits, labels, target_probs, row_weights, la
     targets_of(&rows, &a, labels, target_probs, row_weights, label_smoothing, a.n_rows,
                a.n_columns)
     rows.x = rows.indices = rows.indptr = NULL
+    rows.interrupted = NULL
     rows.x_stride = rows.x_feature_stride = rows.n_features = 0
     rows.n_logits = a.n_columns
     with nogil:
@@ -164,6 +166,7 @@ def affine_rows(logits, X, weights, bias, *, isa=None, n_threads=1):
     cdef _Scratch scratch = _Scratch(fs_affine_scratch(kern, &rows, n))
     with nogil:
         fs_affine_rows(kern, out.data, &rows, w.data, b.data, out.row_stride, scratch.data, n)
+    raise_if_interrupted()
 
 
 cdef Array model_of(fs_rows *rows, Array *b, X, weights, bias, number_of_classes) except *:
@@ -200,6 +203,7 @@ def predict_rows(probs, X, weights, bias, as_log, *, isa=None, n_threads=1):
     with nogil:
         finite = fs_predict_rows(kern, out.data, &rows, w.data, b.data, out.row_stride, log_too,
                                  scratch.data, n)
+    raise_if_interrupted()
     return bool(finite)
 
 
@@ -231,6 +235,7 @@ def predict_top(classes, probs, X, weights, bias, n_classes, *, isa=None, n_thre
     with nogil:
         finite = fs_predict_top(kern, <int64_t *>top.data, out.data, &rows, w.data, b.data,
                                 top.row_stride, out.row_stride, top.n_columns, scratch.data, n)
+    raise_if_interrupted()
     return bool(finite)
 
 
@@ -273,6 +278,7 @@ def loss_grad(grad_weights, grad_bias, X, labels, target_probs, row_weights, lab
     with nogil:
         sums = fs_loss_grad(kern, <double *>grad_w.data, <double *>grad_b.data, &rows, w.data,
                             b.data, scratch.data, n)
+    raise_if_interrupted()
     if sparse:
         (<CsrRows>X).scratch = scratch
     return sums.loss, sums.correct
@@ -338,4 +344,5 @@ def sgd_steps(params, velocity, X, labels, target_probs, row_weights, label_smoo
     with nogil:
         sums = fs_sgd_steps(kern, p.data, v.data, &rows, index, o.size, batch, sgd, scaling,
                             scratch.data, n)
+    raise_if_interrupted()
     return sums.loss, sums.correct

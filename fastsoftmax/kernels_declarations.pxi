@@ -24,6 +24,7 @@ cdef extern from "kernels.h" nogil:
         const void *row_weights
         double label_smoothing
         ptrdiff_t x_stride, x_feature_stride, n_rows, n_features, n_classes, n_logits
+        int (*interrupted)() noexcept nogil
 
     ctypedef struct fs_sums:
         double loss, correct

@@ -35,9 +35,50 @@ cdef int targets_of(fs_rows *rows, const Array *like, labels, target_probs, row_
     return 0
 
 
+cdef extern from "Python.h":
+    int PyErr_CheckSignals()  # (no exception is expected here: see `raise_if_interrupted`)
+    void *PyErr_Occurred()
+
+
+cdef extern from "time.h" nogil:
+    struct timespec:
+        long long tv_sec
+        long tv_nsec
+    int TIME_UTC
+    int timespec_get(timespec *, int)
+
+
+cdef double last_look = 0.0  # seconds; of the main thread alone
+
+
+cdef int has_interruption() noexcept nogil:
+    """Whether a signal's handler has raised an exception, such as KeyboardInterrupt.
+
+    It looks after 50 ms again: a thread that computes in Python lets go of the GIL in 5 ms only.
+    """
+    global last_look
+    cdef timespec now
+    timespec_get(&now, TIME_UTC)
+    cdef double seconds = now.tv_sec + 1e-9 * now.tv_nsec
+    if 0.0 <= seconds - last_look < 0.05:
+        return 0
+    last_look = seconds
+    with gil:
+        return PyErr_CheckSignals()
+
+
+cdef int raise_if_interrupted() except -1:
+    """Pass on what `has_interruption` found in a kernel; before all else that can raise."""
+    return -1 if PyErr_Occurred() != NULL else 0
+
+
 cdef Array features_of(fs_rows *rows, X, const Array *like) except *:
     """Fill in the features; of the result the sizes count."""
     cdef Array x
+    # Python runs signal handlers in one thread alone: others need not ask for the GIL
+    rows.interrupted = NULL
+    if current_thread() is main_thread():
+        rows.interrupted = &has_interruption
     rows.indices = rows.indptr = NULL
     rows.columns = NULL
     if isinstance(X, CsrRows):

@@ -1,5 +1,6 @@
-"""One thread pool at a time."""
+"""One thread pool at a time, and a main thread that answers signals."""
 
+import contextvars
 import functools
 import threading
 from collections import deque
@@ -13,6 +14,10 @@ from threadpoolctl import ThreadpoolController
 
 Array = NDArray[Any]
 T = TypeVar("T")
+R = TypeVar("R")
+
+# Order of a matrix whose inverse or eigenvectors take some hundredths of a second.
+_LARGE = 512
 
 
 @functools.cache
@@ -61,11 +66,39 @@ def in_threads(
     if n_threads == 1:
         yield from map(function, arguments)
         return
-    with ThreadPoolExecutor(n_threads) as pool:
-        waiting: deque[Future[Array]] = deque()
+    pool = ThreadPoolExecutor(n_threads)
+    waiting: deque[Future[Array]] = deque()
+    try:
         for argument in arguments:
             waiting.append(pool.submit(function, argument))
             if len(waiting) > n_threads:
                 yield waiting.popleft().result()
         while waiting:
             yield waiting.popleft().result()
+    except BaseException:  # such as Ctrl-C, which does not wait for what nobody wants any more
+        pool.shutdown(wait=False, cancel_futures=True)
+        raise
+    pool.shutdown()
+
+
+def answering_signals(order: int, function: Callable[..., R], *args: Any) -> R:
+    """Return function(*args), computed in another thread while the main one waits.
+
+    For what a library computes in one call from matrices of a large order, such as eigenvectors: it
+    would keep Python from answering Ctrl-C for seconds. Nothing can end such a call: after an
+    interruption it goes on to its end, and its result is dropped, so it may write to nothing that
+    is used afterwards. Small matrices, and other threads than the main one, make no detour.
+    """
+    if order < _LARGE or threading.current_thread() is not threading.main_thread():
+        return function(*args)
+    outcome: Future[R] = Future()
+    context = contextvars.copy_context()  # numpy's error state among it
+
+    def run() -> None:
+        try:
+            outcome.set_result(context.run(function, *args))
+        except BaseException as error:  # raised where the result is asked for
+            outcome.set_exception(error)
+
+    threading.Thread(target=run, name="fastsoftmax-linalg", daemon=True).start()
+    return outcome.result()

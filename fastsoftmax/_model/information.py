@@ -20,6 +20,7 @@ from fastsoftmax.backend import resolve_backend
 from fastsoftmax.objective import SoftmaxObjective
 from fastsoftmax.problem.evaluation import Evaluation
 from fastsoftmax.shards.shard import Array
+from fastsoftmax.threads import answering_signals
 
 # A Newton step of more than this share of a standard error, or this much of a logit, tells that
 # the coefficients are not the optimum of the rows.
@@ -116,7 +117,7 @@ def contrasts_of(problem: Problem, at: Evaluation, position: int, names: list[st
     gradient[:, :d] = at.gradient[: objective.n_weights].reshape(k, d) / coordinates.scale
     if objective.fit_intercept:
         gradient[:, d] = at.gradient[objective.n_weights :]
-    covariance = _inverse(information)
+    covariance = answering_signals(len(information), _inverse, information)
     if covariance is None:
         raise ValueError(_NO_OPTIMUM)
     step = covariance @ (total * gradient[kept].ravel())
@@ -139,7 +140,8 @@ def _check_columns(objective: SoftmaxObjective, names: list[str]) -> None:
     if empty.any():
         raise ValueError(_unidentifiable(names, empty, "they are constant"))
     unit = 1.0 / np.sqrt(np.diag(moments))
-    values, vectors = linalg.eigh(moments * unit * unit[:, np.newaxis])
+    moments = moments * unit * unit[:, np.newaxis]
+    values, vectors = answering_signals(len(moments), linalg.eigh, moments)
     flat = vectors[:, values < 1.0 / _most(len(names))]
     if flat.size:
         part = np.abs(flat).max(axis=1) > _TAKES_PART

@@ -25,6 +25,7 @@ import numpy as np
 from fastsoftmax.objective import SoftmaxObjective
 from fastsoftmax.problem.evaluation import Evaluation, Seen
 from fastsoftmax.shards.shard import Array, DenseShard
+from fastsoftmax.threads import answering_signals
 
 # Most rows (a Gram matrix of 32 MB), and most rows for each feature.
 _MOST_ROWS = 2048
@@ -53,7 +54,7 @@ class RowSpace:
         gram = np.zeros((n_rows, n_rows))
         for _, s in self._columns():
             gram += s @ s.T
-        values, vectors = np.linalg.eigh(gram)
+        values, vectors = answering_signals(n_rows, np.linalg.eigh, gram)
         kept = values > n_rows * np.finfo(np.float64).eps * values[-1]
         roots = np.sqrt(values[kept])
         self._to_rows = vectors[:, kept] / roots  # A = B of this, transposed

@@ -276,7 +276,9 @@ def _restricted(
     if not isinstance(shard, DenseShard):
         X: Any = some_columns(shard.X, features, real)
     elif not fine:
-        X = np.ascontiguousarray(shard.X[:, features])
+        X = np.empty((shard.n_rows, len(features)), dtype=shard.X.dtype)
+        for start in range(0, shard.n_rows, _BLOCK_ROWS):
+            X[start : start + _BLOCK_ROWS] = shard.X[start : start + _BLOCK_ROWS][:, features]
     else:
         X = np.empty((shard.n_rows, len(features)))
         center, scale = full.coordinates.center[features], full.coordinates.scale[features]

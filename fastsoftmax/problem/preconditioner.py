@@ -9,7 +9,7 @@ from typing import Any, Protocol
 import numpy as np
 
 from fastsoftmax.shards.shard import Array
-from fastsoftmax.threads import in_threads
+from fastsoftmax.threads import answering_signals, in_threads
 
 # Least ratio of the eigenvalues of an inverse that is applied in float32.
 _SPREAD = 1e-4
@@ -94,7 +94,7 @@ class SharedInverse:
         backend: ModuleType,
         n_threads: int,
     ) -> None:
-        values, vectors = np.linalg.eigh(moments)
+        values, vectors = answering_signals(len(moments), np.linalg.eigh, moments)
         floor = 1e-12 * float(values[-1]) if len(values) else 1.0
         self.inverse = 1.0 / (share[:, np.newaxis] * np.maximum(values, 0.0) + penalty + floor)
         # Products in the number type of the passes, unless their rounding errors would be blown up.

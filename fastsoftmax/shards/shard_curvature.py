@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from fastsoftmax.threads import in_threads
+from fastsoftmax.threads import answering_signals, in_threads
 
 Array = NDArray[Any]
 
@@ -212,7 +212,8 @@ class CurvatureMixin(ABC):
         for z, p, row_weights in self._probabilities(weights, bias, center, with_bias):
             scaled = z * np.sqrt(row_weights)[:, np.newaxis]
             products = (p[:, :, np.newaxis] * scaled[:, np.newaxis, :]).reshape(len(z), size)
-            hessian -= (products.T @ products).reshape(hessian.shape)
+            square = answering_signals(size, _square, products)
+            hessian -= square.reshape(hessian.shape)
             for k in range(n_logits):
                 hessian[k, :, k] += (scaled * p[:, [k]]).T @ scaled
         return hessian.reshape(size, size)
@@ -242,6 +243,11 @@ def drawn(h: Array, n_sampled: int) -> tuple[Array, Array]:
     drawn = np.minimum(np.searchsorted(upto, marks), len(h) - 1)
     rows, counts = np.unique(drawn, return_counts=True)
     return rows, (counts * (upto[-1] / n_sampled)).astype(h.dtype)
+
+
+def _square(products: Array) -> Array:
+    square: Array = products.T @ products  # a BLAS sees that this is symmetric
+    return square
 
 
 def log_odds(logits: Array) -> Array:

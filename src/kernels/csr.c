@@ -6,6 +6,8 @@
 
 #include <string.h>
 
+#include "pass.h"
+
 /* Residuals of a panel, which columns gather from: in a shared third-level cache. In smaller panels
  * the columns of rare features are cut into single entries, and what is done for each piece costs
  * more than the gather: 90000 x 200000, 77 a row, K = 20, one thread: panels of 0.5, 1.3, 2.6, 7 MB
@@ -136,8 +138,10 @@ static void residual_part(void *task_, ptrdiff_t part, int thread) {
                                                  stride, stride, CSR_BLOCK_ROWS, block);
 }
 
-void fs_csr_residuals(csr_task *task, int n_threads) {
-    fs_for_parts(residual_part, task, ceil_div(task->n_rows, CSR_BLOCK_ROWS), n_threads);
+int fs_csr_residuals(csr_task *task, int n_threads) {
+    return fs_for_parts_in_pieces(residual_part, task, ceil_div(task->n_rows, CSR_BLOCK_ROWS),
+                                  n_threads, task->rows,
+                                  (double)fs_pass_work(task->rows, task->n_rows) / 2);
 }
 
 typedef struct {
@@ -221,8 +225,11 @@ fs_sums fs_csr_loss_grad(const kernels *kern, double *grad_weights, double *grad
     column_task columns = {&task, grad_weights, grad_bias, 0, COLUMN_PARTS};
     for (; task.first < n_rows; task.first += panel_rows, ++columns.panel) {
         task.n_rows = min_size(panel_rows, n_rows - task.first);
-        fs_csr_residuals(&task, n_threads);
-        if (grad_weights) fs_for_parts(column_part, &columns, 1 + columns.n_parts, n_threads);
+        if ((task.first && is_interrupted(rows)) || fs_csr_residuals(&task, n_threads)) break;
+        if (grad_weights &&
+            fs_for_parts_in_pieces(column_part, &columns, 1 + columns.n_parts, n_threads, rows,
+                                   (double)fs_pass_work(rows, task.n_rows) / 2))
+            break;
         const ptrdiff_t n_blocks = ceil_div(task.n_rows, CSR_BLOCK_ROWS);
         for (ptrdiff_t block = 0; block < n_blocks; ++block) {
             total.loss += task.sums[block].loss;

@@ -50,7 +50,8 @@ typedef struct {
     ptrdiff_t first, n_rows; /* the panel, or the batch in order */
 } csr_task;
 
-void fs_csr_residuals(csr_task *task, int n_threads);
+/* Returns whether it was interrupted before the end. */
+int fs_csr_residuals(csr_task *task, int n_threads);
 
 ptrdiff_t fs_csr_loss_grad_scratch(const kernels *kern, const fs_rows *rows, int n_threads);
 fs_sums fs_csr_loss_grad(const kernels *kern, double *grad_weights, double *grad_bias,

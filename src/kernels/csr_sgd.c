@@ -5,6 +5,7 @@
 #include <string.h>
 
 #include "csr.h"
+#include "pass.h"
 
 /* Steps until every feature is brought up to date: bounds the table of powers. */
 enum { MOST_STEPS = 4096 };
@@ -102,7 +103,8 @@ static void add_gradient(descent *t, fs_block block) {
                             t->scale, t->stride, t->stride, block);
 }
 
-static fs_sums run_batch(descent *t, int n_threads) {
+/* Adds the sums of a batch. Returns whether it was interrupted, before the step was taken. */
+static int run_batch(descent *t, fs_sums *total, int n_threads) {
     csr_task *batch = &t->batch;
     const kernels *kern = batch->kern;
     const fs_block block = {batch->order, batch->first, batch->n_rows, NULL};
@@ -111,7 +113,7 @@ static fs_sums run_batch(descent *t, int n_threads) {
     if (t->lazy)
         kern->advance_rows(t->weights, t->velocity, t->steps, t->powers, batch->rows, t->stride,
                            t->step, block);
-    fs_csr_residuals(batch, n_threads);
+    if (fs_csr_residuals(batch, n_threads)) return 1;
     ++t->step;
     if (t->lazy)
         kern->advance_rows(t->weights, t->velocity, t->steps, t->powers, batch->rows, t->stride,
@@ -120,12 +122,10 @@ static fs_sums run_batch(descent *t, int n_threads) {
     if (t->sgd.fit_bias)
         kern->sgd_update(t->bias, t->bias_velocity, batch->residuals, t->stride, batch->n_rows, 0,
                          batch->rows->n_logits, t->scale, t->sgd.learning_rate, t->sgd.momentum, 0);
-    fs_sums total = {0, 0};
-    for (ptrdiff_t b = 0; b < n_blocks; ++b) {
-        total.loss += batch->sums[b].loss;
-        total.correct += batch->sums[b].correct;
-    }
-    return total;
+    const fs_sums sums = fs_add_sums(batch->sums, n_blocks);
+    total->loss += sums.loss;
+    total->correct += sums.correct;
+    return 0;
 }
 
 fs_sums fs_csr_sgd_steps(const kernels *kern, void *params, void *velocity, const fs_rows *rows,
@@ -153,16 +153,20 @@ fs_sums fs_csr_sgd_steps(const kernels *kern, void *params, void *velocity, cons
     fs_weights_to_table(kern, t.weights, params, d, K, n_threads);
     if (velocity) fs_weights_to_table(kern, t.velocity, velocity, d, K, n_threads);
     fs_sums total = {0, 0};
-    for (t.batch.first = 0; t.batch.first < n_order; t.batch.first += batch_size) {
+    const double step_work = CSR_PRODUCT * (double)fs_pass_work(rows, batch_size) + STEP_PRODUCTS;
+    double work = 0;
+    for (; t.batch.first < n_order; t.batch.first += batch_size, work += step_work) {
+        if (work >= PIECE_PRODUCTS) {
+            if (is_interrupted(rows)) break;
+            work = 0;
+        }
         t.batch.n_rows = min_size(batch_size, n_order - t.batch.first);
         const int is_short = t.batch.n_rows < batch_size;
         if (t.batch.first == 0 || is_short) {
             catch_up(&t);
             set_powers(&t, sgd.weight_decay * (double)t.batch.n_rows / (double)batch_size);
         }
-        const fs_sums sums = run_batch(&t, n_threads);
-        total.loss += sums.loss;
-        total.correct += sums.correct;
+        if (run_batch(&t, &total, n_threads)) break;
     }
     catch_up(&t);
     fs_table_to_weights(kern, params, t.weights, d, K, n_threads);

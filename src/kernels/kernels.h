@@ -47,6 +47,9 @@ typedef struct {
     double label_smoothing;   /* in [0, 1]: targets become (1 - e) target + e / n_classes */
     ptrdiff_t x_stride, x_feature_stride; /* dense: elements from row to row, feature to feature */
     ptrdiff_t n_rows, n_features, n_classes, n_logits;
+    /* Asked by the calling thread, between pieces of long work, whether to stop: where it is not 0
+     * the function returns at once, and what it computed is incomplete (see each). NULL: never. */
+    int (*interrupted)(void);
 } fs_rows;
 
 /* A block of those rows: rows first .. first + n_rows - 1, or, where row_index is given, the rows
@@ -394,7 +397,7 @@ typedef struct {
  * weights (n_logits, n_features) and after them the bias (n_logits). The gradient of a batch is the
  * sum over its rows divided by batch_size, also for a smaller last batch: so every row of an epoch
  * moves the parameters alike. weight_decay acts on the weights, in proportion to the rows of the
- * batch; the bias is left alone unless fit_bias. With a scaling the steps are those of the weights
+ * batch; the bias is left alone unless fit_bias. Where it is interrupted, whole steps have been taken. With a scaling the steps are those of the weights
  * and bias that scaled features have, params hold what that means for x itself; of a shift the
  * bias takes its part also without fit_bias. The sums returned are those that the batches saw
  * before their updates. scratch as above, from fs_sgd_scratch. */

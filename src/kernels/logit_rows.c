@@ -143,5 +143,6 @@ void fs_affine_rows(const kernels *kern, void *logits, const fs_rows *rows, cons
     const ptrdiff_t few = min_size(4 * n_threads, ceil_div(rows->n_rows, TILE_ROWS));
     task.n_parts = min_size(row_parts(rows->n_rows, row_work, GRAIN_PRODUCTS),
                             max_size(few, ceil_div(rows->n_rows, PART_ROWS)));
-    fs_for_parts(affine_part, &task, task.n_parts, n_threads);
+    fs_for_parts_in_pieces(affine_part, &task, task.n_parts, n_threads, rows,
+                           (double)rows->n_rows * (double)n_products * (double)rows->n_logits);
 }

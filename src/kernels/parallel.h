@@ -13,6 +13,30 @@ typedef void (*part_body)(void *task, ptrdiff_t part, int thread);
 /* body(task, part, thread) for every part; thread < n_threads tells which scratch it may use. */
 void fs_for_parts(part_body body, void *task, ptrdiff_t n_parts, int n_threads);
 
+/* Multiply-adds between two questions whether to stop: some hundredths of a second, where others
+ * want the processors a few tenths. Those over rows in CSR form wait for memory, and count more. */
+#define PIECE_PRODUCTS ((double)((ptrdiff_t)1 << 32))
+enum { CSR_PRODUCT = 32 };
+
+/* Multiply-adds that a step counts besides its own: where others want the processors, it waits for
+ * its threads, milliseconds. */
+#define STEP_PRODUCTS ((double)(1 << 28))
+
+static inline int is_interrupted(const fs_rows *rows) {
+    return rows->interrupted && rows->interrupted();
+}
+
+/* The pieces that work is cut into. */
+static inline ptrdiff_t n_pieces(const fs_rows *rows, double products) {
+    const double pieces = products * (rows->indptr ? CSR_PRODUCT : 1) / PIECE_PRODUCTS;
+    return !rows->interrupted || pieces <= 1 ? 1 : pieces < 1e6 ? (ptrdiff_t)pieces + 1 : 1000000;
+}
+
+/* fs_for_parts in pieces of some parts, of so many multiply-adds in all. Returns whether it was
+ * interrupted before all were done. The cut changes no result. */
+int fs_for_parts_in_pieces(part_body body, void *task, ptrdiff_t n_parts, int n_threads,
+                           const fs_rows *rows, double products);
+
 /* Work for a thread below which starting another costs more than it gives: about 20 microseconds
  * (a parallel region costs 2 to 5). In values of softmax, and in multiply-adds of a product. */
 #define GRAIN_VALUES ((ptrdiff_t)1 << 14)

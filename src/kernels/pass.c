@@ -108,17 +108,21 @@ static fs_block block_after(const pass_task *t, ptrdiff_t part) {
     return block_at(t, first_row(t, part + t->n_threads), t->first + t->n_rows);
 }
 
-void fs_gradient_part(void *task_, ptrdiff_t part, int thread) {
+static void gradient_part(void *task_, ptrdiff_t part, int thread) {
     const pass_task *t = task_;
     const ptrdiff_t size = t->kern->real_size, n_logits = t->rows->n_logits;
     const ptrdiff_t block = t->plan.block_rows;
-    const ptrdiff_t begin = first_row(t, part), end = first_row(t, part + 1);
+    const ptrdiff_t first = first_row(t, part), end = first_row(t, part + 1);
+    const ptrdiff_t n_blocks = ceil_div(end - first, block);
+    const ptrdiff_t begin = first + part_begin(n_blocks, t->n_rounds, t->round) * block;
+    const ptrdiff_t stop = first + part_begin(n_blocks, t->n_rounds, t->round + 1) * block;
     char *residual = residual_of(t, thread);
     char *partial = t->partials ? at(t->partials, part * t->plan.partial_stride, size) : NULL;
     const fs_block none = {NULL, 0, 0, NULL};
     fs_sums sums = {0, 0};
-    if (partial) memset(partial, 0, (size_t)(t->plan.n_params * size));
-    for (ptrdiff_t row = begin; row < end; row += block) {
+    if (t->round) sums = t->sums[part];
+    if (partial && !t->round) memset(partial, 0, (size_t)(t->plan.n_params * size));
+    for (ptrdiff_t row = begin; row < min_size(stop, end); row += block) {
         const fs_block now = packed(t, block_at(t, row, end), thread);
         fs_block next = row + block < end ? block_at(t, row + block, end) : block_after(t, part);
         if (now.packed) next.n_rows = 0;
@@ -129,6 +133,15 @@ void fs_gradient_part(void *task_, ptrdiff_t part, int thread) {
                                     residual, t->rows, block, now, next, 0, n_logits);
     }
     t->sums[part] = sums;
+}
+
+int fs_gradient_parts(pass_task *task, int n_threads) {
+    task->n_rounds = n_pieces(task->rows, (double)fs_pass_work(task->rows, task->n_rows));
+    for (task->round = 0; task->round < task->n_rounds; ++task->round) {
+        if (task->round && is_interrupted(task->rows)) return 1;
+        fs_for_parts(gradient_part, task, task->plan.n_parts, n_threads);
+    }
+    return 0;
 }
 
 /* Adding partial gradients: a range of coefficients, by one thread. */
@@ -159,8 +172,8 @@ static void panel_residual_part(void *task_, ptrdiff_t part, int thread) {
                                 t->plan.block_rows, now, next);
 }
 
-/* Ranges of classes that a panel's gradient is cut into: as many for each thread (a class is added up
- * by itself, so where the cuts are changes nothing). */
+/* Ranges of classes that a panel's gradient is cut into: as many for each thread (a class is added
+ * up by itself, so where the cuts are changes nothing). */
 static ptrdiff_t panel_ranges(const pass_task *t) {
     const ptrdiff_t n = ceil_div(t->rows->n_logits, PANEL_CLASSES);
     return min_size(t->rows->n_logits, ceil_div(n, t->n_threads) * t->n_threads);
@@ -204,14 +217,19 @@ fs_sums fs_add_sums(const fs_sums *sums, ptrdiff_t n) {
 static fs_sums pass_by_panels(pass_task *task, int n_threads) {
     const ptrdiff_t n_rows = task->rows->n_rows;
     const ptrdiff_t panel_rows = task->plan.panel_blocks * task->plan.block_rows;
+    const double panel_work = (double)fs_pass_work(task->rows, panel_rows);
+    double work = 0;
     fs_sums total = {0, 0};
-    for (ptrdiff_t first = 0; first < n_rows; first += panel_rows) {
+    for (ptrdiff_t first = 0; first < n_rows; first += panel_rows, work += panel_work) {
+        if (work >= PIECE_PRODUCTS) {
+            if (is_interrupted(task->rows)) break;
+            work = 0;
+        }
         task->first = first;
         task->n_rows = min_size(panel_rows, n_rows - first);
         const ptrdiff_t n_blocks = ceil_div(task->n_rows, task->plan.block_rows);
         fs_for_parts(panel_residual_part, task, n_blocks, n_threads);
-        if (task->partials)
-            fs_for_parts(panel_gradient_part, task, panel_ranges(task), n_threads);
+        if (task->partials) fs_for_parts(panel_gradient_part, task, panel_ranges(task), n_threads);
         const fs_sums sums = fs_add_sums(task->sums, n_blocks);
         total.loss += sums.loss;
         total.correct += sums.correct;
@@ -267,7 +285,7 @@ fs_sums fs_loss_grad(const kernels *kern, double *grad_weights, double *grad_bia
     char *end = fs_place_scratch(&task, scratch, grad_weights ? n_partials : 0, n_slots);
     task.weights = align_weights(&task, end);
     if (task.plan.panel_blocks) return pass_by_panels(&task, n_threads);
-    fs_for_parts(fs_gradient_part, &task, task.plan.n_parts, n_threads);
+    if (fs_gradient_parts(&task, n_threads)) return (fs_sums){0, 0};
     if (grad_weights)
         fs_for_parts(sum_part, &task, ceil_div(task.plan.n_params, SUM_RANGE),
                      task.plan.n_parts > 1 ? n_threads : 1);

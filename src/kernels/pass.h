@@ -29,9 +29,10 @@ typedef struct {
     char *packed;    /* as many blocks of rows, of pack_bytes each, where they have to be packed */
     char *partials;  /* gradients in real; NULL: the loss alone */
     double *grad_weights, *grad_bias;
-    const int64_t *order;    /* the rows in use, NULL: all in order */
-    ptrdiff_t first, n_rows; /* the range of rows (or of order) to pass over */
-    ptrdiff_t n_threads;     /* threads take parts in turn: how far to the next of one */
+    const int64_t *order;      /* the rows in use, NULL: all in order */
+    ptrdiff_t first, n_rows;   /* the range of rows (or of order) to pass over */
+    ptrdiff_t round, n_rounds; /* of every part, its share of the blocks in the round */
+    ptrdiff_t n_threads;       /* threads take parts in turn: how far to the next of one */
     ptrdiff_t to_next,
         end_next; /* stochastic steps: from a batch to the next, and where that ends */
 } pass_task;
@@ -49,8 +50,9 @@ double fs_line_bytes(double n_reals, const kernels *kern);
  * line of its own. Returns its end. */
 char *fs_place_scratch(pass_task *task, void *scratch, ptrdiff_t n_partials, ptrdiff_t n_slots);
 
-/* A part_body: one part of the rows, its gradient added up in a place of its own. */
-void fs_gradient_part(void *task, ptrdiff_t part, int thread);
+/* The parts of the rows, the gradient of each added up in a place of its own; in rounds, each of
+ * which goes on where the last one ended. Returns whether it was interrupted between them. */
+int fs_gradient_parts(pass_task *task, int n_threads);
 
 /* The sums of n parts, in order. */
 fs_sums fs_add_sums(const fs_sums *sums, ptrdiff_t n);

@@ -104,7 +104,8 @@ static int run_predict(predict_task *task, const void *weights, void *scratch, i
     task->plan = plan_of(task->kern, task->rows, !task->op, n_threads);
     for (ptrdiff_t thread = 0; thread < task->plan.n_threads; ++thread)
         *scratch_of(task, thread) = 0;
-    fs_for_parts(predict_part, task, task->plan.n_parts, (int)task->plan.n_threads);
+    fs_for_parts_in_pieces(predict_part, task, task->plan.n_parts, (int)task->plan.n_threads,
+                           task->rows, (double)fs_pass_work(task->rows, task->rows->n_rows) / 2);
     for (ptrdiff_t thread = 0; thread < task->plan.n_threads; ++thread)
         finite &= !*scratch_of(task, thread);
     return finite;

@@ -99,13 +99,19 @@ fs_sums fs_sgd_steps(const kernels *kern, void *params, void *velocity, const fs
     pass.to_next = batch_size;
     fs_place_scratch(&pass, scratch, pass.plan.n_parts, n_threads);
     step_task step = {&pass, params, velocity, sgd, scaling, 1 / (double)batch_size};
+    const double step_work = (double)fs_pass_work(rows, batch_size) + STEP_PRODUCTS;
+    double work = 0;
     fs_sums total = {0, 0};
-    for (ptrdiff_t first = 0; first < n_order; first += batch_size) {
+    for (ptrdiff_t first = 0; first < n_order; first += batch_size, work += step_work) {
+        if (work >= PIECE_PRODUCTS) {
+            if (is_interrupted(rows)) break;
+            work = 0;
+        }
         pass.first = first;
         pass.n_rows = min_size(batch_size, n_order - first);
         pass.end_next = first + min_size(2 * batch_size, n_order - first);
         step.sgd.weight_decay = sgd.weight_decay * (double)pass.n_rows / (double)batch_size;
-        fs_for_parts(fs_gradient_part, &pass, pass.plan.n_parts, n_threads);
+        if (fs_gradient_parts(&pass, n_threads)) break;
         update(&step, n_threads);
         const fs_sums sums = fs_add_sums(pass.sums, pass.plan.n_parts);
         total.loss += sums.loss;

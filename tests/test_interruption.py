@@ -1,0 +1,205 @@
+"""Ctrl-C during long calls: kernels ask for signals between pieces of bounded work.
+
+A timer stands for the user: its handler raises after a millisecond, in which no machine does more
+than the first piece of what is given to the kernels here.
+"""
+
+import signal
+import sys
+import threading
+from contextlib import contextmanager
+
+import numpy as np
+import pytest
+from scipy import sparse
+
+from fastsoftmax import FastSoftmax
+from fastsoftmax.backend import resolve_backend
+from fastsoftmax.threads import answering_signals, in_threads
+
+kernels = pytest.importorskip("fastsoftmax.kernels")
+pytestmark = pytest.mark.skipif(sys.platform == "win32", reason="needs a timer's signal")
+
+N, D, K = 8192, 1024, 1024  # 2^33 multiply-adds of a product: two pieces, or more
+
+
+class Interrupted(BaseException):
+    pass
+
+
+@contextmanager
+def interrupted_soon():
+    """Expect an exception from a signal's handler, in the midst of what is done."""
+
+    def interrupt(*args):
+        signal.setitimer(signal.ITIMER_REAL, 0.0)
+        raise Interrupted
+
+    before = signal.signal(signal.SIGALRM, interrupt)
+    try:
+        with pytest.raises(Interrupted):
+            signal.setitimer(signal.ITIMER_REAL, 1e-3)
+            yield
+    finally:
+        signal.setitimer(signal.ITIMER_REAL, 0.0)
+        signal.signal(signal.SIGALRM, before)
+
+
+@pytest.fixture(scope="module")
+def model():
+    rng = np.random.default_rng(0)
+    return {
+        "X": rng.normal(size=(N, D)).astype(np.float32),
+        "weights": rng.normal(size=(K, D)).astype(np.float32),
+        "bias": np.zeros(K, dtype=np.float32),
+        "labels": (np.arange(N) % K).astype(np.int32),
+        "row_weights": np.ones(N, dtype=np.float32),
+    }
+
+
+@pytest.mark.parametrize("n_threads", [1, 2])
+class TestOneCall:
+    """One call of a kernel answers before its end: the last rows have not been written."""
+
+    def test_predict_rows(self, model, n_threads):
+        out = np.full((N, K), -1.0, dtype=np.float32)
+        given = model["X"], model["weights"], model["bias"]
+        with interrupted_soon():
+            kernels.predict_rows(out, *given, False, n_threads=n_threads)
+        assert (out[-1] == -1.0).all()
+
+    def test_predict_top(self, model, n_threads):
+        out = np.full((N, 1), -1)
+        given = model["X"], model["weights"], model["bias"]
+        with interrupted_soon():
+            kernels.predict_top(out, None, *given, K, n_threads=n_threads)
+        assert out[-1] == -1
+
+    def test_affine_rows(self, model, n_threads):
+        out = np.full((N, K), np.nan, dtype=np.float32)
+        given = model["X"], model["weights"], model["bias"]
+        with interrupted_soon():
+            kernels.affine_rows(out, *given, n_threads=n_threads)
+        assert np.isnan(out[-1]).all()
+
+    @pytest.mark.parametrize("n_classes", [K, 64])
+    def test_loss_grad(self, model, n_threads, n_classes):
+        """With many coefficients by panels, with few by parts."""
+        rows = np.arange(N * K // n_classes) % N
+        weights, bias = model["weights"][:n_classes], model["bias"][:n_classes]
+        labels = (rows % n_classes).astype(np.int32)
+        targets = labels, None, model["row_weights"][rows], 0.0
+        X = model["X"][rows[: len(rows) // 2]] if n_classes < K else model["X"]
+        targets = (labels[: len(X)], None, targets[2][: len(X)], 0.0)
+        out = np.empty(weights.shape), np.empty(n_classes)
+        with interrupted_soon():
+            kernels.loss_grad(*out, X, *targets, weights, bias, n_classes, n_threads=n_threads)
+
+    def test_one_step(self, model, n_threads):
+        """A step over a batch of any size is taken wholly or not at all."""
+        params = np.zeros(K * (D + 1), dtype=np.float32)
+        targets = model["labels"], None, model["row_weights"], 0.0, K
+        with interrupted_soon():
+            kernels.sgd_steps(
+                params, None, model["X"], *targets, np.arange(N), N, 0.1, 0.0, 0.0, True,
+                n_threads=n_threads,
+            )  # fmt: skip
+        assert not params.any()
+
+
+@pytest.mark.parametrize("as_csr", [False, True])
+def test_whole_steps_are_kept(as_csr):
+    """Of many small steps some have been taken, each wholly: else a model would be none at all."""
+    rng = np.random.default_rng(0)
+    n, d, k, batch = 1000, 30, 5, 2
+    order = np.tile(np.arange(n), 500)
+    X = rng.normal(size=(n, d))
+    if as_csr:
+        csr = sparse.csr_array(X)
+        X = kernels.CsrRows(csr.data, csr.indices, csr.indptr, d)
+    given = (X, (np.arange(n) % k).astype(np.int32), None, np.ones(n), 0.0, k)
+    params, expected = np.zeros((2, k * (d + 1)))
+    rest = batch, 0.01, 0.0, 0.0, True
+    with interrupted_soon():
+        kernels.sgd_steps(params, None, *given, order, *rest)
+    assert params.any()
+    for start in range(0, len(order), batch):
+        kernels.sgd_steps(expected, None, *given, order[start : start + batch], *rest)
+        if np.array_equal(expected, params):
+            break
+    assert 0 < start < len(order) - batch
+
+
+def test_partial_fit_is_as_before(model):
+    """An interrupted call leaves the model of the call before, which goes on as if it had none."""
+    X, y = model["X"], model["labels"]
+    options = {"batch_size": N, "momentum": 0.9, "random_state": 0, "learning_rate": 0.01}
+    plain, other = (FastSoftmax(**options) for _ in range(2))
+    with interrupted_soon():
+        other.partial_fit(X, y, classes=range(K))
+    assert not hasattr(other, "coef_")
+    for fitted in (plain, other):
+        fitted.partial_fit(X[:K], y[:K], classes=range(K))
+    with interrupted_soon():
+        other.partial_fit(X, y)
+    assert other.n_iter_ == 1
+    assert not other.converged_
+    assert len(other.history_["loss"]) == 1
+    for fitted in (plain, other):
+        fitted.partial_fit(X[:K], y[:K])
+    np.testing.assert_array_equal(other.coef_, plain.coef_)
+    np.testing.assert_array_equal(other._velocity, plain._velocity)
+
+
+def test_pieces_change_nothing(model):
+    """Threads but the main one are not asked, so their work is not cut: the same bits."""
+    args = model["X"], model["labels"], None, model["row_weights"], 0.0, K, np.arange(N), N
+    here, there = np.zeros((2, K * (D + 1)), dtype=np.float32)
+    rest = 0.1, 0.0, 0.0, True
+    thread = threading.Thread(target=kernels.sgd_steps, args=(there, None, *args, *rest))
+    thread.start()
+    kernels.sgd_steps(here, None, *args, *rest)
+    thread.join()
+    assert here.any()
+    np.testing.assert_array_equal(here, there)
+    assert resolve_backend("native") is kernels
+
+
+class TestThreads:
+    """Eigenvectors of a large matrix took seconds in one call, which answered nothing."""
+
+    def test_the_main_thread_answers(self):
+        released, ended = threading.Event(), threading.Event()
+        main = threading.get_ident()
+
+        def blocks(value):
+            signal.pthread_kill(main, signal.SIGINT)
+            released.wait(60)
+            ended.set()
+
+        with pytest.raises(KeyboardInterrupt):
+            answering_signals(10**4, blocks, 1)
+        assert not ended.is_set()
+        released.set()
+
+    @pytest.mark.parametrize("order", [1, 10**4])
+    def test_result_and_errors(self, order):
+        with np.errstate(over="ignore"):
+            assert answering_signals(order, np.multiply, np.float32(1e38), 10) == np.inf
+        with pytest.raises(np.linalg.LinAlgError):
+            answering_signals(order, np.linalg.inv, np.zeros((2, 2)))
+
+    def test_what_nobody_wants_is_not_waited_for(self):
+        released, ended = threading.Event(), threading.Event()
+
+        def blocks(value):
+            if value:
+                released.wait(60)
+                ended.set()
+            return value
+
+        results = in_threads(blocks, range(10), 2)
+        assert next(results) == 0
+        results.close()
+        assert not ended.is_set()
+        released.set()
