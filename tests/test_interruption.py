@@ -7,6 +7,7 @@ than the first piece of what is given to the kernels here.
 import signal
 import sys
 import threading
+import time
 from contextlib import contextmanager
 
 import numpy as np
@@ -38,6 +39,7 @@ def interrupted_soon():
     before = signal.signal(signal.SIGALRM, interrupt)
     try:
         with pytest.raises(Interrupted):
+            time.sleep(0.06)  # a kernel that has just looked for signals looks again after 50 ms
             signal.setitimer(signal.ITIMER_REAL, 1e-3)
             yield
     finally:
