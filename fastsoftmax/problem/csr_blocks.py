@@ -15,9 +15,9 @@ from fastsoftmax.shards.csr_shard import CsrShard, some_columns
 from fastsoftmax.shards.shard import Array
 from fastsoftmax.threads import in_threads
 
-# A row counts for a class from this share of the mean curvature on, so at most this share is
-# left out. (Of text 90000 x 200000 an eighth of the rows is left; with 1e-2 it is a quarter, and as
-# many steps.)
+# A row counts for a class from this share of the mean curvature on, both by its weight (so that
+# weight 2 is the row twice); at most this share is left out. (Of text 90000 x 200000 an eighth of
+# the rows is left; with 1e-2 it is a quarter, and as many steps.)
 _LEAST_CURVATURE = 0.1
 # Curvatures that are held at a time.
 _PANEL_NUMBERS = 1 << 22
@@ -87,26 +87,28 @@ def build_csr_blocks(
     if features is None:
         return None
     sums = [_Sums(own, coordinates) for own in features]
-    mean = _mean_curvature(shards, weights, bias)
+    weight = sum(float(shard.row_weights.sum(dtype=np.float64)) for shard in shards)
+    weight = max(weight, np.finfo(float).tiny)
+    mean = _sum_of_curvatures(shards, weights, bias) / weight
     for shard in shards:
         for rows in _panels(shard, n_logits):
             X = shard.X[rows]
             h = shard.curvatures(shard.raw(rows), rows, weights, bias)
+            least = _LEAST_CURVATURE * shard.row_weights[rows]
 
-            def add(k: int, X: Array = X, h: Array = h) -> Array:
-                kept = np.flatnonzero(h[:, k] >= _LEAST_CURVATURE * mean[k])
+            def add(k: int, X: Array = X, h: Array = h, least: Array = least) -> Array:
+                kept = np.flatnonzero(h[:, k] >= least * mean[k])
                 own = h[kept, k].astype(np.float64)
                 return np.array(sums[k].add(X[kept], own, _MOST_WORK / n_logits))
 
             added = list(in_threads(add, range(n_logits), shards[0].n_threads))
             if not all(added):
                 return None
-    weight = sum(float(shard.row_weights.sum(dtype=np.float64)) for shard in shards)
     with_bias = int(coordinates.fit_intercept)
     blocks = []
     for k, own in enumerate(features):
         block = sums[k].centered()[: len(own) + with_bias, : len(own) + with_bias]
-        block /= max(weight, np.finfo(float).tiny)
+        block /= weight
         places = np.append(k * d + own, np.arange(n_logits * d + k, n_logits * d + k + with_bias))
         blocks.append(_with_diagonal(block, diagonal[places], len(own), penalty))
     return FreeBlocks(blocks, features, d, fit_intercept=bool(with_bias), is_exact=True)
@@ -129,11 +131,10 @@ def _panels(shard: CsrShard, n_logits: int) -> list[slice]:
     return [slice(start, min(start + size, shard.n_rows)) for start in range(0, shard.n_rows, size)]
 
 
-def _mean_curvature(shards: Sequence[CsrShard], weights: Array, bias: Array) -> Array:
-    total, n_rows = np.zeros(len(bias)), 0
+def _sum_of_curvatures(shards: Sequence[CsrShard], weights: Array, bias: Array) -> Array:
+    total = np.zeros(len(bias))
     for shard in shards:
-        n_rows += shard.n_rows
         for rows in _panels(shard, len(bias)):
             h = shard.curvatures(shard.raw(rows), rows, weights, bias)
             total += h.sum(axis=0, dtype=np.float64)
-    return total / max(1, n_rows)
+    return total
