@@ -134,6 +134,31 @@ class TestLbfgs:
         minimise(dear, start, tol=1e-12, max_iter=500)
         assert dear.n_refinements == 0
 
+    def test_the_only_pair_goes_before_its_step_is_tried(self):
+        # two vectors as long as the coefficients lay idle beside the next pair
+        model = LbfgsModel(Function(np.sum, np.ones_like), memory=1)
+        model.learn(np.array([1.0, 0.0]), np.array([2.0, 0.0]))
+        directions = model.directions(np.ones(2))
+        np.testing.assert_allclose(next(directions), [-0.5, -0.5])
+        assert not model.pairs
+        np.testing.assert_allclose(next(directions), [-0.5, -0.5])  # where no step succeeds
+        assert list(directions) == []
+
+    def test_the_first_preconditioner_is_made_again_where_a_refined_one_fails(self):
+        function = Function(
+            np.sum,
+            np.ones_like,
+            preconditioner=Diagonal(np.array([2.0, 3.0])),
+            refined=Diagonal(np.array([np.inf, 1.0])),
+            cost=1.0,
+        )
+        model = LbfgsModel(function)
+        assert model.first is function.preconditioner()
+        model.look(100, function.evaluate(np.ones(2)))
+        assert "first" not in vars(model)
+        *_, last = model.directions(np.ones(2))
+        np.testing.assert_array_equal(last, [-2.0, -3.0])
+
     @pytest.mark.parametrize("memory", [1, 3, 30])
     def test_memory(self, memory):
         function = log_cosh(np.geomspace(1.0, 30.0, 40))
