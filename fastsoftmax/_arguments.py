@@ -8,9 +8,9 @@ from types import ModuleType
 from typing import Any
 
 import numpy as np
-from numpy.typing import ArrayLike, NDArray
+from numpy.typing import ArrayLike
 
-Array = NDArray[Any]
+from fastsoftmax.arrays import Array
 
 
 def as_real(name: str, value: ArrayLike) -> tuple[Array, np.dtype[Any]]:

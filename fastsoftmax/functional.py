@@ -25,13 +25,13 @@ import numpy as np
 from numpy.typing import ArrayLike
 
 from fastsoftmax._arguments import (
-    Array,
     adjacent_rows,
     as_real,
     cast,
     has_adjacent_rows,
     thread_count,
 )
+from fastsoftmax.arrays import Array
 from fastsoftmax.backend import resolve_backend
 from fastsoftmax.losses import accuracy, cross_entropy, linear_cross_entropy
 

@@ -10,7 +10,6 @@ import numpy as np
 from numpy.typing import ArrayLike
 
 from fastsoftmax._arguments import (
-    Array,
     adjacent_rows,
     as_real,
     cast,
@@ -25,6 +24,7 @@ from fastsoftmax._arguments import (
     thread_count,
     weights_of,
 )
+from fastsoftmax.arrays import Array
 from fastsoftmax.backend import resolve_backend
 
 # What X may be stored as whatever is computed in.

@@ -22,8 +22,8 @@ from fastsoftmax._model.decisions import DecisionMixin
 from fastsoftmax._sweep.cross_validation import Paths, best_index, paths_of, score_function
 from fastsoftmax._sweep.folds import Rows, folds_of, rows_of
 from fastsoftmax._sweep.path import Fit, Limits, path_of, shortfall, solve
+from fastsoftmax.arrays import Array
 from fastsoftmax.estimator import FastSoftmax
-from fastsoftmax.shards.shard import Array
 from fastsoftmax.threads import single_threaded_blas
 
 

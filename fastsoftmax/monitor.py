@@ -11,7 +11,8 @@ from typing import Any
 import numpy as np
 
 from fastsoftmax._model.early_stopping import EarlyStopping
-from fastsoftmax.shards.shard import Array, Shard
+from fastsoftmax.arrays import Array
+from fastsoftmax.shards.shard import Shard
 
 
 @dataclass(frozen=True)

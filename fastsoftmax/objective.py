@@ -25,6 +25,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
+from fastsoftmax.arrays import Array, count_logits
 from fastsoftmax.problem.certificate import CertificateMixin
 from fastsoftmax.problem.coordinates import Coordinates
 from fastsoftmax.problem.csr_blocks import build_csr_blocks
@@ -42,7 +43,7 @@ from fastsoftmax.problem.free_blocks import FreeBlocks, build_free_blocks
 from fastsoftmax.problem.preconditioner import Preconditioner
 from fastsoftmax.problem.vectors import Vectors
 from fastsoftmax.shards.csr_shard import CsrShard
-from fastsoftmax.shards.shard import Array, DenseShard, Shard, Sums, add_sums
+from fastsoftmax.shards.shard import DenseShard, Shard, Sums, add_sums
 
 # A coefficient of 0 may be free soon where the gradient is this share of l1.
 _NEAR = 0.9
@@ -102,7 +103,7 @@ class SoftmaxObjective(CertificateMixin):
         self.n_rows = sum(shard.n_rows for shard in shards)
         self.n_features = first.n_features
         self.n_classes = first.n_classes
-        self.n_logits = 1 if first.n_classes == 2 else first.n_classes
+        self.n_logits = count_logits(first.n_classes)
         self.epsilon = float(np.finfo(first.real).eps)
         self.vectors = Vectors(first.backend, first.n_threads)
         targets = sum(shard.target_sums() for shard in shards)

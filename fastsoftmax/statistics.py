@@ -22,8 +22,8 @@ from fastsoftmax._model.information import (
     problem_of,
 )
 from fastsoftmax._model.prediction import dense_coef
+from fastsoftmax.arrays import Array
 from fastsoftmax.problem.evaluation import Evaluation
-from fastsoftmax.shards.shard import Array
 from fastsoftmax.threads import single_threaded_blas
 
 

@@ -9,10 +9,10 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager
 from typing import Any, TypeVar
 
-from numpy.typing import NDArray
 from threadpoolctl import ThreadpoolController
 
-Array = NDArray[Any]
+from fastsoftmax.arrays import Array
+
 T = TypeVar("T")
 R = TypeVar("R")
 

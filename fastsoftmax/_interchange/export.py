@@ -14,7 +14,7 @@ from sklearn.utils.validation import check_is_fitted
 
 from fastsoftmax._interchange.fitted import fitted_of, tempered
 from fastsoftmax._version import __version__
-from fastsoftmax.shards.shard import Array
+from fastsoftmax.arrays import Array, count_logits
 
 # Solvers that have the same name and converge to the same optimum here and in scikit-learn.
 _COMMON_SOLVERS = ("lbfgs", "newton-cholesky")
@@ -61,7 +61,7 @@ def from_sklearn(cls: type, other: Any) -> Any:
         )
     check_is_fitted(other)
     classes = np.array(other.classes_)
-    n_logits = 1 if len(classes) == 2 else len(classes)
+    n_logits = count_logits(len(classes))
     strategy = getattr(other, "multi_class", None)  # before scikit-learn 1.8
     if n_logits > 1 and (strategy == "ovr" or other.solver == "liblinear"):
         raise ValueError(

@@ -6,7 +6,7 @@ import numpy as np
 from scipy import sparse
 from sklearn.utils.validation import check_is_fitted
 
-from fastsoftmax.shards.shard import Array
+from fastsoftmax.arrays import Array, count_logits
 
 
 class Fitted(NamedTuple):
@@ -36,7 +36,7 @@ class Fitted(NamedTuple):
                 "coef_ and intercept_ must both be float32 or both float64, "
                 f"got {coef.dtype} and {intercept.dtype}"
             )
-        n_logits = 1 if len(self.classes) == 2 else len(self.classes)
+        n_logits = count_logits(len(self.classes))
         shapes = (n_logits, n_features), (n_logits,)
         if (coef.shape, intercept.shape) != shapes:
             raise ValueError(

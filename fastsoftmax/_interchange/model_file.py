@@ -28,7 +28,7 @@ import numpy as np
 
 from fastsoftmax._interchange.fitted import Fitted, are_label_type
 from fastsoftmax._version import __version__
-from fastsoftmax.shards.shard import Array
+from fastsoftmax.arrays import Array
 
 FORMAT = "fastsoftmax model"
 FORMAT_VERSION = 1

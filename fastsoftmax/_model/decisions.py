@@ -13,7 +13,7 @@ from fastsoftmax._arguments import as_real
 from fastsoftmax._model import inputs
 from fastsoftmax._model.prediction import PredictionMixin, _Inputs
 from fastsoftmax._model.temperature import best_temperature
-from fastsoftmax.shards.shard import Array
+from fastsoftmax.arrays import Array
 
 # Probabilities or expected costs that are held at a time.
 _BLOCK_NUMBERS = 1 << 18

@@ -7,7 +7,7 @@ import numpy as np
 from sklearn.utils import check_random_state
 
 from fastsoftmax._model.row_hash import row_hashes
-from fastsoftmax.shards.shard import Array
+from fastsoftmax.arrays import Array
 
 # What a model is, besides what never changes during a fit.
 _ATTRIBUTES = ("coef_", "intercept_", "gap_", "objective_")

@@ -12,11 +12,12 @@ from sklearn.utils.validation import validate_data
 from fastsoftmax._model import inputs
 from fastsoftmax._model.early_stopping import EarlyStopping
 from fastsoftmax._model.prediction import dense_coef
+from fastsoftmax.arrays import Array, count_logits
 from fastsoftmax.monitor import Monitor
 from fastsoftmax.objective import SoftmaxObjective
 from fastsoftmax.optimum import full_batch
 from fastsoftmax.problem.evaluation import Evaluation
-from fastsoftmax.shards.shard import Array, Shard
+from fastsoftmax.shards.shard import Shard
 from fastsoftmax.solvers import descent, sgd
 
 
@@ -48,7 +49,7 @@ def previous_coefficients(model: Any, classes: Array) -> tuple[Array, Array] | N
     """Coefficients of an earlier fit, if they are of the shape that this one needs."""
     coef: Any = getattr(model, "coef_", None)
     intercept: Any = getattr(model, "intercept_", None)
-    n_logits = 1 if len(classes) == 2 else len(classes)
+    n_logits = count_logits(len(classes))
     coef = dense_coef(coef)
     if np.shape(coef) != (n_logits, model.n_features_in_) or np.shape(intercept) != (n_logits,):
         return None

@@ -16,10 +16,10 @@ from sklearn.utils.validation import column_or_1d, validate_data
 
 from fastsoftmax._arguments import thread_count
 from fastsoftmax._model import inputs
+from fastsoftmax.arrays import Array
 from fastsoftmax.backend import resolve_backend
 from fastsoftmax.objective import SoftmaxObjective
 from fastsoftmax.problem.evaluation import Evaluation
-from fastsoftmax.shards.shard import Array
 from fastsoftmax.threads import answering_signals
 
 # A Newton step of more than this share of a standard error, or this much of a logit, tells that

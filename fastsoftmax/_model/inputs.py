@@ -12,9 +12,10 @@ from sklearn.utils.validation import _check_sample_weight, column_or_1d, validat
 
 from fastsoftmax._arguments import features_in_place, thread_count
 from fastsoftmax._model.early_stopping import HeldOut, held_out_rows
+from fastsoftmax.arrays import Array
 from fastsoftmax.backend import resolve_backend
 from fastsoftmax.shards.csr_shard import CsrShard
-from fastsoftmax.shards.shard import Array, DenseShard, Shard
+from fastsoftmax.shards.shard import DenseShard, Shard
 
 # The dtypes that X may keep; the first is what any other is converted to.
 FEATURE_TYPES = [np.float64, np.float32, np.uint8, np.int8, np.float16]

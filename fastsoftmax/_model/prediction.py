@@ -23,8 +23,9 @@ from sklearn.utils.validation import (
 
 from fastsoftmax._arguments import are_readable, thread_count
 from fastsoftmax._model import inputs
+from fastsoftmax.arrays import Array, count_logits
 from fastsoftmax.backend import resolve_backend
-from fastsoftmax.shards.shard import Array, Shard
+from fastsoftmax.shards.shard import Shard
 
 
 class Metrics(NamedTuple):
@@ -421,7 +422,7 @@ class PredictionMixin:
             )
             X = inputs.features_of(X)
         n_classes = len(self.classes_)
-        n_logits = 1 if n_classes == 2 else n_classes
+        n_logits = count_logits(n_classes)
         coef = dense_coef(self.coef_)
         real = np.result_type(inputs.real_of(X.dtype), coef)
         coef = np.ascontiguousarray(coef, dtype=real)

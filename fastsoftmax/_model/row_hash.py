@@ -5,7 +5,7 @@ from typing import Any
 import numpy as np
 from scipy import sparse
 
-from fastsoftmax.shards.shard import Array
+from fastsoftmax.arrays import Array
 
 # Numbers at a time that are brought to float64: they stay in a CPU's cache.
 _BLOCK_NUMBERS = 1 << 15

@@ -8,8 +8,8 @@ from sklearn.utils.validation import check_consistent_length, validate_data
 from fastsoftmax._arguments import targets_of, thread_count
 from fastsoftmax._model import inputs
 from fastsoftmax._model.early_stopping import HeldOut, held_out_rows
+from fastsoftmax.arrays import Array
 from fastsoftmax.backend import resolve_backend
-from fastsoftmax.shards.shard import Array
 
 
 def are_probabilities(y: Any) -> bool:

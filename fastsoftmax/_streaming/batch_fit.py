@@ -23,8 +23,9 @@ from fastsoftmax._streaming.batch_source import (
     totals_of,
 )
 from fastsoftmax._streaming.partial_fit import first_coefficients, rows_of, take_steps
+from fastsoftmax.arrays import Array, count_logits
 from fastsoftmax.monitor import Callback, Monitor
-from fastsoftmax.shards.shard import Array, Shard
+from fastsoftmax.shards.shard import Shard
 
 
 class Epoch(NamedTuple):
@@ -117,7 +118,7 @@ def fit(
         "sgd", rows.n_rows, model.max_iter, eval_shards, callbacks, model.verbose, began=began
     )
     fitting.begin(model, rows.classes, monitor, rows.weight)
-    n_logits = 1 if like.n_classes == 2 else like.n_classes
+    n_logits = count_logits(like.n_classes)
     coefficients = params[:-n_logits].reshape(n_logits, -1), params[-n_logits:]
     fitting.keep(model, like.real, *coefficients, 0)
     with fitting.watching(model, monitor):

@@ -10,7 +10,7 @@ from sklearn.utils.validation import check_consistent_length, column_or_1d
 
 from fastsoftmax._model import inputs
 from fastsoftmax._model.soft_targets import are_probabilities, probabilities_of
-from fastsoftmax.shards.shard import Array
+from fastsoftmax.arrays import Array
 
 
 class Batch(NamedTuple):

@@ -13,8 +13,9 @@ from fastsoftmax._arguments import thread_count
 from fastsoftmax._model import inputs
 from fastsoftmax._model.prediction import dense_coef
 from fastsoftmax._model.soft_targets import are_probabilities, class_weighted, probabilities_of
+from fastsoftmax.arrays import Array, count_logits
 from fastsoftmax.backend import resolve_backend
-from fastsoftmax.shards.shard import Array, Shard
+from fastsoftmax.shards.shard import Shard
 
 
 def _has_steps(estimator: Any) -> bool:
@@ -154,7 +155,7 @@ class StreamingMixin:
         self, classes: Array, params: Array, velocity: Array | None, seen: float
     ) -> None:
         calls = int(self.n_iter_[0]) if hasattr(self, "n_iter_") else 0
-        n_logits = 1 if len(classes) == 2 else len(classes)
+        n_logits = count_logits(len(classes))
         n_weights = n_logits * self.n_features_in_
         self.classes_, self.temperature_ = classes, 1.0
         self.coef_ = params[:n_weights].reshape(n_logits, -1).copy()
@@ -254,7 +255,7 @@ def take_steps(
 
 def first_coefficients(model: Any, like: Shard) -> Array:
     """Return W from N(0, 0.01^2) and b = 0 to begin with, flat, of the number type of the rows."""
-    n_logits = 1 if like.n_classes == 2 else like.n_classes
+    n_logits = count_logits(like.n_classes)
     rng = check_random_state(model.random_state)
     weights = rng.normal(0.0, 0.01, (n_logits, like.n_features)) * model.input_scale
     return np.concatenate([weights.ravel(), np.zeros(n_logits)]).astype(like.real)

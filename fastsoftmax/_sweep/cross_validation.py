@@ -10,9 +10,9 @@ from sklearn.metrics import get_scorer
 
 from fastsoftmax._sweep.folds import Fold, Rows
 from fastsoftmax._sweep.path import Fit, Limits, curvature_at, solve
+from fastsoftmax.arrays import Array
 from fastsoftmax.estimator import FastSoftmax
 from fastsoftmax.optimum.full_batch import suits_newton
-from fastsoftmax.shards.shard import Array
 
 # What a pass over the rows left out returns by itself.
 FUSED = ("accuracy", "neg_log_loss")

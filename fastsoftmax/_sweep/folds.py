@@ -6,10 +6,11 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from fastsoftmax._model import inputs
+from fastsoftmax.arrays import Array
 from fastsoftmax.objective import SoftmaxObjective
 from fastsoftmax.optimum.full_batch import suits_newton
 from fastsoftmax.problem.curvature import mean_moments
-from fastsoftmax.shards.shard import Array, Shard
+from fastsoftmax.shards.shard import Shard
 
 # What a row counts at least, in nats, when its class does not occur in the training rows: as in
 # sklearn.metrics.log_loss, which takes no probability for less than the epsilon of its type.

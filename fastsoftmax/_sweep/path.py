@@ -19,10 +19,10 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+from fastsoftmax.arrays import Array
 from fastsoftmax.objective import SoftmaxObjective
 from fastsoftmax.optimum import full_batch
 from fastsoftmax.problem.preconditioner import Preconditioner
-from fastsoftmax.shards.shard import Array
 
 
 class Limits(NamedTuple):

@@ -14,11 +14,9 @@ from types import ModuleType
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 
 from fastsoftmax import reference
-
-Array = NDArray[Any]
+from fastsoftmax.arrays import Array, count_logits
 
 LIMIT_EPS = 100
 _REALS = (np.float32, np.float64)
@@ -119,7 +117,7 @@ def _check(kernels: ModuleType, name: str, isa: str, real: Any) -> Result:
 def _problem(index: int, real: Any) -> Problem:
     n, n_features, n_classes = _SIZES[index]
     rng = np.random.default_rng(index)
-    n_logits = 1 if n_classes == 2 else n_classes
+    n_logits = count_logits(n_classes)
     X = rng.standard_normal((n, n_features))
     params = rng.standard_normal(n_logits * (n_features + 1)) / np.sqrt(n_features)
     labels = rng.integers(n_classes, size=n, dtype=np.int32)

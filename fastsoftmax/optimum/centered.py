@@ -15,10 +15,11 @@ from typing import NamedTuple
 
 import numpy as np
 
+from fastsoftmax.arrays import Array
 from fastsoftmax.objective import SoftmaxObjective
 from fastsoftmax.problem import elastic_net
 from fastsoftmax.problem.evaluation import Dots, Evaluation
-from fastsoftmax.shards.shard import Array, DenseShard, Shard, Sums, add_sums
+from fastsoftmax.shards.shard import DenseShard, Shard, Sums, add_sums
 
 # Numbers in a block of rows (8 MB).
 _BLOCK_NUMBERS = 1 << 20

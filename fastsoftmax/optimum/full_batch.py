@@ -5,13 +5,13 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+from fastsoftmax.arrays import Array
 from fastsoftmax.objective import SoftmaxObjective
 from fastsoftmax.optimum import small, working_set
 from fastsoftmax.optimum.centered import CenteredEvaluation, CenteredObjective
 from fastsoftmax.optimum.row_space import RowSpace
 from fastsoftmax.problem.evaluation import Evaluation
 from fastsoftmax.problem.preconditioner import Preconditioner
-from fastsoftmax.shards.shard import Array
 from fastsoftmax.solvers import descent
 from fastsoftmax.solvers.lbfgs import LbfgsModel
 from fastsoftmax.solvers.newton import NewtonModel

@@ -22,9 +22,10 @@ from typing import cast
 
 import numpy as np
 
+from fastsoftmax.arrays import Array
 from fastsoftmax.objective import SoftmaxObjective
 from fastsoftmax.problem.evaluation import Evaluation, Seen
-from fastsoftmax.shards.shard import Array, DenseShard
+from fastsoftmax.shards.shard import DenseShard
 from fastsoftmax.threads import answering_signals
 
 # Most rows (a Gram matrix of 32 MB), and most rows for each feature.

@@ -13,9 +13,9 @@ from typing import cast
 
 import numpy as np
 
+from fastsoftmax.arrays import Array
 from fastsoftmax.objective import SoftmaxObjective
 from fastsoftmax.problem.evaluation import Evaluation, Seen
-from fastsoftmax.shards.shard import Array
 from fastsoftmax.solvers import descent
 from fastsoftmax.solvers.newton import NewtonModel
 

@@ -16,12 +16,13 @@ from typing import Any, NamedTuple, cast
 
 import numpy as np
 
+from fastsoftmax.arrays import Array
 from fastsoftmax.objective import SoftmaxObjective
 from fastsoftmax.optimum.centered import CenteredObjective
 from fastsoftmax.problem import elastic_net
 from fastsoftmax.problem.evaluation import Evaluation, Seen
 from fastsoftmax.shards.csr_shard import some_columns
-from fastsoftmax.shards.shard import Array, DenseShard, Shard
+from fastsoftmax.shards.shard import DenseShard, Shard
 from fastsoftmax.solvers import descent
 from fastsoftmax.solvers.orthant_wise import OrthantModel, minimise
 

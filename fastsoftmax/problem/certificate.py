@@ -5,9 +5,9 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from fastsoftmax.arrays import Array
 from fastsoftmax.problem import elastic_net
 from fastsoftmax.problem.evaluation import Dots, Evaluation
-from fastsoftmax.shards.shard import Array
 
 if TYPE_CHECKING:
     from collections.abc import Sequence

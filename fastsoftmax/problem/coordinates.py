@@ -10,7 +10,7 @@ from functools import cached_property
 
 import numpy as np
 
-from fastsoftmax.shards.shard import Array
+from fastsoftmax.arrays import Array
 
 
 @dataclass(frozen=True)

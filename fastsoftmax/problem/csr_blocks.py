@@ -9,10 +9,10 @@ from collections.abc import Sequence
 
 import numpy as np
 
+from fastsoftmax.arrays import Array
 from fastsoftmax.problem.coordinates import Coordinates
 from fastsoftmax.problem.free_blocks import FreeBlocks, features_of
 from fastsoftmax.shards.csr_shard import CsrShard, some_columns
-from fastsoftmax.shards.shard import Array
 from fastsoftmax.threads import in_threads
 
 # A row counts for a class from this share of the mean curvature on, both by its weight (so that

@@ -26,6 +26,7 @@ from typing import Any
 import numpy as np
 from scipy.linalg import lapack
 
+from fastsoftmax.arrays import Array
 from fastsoftmax.problem.coordinates import Coordinates
 from fastsoftmax.problem.preconditioner import (
     BlockPreconditioner,
@@ -36,7 +37,7 @@ from fastsoftmax.problem.preconditioner import (
     SharedInverse,
     WithinPreconditioner,
 )
-from fastsoftmax.shards.shard import Array, DenseShard, Shard
+from fastsoftmax.shards.shard import DenseShard, Shard
 from fastsoftmax.threads import answering_signals, in_threads
 
 # The bound is scaled by this. Passes to a true gap of 1e-4 and 1e-6 on images (60000 x 784, K = 10,

@@ -3,7 +3,7 @@
 import numpy as np
 from scipy.linalg import block_diag, lapack
 
-from fastsoftmax.shards.shard import Array
+from fastsoftmax.arrays import Array
 
 # Beside the curvature 1 that flat directions have in a Hessian of several logits: what may be
 # rounding alone, and what has lost most of its digits.

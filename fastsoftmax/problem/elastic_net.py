@@ -9,7 +9,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from fastsoftmax.shards.shard import Array
+from fastsoftmax.arrays import Array
 
 # Newton's method for one number, on a convex piecewise linear function: it ends in a few steps.
 _MOST_STEPS = 50

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from functools import cached_property
 from typing import NamedTuple
 
-from fastsoftmax.shards.shard import Array
+from fastsoftmax.arrays import Array
 
 
 class Dots(NamedTuple):

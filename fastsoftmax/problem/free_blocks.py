@@ -11,8 +11,9 @@ from collections.abc import Sequence
 import numpy as np
 from scipy.linalg import lapack
 
+from fastsoftmax.arrays import Array
 from fastsoftmax.problem.coordinates import Coordinates
-from fastsoftmax.shards.shard import Array, DenseShard, Shard
+from fastsoftmax.shards.shard import DenseShard, Shard
 from fastsoftmax.shards.shard_curvature import drawn
 from fastsoftmax.threads import in_threads
 

@@ -8,7 +8,7 @@ from typing import Any, Protocol
 
 import numpy as np
 
-from fastsoftmax.shards.shard import Array
+from fastsoftmax.arrays import Array
 from fastsoftmax.threads import answering_signals, in_threads
 
 # Least ratio of the eigenvalues of an inverse that is applied in float32.

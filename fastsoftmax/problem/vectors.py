@@ -5,7 +5,7 @@ from types import ModuleType
 import numpy as np
 from scipy.linalg.blas import daxpy
 
-from fastsoftmax.shards.shard import Array
+from fastsoftmax.arrays import Array
 
 # Shorter ones lie in a cache, and numpy is as quick.
 _LEAST = 1 << 15

@@ -25,8 +25,8 @@ accurate near zero, where log(1 + others) would round to 0.
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 
+from fastsoftmax.arrays import Array
 from fastsoftmax.reference._newton import newton_steps as newton_steps
 from fastsoftmax.reference._rows import (
     MIN_GRAD_ROWS,
@@ -47,8 +47,6 @@ from fastsoftmax.reference._vectors import (
 from fastsoftmax.reference._vectors import dot as dot
 from fastsoftmax.reference._vectors import round_weights as round_weights
 from fastsoftmax.reference._vectors import within_product as within_product
-
-Array = NDArray[Any]
 
 
 class CsrRows:

@@ -1,13 +1,11 @@
 """Newton's method for small problems in plain numpy: the part of `reference` that is a solver."""
 
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
-from numpy.typing import NDArray
 
+from fastsoftmax.arrays import Array
 from fastsoftmax.reference._rows import quiet, shift
-
-Array = NDArray[Any]
 
 _EPSILON = float(np.finfo(np.float64).eps)
 _MOST_HALVINGS, _MOST_LENGTHS, _LEVEL, _SLOPE_LEFT = 30, 6, 64.0, 0.1

@@ -3,12 +3,9 @@
 Arrays are float64 but where said; `isa` and `n_threads` are not used.
 """
 
-from typing import Any
-
 import numpy as np
-from numpy.typing import NDArray
 
-Array = NDArray[Any]
+from fastsoftmax.arrays import Array
 
 
 def dot(a: Array, b: Array, *, isa: str | None = None, n_threads: int = 1) -> float:

@@ -6,7 +6,8 @@ from typing import Any
 import numpy as np
 from scipy import sparse
 
-from fastsoftmax.shards.shard import Array, Shard
+from fastsoftmax.arrays import Array, count_logits
+from fastsoftmax.shards.shard import Shard
 
 # Stored numbers whose weighted sums are taken at a time.
 _MOMENT_NUMBERS = 1 << 20
@@ -48,7 +49,7 @@ class CsrShard(Shard):
         return self._rows[key]
 
     def _panel_rows(self) -> int:
-        n_logits = 1 if self.n_classes == 2 else self.n_classes
+        n_logits = count_logits(self.n_classes)
         size: int = self.backend.panel_rows(n_logits, self.real.itemsize)
         return size
 

@@ -11,11 +11,9 @@ from types import ModuleType
 from typing import Any, NamedTuple, Self
 
 import numpy as np
-from numpy.typing import NDArray
 
+from fastsoftmax.arrays import Array
 from fastsoftmax.shards.shard_curvature import CurvatureMixin
-
-Array = NDArray[Any]
 
 # Multiply-adds of one call into a kernel, which answers no signal: some tenths of a second.
 _WORK_PER_CALL = 1 << 34

@@ -6,11 +6,9 @@ from types import ModuleType
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 
+from fastsoftmax.arrays import Array
 from fastsoftmax.threads import answering_signals, in_threads
-
-Array = NDArray[Any]
 
 MOMENT_ROWS = 1024
 # Fewer where a block of their features and classes together would have more numbers than this.

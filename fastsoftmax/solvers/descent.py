@@ -8,8 +8,8 @@ from typing import Generic, NamedTuple, Protocol, TypeVar
 
 import numpy as np
 
+from fastsoftmax.arrays import Array
 from fastsoftmax.problem.vectors import Vectors
-from fastsoftmax.shards.shard import Array
 from fastsoftmax.solvers.line_search import search
 
 

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from fastsoftmax.shards.shard import Array
+from fastsoftmax.arrays import Array
 
 if TYPE_CHECKING:
     from fastsoftmax.solvers.descent import E, Objective

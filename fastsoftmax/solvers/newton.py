@@ -10,8 +10,8 @@ from typing import Generic, Protocol
 
 import numpy as np
 
+from fastsoftmax.arrays import Array
 from fastsoftmax.problem.curvature import invert
-from fastsoftmax.shards.shard import Array
 from fastsoftmax.solvers.descent import E, Objective
 
 

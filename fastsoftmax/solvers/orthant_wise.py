@@ -17,9 +17,9 @@ from typing import Generic, NamedTuple, Protocol
 
 import numpy as np
 
+from fastsoftmax.arrays import Array
 from fastsoftmax.problem.elastic_net import pseudo_gradient
 from fastsoftmax.problem.free_blocks import FreeBlocks
-from fastsoftmax.shards.shard import Array
 from fastsoftmax.solvers.descent import E, Objective, Result, share_of
 from fastsoftmax.solvers.proximal import model_minimum
 

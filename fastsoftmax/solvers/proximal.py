@@ -18,8 +18,8 @@ from collections.abc import Iterable
 
 import numpy as np
 
+from fastsoftmax.arrays import Array
 from fastsoftmax.problem.free_blocks import FreeBlocks
-from fastsoftmax.shards.shard import Array
 
 # Pairs of steps and differences that are heeded.
 _MOST_PAIRS = 10

@@ -9,7 +9,7 @@ from typing import Protocol
 
 import numpy as np
 
-from fastsoftmax.shards.shard import Array
+from fastsoftmax.arrays import Array
 
 
 class Steps(Protocol):
