@@ -1,28 +1,51 @@
-"""From a start to the certified optimum: which solver goes on where another had to stop."""
+"""From a start to the certified optimum: the stages of a fit.
 
-from collections.abc import Callable
-from typing import Any, NamedTuple
+    few rows of many features    the problem in the span of the rows (`row_space`)
+    tiny problems                Newton's method in one call of a kernel (`small`)
+    all                          Newton's method or L-BFGS, by passes over the rows as they are
+                                 the same by passes over centred rows in float64, where affordable
+                                 L-BFGS instead of Newton's method
+    with a 1-norm                see `working_set`
+
+Each goes on from where the one before had to stop: where rounding ends a solver before the
+tolerance, the next one has more digits, or needs fewer.
+"""
+
+from collections.abc import Iterator
+from dataclasses import replace
+from functools import cached_property
 
 import numpy as np
 
 from fastsoftmax.arrays import Array
 from fastsoftmax.objective import SoftmaxObjective
 from fastsoftmax.optimum import small, working_set
-from fastsoftmax.optimum.centered import CenteredEvaluation, CenteredObjective
 from fastsoftmax.optimum.row_space import RowSpace
-from fastsoftmax.problem.evaluation import Evaluation
+from fastsoftmax.optimum.stage import (
+    Result,
+    Solution,
+    Stage,
+    after,
+    in_type_of_rows,
+    judged,
+    lets_numpy_complain,
+    seen_outside,
+)
+from fastsoftmax.problem.centered_pass import CenteredPass
+from fastsoftmax.problem.curvature import hessian_cost
+from fastsoftmax.problem.evaluation import Evaluation, Seen
 from fastsoftmax.problem.preconditioner import Preconditioner
+from fastsoftmax.problem.problem import Problem
 from fastsoftmax.solvers import descent
 from fastsoftmax.solvers.lbfgs import LbfgsModel
 from fastsoftmax.solvers.newton import NewtonModel
-
-Result = descent.Result[Evaluation]
+from fastsoftmax.solvers.protocols import Limits
 
 # Without a penalty, the loss per row and log(number of classes) at which classes count as
 # separable. Margins are about 14 then; below it only coefficients grow, without a limit.
 _SEPARATED = 1e-6
-# There nothing can be certified. Where half the squared Newton decrement is this share of F, and
-# Newton's method takes one more step, it has the last digits.
+# Without a penalty nothing can be certified. Where half the squared Newton decrement is this share
+# of F, and Newton's method takes one more step, it has the last digits.
 _LEAST_GAIN = 1e-12
 # A Newton step from a minimum to within rounding changes no logit by as much as this; where the
 # minimum is at infinity, each changes those of the separable rows by 1.
@@ -31,18 +54,13 @@ _SEPARATING_CHANGE = 0.1
 # 64 features (digits) are just over: there both methods take about as long.
 _NEWTON_PARAMS = 320
 _NEWTON_WORK = 5e8
+# Coefficients that a stage finds in float64 are rounded afterwards, which costs a little.
+_BEFORE_ROUNDING = 0.5
 
 
-class Solution(NamedTuple):
-    """The end of a fit, and what was learnt on the way."""
-
-    result: Result
-    curvature: Preconditioner | None  # of the inverse Hessian; None after Newton's method
-
-
-def solver_for(objective: SoftmaxObjective, asked: str) -> str:
-    """Return the name of the solver that an objective is given to, for the one asked for."""
-    if objective.l1 > 0.0:
+def solver_for(problem: Problem, asked: str) -> str:
+    """Return the name of the solver that a problem is given to, for the one asked for."""
+    if problem.l1 > 0.0:
         if asked not in ("auto", "owlqn"):
             raise ValueError(
                 f"solver={asked!r} takes no 1-norm: with l1_ratio > 0 use solver='auto' (that is "
@@ -50,240 +68,184 @@ def solver_for(objective: SoftmaxObjective, asked: str) -> str:
             )
         return "owlqn"
     if asked == "auto":
-        return "newton-cholesky" if suits_newton(objective) else "lbfgs"
+        return "newton-cholesky" if suits_newton(problem) else "lbfgs"
     return "lbfgs" if asked == "owlqn" else asked
 
 
-def suits_newton(objective: SoftmaxObjective) -> bool:
+def suits_newton(problem: Problem) -> bool:
     """Whether a problem is so small that Newton's method is the quicker one."""
-    return objective.n_params <= _NEWTON_PARAMS and objective.hessian_cost() <= _NEWTON_WORK
+    return problem.n_params <= _NEWTON_PARAMS and hessian_cost(problem) <= _NEWTON_WORK
 
 
 def solve(
     objective: SoftmaxObjective,
     start: Array,
+    limits: Limits,
     *,
     newton: bool,
-    tol: float,
-    max_iter: int,
-    on_iteration: Callable[[int, Evaluation, float], bool] = lambda n_iter, at, gap: False,
-    expired: Callable[[], bool] = lambda: False,
     first: Preconditioner | None = None,
 ) -> Solution:
-    """Minimise an objective; arguments and result as of `descent.minimise`.
+    """Minimise an objective from a start; the result's reasons are those of `descent.minimise`.
 
-    first is what L-BFGS starts with, such as the curvature learnt in a problem much like this one;
-    None for the objective's own preconditioner.
+    Without a penalty the reason may also be "separable".
 
-    Where rounding ends a solver before `tol`, the next one goes on from its point: passes over
-    centred rows in float64 where they are affordable, and at last L-BFGS instead of Newton's
-    method. Without a penalty the reason may also be "separable". With a 1-norm in the penalty
-    neither newton nor first matters.
+    Parameters
+    ----------
+    objective : SoftmaxObjective
+        Evaluated by passes over the rows as they are stored.
+    start : ndarray, flat
+    limits : Limits
+    newton : bool
+        Whether Newton's method is taken; without a meaning where there is a 1-norm.
+    first : Preconditioner, optional
+        What L-BFGS starts with, such as the curvature learnt in a problem much like this one; None
+        for the objective's own preconditioner.
     """
-    if objective.l1 > 0.0:
-        return Solution(
-            _solve_elastic_net(objective, start, tol, max_iter, on_iteration, expired), None
-        )
-    fine = CenteredObjective.is_possible(objective)
-    finer = CenteredObjective(objective) if fine else objective
-    stages = [(objective, newton)] + [(finer, newton)] * fine + [(finer, False)] * newton
-    unpenalised = objective.penalty <= 0.0
-    done, result = 0, None
-    model: Any = None
-    numpy_state = np.geterr()
-    if first is None and RowSpace.is_worthwhile(objective):
-        inside = _solve_in_row_space(
-            objective, start, tol=tol, max_iter=max_iter, on_iteration=on_iteration, expired=expired
-        )
-        if inside.gap <= tol or inside.reason not in ("converged", "precision"):
-            return Solution(inside, None)
-        start, done = inside.point, inside.n_iter
-        stages = stages[1:] if fine else stages  # rounding is what stands between the two
-    if newton and done == 0 and small.suits(objective):
-        quick = small.solve(
-            objective,
-            start,
-            tol=tol,
-            max_iter=max_iter,
-            on_iteration=_counting_from(0, on_iteration, numpy_state),
-            expired=expired,
-        )
-        if quick is not None:
-            if quick.gap <= tol or quick.reason != "precision":
-                return Solution(quick, None)
-            start, done = quick.point, quick.n_iter
-    for current, by_newton in stages:
-        # what overflows is seen by the line search, and does not become a result
-        with np.errstate(over="ignore", invalid="ignore"):
-            if by_newton:
-                model = NewtonModel(current, current.curved_span if unpenalised else None)
-            elif not isinstance(model, LbfgsModel):  # what it has learnt is true of the next, too
-                model = LbfgsModel(current, first=first)
-            result = descent.minimise(
-                current,
-                start if result is None else result.point,
-                model,
-                # coefficients of centred passes are rounded afterwards, which costs a little
-                tol=tol if current is objective else 0.5 * tol,
-                max_iter=max_iter - done,
-                on_iteration=_counting_from(done, on_iteration, numpy_state),
-                expired=expired,
-                floor=_SEPARATED * np.log(objective.n_classes) if unpenalised else -np.inf,
-                least_gain=max(_LEAST_GAIN, current.epsilon) if unpenalised else 0.0,
-            )
-        done += result.n_iter
-        if not _to_be_continued(current, result, tol):
-            break
-    assert result is not None
-    if unpenalised and _is_stationary(current, result):
-        result = result._replace(reason="stationary")
-    result = result._replace(n_iter=done)
-    if isinstance(current, CenteredObjective):
-        result = _in_type_of_rows(current, result, tol)
-    if unpenalised and _is_separable(objective, result):
-        result = result._replace(reason="separable")
-    return Solution(result, model.inverse() if isinstance(model, LbfgsModel) else None)
-
-
-def _solve_elastic_net(
-    objective: SoftmaxObjective,
-    start: Array,
-    tol: float,
-    max_iter: int,
-    on_iteration: Callable[[int, Evaluation, float], bool],
-    expired: Callable[[], bool],
-) -> Result:
-    on_iteration = _counting_from(0, on_iteration, np.geterr())
-    limits = working_set.Limits(tol, max_iter, on_iteration, expired)
-    result = working_set.solve(objective, start, limits)
-    if isinstance(result.evaluation, CenteredEvaluation):
-        result = _in_type_of_rows(CenteredObjective(objective), result, tol)
-    return result
-
-
-def _solve_in_row_space(
-    objective: SoftmaxObjective,
-    start: Array,
-    *,
-    tol: float,
-    max_iter: int,
-    on_iteration: Callable[[int, Evaluation, float], bool],
-    expired: Callable[[], bool],
-) -> Result:
-    """Minimise in the span of few rows; the result is the objective's own."""
-    space = RowSpace(objective)
-    numpy_state = np.geterr()
-
-    def seen(n_iter: int, at: Evaluation, gap: float) -> bool:
-        with np.errstate(**numpy_state):
-            return on_iteration(n_iter, space.seen_outside(at), gap)
-
+    limits = lets_numpy_complain(limits)
+    point, n_iter = start, 0
+    # What overflows is seen by the line searches, and does not become a result.
     with np.errstate(over="ignore", invalid="ignore"):
-        found = solve(
-            space.objective,
-            space.inside(start),
-            newton=suits_newton(space.objective),
-            tol=0.5 * tol,  # coefficients of few digits cost a little
-            max_iter=max_iter,
-            on_iteration=seen,
-            expired=expired,
-        ).result
-        point = space.outside(found.point)
-        at = objective.evaluate(point)
-        gap = descent.relative_gap(objective, at)
-    return descent.Result(point, at, gap, found.n_iter, found.reason)
+        for stage in _stages(objective, newton, first):
+            found = stage.run(point, after(limits, n_iter))
+            if found is None:
+                continue
+            last, result = stage, found
+            point, n_iter = found.point, n_iter + found.n_iter
+            if not stage.hands_over(found, limits.tol):
+                break
+        return last.conclude(result._replace(n_iter=n_iter), limits.tol)
 
 
-def _counting_from(
-    done: int, on_iteration: Callable[[int, Evaluation, float], bool], state: Any
-) -> Callable[[int, Evaluation, float], bool]:
-    """Return on_iteration for a solver that goes on after `done` iterations.
+def _stages(
+    objective: SoftmaxObjective, newton: bool, first: Preconditioner | None
+) -> Iterator[Stage]:
+    """Yield the stages of a fit, in their order."""
+    problem = objective.problem
+    centered = None
+    if CenteredPass.is_possible(problem):
+        centered = SoftmaxObjective(problem, CenteredPass(problem))
+    if problem.l1 > 0.0:
+        yield from working_set.stages(objective, centered)
+        return
+    is_raw_worthwhile = True
+    if first is None and RowSpace.is_worthwhile(problem):
+        yield _InRowSpace(objective)
+        is_raw_worthwhile = centered is None  # only rounding can have ended the stage before
+    elif newton and small.suits(problem):
+        yield small.SmallStage(objective)
+    lbfgs = _Lbfgs(objective, first)
+    passes = [objective] * is_raw_worthwhile + [centered] * (centered is not None)
+    for by in passes:
+        yield _Descent(objective, by, None if newton else lbfgs)
+    if newton:
+        yield _Descent(objective, passes[-1], lbfgs)
 
-    It belongs to the user, whose warnings are not ours to silence: numpy's state is the caller's.
+
+class _Lbfgs:
+    """The model of L-BFGS. What it has learnt in one stage is true of the next, too."""
+
+    def __init__(self, objective: SoftmaxObjective, first: Preconditioner | None) -> None:
+        self._objective, self._first = objective, first
+
+    @cached_property
+    def model(self) -> LbfgsModel[Evaluation]:
+        """The model; made where the first stage needs it."""
+        return LbfgsModel(self._objective, first=self._first)
+
+
+class _Descent:
+    """Newton's method, or L-BFGS if its model is given, by one kind of pass.
+
+    Parameters
+    ----------
+    objective : SoftmaxObjective
+        The fit's.
+    by : SoftmaxObjective
+        The same problem, by the passes of this stage.
+    lbfgs : _Lbfgs or None
     """
 
-    def count(n_iter: int, at: Evaluation, gap: float) -> bool:
-        with np.errstate(**state):
-            return on_iteration(done + n_iter, at, gap)
+    def __init__(
+        self, objective: SoftmaxObjective, by: SoftmaxObjective, lbfgs: _Lbfgs | None
+    ) -> None:
+        self._objective, self._by, self._lbfgs = objective, by, lbfgs
+        self._unpenalised = objective.problem.l2 <= 0.0
 
-    return count
+    def run(self, start: Array, limits: Limits) -> Result | None:
+        """Minimise from a point."""
+        by, unpenalised = self._by, self._unpenalised
+        tol = limits.tol if by is self._objective else _BEFORE_ROUNDING * limits.tol
+        options = {}
+        if unpenalised:
+            floor = _SEPARATED * np.log(by.problem.n_classes)
+            options = {"floor": floor, "least_gain": max(_LEAST_GAIN, by.epsilon)}
+        if self._lbfgs is None:
+            model = NewtonModel(by, by.curved_span if unpenalised else None)
+            return descent.minimise(by, start, model, replace(limits, tol=tol), **options)
+        return descent.minimise(by, start, self._lbfgs.model, replace(limits, tol=tol), **options)
 
+    def hands_over(self, result: Result, tol: float) -> bool:
+        """Whether rounding ended the fit before its time."""
+        if self._is_stationary(result):
+            # without a penalty, noise of float32 passes for a minimum (features of 1e6: 7e-4 F early)
+            return bool(self._by.epsilon > np.finfo(np.float64).eps)
+        return result.reason == "precision" and result.gap > tol
 
-def _in_type_of_rows(objective: CenteredObjective, result: Result, tol: float) -> Result:
-    """Round the coefficients as the model will hold them; the bound on the minimum stays true."""
-    at = objective.rounded(result.evaluation)
-    if not np.isfinite(at.value):
-        return result
-    before, gap, reason = result.evaluation.value, result.gap, result.reason
-    if gap < np.inf:
-        lower = before * (1.0 - gap)
-        gap = min(1.0, max(0.0, at.value - lower) / at.value) if at.value > 0.0 else 0.0
-    elif reason == "stationary" and at.value > (1.0 + tol) * before:
-        reason = "precision"
-    return result._replace(evaluation=at, gap=gap, reason=reason)
+    def conclude(self, result: Result, tol: float) -> Solution:
+        """Name the reason why a fit without a penalty ended, and round the coefficients."""
+        if self._is_stationary(result):
+            result = result._replace(reason="stationary")
+        result = in_type_of_rows(self._by, result, tol)
+        if self._is_separable(result):
+            result = result._replace(reason="separable")
+        return Solution(result, None if self._lbfgs is None else self._lbfgs.model.inverse())
 
-
-def _to_be_continued(objective: SoftmaxObjective, result: Result, tol: float) -> bool:
-    """Whether rounding ended the fit before its time."""
-    if _is_stationary(objective, result):
-        # without a penalty, noise of float32 passes for a minimum (features of 1e6: 7e-4 F early)
-        return bool(objective.epsilon > np.finfo(np.float64).eps)
-    return result.reason == "precision" and result.gap > tol
-
-
-def _is_stationary(objective: SoftmaxObjective, result: Result) -> bool:
-    """Whether a fit without a penalty ended where its model expected no gain."""
-    expected_nothing = result.gain <= max(_LEAST_GAIN, objective.epsilon)
-    return (
-        objective.penalty <= 0.0
-        and result.reason in ("precision", "stationary")
-        and (expected_nothing)
-    )
-
-
-def _is_separable(objective: SoftmaxObjective, result: Result) -> bool:
-    """Whether a fit without a penalty ended on the way to infinity."""
-    if result.reason == "floor":
-        return True
-    if result.reason not in ("stationary", "precision") or result.direction is None:
-        return False
-    return objective.logit_change(result.direction) > _SEPARATING_CHANGE
-
-
-def is_converged(result: Result, tol: float) -> bool:
-    """Whether the result is as near to the optimum as was asked for."""
-    return bool(result.gap <= tol or result.reason == "stationary")
-
-
-def advice(
-    result: Result, *, tol: float, max_iter: int, max_time: float | None, real: np.dtype[Any]
-) -> str:
-    """Return what to tell of a fit that did not converge: how far it got, and what to do."""
-    value, gap = result.evaluation.value, result.gap
-    if result.reason == "separable":
+    def _is_stationary(self, result: Result) -> bool:
+        """Whether a fit without a penalty ended where its model expected no gain."""
         return (
-            "the classes are separable, wholly or in part: without a penalty (C=inf) the optimum "
-            f"is at infinity, and the fit stopped on the way there, at an objective of "
-            f"{value:.2g}. Give a finite C."
+            self._unpenalised
+            and result.reason in ("precision", "stationary")
+            and result.gain <= max(_LEAST_GAIN, self._by.epsilon)
         )
-    limits = {
-        "max_iter": f"it took all of max_iter={max_iter} iterations. Raise max_iter.",
-        "max_time": f"it took all of max_time={max_time:g} seconds. Raise max_time."
-        if max_time is not None
-        else "",
-    }
-    reached = f"the fit is certified to a relative gap of {gap:.1e}, not tol={tol:g}"
-    if np.isinf(gap):
-        reached = f"without a penalty (C=inf) the fit stopped at an objective of {value:.6g}"
-        limits = {reason: f"{text[:-1]}, or give a finite C." for reason, text in limits.items()}
-    if result.reason in limits:
-        return f"{reached}: {limits[result.reason]}"
-    if real == np.float32:
-        return (
-            f"{reached}: this is as far as float32 goes. Pass X as float64, scale the features "
-            "(standardize=True) if they are large or far from 0, or raise tol."
-        )
-    return (
-        f"{reached}: this is as far as float64 goes. Scale the features (standardize=True) if they "
-        "are large or far from 0, or raise tol."
-    )
+
+    def _is_separable(self, result: Result) -> bool:
+        """Whether a fit without a penalty ended on the way to infinity."""
+        if not self._unpenalised:
+            return False
+        if result.reason == "floor":
+            return True
+        if result.reason not in ("stationary", "precision") or result.direction is None:
+            return False
+        change = self._objective.problem.largest_logit_change(result.direction)
+        return change > _SEPARATING_CHANGE
+
+
+class _InRowSpace:
+    """The whole fit, in the span of few rows."""
+
+    def __init__(self, objective: SoftmaxObjective) -> None:
+        self._objective = objective
+
+    def run(self, start: Array, limits: Limits) -> Result | None:
+        """Minimise from a point."""
+        space = RowSpace(self._objective.problem)
+
+        def told(n_iter: int, at: Seen, gap: float) -> bool:
+            return limits.on_iteration(n_iter, seen_outside(space, at), gap)
+
+        inside = replace(limits, tol=_BEFORE_ROUNDING * limits.tol, on_iteration=told)
+        found = solve(
+            SoftmaxObjective(space.problem),
+            space.inside(start),
+            inside,
+            newton=suits_newton(space.problem),
+        ).result
+        return judged(self._objective, space.outside(found.point), found.n_iter, found.reason)
+
+    def hands_over(self, result: Result, tol: float) -> bool:
+        """Whether the objective itself sees a larger gap."""
+        return result.gap > tol and result.reason in ("converged", "precision")
+
+    def conclude(self, result: Result, tol: float) -> Solution:
+        """Return the result as it is."""
+        return Solution(result)

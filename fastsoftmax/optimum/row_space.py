@@ -18,14 +18,11 @@ itself has the last word about the point that is found.
 """
 
 from collections.abc import Iterator
-from typing import cast
 
 import numpy as np
 
 from fastsoftmax.arrays import Array
-from fastsoftmax.objective import SoftmaxObjective
-from fastsoftmax.problem.evaluation import Evaluation, Seen
-from fastsoftmax.shards.shard import DenseShard
+from fastsoftmax.problem.problem import Problem, build_problem
 from fastsoftmax.threads import answering_signals
 
 # Most rows (a Gram matrix of 32 MB), and most rows for each feature.
@@ -36,22 +33,22 @@ _BLOCK_NUMBERS = 1 << 20
 
 
 class RowSpace:
-    """A problem's twin for fewer features.
+    """A view of a problem with fewer features.
 
     Parameters
     ----------
-    plain : SoftmaxObjective
+    full : Problem
         `is_worthwhile` for it.
 
     Attributes
     ----------
-    objective : SoftmaxObjective
-        The twin, in float64.
+    problem : Problem
+        The view's, in float64.
     """
 
-    def __init__(self, plain: SoftmaxObjective) -> None:
-        self.plain = plain
-        n_rows = plain.n_rows
+    def __init__(self, full: Problem) -> None:
+        self._full = full
+        n_rows = full.n_rows
         gram = np.zeros((n_rows, n_rows))
         for _, s in self._columns():
             gram += s @ s.T
@@ -59,76 +56,52 @@ class RowSpace:
         kept = values > n_rows * np.finfo(np.float64).eps * values[-1]
         roots = np.sqrt(values[kept])
         self._to_rows = vectors[:, kept] / roots  # A = B of this, transposed
-        Z = vectors[:, kept] * roots
-        self.objective = SoftmaxObjective(
-            list(_shards_of(plain, Z)), plain.penalty, fit_intercept=plain.fit_intercept
+        self.problem = build_problem(
+            full.rows.with_features(vectors[:, kept] * roots),
+            full.l2,
+            fit_intercept=full.fit_intercept,
         )
 
     @staticmethod
-    def is_worthwhile(plain: SoftmaxObjective) -> bool:
+    def is_worthwhile(full: Problem) -> bool:
         """Whether there are so few rows."""
-        few = plain.n_rows <= min(_MOST_ROWS, _ROWS_PER_FEATURE * plain.n_features)
-        dense = all(isinstance(shard, DenseShard) for shard in plain.shards)
-        return few and dense and plain.penalty > 0.0
+        few = full.n_rows <= min(_MOST_ROWS, _ROWS_PER_FEATURE * full.n_features)
+        return few and full.rows.is_dense and full.l2 > 0.0
 
     def _columns(self) -> Iterator[tuple[slice, Array]]:
-        """Blocks of columns of S, as far as they are weighted, all rows of each."""
-        coordinates, d = self.plain.coordinates, self.plain.n_features
-        step = max(1, _BLOCK_NUMBERS // max(1, self.plain.n_rows))
+        """Yield blocks of columns of S, all rows of each."""
+        coordinates, d = self._full.coordinates, self._full.n_features
+        step = max(1, _BLOCK_NUMBERS // max(1, self._full.n_rows))
         for start in range(0, d, step):
             columns = slice(start, min(start + step, d))
-            rows = [shard.X[:, columns] for shard in self.plain.shards]
-            s = np.concatenate(rows).astype(np.float64)
+            s = self._full.rows.dense(columns)
             s -= coordinates.center[columns]
             s *= coordinates.scale[columns]
             yield columns, s
 
     def inside(self, point: Array) -> Array:
-        """Return the twin's vector for one of the problem, less what lies outside the span."""
-        plain = self.plain
-        weights = point[: plain.n_weights].reshape(plain.n_logits, -1)
+        """Return the view's point for one of the problem, less what lies outside the span."""
+        full = self._full
+        weights = full.coordinates.matrix_of(point)
         products = sum(weights[:, columns] @ s.T for columns, s in self._columns())
-        bias = np.zeros(plain.n_logits)
-        if plain.fit_intercept:
-            bias = point[plain.n_weights :]
-        return self.objective.point_of(products @ self._to_rows, bias)
+        bias = point[full.n_weights :] if full.fit_intercept else np.zeros(full.n_logits)
+        return self.problem.coordinates.point_of(products @ self._to_rows, bias)
 
     def outside(self, point: Array) -> Array:
-        """Return the problem's vector for one of its twin."""
-        return self._outside(*self.objective.coefficients_of(point))
+        """Return the problem's point for one of the view."""
+        return self._outside(*self.problem.coordinates.coefficients_of(point))
+
+    def coefficients(self, weights: Array, bias: Array) -> tuple[Array, Array]:
+        """Return W and b of the problem for those of the view."""
+        return self._full.coordinates.coefficients_of(self._outside(weights, bias))
 
     def _outside(self, weights: Array, bias: Array) -> Array:
-        plain = self.plain
+        full = self._full
         along_rows = weights @ self._to_rows.T
-        result = np.empty(plain.n_params)
-        V = result[: plain.n_weights].reshape(plain.n_logits, -1)
+        result = np.empty(full.n_params)
+        V = full.coordinates.matrix_of(result)
         for columns, s in self._columns():
             V[:, columns] = along_rows @ s
-        if plain.fit_intercept:
-            result[plain.n_weights :] = bias
+        if full.fit_intercept:
+            result[full.n_weights :] = bias
         return result
-
-    def seen_outside(self, at: Evaluation) -> Evaluation:
-        """Return an evaluation of the twin with coefficients of the problem."""
-
-        def coefficients() -> tuple[Array, Array]:
-            return self.plain.coefficients_of(self._outside(at.weights, at.bias))
-
-        return cast(Evaluation, Seen(at.loss, at.accuracy, at.value, coefficients))
-
-
-def _shards_of(plain: SoftmaxObjective, Z: Array) -> Iterator[DenseShard]:
-    start = 0
-    for shard in plain.shards:
-        probs = shard.target_probs
-        yield DenseShard(
-            np.ascontiguousarray(Z[start : start + shard.n_rows]),
-            shard.labels,
-            None if probs is None else probs.astype(np.float64),
-            shard.row_weights.astype(np.float64),
-            shard.n_classes,
-            backend=shard.backend,
-            label_smoothing=shard.label_smoothing,
-            n_threads=shard.n_threads,
-        )
-        start += shard.n_rows

@@ -11,22 +11,28 @@ working set are copied, centred, in float64, if that copy is not large; if it is
 centred rows without a copy (`centered`).
 """
 
-from collections.abc import Callable
-from typing import Any, NamedTuple, cast
+from collections.abc import Iterator
+from dataclasses import replace
+from typing import NamedTuple
 
 import numpy as np
 
 from fastsoftmax.arrays import Array
 from fastsoftmax.objective import SoftmaxObjective
-from fastsoftmax.optimum.centered import CenteredObjective
+from fastsoftmax.optimum.stage import (
+    Result,
+    Solution,
+    Stage,
+    after,
+    in_type_of_rows,
+    seen_outside,
+)
 from fastsoftmax.problem import elastic_net
 from fastsoftmax.problem.evaluation import Evaluation, Seen
-from fastsoftmax.shards.csr_shard import some_columns
-from fastsoftmax.shards.shard import DenseShard, Shard
+from fastsoftmax.problem.problem import Problem, build_problem
 from fastsoftmax.solvers import descent
 from fastsoftmax.solvers.orthant_wise import OrthantModel, minimise
-
-Result = descent.Result[Evaluation]
+from fastsoftmax.solvers.protocols import Limits
 
 # From so many features on, most are left out until they are needed, in the type of X.
 _WIDE = 4096
@@ -38,16 +44,48 @@ _ROUND = 0.2
 _LAST = 0.5
 # Most bytes of a copy in float64.
 _COPY_BYTES = 1 << 29
-_BLOCK_ROWS = 1024
 
 
-class Limits(NamedTuple):
-    """When a fit stops, and who is told how it goes; as of `descent.minimise`."""
+def stages(objective: SoftmaxObjective, centered: SoftmaxObjective | None) -> Iterator[Stage]:
+    """Yield the stages of a fit with l1 > 0; centered is the same by passes over centred rows.
 
-    tol: float
-    max_iter: int
-    on_iteration: Callable[[int, Evaluation, float], bool]
-    expired: Callable[[], bool]
+    The result's reasons are "converged", "max_iter", "precision", "stopped" and "max_time".
+    """
+    if objective.problem.n_features >= _WIDE:
+        yield _Rounds(objective, fine=False)
+    else:
+        yield _OrthantWise(objective)
+    yield _Rounds(objective if centered is None else centered, fine=True)
+    if centered is not None:
+        yield _OrthantWise(centered, share_of_tol=_LAST)
+
+
+class _Ending:
+    """How the stages of an elastic net hand over and end."""
+
+    def __init__(self, objective: SoftmaxObjective) -> None:
+        self._objective = objective
+
+    def hands_over(self, result: Result, tol: float) -> bool:
+        """Whether rounding ended the stage before the tolerance."""
+        return result.reason == "precision" and result.gap > tol
+
+    def conclude(self, result: Result, tol: float) -> Solution:
+        """Round the coefficients."""
+        return Solution(in_type_of_rows(self._objective, result, tol))
+
+
+class _OrthantWise(_Ending):
+    """Orthant-wise steps over all features."""
+
+    def __init__(self, objective: SoftmaxObjective, share_of_tol: float = 1.0) -> None:
+        super().__init__(objective)
+        self._share_of_tol = share_of_tol
+
+    def run(self, start: Array, limits: Limits) -> Result | None:
+        """Minimise from a point."""
+        limits = replace(limits, tol=self._share_of_tol * limits.tol)
+        return minimise(self._objective, start, OrthantModel(self._objective), limits)
 
 
 class _State(NamedTuple):
@@ -60,97 +98,67 @@ class _State(NamedTuple):
     n_iter: int
 
 
-def solve(objective: SoftmaxObjective, start: Array, limits: Limits) -> Result:
-    """Minimise an objective with l1 > 0.
+class _Rounds(_Ending):
+    """Growing sets of features, until the whole is certified.
 
-    The result's reason is "converged", "max_iter", "precision", "stopped" or "max_time".
+    Parameters
+    ----------
+    objective : SoftmaxObjective
+        Of all features.
+    fine : bool
+        Whether the features that are worked on are copied in float64. That stage is the last, or
+        left out where the copy would be large.
     """
-    with np.errstate(over="ignore", invalid="ignore"):
-        if objective.n_features >= _WIDE:
-            result = _by_rounds(objective, start, limits, 0, fine=False)
-        else:
-            model: OrthantModel[Evaluation] = OrthantModel(objective)
-            result = minimise(objective, start, model, **limits._asdict())
-        if result.reason != "precision" or result.gap <= limits.tol:
-            return result
-        full = objective
-        if CenteredObjective.is_possible(objective):
-            full = CenteredObjective(objective)
-        if _copy_bytes(objective, result.point) <= _COPY_BYTES:
-            result = _by_rounds(full, result.point, limits, result.n_iter, fine=True)
-        elif full is not objective:
-            result = _on_centered(full, result, limits)
-        return result
 
+    def __init__(self, objective: SoftmaxObjective, *, fine: bool) -> None:
+        super().__init__(objective)
+        self._fine = fine
 
-def _on_centered(full: SoftmaxObjective, before: Result, limits: Limits) -> Result:
-    def counted(n_iter: int, at: Evaluation, gap: float) -> bool:
-        return limits.on_iteration(before.n_iter + n_iter, at, gap)
+    def run(self, start: Array, limits: Limits) -> Result | None:
+        """Minimise from a point."""
+        full, fine = self._objective, self._fine
+        if fine and _copy_bytes(full.problem, start) > _COPY_BYTES:
+            return None
+        at = full.evaluate(start)
+        state = _certified(full, start, at, full.gap_bound(at) + full.noise(at), 0.0, 0)
+        features = np.empty(0, dtype=np.intp)
+        reason = "converged"
+        while state.gap > limits.tol:
+            if state.n_iter >= limits.max_iter:
+                return _result(state, "max_iter")
+            if limits.expired():
+                return _result(state, "max_time")
+            chosen = _chosen(full, state, features if fine else None)
+            subset = Subset(full.problem, chosen, fine=fine)
+            inner = self._solve_inside(subset, state, limits)
+            before, state = state, _outside(full, subset, inner, state)
+            if inner.reason in ("stopped", "max_time"):
+                return _result(state, inner.reason)
+            grown = not np.isin(chosen, features).all() or len(chosen) != len(features)
+            if inner.reason == "precision" and not (grown and state.gap < before.gap):
+                reason = "precision"
+                break
+            features = chosen
+        return _result(state, "converged" if state.gap <= limits.tol else reason)
 
-    model: OrthantModel[Evaluation] = OrthantModel(full)
-    result = minimise(
-        full,
-        before.point,
-        model,
-        tol=_LAST * limits.tol,
-        max_iter=limits.max_iter - before.n_iter,
-        on_iteration=counted,
-        expired=limits.expired,
-    )
-    return result._replace(n_iter=before.n_iter + result.n_iter)
+    def hands_over(self, result: Result, tol: float) -> bool:
+        """Whether a stage with more digits should go on: after the last copy there is none."""
+        return not self._fine and super().hands_over(result, tol)
 
+    def _solve_inside(self, subset: "Subset", state: _State, limits: Limits) -> Result:
+        """Minimise over the features of a subset."""
 
-def _by_rounds(
-    full: SoftmaxObjective, start: Array, limits: Limits, done: int, *, fine: bool
-) -> Result:
-    """Minimise over growing sets of features, in float64 if fine, until the whole is certified."""
-    at = full.evaluate(start)
-    bound = elastic_net.gap_bound(full.dual_point(at), full.l1, full.penalty) + full.noise(at)
-    state = _certified(full, start, at, bound, 0.0, done)
-    features = np.empty(0, dtype=np.intp)
-    reason = "converged"
-    while state.gap > limits.tol:
-        if state.n_iter >= limits.max_iter:
-            return _result(state, "max_iter")
-        if limits.expired():
-            return _result(state, "max_time")
-        chosen = _chosen(full, state, features if fine else None)
-        tol = _LAST * limits.tol if fine else max(_ROUND * state.gap, _LAST * limits.tol)
-        subset = Subset(full, chosen, fine=fine)
-        inner = _solve_inside(subset, state, limits, tol)
-        before, state = state, _outside(full, subset, inner, state)
-        if inner.reason in ("stopped", "max_time"):
-            return _result(state, inner.reason)
-        grown = not np.isin(chosen, features).all() or len(chosen) != len(features)
-        if inner.reason == "precision" and not (grown and state.gap < before.gap):
-            reason = "precision"
-            break
-        features = chosen
-    return _result(state, "converged" if state.gap <= limits.tol else reason)
+        def told(n_iter: int, at: Seen, gap: float) -> bool:
+            known = descent.share_of(max(at.value - state.lower, 0.0), at.value)
+            return limits.on_iteration(n_iter, seen_outside(subset, at), known)
 
-
-def _solve_inside(subset: "Subset", state: _State, limits: Limits, tol: float) -> Result:
-    def seen(n_iter: int, at: Evaluation, gap: float) -> bool:
-        known = descent.share_of(max(at.value - state.lower, 0.0), at.value)
-
-        def coefficients() -> tuple[Array, Array]:
-            point = subset.objective.point_of(at.weights, at.bias)
-            return subset.full.coefficients_of(subset.outside(point))
-
-        outside = cast(Evaluation, Seen(at.loss, at.accuracy, at.value, coefficients))
-        return limits.on_iteration(state.n_iter + n_iter, outside, known)
-
-    inside = subset.objective
-    model: OrthantModel[Evaluation] = OrthantModel(inside)
-    return minimise(
-        inside,
-        subset.inside(state.point),
-        model,
-        tol=tol,
-        max_iter=limits.max_iter - state.n_iter,
-        on_iteration=seen,
-        expired=limits.expired,
-    )
+        tol = _LAST * limits.tol
+        inside = replace(
+            limits, tol=tol if self._fine else max(_ROUND * state.gap, tol), on_iteration=told
+        )
+        objective = subset.objective
+        start = subset.inside(state.point)
+        return minimise(objective, start, OrthantModel(objective), after(inside, state.n_iter))
 
 
 def _outside(full: SoftmaxObjective, subset: "Subset", inner: Result, before: _State) -> _State:
@@ -164,7 +172,7 @@ def _outside(full: SoftmaxObjective, subset: "Subset", inner: Result, before: _S
     known = own._replace(size=size)
     noise = subset.objective.noise(inner.evaluation)
     lower = inner.evaluation.value - noise
-    lower -= elastic_net.gap_bound(known, full.l1, full.penalty)
+    lower -= elastic_net.gap_bound(known, full.problem.l1, full.problem.l2)
     bound = at.value - lower + full.noise(at)
     return _certified(full, point, at, bound, before.lower, before.n_iter + inner.n_iter)
 
@@ -184,12 +192,7 @@ def _certified(
 
 
 def _result(state: _State, reason: str) -> Result:
-    return descent.Result(state.point, state.at, state.gap, state.n_iter, reason)
-
-
-def _largest(full: SoftmaxObjective, at: Evaluation) -> Array:
-    """Largest smooth gradient of each feature, less what the squares add."""
-    return np.asarray(full.dual_point(at).size.max(axis=0))
+    return Result(state.point, state.at, state.gap, state.n_iter, reason)
 
 
 def _chosen(full: SoftmaxObjective, state: _State, kept: Array | None) -> Array:
@@ -197,8 +200,9 @@ def _chosen(full: SoftmaxObjective, state: _State, kept: Array | None) -> Array:
 
     Those of kept, if there are any, stay.
     """
-    V = state.point[: full.n_weights].reshape(full.n_logits, -1)
-    size = _largest(full, state.at)
+    V = full.problem.coordinates.matrix_of(state.point)
+    # the largest smooth gradient of each feature, less what the squares add
+    size = np.asarray(full.dual_point(state.at).size.max(axis=0))
     needed: Array = np.asarray(V.any(axis=0))
     n_needed = int(needed.sum())
     if kept is not None:
@@ -212,90 +216,60 @@ def _chosen(full: SoftmaxObjective, state: _State, kept: Array | None) -> Array:
     return np.flatnonzero(needed | (size > _NEAR * full.l1))
 
 
-def _copy_bytes(full: SoftmaxObjective, point: Array) -> float:
+def _copy_bytes(full: Problem, point: Array) -> float:
     """Estimate the memory of a working set's rows in float64."""
-    used = point[: full.n_weights].reshape(full.n_logits, -1).any(axis=0).mean()
+    used = full.coordinates.matrix_of(point).any(axis=0).mean()
     share = min(1.0, 1.5 * float(used))
-    numbers = 0.0
-    for shard in full.shards:
-        copied = share if isinstance(shard, DenseShard) else 3.0  # with indices, and by columns
-        numbers += copied * shard.row_numbers * shard.n_rows
-    return 8.0 * numbers
+    copied = share if full.rows.is_dense else 3.0  # with indices, and by columns
+    return 8.0 * copied * full.rows.stored_numbers
 
 
 class Subset:
-    """The problem of some features; all others have coefficients of 0.
+    """A view of a problem with some of its features; all others have coefficients of 0.
 
     Parameters
     ----------
-    full : SoftmaxObjective
+    full : Problem
     features : ndarray of shape (n,), ascending
     fine : bool
         Whether the copies of their columns are float64, and those of dense rows centred and scaled;
         otherwise they are of X's type.
     """
 
-    def __init__(self, full: SoftmaxObjective, features: Array, *, fine: bool) -> None:
-        self.full, self.features = full, features
-        real = np.dtype(np.float64) if fine else full.shards[0].real
-        shards = [_restricted(full, shard, features, real, fine=fine) for shard in full.shards]
-        plain = SoftmaxObjective.with_features(full, features, shards)
-        if isinstance(full, CenteredObjective):  # of whose passes this one needs no more
-            plain.__class__ = SoftmaxObjective
-        self._is_centered = fine and isinstance(shards[0], DenseShard)
+    def __init__(self, full: Problem, features: Array, *, fine: bool) -> None:
+        self._full, self.features = full, features
+        rows, coordinates = full.rows, full.coordinates
+        self._is_centered = fine and rows.is_dense
+        real = np.dtype(np.float64) if fine else rows.real
+        scaling = (coordinates.center, coordinates.scale) if self._is_centered else None
+        own = rows.restricted(features, real, scaling)
         if self._is_centered:  # as far as the center is known
-            plain = SoftmaxObjective(
-                shards, full.penalty, fit_intercept=full.fit_intercept, l1=full.l1
-            )
-        self.objective = plain
+            problem = build_problem(own, full.l2, l1=full.l1, fit_intercept=full.fit_intercept)
+        else:
+            problem = full.with_features(features, own)
+        self.objective = SoftmaxObjective(problem)
 
     def inside(self, point: Array) -> Array:
-        """Return the subset's vector for one of the whole problem, which is 0 elsewhere."""
-        full = self.full
-        weights = point[: full.n_weights].reshape(full.n_logits, -1)[:, self.features]
+        """Return the subset's point for one of the whole problem, which is 0 elsewhere."""
+        full, own = self._full, self.objective.problem.coordinates
+        weights = full.coordinates.matrix_of(point)[:, self.features]
         bias = point[full.n_weights :]
         if self._is_centered and full.fit_intercept:
-            bias = bias + weights @ self.objective.coordinates.center
+            bias = bias + weights @ own.center
         return np.concatenate([weights.ravel(), bias])
 
     def outside(self, point: Array) -> Array:
-        """Return the whole problem's vector for one of the subset."""
-        full, n = self.full, self.objective.n_weights
+        """Return the whole problem's point for one of the subset."""
+        full, own = self._full, self.objective.problem.coordinates
         whole = np.zeros(full.n_params)
-        weights = whole[: full.n_weights].reshape(full.n_logits, -1)
-        weights[:, self.features] = point[:n].reshape(full.n_logits, -1)
-        whole[full.n_weights :] = point[n:]
+        full.coordinates.matrix_of(whole)[:, self.features] = own.matrix_of(point)
+        bias = point[own.n_weights :]
         if self._is_centered and full.fit_intercept:
-            _, whole[full.n_weights :] = self.objective.coefficients_of(point)
+            _, bias = own.coefficients_of(point)
+        whole[full.n_weights :] = bias
         return whole
 
-
-def _restricted(
-    full: SoftmaxObjective, shard: Shard, features: Array, real: np.dtype[Any], *, fine: bool
-) -> Shard:
-    """Return a shard of some of the features, its numbers of type `real`."""
-    if not isinstance(shard, DenseShard):
-        X: Any = some_columns(shard.X, features, real)
-    elif not fine:
-        X = np.empty((shard.n_rows, len(features)), dtype=shard.X.dtype)
-        for start in range(0, shard.n_rows, _BLOCK_ROWS):
-            X[start : start + _BLOCK_ROWS] = shard.X[start : start + _BLOCK_ROWS][:, features]
-    else:
-        X = np.empty((shard.n_rows, len(features)))
-        center, scale = full.coordinates.center[features], full.coordinates.scale[features]
-        for start in range(0, shard.n_rows, _BLOCK_ROWS):
-            rows = X[start : start + _BLOCK_ROWS]
-            rows[...] = shard.X[start : start + _BLOCK_ROWS][:, features]
-            rows -= center
-            rows *= scale
-    probs = shard.target_probs
-    return type(shard)(
-        X,
-        shard.labels,
-        None if probs is None else probs.astype(real, copy=False),
-        shard.row_weights.astype(real, copy=False),
-        shard.n_classes,
-        backend=shard.backend,
-        label_smoothing=shard.label_smoothing,
-        n_threads=shard.n_threads,
-    )
+    def coefficients(self, weights: Array, bias: Array) -> tuple[Array, Array]:
+        """Return W and b of the whole problem for those of the subset."""
+        point = self.objective.problem.coordinates.point_of(weights, bias)
+        return self._full.coordinates.coefficients_of(self.outside(point))

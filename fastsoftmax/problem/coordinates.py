@@ -5,12 +5,13 @@ W = V * scale (each column by its feature's scale) and b = c - W center. Every p
 made with W and b; what it returns is brought back by the chain rule.
 """
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 
 import numpy as np
 
 from fastsoftmax.arrays import Array
+from fastsoftmax.linalg import length
 
 
 @dataclass(frozen=True)
@@ -24,12 +25,16 @@ class Coordinates:
     n_logits : int
     fit_intercept : bool
         Without one, c is 0.
+    standardize : bool
+        Whether center and scale are the means and reciprocal deviations of the features; then
+        center is not 0 although there is no intercept that would absorb it.
     """
 
     center: Array
     scale: Array
     n_logits: int
     fit_intercept: bool
+    standardize: bool = False
 
     @property
     def n_weights(self) -> int:
@@ -41,11 +46,6 @@ class Coordinates:
         """Elements of a solver's vector."""
         return self.n_weights + (self.n_logits if self.fit_intercept else 0)
 
-    @property
-    def shift(self) -> Array:
-        """What the objective's features are shifted by: an intercept absorbs any shift."""
-        return np.zeros_like(self.center) if self.fit_intercept else self.center
-
     @cached_property
     def _is_scaled(self) -> bool:
         return bool((self.scale != 1.0).any())
@@ -54,6 +54,19 @@ class Coordinates:
     def scale_or_none(self) -> Array | None:
         """The scales; None where they are all 1."""
         return self.scale if self._is_scaled else None
+
+    @cached_property
+    def size_of_center(self) -> float:
+        """Euclidean length of the scaled center; finite also where squares are not."""
+        return length(self.center * self.scale)
+
+    def restricted(self, features: Array) -> "Coordinates":
+        """Return the coordinates of some features alone."""
+        return replace(self, center=self.center[features], scale=self.scale[features])
+
+    def matrix_of(self, point: Array) -> Array:
+        """Return V (n_logits, n_features), a view of a solver's vector."""
+        return point[: self.n_weights].reshape(self.n_logits, -1)
 
     def point_of(self, weights: Array, bias: Array) -> Array:
         """Return the solver's vector for coefficients."""
@@ -67,7 +80,7 @@ class Coordinates:
 
         W may be a view of it.
         """
-        weights = point[: self.n_weights].reshape(self.n_logits, -1)
+        weights = self.matrix_of(point)
         if self._is_scaled:
             weights = weights * self.scale
         bias = -(weights @ self.center)

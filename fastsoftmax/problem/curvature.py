@@ -19,15 +19,11 @@ K = 100: 108 without, 27 so; images 60000 x 784, K = 10: 204 without, 128 so, 46
 27000 x 200000, K = 20: 20 so.
 """
 
-from collections.abc import Iterable, Sequence
-from functools import reduce
-from typing import Any
-
 import numpy as np
 from scipy.linalg import lapack
 
 from fastsoftmax.arrays import Array
-from fastsoftmax.problem.coordinates import Coordinates
+from fastsoftmax.problem.evaluation import Evaluation
 from fastsoftmax.problem.preconditioner import (
     BlockPreconditioner,
     DensePreconditioner,
@@ -37,7 +33,8 @@ from fastsoftmax.problem.preconditioner import (
     SharedInverse,
     WithinPreconditioner,
 )
-from fastsoftmax.shards.shard import DenseShard, Shard
+from fastsoftmax.problem.problem import Problem
+from fastsoftmax.shards.rows import Rows
 from fastsoftmax.threads import answering_signals, in_threads
 
 # The bound is scaled by this. Passes to a true gap of 1e-4 and 1e-6 on images (60000 x 784, K = 10,
@@ -65,171 +62,127 @@ _LEAST_SHARE = 1e-3
 _LEAST_CURVATURE = 1e-10
 # Classes whose means are copied at a time.
 _CLASSES_AT_A_TIME = 256
+_TINY = float(np.finfo(float).tiny)
 
 
-def mean_moments(shards: Sequence[Shard], center: Array) -> Array:
+def mean_moments(rows: Rows, center: Array) -> Array:
     """Mean of s (x - center) (x - center)^T, (d, d): what preconditioners of the rows share.
 
     Its diagonal alone, (d,), where there are many features.
     """
-    if shards[0].n_features > _DENSE_FEATURES:
-        n_rows = sum(shard.n_rows for shard in shards)
-        squares = np.sum([shard.squares(center) for shard in shards], axis=0)
-        return np.asarray(squares / max(1, n_rows))
-    moments = [shard.second_moments(center, _row_step(shards)) for shard in shards]
-    products = np.sum([products for products, _ in moments], axis=0)
-    products /= max(sum(weight for _, weight in moments), np.finfo(float).tiny)
-    return np.asarray(products)
+    if rows.n_features > _DENSE_FEATURES:
+        return np.asarray(rows.squares(center) / max(1, rows.n_rows))
+    products, weight = rows.second_moments(center, _row_step(rows))
+    products /= max(weight, _TINY)
+    return products
 
 
-def build_preconditioner(
-    shards: Sequence[Shard],
-    coordinates: Coordinates,
-    penalty: float,
-    class_share: Array,
-    moments: Array | None = None,
-) -> Preconditioner:
-    """Invert the scaled bound _SCALE * curvature * Cov(z) + penalty * I, z the scaled features.
+def build_preconditioner(problem: Problem) -> Preconditioner:
+    """Invert the scaled bound _SCALE * curvature * Cov(z) + l2 * I, z the scaled features.
 
     Times what makes it the inverse of _SCALE * the Hessian at the model without weights, by the
     share of each class: of 100 classes the bound is 50 times as much, and so would be the steps
     that the first line search takes (embeddings 50000 x 512: 30 passes to 1e-4 instead of 27).
     Its diagonal alone where there are many features. Without an intercept the second moment takes
     the place of the covariance (unless the features are standardized, center is 0 then).
-    `moments` are those of `mean_moments` if they are known, be it for other weights of the rows.
     """
-    d = shards[0].n_features
-    n_logits, center, scale = coordinates.n_logits, coordinates.center, coordinates.scale
-    curvature = 0.5 if n_logits > 1 else 0.25
+    rows, coordinates, share = problem.rows, problem.coordinates, problem.class_share
+    scale = coordinates.scale
+    curvature = 0.5 if rows.n_logits > 1 else 0.25
     bound = _SCALE * curvature
-    times = curvature / max(float(np.mean(class_share * (1.0 - class_share))), _LEAST_SHARE)
+    times = curvature / max(float(np.mean(share * (1.0 - share))), _LEAST_SHARE)
     bias_scale = times / bound if coordinates.fit_intercept else 0.0
-    moments = mean_moments(shards, center) if moments is None else moments
+    moments = problem.moments
+    moments = mean_moments(rows, coordinates.center) if moments is None else moments
     products = moments * bound
     if products.ndim == 1:
         products *= scale**2
-        floor = max(penalty, 1e-10 * float(products.max(initial=0.0)), np.finfo(float).tiny)
+        floor = max(problem.l2, 1e-10 * float(products.max(initial=0.0)), _TINY)
+        inverse = times / (products + floor)
         return DiagonalPreconditioner(
-            times / (products + floor),
-            bias_scale,
-            n_logits,
-            shards[0].backend,
-            shards[0].n_threads,
+            inverse, bias_scale, rows.n_logits, rows.backend, rows.n_threads
         )
     products *= scale
     products *= scale[:, np.newaxis]
-    invert(products, np.full(d, penalty))
+    invert(products, np.full(rows.n_features, problem.l2))
     products *= times
-    return DensePreconditioner(
-        products, bias_scale, n_logits, shards[0].backend, shards[0].n_threads
-    )
+    return DensePreconditioner(products, bias_scale, rows.n_logits, rows.backend, rows.n_threads)
 
 
-def refinement_cost(shards: Sequence[Shard], n_logits: int) -> float | None:
+def refinement_cost(rows: Rows) -> float | None:
     """Return the cost of `build_refined` in passes over the rows; None where memory forbids it.
 
     Its products run at about the passes' rate of arithmetic, and half of each is symmetry; the
     eigenvectors of a matrix cost as much as 20 products.
     """
-    d = shards[0].n_features
-    n_rows = max(1, sum(shard.n_rows for shard in shards))
+    d, n_rows = rows.n_features, max(1, rows.n_rows)
     if d > _DENSE_FEATURES:
         return _DIAGONAL_COST
-    if _blocks_fit(d, n_logits):
+    if _blocks_fit(rows):
         return (min(n_rows, _sampled_rows(d)) * d + d * d) / (4.0 * n_rows)
-    return (n_rows / _row_step(shards) * d + 20.0 * d * d) / (4.0 * n_rows * n_logits)
+    return (n_rows / _row_step(rows) * d + 20.0 * d * d) / (4.0 * n_rows * rows.n_logits)
 
 
-def _blocks_fit(n_features: int, n_logits: int) -> bool:
-    return n_logits * (n_features + 1) ** 2 <= _BLOCK_NUMBERS
+def _blocks_fit(rows: Rows) -> bool:
+    return rows.n_logits * (rows.n_features + 1) ** 2 <= _BLOCK_NUMBERS
 
 
-def build_refined(
-    shards: Sequence[Shard],
-    coordinates: Coordinates,
-    penalty: float,
-    weights: Array,
-    bias: Array,
-) -> Preconditioner:
-    """Invert an approximation of the Hessian at the model o = W x + b (for raw features)."""
-    if shards[0].n_features > _DENSE_FEATURES:
-        build = build_diagonals
-    elif _blocks_fit(shards[0].n_features, coordinates.n_logits):
-        build = build_blocks
-    else:
-        build = build_shared
-    return build(shards, coordinates, penalty, weights, bias)
+def build_refined(problem: Problem, at: Evaluation) -> Preconditioner:
+    """Invert an approximation of the Hessian at a point."""
+    if problem.n_features > _DENSE_FEATURES:
+        return build_diagonals(problem, at)
+    return (build_blocks if _blocks_fit(problem.rows) else build_shared)(problem, at)
 
 
-def build_blocks(
-    shards: Sequence[Shard],
-    coordinates: Coordinates,
-    penalty: float,
-    weights: Array,
-    bias: Array,
-) -> Preconditioner:
-    """Invert the Hessian's block of each class at the model o = W x + b (for raw features)."""
+def build_blocks(problem: Problem, at: Evaluation) -> Preconditioner:
+    """Invert the Hessian's block of each class."""
+    rows, coordinates, d = problem.rows, problem.coordinates, problem.n_features
     with_bias = coordinates.fit_intercept
-    n_sampled = -(-_sampled_rows(weights.shape[1]) // len(shards))
-    blocks, weight = _sums(
-        shard.hessian_blocks(weights, bias, coordinates.center, n_sampled, with_bias=with_bias)
-        for shard in shards
+    blocks, weight = rows.hessian_blocks(
+        at.weights, at.bias, coordinates.center, _sampled_rows(d), with_bias=with_bias
     )
-    blocks /= max(weight, np.finfo(float).tiny)
-    scale = np.concatenate([coordinates.scale, np.ones(int(with_bias))])
-    ridge = np.full(len(scale), penalty)
-    ridge[weights.shape[1] :] = 0.0
+    blocks /= max(weight, _TINY)
+    scale = np.append(coordinates.scale, np.ones(int(with_bias)))
+    added = np.append(np.full(d, problem.l2), np.zeros(int(with_bias)))
 
     def finish(block: Array) -> Array:
         block *= scale
         block *= scale[:, np.newaxis]
-        invert(block, ridge)
+        invert(block, added)
         return block
 
-    for _ in in_threads(finish, blocks, shards[0].n_threads):
+    for _ in in_threads(finish, blocks, rows.n_threads):
         pass
-    return BlockPreconditioner(blocks, weights.shape[1], shards[0].backend, shards[0].n_threads)
+    return BlockPreconditioner(blocks, d, rows.backend, rows.n_threads)
 
 
-def build_diagonals(
-    shards: Sequence[Shard],
-    coordinates: Coordinates,
-    penalty: float,
-    weights: Array,
-    bias: Array,
-) -> Preconditioner:
+def build_diagonals(problem: Problem, at: Evaluation) -> Preconditioner:
     """Take the diagonal of the Hessian's block of each class, its mean features apart."""
-    parts = (shard.hessian_diagonals(weights, bias, coordinates.center) for shard in shards)
-    squares, sums, totals = _sums(parts)
-    n_rows = max(1, sum(shard.n_rows for shard in shards))
+    rows, coordinates = problem.rows, problem.coordinates
+    squares, sums, totals, _ = rows.hessian_diagonals(at.weights, at.bias, coordinates.center)
+    n_rows = max(1, rows.n_rows)
     means, curvature = _means(sums, totals, coordinates.scale, n_rows)
     squares *= coordinates.scale**2
     squares -= totals[:, np.newaxis] * means**2
     squares /= n_rows
     np.maximum(squares, 0.0, out=squares)
-    squares += max(penalty, 1e-10 * float(squares.max(initial=0.0)), np.finfo(float).tiny)
+    squares += max(problem.l2, 1e-10 * float(squares.max(initial=0.0)), _TINY)
     inverse = np.reciprocal(squares, out=squares)
     return WithinPreconditioner(
-        DiagonalInverse(inverse, shards[0].backend, shards[0].n_threads),
+        DiagonalInverse(inverse, rows.backend, rows.n_threads),
         means,
         curvature / n_rows,
         fit_intercept=coordinates.fit_intercept,
     )
 
 
-def build_shared(
-    shards: Sequence[Shard],
-    coordinates: Coordinates,
-    penalty: float,
-    weights: Array,
-    bias: Array,
-) -> Preconditioner:
+def build_shared(problem: Problem, at: Evaluation) -> Preconditioner:
     """Approximate the Hessian's block of each class by its share of a matrix, its means apart."""
-    step = _row_step(shards)
-    moments, sums, totals, weight = _sums(
-        shard.shared_curvature(weights, bias, coordinates.center, step) for shard in shards
+    rows, coordinates = problem.rows, problem.coordinates
+    moments, sums, totals, weight = rows.shared_curvature(
+        at.weights, at.bias, coordinates.center, _row_step(rows)
     )
-    weight = max(weight, np.finfo(float).tiny)
+    weight = max(weight, _TINY)
     means, curvature = _means(sums, totals, coordinates.scale, weight)
     moments *= coordinates.scale
     moments *= coordinates.scale[:, np.newaxis]
@@ -238,12 +191,7 @@ def build_shared(
         moments -= (means[some] * totals[some, np.newaxis]).T @ means[some]
     moments /= weight
     within = SharedInverse(
-        moments,
-        curvature / curvature.sum(),
-        penalty,
-        shards[0].real,
-        shards[0].backend,
-        shards[0].n_threads,
+        moments, curvature / curvature.sum(), problem.l2, rows.real, rows.backend, rows.n_threads
     )
     means = means.astype(within.vectors.dtype, copy=False)
     return WithinPreconditioner(
@@ -251,86 +199,68 @@ def build_shared(
     )
 
 
-def diagonal_bound(
-    shards: Sequence[Shard], coordinates: Coordinates, penalty: float, class_share: Array
-) -> Array:
-    """Diagonal of the Hessian at the model with the shares of the classes, flat, by V and c.
+def diagonal_bound(problem: Problem) -> Array:
+    """Diagonal of the Hessian at the model without weights, flat, by V and c.
 
-    0 where a feature does not vary and the penalty is 0.
+    0 where a feature does not vary and l2 is 0.
     """
-    n_rows = max(1, sum(shard.n_rows for shard in shards))
-    squares = np.sum([shard.squares(coordinates.center) for shard in shards], axis=0) / n_rows
+    rows, coordinates = problem.rows, problem.coordinates
+    squares = rows.squares(coordinates.center) / max(1, rows.n_rows)
     squares *= coordinates.scale**2
-    curvature = (class_share * (1.0 - class_share))[-coordinates.n_logits :]
+    share = problem.class_share
+    curvature = (share * (1.0 - share))[-rows.n_logits :]
     curvature = np.maximum(curvature, _LEAST_SHARE * max(float(curvature.mean()), _LEAST_CURVATURE))
-    weights = np.outer(curvature, squares) + penalty
-    return np.concatenate([weights.ravel(), curvature[: coordinates.n_params - weights.size]])
+    weights = np.outer(curvature, squares) + problem.l2
+    return np.concatenate([weights.ravel(), curvature[: problem.n_params - weights.size]])
 
 
-def diagonal_at(
-    shards: Sequence[Shard],
-    coordinates: Coordinates,
-    penalty: float,
-    weights: Array,
-    bias: Array,
-    bound: Array,
-) -> Array:
-    """Diagonal of the Hessian at a model, as `diagonal_bound` returns it; not next to nothing.
+def diagonal_at(problem: Problem, at: Evaluation, bound: Array) -> Array:
+    """Diagonal of the Hessian at a point, as `diagonal_bound` returns it, from a sample of the rows.
 
-    Of dense rows from a sample.
+    At least a small share of that bound.
     """
-    some = [_every(shard, _row_step(shards)) for shard in shards]
-    parts = (shard.hessian_diagonals(weights, bias, coordinates.center) for shard in some)
-    squares, _, totals = _sums(parts)
-    weight = sum(float(shard.row_weights.sum(dtype=np.float64)) for shard in some)
-    squares *= coordinates.scale**2 / max(weight, np.finfo(float).tiny)
-    squares += penalty
-    totals /= max(weight, np.finfo(float).tiny)
-    diagonal = np.concatenate([squares.ravel(), totals])[: coordinates.n_params]
-    np.maximum(diagonal, _LEAST_SHARE * bound, out=diagonal)
-    return np.asarray(diagonal)
+    rows, coordinates = problem.rows, problem.coordinates
+    squares, _, totals, weight = rows.hessian_diagonals(
+        at.weights, at.bias, coordinates.center, _row_step(rows)
+    )
+    squares *= coordinates.scale**2 / max(weight, _TINY)
+    squares += problem.l2
+    totals /= max(weight, _TINY)
+    diagonal = np.concatenate([squares.ravel(), totals])[: problem.n_params]
+    return np.asarray(np.maximum(diagonal, _LEAST_SHARE * bound, out=diagonal))
 
 
-def _every(shard: Shard, step: int) -> Shard:
-    """Every step-th row of a dense shard, for its features' sake; of a sparse one all."""
-    if not isinstance(shard, DenseShard) or step == 1:
-        return shard
-    some = shard.reweighted(shard.row_weights[::step])
-    some.X, some.labels, some.target_probs = shard.X[::step], None, None
-    return some
+def hessian_cost(problem: Problem) -> float:
+    """Multiply-adds of a Hessian, and of its inverse."""
+    return float(problem.n_rows + problem.n_params) * problem.n_params**2
 
 
-def build_hessian(
-    shards: Sequence[Shard],
-    coordinates: Coordinates,
-    penalty: float,
-    weights: Array,
-    bias: Array,
-) -> Array:
-    """Return the Hessian at the model o = W x + b (for raw features), in a new array.
+def build_hessian(problem: Problem, at: Evaluation) -> Array:
+    """Return the Hessian of F in the solver's coordinates, in a new array.
 
     Softmax does not see a number added to all logits, so the intercepts' common direction is flat
     (and without a penalty that of each feature): there the Hessian gets the curvature 1 of an
     objective with the same minimum.
     """
-    k, d = weights.shape
+    rows, coordinates = problem.rows, problem.coordinates
+    k, d = at.weights.shape
     m = d + coordinates.fit_intercept
-    weights = weights.astype(np.float64, copy=False)
-    total = np.zeros((k * m, k * m))
-    for shard in shards:
-        total += shard.hessian(
-            weights, bias, coordinates.center, with_bias=coordinates.fit_intercept
-        )
-    total /= sum(shard.n_rows for shard in shards)
+    total = rows.hessian(
+        at.weights.astype(np.float64, copy=False),
+        at.bias,
+        coordinates.center,
+        with_bias=coordinates.fit_intercept,
+    )
+    total /= rows.n_rows
     blocks = total.reshape(k, m, k, m)
     blocks[:, :d] *= coordinates.scale[:, np.newaxis, np.newaxis]
     blocks[:, :, :, :d] *= coordinates.scale
     if k > 1:
-        for j in range(0 if penalty <= 0.0 else d, m):
+        for j in range(0 if problem.l2 <= 0.0 else d, m):
             blocks[:, j, :, j] += 1.0 / k
     features = np.arange(d)
     for i in range(k):
-        blocks[i, features, i, features] += penalty
+        blocks[i, features, i, features] += problem.l2
     # from coefficients of a logit together to all weights, then all intercepts
     order = np.arange(k * m).reshape(k, m)
     by_weights = np.concatenate([order[:, :d].ravel(), order[:, d:].ravel()])
@@ -338,17 +268,11 @@ def build_hessian(
     return hessian
 
 
-def _sums(parts: Iterable[tuple[Any, ...]]) -> tuple[Any, ...]:
-    """Add up what shards return, element by element."""
-    return reduce(lambda a, b: tuple(x + y for x, y in zip(a, b, strict=True)), parts)
-
-
 def _means(sums: Array, totals: Array, scale: Array, weight: float) -> tuple[Array, Array]:
-    """Mean scaled features of each class, in place of the sums, and its curvature.
+    """Return the mean scaled features of each class, in place of the sums, and its curvature.
 
-    That is not next to nothing.
-
-    Where all rows are decided about a class, its own would make steps without a bound.
+    The curvature has a lower bound: where all rows are decided about a class, its own would be
+    almost 0 and the steps along its coefficients almost unbounded.
     """
     means = np.multiply(sums, scale, out=sums)
     means /= np.where(totals > 0.0, totals, np.inf)[:, np.newaxis]
@@ -360,9 +284,8 @@ def _sampled_rows(n_features: int) -> int:
     return max(_LEAST_DRAWN, _DRAWN_PER_FEATURE * n_features)
 
 
-def _row_step(shards: Sequence[Shard]) -> int:
-    n_rows = sum(shard.n_rows for shard in shards)
-    return max(1, n_rows // max(_LEAST_ROWS, _ROWS_PER_FEATURE * shards[0].n_features))
+def _row_step(rows: Rows) -> int:
+    return max(1, rows.n_rows // max(_LEAST_ROWS, _ROWS_PER_FEATURE * rows.n_features))
 
 
 def invert(matrix: Array, ridge: Array) -> None:

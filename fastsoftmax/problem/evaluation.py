@@ -1,9 +1,11 @@
-"""What a pass over the rows tells of the objective at one point."""
+"""What a pass over the rows tells of F at one point, and what a pass is."""
 
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cached_property
-from typing import NamedTuple
+from typing import NamedTuple, Protocol
+
+import numpy as np
 
 from fastsoftmax.arrays import Array
 
@@ -13,13 +15,47 @@ class Dots(NamedTuple):
 
     rr: float
     rv: float
-    rb: float | None  # b is `SoftmaxObjective.base_grad`, which may not be known yet
+    rb: float | None  # b is `BaseGradient.gradient`, which may not be known yet
     vb: float | None
+
+
+class BaseGradient(NamedTuple):
+    """The mean cross-entropy's gradient by V, of centred features, at the class shares.
+
+    Every row then has the probabilities `Problem.class_share`.
+    """
+
+    gradient: Array  # (n_logits, n_features)
+    square: float  # its squared length
+
+
+class Seen(Protocol):
+    """What a fit tells of a point while it runs."""
+
+    @property
+    def loss(self) -> float:
+        """Mean cross-entropy, in nats."""
+
+    @property
+    def accuracy(self) -> float:
+        """Weighted share of the rows whose largest logit is that of the target."""
+
+    @property
+    def value(self) -> float:
+        """F."""
+
+    @property
+    def weights(self) -> Array:
+        """Coefficients (n_logits, n_features) for raw features."""
+
+    @property
+    def bias(self) -> Array:
+        """Intercepts (n_logits,) for raw features."""
 
 
 @dataclass(frozen=True)
 class Evaluation:
-    """The objective at one point."""
+    """F at one point."""
 
     weights: Array  # (n_logits, n_features), as the pass saw them, in its number type
     bias: Array  # (n_logits,) float64, for raw features
@@ -31,10 +67,13 @@ class Evaluation:
     gradient: Array  # flat, of F without its 1-norm, by the solver's vector
     centered_bias: Array  # (n_logits,) b + W mean(x), or b without an intercept
     dots: Dots
+    origin: "Pass"
+    scaled_weights: Array | None = None  # V, from a pass over centred rows
+    centered_residual: Array | None = None  # gradient by V of centred features, from such a pass
 
 
-class Seen:
-    """What `on_iteration` needs of an evaluation; the coefficients are made when asked for."""
+class SeenElsewhere:
+    """A point that was found in other unknowns; its coefficients are made when asked for."""
 
     def __init__(
         self,
@@ -59,3 +98,38 @@ class Seen:
     def bias(self) -> Array:
         """As of `Evaluation`."""
         return self._coefficients[1]
+
+
+class Pass(Protocol):
+    """How F is computed: by passes over the rows as they are stored, or over centred ones."""
+
+    epsilon: float  # relative rounding error of the number type
+
+    def evaluate(self, point: Array) -> Evaluation:
+        """Evaluate F at a solver's vector."""
+
+    def evaluate_coefficients(self, weights: Array, bias: Array) -> Evaluation:
+        """Evaluate F at weights and bias for raw features."""
+
+    def coefficients(self, point: Array) -> tuple[Array, Array]:
+        """Return weights and bias for raw features as the pass sees them."""
+
+    def rounded(self, at: Evaluation) -> Evaluation:
+        """Evaluate the coefficients in the number type of X; at itself where they are."""
+
+    def base(self) -> BaseGradient:
+        """Return the gradient at the class shares; the first call may take a pass."""
+
+    def note_base(self, gradient: Array) -> None:
+        """Keep the gradient that `base` returns, where it is known from elsewhere."""
+
+    def mean_shift(self) -> Array | None:
+        """Return the mean of the centred and scaled features that rounding left; if known."""
+
+    def noise(self, at: Evaluation) -> float:
+        """Return the size of errors in F and its bound where terms cancel."""
+
+
+def square_of(gradient: Array) -> BaseGradient:
+    """Return a base gradient with its squared length."""
+    return BaseGradient(gradient, float(np.vdot(gradient, gradient)))

@@ -6,16 +6,12 @@ rows that are drawn in proportion to their curvature, as `curvature.build_blocks
 certified 1e-4 of images 10000 x 784, K = 10, C = 1: 317 without blocks, 194 with them.
 """
 
-from collections.abc import Sequence
-
 import numpy as np
 from scipy.linalg import lapack
 
 from fastsoftmax.arrays import Array
-from fastsoftmax.problem.coordinates import Coordinates
-from fastsoftmax.shards.shard import DenseShard, Shard
-from fastsoftmax.shards.shard_curvature import drawn
-from fastsoftmax.threads import in_threads
+from fastsoftmax.problem.evaluation import Evaluation
+from fastsoftmax.problem.problem import Problem
 
 # Rows drawn for a block: at least this many, and so many for each feature.
 _LEAST_DRAWN = 2048
@@ -24,8 +20,7 @@ _DRAWN_PER_FEATURE = 4
 _MOST_FREE = 2048
 _BLOCK_NUMBERS = 1 << 24
 # What is added to a block's diagonal, as a share of it: the rows are a sample.
-_RIDGE = 1e-3
-_POOL = 16
+_ADDED = 1e-3
 
 
 class FreeBlocks:
@@ -113,61 +108,41 @@ class FreeBlocks:
 
 
 def build_free_blocks(
-    shards: Sequence[Shard],
-    coordinates: Coordinates,
-    bound: Array,
-    penalty: float,
-    weights: Array,
-    bias: Array,
-    free: Array,
+    problem: Problem, at: Evaluation, bound: Array, free: Array
 ) -> FreeBlocks | None:
-    """Take the blocks at the model o = W x + b (for raw features); None where they are too large.
+    """Take the blocks at a point; None where they are too large.
 
     None also of sparse rows: most features occur in none of those that are drawn, and steps along
     these would be far too long (text 90000 x 200000, K = 20: no progress after 250 passes). For
     them there is `csr_blocks`.
 
-    free holds the numbers of the coefficients that they are for, in the solver's vector.
+    bound is `curvature.diagonal_bound`; free holds the numbers of the coefficients that the blocks
+    are for, in the solver's vector, ascending.
     """
-    n_logits, d = weights.shape
-    if not all(isinstance(shard, DenseShard) for shard in shards):
-        return None
-    features = features_of(free, n_logits, d)
+    rows, coordinates = problem.rows, problem.coordinates
+    n_logits, d = rows.n_logits, rows.n_features
+    features = split_by_class(free, n_logits, d) if rows.is_dense else None
     if features is None:
         return None
     most = max(len(own) + 1 for own in features)
-    n_sampled = -(-max(_LEAST_DRAWN, _DRAWN_PER_FEATURE * most) // len(shards))
     with_bias = int(coordinates.fit_intercept)
-    blocks = [np.zeros((len(own) + with_bias,) * 2) for own in features]
-    weight = 0.0
-    for shard in shards:
-        every = slice(0, shard.n_rows, max(1, shard.n_rows // (_POOL * n_sampled)))
-        h = shard.curvatures(shard.raw(every), every, weights, bias)
-        weight += float(shard.row_weights[every].sum(dtype=np.float64))
-
-        def fill(k: int, shard: Shard = shard, h: Array = h, step: int = every.step) -> Array:
-            rows, shares = drawn(h[:, k], n_sampled)
-            own = features[k]
-            z = np.ones((len(rows), len(own) + with_bias))
-            z[:, : len(own)] = shard.X[(rows * step)[:, np.newaxis], own]
-            z[:, : len(own)] -= coordinates.center[own]
-            z[:, : len(own)] *= coordinates.scale[own]
-            z *= np.sqrt(shares.astype(np.float64))[:, np.newaxis]
-            blocks[k] += z.T @ z
-            return blocks[k]
-
-        for _ in in_threads(fill, range(n_logits), shards[0].n_threads):
-            pass
+    blocks, weight = rows.sampled_block_sums(
+        at.weights,
+        at.bias,
+        (coordinates.center, coordinates.scale),
+        features,
+        max(_LEAST_DRAWN, _DRAWN_PER_FEATURE * most),
+        with_bias=bool(with_bias),
+    )
     for k, (block, own) in enumerate(zip(blocks, features, strict=True)):
         least = np.append(bound[k * d + own], bound[n_logits * d :][k : k + with_bias])
         block /= max(weight, np.finfo(float).tiny)
-        block[np.arange(len(own)), np.arange(len(own))] += penalty
-        ridge = _RIDGE * (block.diagonal() + least)
-        np.fill_diagonal(block, block.diagonal() + ridge)
+        block[np.arange(len(own)), np.arange(len(own))] += problem.l2
+        np.fill_diagonal(block, block.diagonal() + _ADDED * (block.diagonal() + least))
     return FreeBlocks(blocks, features, d, fit_intercept=coordinates.fit_intercept)
 
 
-def features_of(free: Array, n_logits: int, n_features: int) -> list[Array] | None:
+def split_by_class(free: Array, n_logits: int, n_features: int) -> list[Array] | None:
     """Return the features of each class that coefficients belong to; None if blocks are too large.
 
     free as of `build_free_blocks`.

@@ -1,26 +1,30 @@
-"""Rows of a problem that lie together on one machine, and the sums over them.
+"""Rows of a problem that lie together on one machine, and sums over them.
 
-A loss, a gradient and the moments of the features are sums over rows, so an objective adds up what
-its shards return, and where the rows lie is the shard's business alone.
+A loss, a gradient and the moments of the features are sums over rows. An objective therefore adds
+up what its shards return (`rows.Rows`), and only a shard knows where and how its rows are stored.
+`dense_shard` and `csr_shard` hold the two forms of storage, `curvature` the sums of second order.
 """
 
 import copy
-from abc import abstractmethod
+from abc import ABC, abstractmethod
 from collections.abc import Iterator
-from types import ModuleType
 from typing import Any, NamedTuple, Self
 
 import numpy as np
 
-from fastsoftmax.arrays import Array
-from fastsoftmax.shards.shard_curvature import CurvatureMixin
+from fastsoftmax.arrays import Array, count_logits
+from fastsoftmax.kernel_arguments import Descent
 
+# Rows whose features are brought to float64 at a time, for sums of second order.
+BLOCK_ROWS = 1024
+# Numbers in a block of centred rows in float64 (8 MB).
+_CENTERED_NUMBERS = 1 << 20
 # Multiply-adds of one call into a kernel, which answers no signal: some tenths of a second.
 _WORK_PER_CALL = 1 << 34
-# A step of descent costs as much as this many rows besides its own, as it writes to all weights;
-# each may wait for threads, where CPUs are shared. The kernel for sparse rows brings all weights up
-# to date after so many steps anyway.
+# A step of descent costs as much as this many rows besides its own, as it writes to all weights.
 _ROWS_PER_STEP = 8
+# Each step may wait for threads where CPUs are shared. The kernel for sparse rows brings all
+# weights up to date after this many steps anyway.
 _STEPS_PER_CALL = 4096
 
 
@@ -33,47 +37,36 @@ class Sums(NamedTuple):
     grad_bias: Array  # (n_logits,) float64
 
 
-class Shard(CurvatureMixin):
-    """Rows with their targets; what the features are stored in is for the classes below.
+def add_sums(a: Sums, b: Sums) -> Sums:
+    """Return the sums over the rows of both, a's first, in a's arrays."""
+    grad_weights, grad_bias = a.grad_weights, a.grad_bias
+    grad_weights += b.grad_weights
+    grad_bias += b.grad_bias
+    return Sums(a.loss + b.loss, a.correct + b.correct, grad_weights, grad_bias)
+
+
+class Shard(ABC):
+    """Rows with their targets; the classes below know how the features are stored.
 
     Parameters
     ----------
     X : array of shape (n_rows, n_features)
         Never written to, never copied.
-    labels : ndarray of shape (n_rows,), int32, or None
-        Class numbers; None where target_probs is given.
-    target_probs : ndarray of shape (n_rows, n_classes) of row_weights' dtype, or None
-        Target distributions.
-    row_weights : ndarray of shape (n_rows,), float32 or float64
-        Its dtype is the number type that the sums are computed in.
-    n_classes : int
-    label_smoothing : float
+    targets : Targets
+        Of the backend: labels or probabilities, row weights and label smoothing. The dtype of the
+        row weights, float32 or float64, is the number type that the sums are computed in.
     backend : module
         `fastsoftmax.kernels` or `fastsoftmax.reference`.
     n_threads : int
     """
 
     # What a stored number costs in a step of descent, in multiply-adds of a pass over dense rows.
-    step_cost = 4.0
+    step_cost: float
+    is_dense: bool
 
-    def __init__(
-        self,
-        X: Any,
-        labels: Array | None,
-        target_probs: Array | None,
-        row_weights: Array,
-        n_classes: int,
-        *,
-        backend: ModuleType,
-        label_smoothing: float = 0.0,
-        n_threads: int = 1,
-    ) -> None:
+    def __init__(self, X: Any, targets: Any, *, backend: Any, n_threads: int = 1) -> None:
         self.X = X
-        self.labels = labels
-        self.target_probs = target_probs
-        self.row_weights = row_weights
-        self.n_classes = n_classes
-        self.label_smoothing = label_smoothing
+        self.targets = targets
         self.backend = backend
         self.n_threads = n_threads
 
@@ -85,8 +78,20 @@ class Shard(CurvatureMixin):
         """Numbers that are stored for a row, on average."""
 
     @abstractmethod
-    def rows_of(self, rows: slice, *, with_grad: bool) -> Any:
-        """Return adjacent rows as the backend takes them."""
+    def adjacent(self, rows: slice, *, with_grad: bool) -> Any:
+        """Return adjacent rows as the backend takes them for a pass."""
+
+    @abstractmethod
+    def raw(self, rows: slice) -> Any:
+        """Return rows as the backend takes them for logits; a slice may have a step."""
+
+    @abstractmethod
+    def dense(self, rows: slice | Array) -> Array:
+        """Return rows, or those of these numbers, as a float64 matrix of their own."""
+
+    def write_centered(self, rows: slice | Array, center: Array, out: Array) -> None:
+        """Write x - center, for these rows, into a matrix of the number type of the sums."""
+        np.subtract(self.dense(rows), center, out=out, casting="same_kind")
 
     @abstractmethod
     def feature_sums(self) -> Array:
@@ -102,16 +107,14 @@ class Shard(CurvatureMixin):
     ) -> tuple[Array, Array, Array]:
         """Sum of h_k z^2 (n_logits, d), h_k z (n_logits, d) and h_k (n_logits,), over the rows.
 
-        z and h as in `hessian_blocks`.
+        z is x - center, and h_k = s p_k (1 - p_k) at the model o = W x + b.
         """
 
-    # ---- what does not ----
+    @abstractmethod
+    def thinned(self, step: int) -> Self:
+        """Return rows for an estimate of curvature: every step-th, or all of sparse rows."""
 
-    def reweighted(self, row_weights: Array) -> Self:
-        """Return the same rows with other weights (of the same type); nothing else is copied."""
-        other = copy.copy(self)
-        other.row_weights = row_weights
-        return other
+    # ---- rows and targets ----
 
     @property
     def n_rows(self) -> int:
@@ -124,9 +127,55 @@ class Shard(CurvatureMixin):
         return int(self.X.shape[1])
 
     @property
+    def n_classes(self) -> int:
+        """Classes of the targets."""
+        return int(self.targets.n_classes)
+
+    @property
+    def n_logits(self) -> int:
+        """Logits of a model: one for two classes."""
+        return count_logits(self.n_classes)
+
+    @property
+    def row_weights(self) -> Array:
+        """Weights of the rows."""
+        weights: Array = self.targets.row_weights
+        return weights
+
+    @property
     def real(self) -> np.dtype[Any]:
         """The number type that the sums are computed in."""
         return self.row_weights.dtype
+
+    def reweighted(self, row_weights: Array) -> Self:
+        """Return the same rows with other weights (of the same type); nothing else is copied."""
+        other = copy.copy(self)
+        given = self.targets
+        other.targets = self.backend.Targets(
+            given.labels, given.target_probs, row_weights, given.label_smoothing, given.n_classes
+        )
+        return other
+
+    def targets_as(self, real: np.dtype[Any]) -> Any:
+        """Return the targets in a number type."""
+        given = self.targets
+        if real == self.real:
+            return given
+        probs = given.target_probs
+        return self.backend.Targets(
+            given.labels,
+            None if probs is None else probs.astype(real),
+            given.row_weights.astype(real),
+            given.label_smoothing,
+            given.n_classes,
+        )
+
+    def blocks(self, step: int = 1, n_rows: int = BLOCK_ROWS) -> Iterator[slice]:
+        """Yield slices of every step-th row, n_rows rows each."""
+        for start in range(0, self.n_rows, step * n_rows):
+            yield slice(start, min(start + step * n_rows, self.n_rows), step)
+
+    # ---- passes ----
 
     def loss_grad(
         self, weights: Array, bias: Array, *, with_grad: bool = True, out: Array | None = None
@@ -139,180 +188,147 @@ class Shard(CurvatureMixin):
         weights = np.ascontiguousarray(weights, dtype=self.real)
         bias = np.ascontiguousarray(bias, dtype=self.real)
         total: Sums | None = None
-        for rows in self._calls(len(bias) * self.row_numbers):
-            first = total is None and out is not None
-            grad_weights: Array | None = out if first else np.empty(weights.shape)
-            grad_weights = grad_weights if with_grad else None
-            grad_bias: Array | None = np.empty(bias.shape) if with_grad else None
-            loss, correct = self.backend.loss_grad(
-                grad_weights,
-                grad_bias,
-                self.rows_of(rows, with_grad=with_grad),
-                None if self.labels is None else self.labels[rows],
-                None if self.target_probs is None else self.target_probs[rows],
-                self.row_weights[rows],
-                self.label_smoothing,
-                weights,
-                bias,
-                self.n_classes,
-                n_threads=self.n_threads,
-            )
-            if grad_weights is None or grad_bias is None:
-                grad_weights, grad_bias = np.empty((0, 0)), np.empty(0)
-            part = Sums(loss, correct, grad_weights, grad_bias)
+        for rows in self.calls(len(bias) * self.row_numbers):
+            X, targets = self.adjacent(rows, with_grad=with_grad), self.targets[rows]
+            if with_grad:
+                part = self._gradient(X, targets, weights, bias, out if total is None else None)
+            else:
+                part = self._loss(X, targets, weights, bias)
             total = part if total is None else add_sums(total, part)
-        assert total is not None
+        assert total is not None  # there is one call at least, also for no rows
         return total
 
-    def _calls(self, work_per_row: float) -> Iterator[slice]:
-        """Ranges of rows, each short enough to answer Ctrl-C within a second."""
+    def _loss(self, X: Any, targets: Any, weights: Array, bias: Array) -> Sums:
+        loss, correct = self.backend.loss_grad(
+            None, None, X, targets, weights, bias, n_threads=self.n_threads
+        )
+        return Sums(loss, correct, np.empty((0, 0)), np.empty(0))
+
+    def _gradient(
+        self, X: Any, targets: Any, weights: Array, bias: Array, out: Array | None = None
+    ) -> Sums:
+        grad_weights = np.empty(weights.shape) if out is None else out
+        grad_bias = np.empty(bias.shape)
+        loss, correct = self.backend.loss_grad(
+            grad_weights, grad_bias, X, targets, weights, bias, n_threads=self.n_threads
+        )
+        return Sums(loss, correct, grad_weights, grad_bias)
+
+    def calls(self, work_per_row: float) -> Iterator[slice]:
+        """Yield ranges of rows, each short enough to answer Ctrl-C within a second."""
         size = max(1024, int(_WORK_PER_CALL / max(1.0, work_per_row)))
         for start in range(0, max(1, self.n_rows), size):
             yield slice(start, min(start + size, self.n_rows))
 
     def sgd_steps(
-        self,
-        params: Array,
-        velocity: Array | None,
-        order: Array,
-        batch_size: int,
-        learning_rate: float,
-        momentum: float,
-        weight_decay: float,
-        fit_bias: bool,
-        *,
-        squared_scale: Array | None = None,
-        center: Array | None = None,
+        self, params: Array, velocity: Array | None, order: Array, descent: Descent
     ) -> tuple[float, float]:
         """Mini-batch steps over the rows in `order`; params and velocity change in place.
 
-        squared_scale and center as the backend's function of this name takes them, of any float
-        type. Returns the sums of loss and hits that the batches saw before their updates.
+        The scaling of `descent` may be of any float type. Returns the sums of loss and hits that
+        the batches saw before their updates.
         """
+        squared_scale, center = (
+            None if part is None else part.astype(self.real)
+            for part in (descent.squared_scale, descent.center)
+        )
+        descent = descent._replace(squared_scale=squared_scale, center=center)
         n_logits = len(params) // (self.n_features + 1)
-        work = n_logits * self.row_numbers * self.step_cost * (batch_size + _ROWS_PER_STEP)
+        rows_per_step = descent.batch_size + _ROWS_PER_STEP
+        work = n_logits * self.row_numbers * self.step_cost * rows_per_step
         batches = max(1, min(_STEPS_PER_CALL, int(_WORK_PER_CALL / max(1.0, work))))
-        X = self.rows_of(slice(0, self.n_rows), with_grad=False)
+        X = self.adjacent(slice(0, self.n_rows), with_grad=False)
         loss = correct = 0.0
-        for start in range(0, len(order), batches * batch_size):
+        for start in range(0, len(order), batches * descent.batch_size):
+            part = order[start : start + batches * descent.batch_size]
             sums = self.backend.sgd_steps(
-                params,
-                velocity,
-                X,
-                self.labels,
-                self.target_probs,
-                self.row_weights,
-                self.label_smoothing,
-                self.n_classes,
-                order[start : start + batches * batch_size],
-                batch_size,
-                learning_rate,
-                momentum,
-                weight_decay,
-                fit_bias,
-                squared_scale=None if squared_scale is None else squared_scale.astype(self.real),
-                center=None if center is None else center.astype(self.real),
-                n_threads=self.n_threads,
+                params, velocity, X, self.targets, part, descent, n_threads=self.n_threads
             )
             loss, correct = loss + sums[0], correct + sums[1]
         return loss, correct
 
+    # ---- the same over centred rows in float64 ----
+
+    def centered_blocks(self, center: Array, scale: Array) -> Iterator[tuple[slice, Array]]:
+        """Yield blocks of rows, scale * (x - center) in float64."""
+        n_rows = max(1, _CENTERED_NUMBERS // max(1, self.n_features))
+        for start in range(0, max(1, self.n_rows), n_rows):
+            rows = slice(start, min(start + n_rows, self.n_rows))
+            x = self.dense(rows)
+            x -= center
+            x *= scale
+            yield rows, x
+
+    def centered_loss_grad(
+        self, weights: Array, bias: Array, center: Array, scale: Array
+    ) -> Sums:
+        """Return the sums of `loss_grad` for the features scale * (x - center), in float64."""
+        targets = self.targets_as(np.dtype(np.float64))
+        total: Sums | None = None
+        for rows, x in self.centered_blocks(center, scale):
+            part = self._gradient(x, targets[rows], weights, bias)
+            total = part if total is None else add_sums(total, part)
+        assert total is not None  # there is one block at least, also of no rows
+        return total
+
+    def centered_sums(self, center: Array, scale: Array) -> Array:
+        """Weighted sum of scale * (x - center) over the rows: (n_features,) float64."""
+        total = np.zeros(self.n_features)
+        for rows, x in self.centered_blocks(center, scale):
+            total += self.row_weights[rows].astype(np.float64) @ x
+        return total
+
+    # ---- sums over targets ----
+
     def target_sums(self) -> Array:
         """Sum of the smoothed targets over the rows, by class: (n_classes,) float64."""
-        if self.labels is not None:
-            sums: Array = np.bincount(self.labels, self.row_weights, minlength=self.n_classes)
+        labels, probs, smoothing = self._targets()
+        if labels is not None:
+            sums: Array = np.bincount(labels, self.row_weights, minlength=self.n_classes)
         else:
-            assert self.target_probs is not None
-            sums = np.asarray(self.row_weights @ self.target_probs, dtype=np.float64)
-        spread = self.label_smoothing / self.n_classes
-        smoothed: Array = (1.0 - self.label_smoothing) * sums + spread * sums.sum()
+            sums = np.asarray(self.row_weights @ probs, dtype=np.float64)
+        spread = smoothing / self.n_classes
+        smoothed: Array = (1.0 - smoothing) * sums + spread * sums.sum()
         return smoothed
 
     def target_entropy(self) -> float:
         """Entropy of the smoothed targets in nats, summed over the rows."""
-        spread = self.label_smoothing / self.n_classes
-        if self.labels is not None:
+        labels, all_probs, smoothing = self._targets()
+        spread = smoothing / self.n_classes
+        if labels is not None:
             probs = np.full((1, self.n_classes), spread)
-            probs[0, 0] += 1.0 - self.label_smoothing
+            probs[0, 0] += 1.0 - smoothing
             return float(_entropies(probs)[0]) * float(self.row_weights.sum(dtype=np.float64))
-        assert self.target_probs is not None
         total = 0.0
-        for rows in self._blocks():
-            probs = (1.0 - self.label_smoothing) * self.target_probs[rows].astype(np.float64)
+        for rows in self.blocks():
+            probs = (1.0 - smoothing) * all_probs[rows].astype(np.float64)
             total += float(self.row_weights[rows].astype(np.float64) @ _entropies(probs + spread))
         return total
 
+    def _targets(self) -> tuple[Array | None, Array, float]:
+        return self.targets.labels, self.targets.target_probs, self.targets.label_smoothing
 
-class DenseShard(Shard):
-    """Rows of a dense matrix, the elements of each adjacent.
+    # ---- what separates the classes ----
 
-    X is float64, or with float32 row weights float32, float16, uint8 or int8.
-    """
+    def largest_logit_change(self, weights: Array, bias: Array) -> float:
+        """Return the largest change of a difference of two logits that o = W x + b makes.
 
-    @property
-    def row_numbers(self) -> float:
-        """Numbers that are stored for a row."""
-        return self.n_features
-
-    def rows_of(self, rows: slice, *, with_grad: bool) -> Array:
-        """Return a view of adjacent rows."""
-        x: Array = self.X[rows]
-        return x
-
-    def raw(self, rows: slice) -> Any:
-        """Return a view of rows."""
-        return self.X[rows]
-
-    def dense(self, rows: slice | Array) -> Array:
-        """Return rows, or those of these numbers, as a float64 matrix of their own."""
-        x: Array = self.X[rows].astype(np.float64, order="C")
-        return x
-
-    def centered(self, rows: slice | Array, center: Array, out: Array) -> None:
-        """Write x - center, for these rows, into a matrix of the number type of the sums."""
-        # of rows in that type no digit is lost to a center in it
-        np.subtract(self.X[rows], center.astype(self.real), out=out)
-
-    def feature_sums(self) -> Array:
-        """Weighted sum of the features over the rows: (n_features,) float64."""
-        sums = np.zeros(self.n_features)
-        for rows in self._blocks():
-            # in one order, as the order of memory decides that of the sums
-            sums += self.row_weights[rows] @ np.ascontiguousarray(self.X[rows])
-        return sums
-
-    def squares(self, center: Array) -> Array:
-        """Weighted sum of (x - center)^2 over the rows: (n_features,) float64."""
-        sums = np.zeros(self.n_features)
-        for rows in self._blocks():
-            x = np.ascontiguousarray(self.X[rows] - center)
-            sums += np.einsum("i,ij,ij->j", self.row_weights[rows], x, x)
-        return sums
-
-    def hessian_diagonals(
-        self, weights: Array, bias: Array, center: Array
-    ) -> tuple[Array, Array, Array]:
-        """Sum of h_k z^2 (n_logits, d), h_k z (n_logits, d), and h_k (n_logits,)."""
-        squares, sums = np.zeros(weights.shape), np.zeros(weights.shape)
-        totals = np.zeros(len(bias))
-        for z, h, _ in self._curvature_rows(weights, bias, center, 1):
-            h = h.astype(np.float64)
-            sums += h.T @ z
-            squares += h.T @ (z * z)
-            totals += h.sum(axis=0)
-        return squares, sums, totals
+        Rows of weight 0 do not count.
+        """
+        largest = 0.0
+        for rows in self.blocks():
+            change = np.asarray(self.X[rows] @ weights.T) + bias
+            if len(bias) == 1:
+                spread = np.abs(change)[:, 0]
+            else:
+                spread = np.ptp(change, axis=1)
+            weighted = self.row_weights[rows] > 0.0
+            largest = max(largest, float(spread.max(initial=0.0, where=weighted)))
+        return largest
 
 
 def _entropies(probs: Array) -> Array:
-    """Entropies of the rows, in nats; 0 where rounding would put it below."""
+    """Entropies of the rows, in nats; 0 where rounding would make them negative."""
     logs = np.log(probs, where=probs > 0.0, out=np.zeros_like(probs))
     entropies: Array = np.maximum(-(probs * logs).sum(axis=1), 0.0)
     return entropies
-
-
-def add_sums(a: Sums, b: Sums) -> Sums:
-    """Return the sums over the rows of both, a's first, in a's arrays."""
-    grad_weights, grad_bias = a.grad_weights, a.grad_bias
-    grad_weights += b.grad_weights
-    grad_bias += b.grad_bias
-    return Sums(a.loss + b.loss, a.correct + b.correct, grad_weights, grad_bias)

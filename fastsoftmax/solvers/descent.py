@@ -9,7 +9,8 @@ from typing import Generic, NamedTuple, Protocol, TypeVar
 import numpy as np
 
 from fastsoftmax.arrays import Array
-from fastsoftmax.problem.vectors import Vectors
+from fastsoftmax.solvers.protocols import Limits
+from fastsoftmax.solvers.vectors import Vectors
 from fastsoftmax.solvers.line_search import search
 
 
@@ -104,11 +105,8 @@ def minimise(
     objective: Objective[E],
     start: Array,
     model: Model[E],
+    limits: Limits,
     *,
-    tol: float,
-    max_iter: int,
-    on_iteration: Callable[[int, E, float], bool] = lambda n_iter, at, gap: False,
-    expired: Callable[[], bool] = lambda: False,
     floor: float = -np.inf,
     least_gain: float = 0.0,
 ) -> Result[E]:
@@ -141,6 +139,8 @@ def minimise(
         "converged", "max_iter", "precision" (rounding forbids more), "stopped" (by on_iteration),
         "max_time", "floor" or "stationary" (by least_gain).
     """
+    tol, max_iter = limits.tol, limits.max_iter
+    on_iteration, expired = limits.on_iteration, limits.expired
     point = start
     at = objective.evaluate(point)
     # the best lower bound on the minimum so far, less what rounding may have added to it

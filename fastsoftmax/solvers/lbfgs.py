@@ -14,7 +14,7 @@ import numpy as np
 
 from fastsoftmax.arrays import Array
 from fastsoftmax.problem.preconditioner import Preconditioner
-from fastsoftmax.problem.vectors import Vectors
+from fastsoftmax.solvers.vectors import Vectors
 from fastsoftmax.solvers.descent import E, Objective
 
 # The first better preconditioner comes when the passes so far have cost this share of its price,

@@ -21,6 +21,7 @@ from fastsoftmax.arrays import Array
 from fastsoftmax.problem.elastic_net import pseudo_gradient
 from fastsoftmax.problem.free_blocks import FreeBlocks
 from fastsoftmax.solvers.descent import E, Objective, Result, share_of
+from fastsoftmax.solvers.protocols import Limits
 from fastsoftmax.solvers.proximal import model_minimum
 
 # Iterations at which the Hessian's diagonal is looked up: the first, and from one to the next.
@@ -290,17 +291,15 @@ def minimise(
     objective: Composite[E],
     start: Array,
     model: OrthantModel[E],
-    *,
-    tol: float,
-    max_iter: int,
-    on_iteration: Callable[[int, E, float], bool] = lambda n_iter, at, gap: False,
-    expired: Callable[[], bool] = lambda: False,
+    limits: Limits,
 ) -> Result[E]:
     """Minimise from `start` until the certified relative gap is at most `tol`.
 
     Arguments and result as of `descent.minimise`; the reason is "converged", "max_iter",
     "precision", "stopped" or "max_time". What the model has learnt stays in it.
     """
+    tol, max_iter = limits.tol, limits.max_iter
+    on_iteration, expired = limits.on_iteration, limits.expired
     point, at = start, objective.evaluate(start)
     bound = objective.gap_bound(at) + objective.noise(at)
     lower = _lower(objective, at, bound)

@@ -1,0 +1,184 @@
+"""What a problem is: rows, the coordinates that it is solved in, and the penalty.
+
+For rows x_i, targets y_i (distributions over K classes), row weights s_i with sum S, and
+lambda = 1 / (C S):
+
+    F(W, b) = (1 / S) sum_i s_i CE(softmax(W x_i + b), y_i) + (l2 / 2) ||V||^2 + l1 ||V||_1,
+
+l2 = lambda (1 - l1_ratio), l1 = lambda l1_ratio, and V = W, or where features are scaled
+V = W / scale, column by column.
+
+Two classes have one logit, that of class 1 against class 0 (W is one row, as in scikit-learn).
+
+Conventions
+-----------
+- Row weights are scaled to mean 1 before they reach the rows, so sums over the rows divided by the
+  number of rows are means.
+- Solvers see a flat float64 vector: V (n_logits, n_features) and after it, with an intercept,
+  c = b + W mean(x), the intercept of centred features (see `coordinates`). Centring costs no copy of
+  X and removes the coupling between V and the intercept.
+- Where the rows are float32, so are W and b in the pass over them; penalty, certificate and result
+  refer to the rounded values.
+"""
+
+from dataclasses import dataclass, replace
+from functools import cached_property
+
+import numpy as np
+
+from fastsoftmax.arrays import Array
+from fastsoftmax.problem.coordinates import Coordinates
+from fastsoftmax.shards.rows import Rows
+
+
+@dataclass(frozen=True)
+class Problem:
+    """F over rows; see the head of this module for the formula. `build_problem` makes one.
+
+    Parameters
+    ----------
+    rows : Rows
+    coordinates : Coordinates
+    class_share : ndarray of shape (n_classes,)
+        Mean smoothed target.
+    null_point : ndarray of shape (n_params,), read-only
+        The best model without weights: intercepts at the logarithms of the class shares, or zero.
+    l2, l1 : float
+        Strengths of the squared norm and of the 1-norm, >= 0.
+    moments : ndarray, optional
+        As `problem.curvature.mean_moments` returns them, for the same features: where several
+        problems share them, only the first pays.
+    """
+
+    rows: Rows
+    coordinates: Coordinates
+    class_share: Array
+    null_point: Array
+    l2: float
+    l1: float = 0.0
+    moments: Array | None = None
+
+    @property
+    def n_rows(self) -> int:
+        """Rows."""
+        return self.rows.n_rows
+
+    @property
+    def n_features(self) -> int:
+        """Features."""
+        return self.rows.n_features
+
+    @property
+    def n_classes(self) -> int:
+        """Classes."""
+        return self.rows.n_classes
+
+    @property
+    def n_logits(self) -> int:
+        """Logits: one for two classes."""
+        return self.rows.n_logits
+
+    @property
+    def n_weights(self) -> int:
+        """Elements of V."""
+        return self.coordinates.n_weights
+
+    @property
+    def n_params(self) -> int:
+        """Elements of a solver's vector."""
+        return self.coordinates.n_params
+
+    @property
+    def fit_intercept(self) -> bool:
+        """Whether the logits have an intercept."""
+        return self.coordinates.fit_intercept
+
+    @cached_property
+    def target_entropy(self) -> float:
+        """Mean entropy of the targets, in nats."""
+        return self.rows.target_entropy() / self.n_rows
+
+    # ---- the same problem but for ... ----
+
+    def with_penalty(self, l2: float, l1: float = 0.0) -> "Problem":
+        """Return the same problem with another penalty."""
+        return replace(self, l2=l2, l1=l1)
+
+    def with_features(self, features: Array, rows: Rows) -> "Problem":
+        """Return the problem of some features alone, whose rows these are."""
+        coordinates = self.coordinates.restricted(features)
+        return replace(
+            self,
+            rows=rows,
+            coordinates=coordinates,
+            null_point=_null_point(self.class_share, coordinates),
+            moments=None,
+        )
+
+    # ---- points and values ----
+
+    def penalty(self, weights: Array, square: float, *, raw: bool = False) -> float:
+        """Return what F adds to the loss, for V (raw: for W) and ||V||^2."""
+        if self.l1 == 0.0:
+            return 0.5 * self.l2 * square
+        sums = np.abs(weights).sum(axis=0, dtype=np.float64)
+        norm = float((sums / self.coordinates.scale if raw else sums).sum())
+        return 0.5 * self.l2 * square + self.l1 * norm
+
+    def largest_logit_change(self, direction: Array) -> float:
+        """Return the most by which a step changes the difference of two logits of a row."""
+        return self.rows.largest_logit_change(*self.coordinates.coefficients_of(direction))
+
+
+def build_problem(
+    rows: Rows,
+    l2: float,
+    *,
+    l1: float = 0.0,
+    fit_intercept: bool,
+    input_scale: float = 1.0,
+    standardize: bool = False,
+    moments: Array | None = None,
+) -> Problem:
+    """Return a problem whose features are scaled as wanted.
+
+    Parameters
+    ----------
+    rows, l2, l1, moments
+        As of `Problem`.
+    fit_intercept : bool
+    input_scale : float
+        The scale of all features, > 0.
+    standardize : bool
+        Features are shifted and scaled to mean 0 and variance 1 instead (those that do not vary
+        are shifted alone).
+    """
+    class_sums = rows.target_sums()
+    class_share = np.asarray(class_sums / np.sum(class_sums))
+    center = np.zeros(rows.n_features)
+    scale = np.full(rows.n_features, float(input_scale))
+    if fit_intercept or standardize:
+        center = rows.feature_sums() / rows.n_rows
+    if standardize:
+        scale = _reciprocal_deviations(rows, center)
+    coordinates = Coordinates(center, scale, rows.n_logits, fit_intercept, standardize)
+    null_point = _null_point(class_share, coordinates)
+    return Problem(rows, coordinates, class_share, null_point, l2, l1, moments)
+
+
+def _reciprocal_deviations(rows: Rows, center: Array) -> Array:
+    """1 / standard deviation of each feature; 1 where it does not vary but by rounding."""
+    variance = rows.squares(center) / rows.n_rows
+    rounding = rows.n_rows * np.finfo(np.float64).eps
+    constant = variance <= rounding * variance + (rounding * center) ** 2
+    return 1.0 / np.sqrt(np.where(constant, 1.0, variance))
+
+
+def _null_point(class_share: Array, coordinates: Coordinates) -> Array:
+    point = np.zeros(coordinates.n_params)
+    if coordinates.fit_intercept:
+        logs = np.log(np.maximum(class_share, 1e-12))
+        origin = logs[0] if coordinates.n_logits == 1 else logs.mean()
+        point[coordinates.n_weights :] = logs[-coordinates.n_logits :] - origin
+    point.flags.writeable = False
+    return point

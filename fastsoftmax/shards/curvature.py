@@ -1,0 +1,230 @@
+"""Sums of second order over the rows of a shard: second moments, and what Hessians are made of.
+
+In every function z is x - center, with a 1 behind it for the intercept where with_bias; s is the
+row weight, p_k are the probabilities at the model o = W x + b, and h_k = s p_k (1 - p_k).
+"""
+
+from collections.abc import Iterator
+from typing import Any
+
+import numpy as np
+
+from fastsoftmax.arrays import Array
+from fastsoftmax.shards.shard import BLOCK_ROWS, Shard
+from fastsoftmax.threads import answering_signals, in_threads
+
+# A block has fewer rows where its features and classes would be more numbers than this.
+_BLOCK_NUMBERS, _FEWEST_ROWS = 1 << 19, 256
+# Squares of features with an exponent (base 2) up to this size are far from overflow.
+_MODERATE = 24
+# Rows are drawn from at most this many times as many.
+POOL = 16
+
+
+def second_moments(shard: Shard, center: Array, step: int) -> tuple[Array, float]:
+    """Sum of s z z^T over every step-th row, (d, d), and of s.
+
+    Block by block (memory does not grow with the rows), each product in the number type of the
+    passes and their sum in float64.
+    """
+    unit = _units(shard, center)
+    products = np.zeros((shard.n_features, shard.n_features))
+    weight = float(shard.row_weights[::step].sum(dtype=np.float64))
+
+    def product(rows: slice) -> Array:
+        row_weights = shard.row_weights[rows, np.newaxis]
+        z = np.empty((len(row_weights), shard.n_features), dtype=shard.real)
+        shard.write_centered(rows, center, z)
+        if not (unit == 1.0).all():
+            z /= unit
+        z *= np.sqrt(row_weights)
+        moments: Array = z.T @ z
+        return moments
+
+    for part in in_threads(product, shard.blocks(step), shard.n_threads):
+        products += part
+    return _scaled(products, unit), weight
+
+
+def hessian_blocks(
+    shard: Shard, weights: Array, bias: Array, center: Array, n_sampled: int, *, with_bias: bool
+) -> tuple[Array, float]:
+    """Sum of h_k z z^T over the rows for each logit, (n_logits, m, m), and sum of s.
+
+    Where there are more than n_sampled rows, that many are drawn for each class in proportion to
+    h_k, evenly along the rows. Most rows are decided about most classes, so as many rows drawn
+    without regard to h_k would be a far poorer estimate.
+    """
+    n_logits, d = weights.shape
+    every = pool(shard, n_sampled)
+    h = curvatures(shard, shard.raw(every), every, weights, bias)
+    unit = np.concatenate([_units(shard, center), np.ones(int(with_bias))])
+    blocks = np.zeros((n_logits, d + with_bias, d + with_bias))
+
+    def fill(k: int) -> Array:
+        rows, shares = drawn(h[:, k], n_sampled)
+        z = np.empty((min(len(rows), BLOCK_ROWS), d + with_bias), dtype=shard.real)
+        for start in range(0, len(rows), BLOCK_ROWS):
+            part = rows[start : start + BLOCK_ROWS]
+            z = z[: len(part)]
+            shard.write_centered(part * every.step, center, z[:, :d])
+            z[:, d:] = 1.0
+            if not (unit == 1.0).all():
+                z /= unit
+            z *= np.sqrt(shares[start : start + len(part), np.newaxis])
+            blocks[k] += z.T @ z
+        return _scaled(blocks[k], unit)
+
+    for _ in in_threads(fill, range(n_logits), shard.n_threads):
+        pass
+    return blocks, float(shard.row_weights[every].sum(dtype=np.float64))
+
+
+def shared_curvature(
+    shard: Shard, weights: Array, bias: Array, center: Array, step: int
+) -> tuple[Array, Array, Array, float]:
+    """Sum over every step-th row of sum_k h_k z z^T, h_k z, h_k and s.
+
+    Of shapes (d, d), (n_logits, d) and (n_logits,), and a number.
+    """
+    n_logits, d = weights.shape
+    unit = _units(shard, center)
+    moments, sums = np.zeros((d, d)), np.zeros((n_logits, d))
+    totals, weight = np.zeros(n_logits), 0.0
+
+    def product(factors: tuple[Array, Array]) -> Array:
+        total: Array = factors[0] @ factors[1]
+        return total
+
+    def factors() -> Iterator[tuple[Array, Array]]:
+        nonlocal totals, weight
+        for z, h, row_weights in curvature_blocks(shard, weights, bias, center, step):
+            totals += h.sum(axis=0, dtype=np.float64)
+            weight += float(row_weights.sum(dtype=np.float64))
+            z /= unit
+            rows = z.astype(shard.real, copy=False)
+            yield h.T, rows
+            rows = rows * np.sqrt(h.sum(axis=1))[:, np.newaxis]
+            yield rows.T, rows  # a BLAS sees that this is symmetric
+
+    for i, part in enumerate(in_threads(product, factors(), shard.n_threads)):
+        if i % 2 == 0:
+            sums += part
+        else:
+            moments += part
+    sums *= unit
+    return _scaled(moments, unit), sums, totals, weight
+
+
+def hessian(
+    shard: Shard, weights: Array, bias: Array, center: Array, *, with_bias: bool
+) -> Array:
+    """Sum of s (diag(p) - p p^T) (x) z z^T over the rows: (n_logits m, n_logits m).
+
+    z has m numbers, and the m coefficients of a logit lie together.
+    """
+    n_logits, d = weights.shape
+    size = n_logits * (d + with_bias)
+    total = np.zeros((n_logits, d + with_bias, n_logits, d + with_bias))
+    for z, p, row_weights in _probabilities(shard, weights, bias, center, with_bias):
+        scaled = z * np.sqrt(row_weights)[:, np.newaxis]
+        products = (p[:, :, np.newaxis] * scaled[:, np.newaxis, :]).reshape(len(z), size)
+        square = answering_signals(size, _square, products)
+        total -= square.reshape(total.shape)
+        for k in range(n_logits):
+            total[k, :, k] += (scaled * p[:, [k]]).T @ scaled
+    return total.reshape(size, size)
+
+
+def curvature_blocks(
+    shard: Shard, weights: Array, bias: Array, center: Array, step: int
+) -> Iterator[tuple[Array, Array, Array]]:
+    """Yield blocks of every step-th row: z (float64), h (n, n_logits) and row weights."""
+    numbers = weights.shape[0] + weights.shape[1]
+    n_rows = min(BLOCK_ROWS, max(_FEWEST_ROWS, _BLOCK_NUMBERS // numbers))
+    for rows in shard.blocks(step, n_rows):
+        x = shard.dense(rows)
+        x -= center
+        h = curvatures(shard, shard.raw(rows), rows, weights, bias)
+        yield x, h, shard.row_weights[rows]
+
+
+def curvatures(shard: Shard, x: Any, rows: slice, weights: Array, bias: Array) -> Array:
+    """Return h of a slice of rows, x in the backend's terms: (n, n_logits)."""
+    weights = np.ascontiguousarray(weights, dtype=shard.real)
+    bias = np.ascontiguousarray(bias, dtype=shard.real)
+    probs = _softmax(shard, x, weights, bias)
+    # 1 - p of the likeliest class would be 0 in float32 where a row is decided: the sum of the
+    # other classes' probabilities keeps its digits.
+    each = np.arange(len(probs)), probs.argmax(axis=1)
+    most = probs[each]
+    probs[each] = 0.0
+    rest = probs.sum(axis=1)
+    h = probs * (1.0 - probs)
+    h[each] = most * rest
+    h *= shard.row_weights[rows, np.newaxis]
+    own: Array = h[:, -len(bias) :]
+    return own
+
+
+def _probabilities(
+    shard: Shard, weights: Array, bias: Array, center: Array, with_bias: bool
+) -> Iterator[tuple[Array, Array, Array]]:
+    """Yield blocks of rows in float64: z, probabilities of the logits' classes, row weights."""
+    n_logits, d = weights.shape
+    for rows in shard.blocks():
+        x = shard.dense(rows)
+        probs = _softmax(shard, x, weights, bias)
+        z = np.ones((len(x), d + with_bias))
+        np.subtract(x, center, out=z[:, :d])
+        yield z, probs[:, -n_logits:], shard.row_weights[rows].astype(np.float64)
+
+
+def _softmax(shard: Shard, x: Any, weights: Array, bias: Array) -> Array:
+    """Return the probabilities of all classes, of the type of the weights."""
+    probs = np.empty((x.shape[0], len(bias)), dtype=weights.dtype)
+    shard.backend.affine_rows(probs, x, weights, bias, n_threads=shard.n_threads)
+    if len(bias) == 1:  # the logit of the first of two classes is 0
+        probs = np.hstack([np.zeros_like(probs), probs])
+    shard.backend.softmax_rows(probs, probs, n_threads=shard.n_threads)
+    return probs
+
+
+def pool(shard: Shard, n_sampled: int) -> slice:
+    """Return the rows that n_sampled are drawn from: at most `POOL` times as many, evenly."""
+    return slice(0, shard.n_rows, max(1, shard.n_rows // (POOL * n_sampled)))
+
+
+def drawn(h: Array, n_sampled: int) -> tuple[Array, Array]:
+    """Return row numbers, ascending, and the curvature that each stands for."""
+    if len(h) <= n_sampled:
+        return np.arange(len(h)), h
+    upto = np.cumsum(h, dtype=np.float64)
+    marks = (np.arange(n_sampled) + 0.5) * (upto[-1] / n_sampled)
+    numbers = np.minimum(np.searchsorted(upto, marks), len(h) - 1)
+    rows, counts = np.unique(numbers, return_counts=True)
+    return rows, (counts * (upto[-1] / n_sampled)).astype(h.dtype)
+
+
+def _units(shard: Shard, center: Array) -> Array:
+    """Powers of 2 of the size of each centred feature, so that no product overflows.
+
+    They are 1 for features whose squares are far from that.
+    """
+    largest = np.abs(shard.dense(slice(0, min(shard.n_rows, BLOCK_ROWS))) - center)
+    with np.errstate(divide="ignore"):
+        exponent = np.floor(np.log2(largest.max(axis=0, initial=0.0)))
+    extreme = np.isfinite(exponent) & (np.abs(exponent) > _MODERATE)
+    return np.where(extreme, np.exp2(exponent), 1.0)
+
+
+def _scaled(products: Array, unit: Array) -> Array:
+    """Multiply rows and columns of a matrix by the units, in place."""
+    products *= unit
+    products *= unit[:, np.newaxis]
+    return products
+
+
+def _square(products: Array) -> Array:
+    square: Array = products.T @ products  # a BLAS sees that this is symmetric
+    return square

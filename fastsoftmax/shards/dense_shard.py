@@ -1,0 +1,91 @@
+"""Rows of a dense matrix, as a shard of a problem."""
+
+from typing import Any, Self
+
+import numpy as np
+
+from fastsoftmax.arrays import Array
+from fastsoftmax.shards.curvature import curvature_blocks
+from fastsoftmax.shards.shard import Shard
+
+
+class DenseShard(Shard):
+    """Rows of a dense matrix of float64, or with float32 row weights float32, float16, uint8, int8.
+
+    X may lie in any memory order.
+    """
+
+    step_cost = 4.0
+    is_dense = True
+
+    @property
+    def row_numbers(self) -> float:
+        """Numbers that are stored for a row."""
+        return self.n_features
+
+    def adjacent(self, rows: slice, *, with_grad: bool) -> Array:
+        """Return a view of adjacent rows."""
+        x: Array = self.X[rows]
+        return x
+
+    def raw(self, rows: slice) -> Any:
+        """Return a view of rows."""
+        return self.X[rows]
+
+    def dense(self, rows: slice | Array) -> Array:
+        """Return rows, or those of these numbers, as a float64 matrix of their own."""
+        x: Array = self.X[rows].astype(np.float64, order="C")
+        return x
+
+    def write_centered(self, rows: slice | Array, center: Array, out: Array) -> None:
+        """Write x - center, for these rows, into a matrix of the number type of the sums."""
+        # The rows are of that type or a narrower one: a center rounded to it costs them no digit.
+        np.subtract(self.X[rows], center.astype(self.real), out=out)
+
+    def thinned(self, step: int) -> Self:
+        """Return every step-th row, for an estimate of curvature."""
+        if step == 1:
+            return self
+        some = self.reweighted(self.row_weights)
+        some.X, some.targets = self.X[::step], self._every_target(step)
+        return some
+
+    def _every_target(self, step: int) -> Any:
+        given = self.targets
+        labels, probs = (
+            None if part is None else np.ascontiguousarray(part[::step])
+            for part in (given.labels, given.target_probs)
+        )
+        row_weights = np.ascontiguousarray(given.row_weights[::step])
+        return self.backend.Targets(
+            labels, probs, row_weights, given.label_smoothing, given.n_classes
+        )
+
+    def feature_sums(self) -> Array:
+        """Weighted sum of the features over the rows: (n_features,) float64."""
+        sums = np.zeros(self.n_features)
+        for rows in self.blocks():
+            # The order of memory decides the order of the sums, so it is made the same.
+            sums += self.row_weights[rows] @ np.ascontiguousarray(self.X[rows])
+        return sums
+
+    def squares(self, center: Array) -> Array:
+        """Weighted sum of (x - center)^2 over the rows: (n_features,) float64."""
+        sums = np.zeros(self.n_features)
+        for rows in self.blocks():
+            x = np.ascontiguousarray(self.X[rows] - center)
+            sums += np.einsum("i,ij,ij->j", self.row_weights[rows], x, x)
+        return sums
+
+    def hessian_diagonals(
+        self, weights: Array, bias: Array, center: Array
+    ) -> tuple[Array, Array, Array]:
+        """Sum of h_k z^2 (n_logits, d), h_k z (n_logits, d), and h_k (n_logits,)."""
+        squares, sums = np.zeros(weights.shape), np.zeros(weights.shape)
+        totals = np.zeros(len(bias))
+        for z, h, _ in curvature_blocks(self, weights, bias, center, 1):
+            h = h.astype(np.float64)
+            sums += h.T @ z
+            squares += h.T @ (z * z)
+            totals += h.sum(axis=0)
+        return squares, sums, totals
