@@ -26,6 +26,7 @@ from collections.abc import Sequence
 import numpy as np
 
 from fastsoftmax.arrays import Array, count_logits
+from fastsoftmax.linalg import length
 from fastsoftmax.problem.certificate import CertificateMixin
 from fastsoftmax.problem.coordinates import Coordinates
 from fastsoftmax.problem.csr_blocks import build_csr_blocks
@@ -40,24 +41,15 @@ from fastsoftmax.problem.curvature import (
 from fastsoftmax.problem.curved_span import curved_span
 from fastsoftmax.problem.evaluation import Dots, Evaluation
 from fastsoftmax.problem.free_blocks import FreeBlocks, build_free_blocks
-from fastsoftmax.problem.preconditioner import Preconditioner
-from fastsoftmax.problem.vectors import Vectors
 from fastsoftmax.shards.csr_shard import CsrShard
 from fastsoftmax.shards.shard import DenseShard, Shard, Sums, add_sums
+from fastsoftmax.solvers.protocols import Preconditioner
+from fastsoftmax.solvers.vectors import Vectors
 
 # A coefficient of 0 may be free soon where the gradient is this share of l1.
 _NEAR = 0.9
 # Rows at a time in `logit_change`.
 _CHANGE_ROWS = 1024
-
-
-def _length(vector: Array) -> float:
-    """Euclidean length, finite also where squares are not."""
-    most = float(np.finfo(np.float64).max)
-    largest = min(float(np.max(np.abs(vector), initial=0.0)), most)
-    if largest == 0.0:
-        return 0.0
-    return min(largest * float(np.linalg.norm(vector / largest)), most)
 
 
 class SoftmaxObjective(CertificateMixin):
@@ -116,7 +108,7 @@ class SoftmaxObjective(CertificateMixin):
             scale = self._reciprocal_deviations(center)
         self.coordinates = Coordinates(center, scale, self.n_logits, fit_intercept)
         self.n_weights, self.n_params = self.coordinates.n_weights, self.coordinates.n_params
-        self._far = _length(center * scale)
+        self._far = length(center * scale)
         self._null_point: Array | None = None
         self._base_grad: Array | None = None
         self._base_square = 0.0
@@ -144,7 +136,7 @@ class SoftmaxObjective(CertificateMixin):
         center, scale = self.coordinates.center[features], self.coordinates.scale[features]
         other.coordinates = Coordinates(center, scale, self.n_logits, self.fit_intercept)
         other.n_weights, other.n_params = other.coordinates.n_weights, other.coordinates.n_params
-        other._far = _length(center * scale)
+        other._far = length(center * scale)
         other._null_point = other._base_grad = other._diagonal = None
         return other
 

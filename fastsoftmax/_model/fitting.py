@@ -18,7 +18,8 @@ from fastsoftmax.objective import SoftmaxObjective
 from fastsoftmax.optimum import full_batch
 from fastsoftmax.problem.evaluation import Evaluation
 from fastsoftmax.shards.shard import Shard
-from fastsoftmax.solvers import descent, sgd
+from fastsoftmax.solvers import sgd
+from fastsoftmax.solvers.lower_bound import relative_gap
 
 
 def eval_shards(
@@ -256,4 +257,4 @@ def keep(model: Any, real: np.dtype[Any], weights: Array, bias: Array, n_iter: i
 def _certify(model: Any, objective: SoftmaxObjective) -> None:
     """Set the objective at the model's coefficients, and the bound on how far it is too high."""
     at = objective.evaluate_coefficients(model.coef_, model.intercept_)
-    model.gap_, model.objective_ = descent.relative_gap(objective, at), at.value
+    model.gap_, model.objective_ = relative_gap(objective, at), at.value

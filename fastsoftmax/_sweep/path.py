@@ -22,7 +22,7 @@ import numpy as np
 from fastsoftmax.arrays import Array
 from fastsoftmax.objective import SoftmaxObjective
 from fastsoftmax.optimum import full_batch
-from fastsoftmax.problem.preconditioner import Preconditioner
+from fastsoftmax.solvers.protocols import Preconditioner
 
 
 class Limits(NamedTuple):

@@ -11,12 +11,12 @@ from fastsoftmax.optimum import small, working_set
 from fastsoftmax.optimum.centered import CenteredEvaluation, CenteredObjective
 from fastsoftmax.optimum.row_space import RowSpace
 from fastsoftmax.problem.evaluation import Evaluation
-from fastsoftmax.problem.preconditioner import Preconditioner
-from fastsoftmax.solvers import descent
+from fastsoftmax.solvers import descent, lower_bound, protocols
 from fastsoftmax.solvers.lbfgs import LbfgsModel
 from fastsoftmax.solvers.newton import NewtonModel
+from fastsoftmax.solvers.protocols import Limits, Preconditioner
 
-Result = descent.Result[Evaluation]
+Result = protocols.Result[Evaluation]
 
 # Without a penalty, the loss per row and log(number of classes) at which classes count as
 # separable. Margins are about 14 then; below it only coefficients grow, without a limit.
@@ -123,11 +123,13 @@ def solve(
                 current,
                 start if result is None else result.point,
                 model,
-                # coefficients of centred passes are rounded afterwards, which costs a little
-                tol=tol if current is objective else 0.5 * tol,
-                max_iter=max_iter - done,
-                on_iteration=_counting_from(done, on_iteration, numpy_state),
-                expired=expired,
+                Limits(
+                    # coefficients of centred passes are rounded afterwards, which costs a little
+                    tol if current is objective else 0.5 * tol,
+                    max_iter - done,
+                    _counting_from(done, on_iteration, numpy_state),
+                    expired,
+                ),
                 floor=_SEPARATED * np.log(objective.n_classes) if unpenalised else -np.inf,
                 least_gain=max(_LEAST_GAIN, current.epsilon) if unpenalised else 0.0,
             )
@@ -154,7 +156,7 @@ def _solve_elastic_net(
     expired: Callable[[], bool],
 ) -> Result:
     on_iteration = _counting_from(0, on_iteration, np.geterr())
-    limits = working_set.Limits(tol, max_iter, on_iteration, expired)
+    limits = Limits(tol, max_iter, on_iteration, expired)
     result = working_set.solve(objective, start, limits)
     if isinstance(result.evaluation, CenteredEvaluation):
         result = _in_type_of_rows(CenteredObjective(objective), result, tol)
@@ -190,8 +192,8 @@ def _solve_in_row_space(
         ).result
         point = space.outside(found.point)
         at = objective.evaluate(point)
-        gap = descent.relative_gap(objective, at)
-    return descent.Result(point, at, gap, found.n_iter, found.reason)
+        gap = lower_bound.relative_gap(objective, at)
+    return protocols.Result(point, at, gap, found.n_iter, found.reason)
 
 
 def _counting_from(

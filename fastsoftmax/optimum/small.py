@@ -16,10 +16,10 @@ import numpy as np
 from fastsoftmax.arrays import Array
 from fastsoftmax.objective import SoftmaxObjective
 from fastsoftmax.problem.evaluation import Evaluation, Seen
-from fastsoftmax.solvers import descent
+from fastsoftmax.solvers import lower_bound, protocols
 from fastsoftmax.solvers.newton import NewtonModel
 
-Result = descent.Result[Evaluation]
+Result = protocols.Result[Evaluation]
 
 # Beyond so many coefficients, or multiply-adds of a Hessian, a BLAS is quicker.
 _MOST_PARAMS = 100
@@ -142,12 +142,12 @@ class _Problem:
         """Return the result as the objective itself sees it."""
         point = self.point_of(params)
         at = self.objective.evaluate(point)
-        gap = descent.relative_gap(self.objective, at)
+        gap = lower_bound.relative_gap(self.objective, at)
         if gap <= tol and reason in ("max_iter", "precision"):
             reason = "converged"
         elif gap > tol and reason == "converged":
             reason = "precision"
-        return descent.Result(point, at, gap, n_iter, reason)
+        return protocols.Result(point, at, gap, n_iter, reason)
 
     def params_of(self, point: Array) -> Array:
         """Return a solver's vector as (n_logits, columns of Z)."""
@@ -169,4 +169,4 @@ class _Problem:
             return self.objective.rounded_coefficients_of(self.point_of(params))
 
         at = cast(Evaluation, Seen(loss, accuracy, value, coefficients))
-        return at, descent.share_of(bound, value)
+        return at, lower_bound.share_of(bound, value)

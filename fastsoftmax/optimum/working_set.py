@@ -11,7 +11,6 @@ working set are copied, centred, in float64, if that copy is not large; if it is
 centred rows without a copy (`centered`).
 """
 
-from collections.abc import Callable
 from typing import Any, NamedTuple, cast
 
 import numpy as np
@@ -23,10 +22,12 @@ from fastsoftmax.problem import elastic_net
 from fastsoftmax.problem.evaluation import Evaluation, Seen
 from fastsoftmax.shards.csr_shard import some_columns
 from fastsoftmax.shards.shard import DenseShard, Shard
-from fastsoftmax.solvers import descent
+from fastsoftmax.solvers import protocols
+from fastsoftmax.solvers.lower_bound import LowerBound, share_of
 from fastsoftmax.solvers.orthant_wise import OrthantModel, minimise
 
-Result = descent.Result[Evaluation]
+Limits = protocols.Limits[Evaluation]
+Result = protocols.Result[Evaluation]
 
 # From so many features on, most are left out until they are needed, in the type of X.
 _WIDE = 4096
@@ -41,21 +42,12 @@ _COPY_BYTES = 1 << 29
 _BLOCK_ROWS = 1024
 
 
-class Limits(NamedTuple):
-    """When a fit stops, and who is told how it goes; as of `descent.minimise`."""
-
-    tol: float
-    max_iter: int
-    on_iteration: Callable[[int, Evaluation, float], bool]
-    expired: Callable[[], bool]
-
-
 class _State(NamedTuple):
     """A point of the whole problem, and what is certain about it."""
 
     point: Array
     at: Evaluation
-    lower: float  # the minimum is at least this
+    lower: LowerBound
     gap: float
     n_iter: int
 
@@ -70,7 +62,7 @@ def solve(objective: SoftmaxObjective, start: Array, limits: Limits) -> Result:
             result = _by_rounds(objective, start, limits, 0, fine=False)
         else:
             model: OrthantModel[Evaluation] = OrthantModel(objective)
-            result = minimise(objective, start, model, **limits._asdict())
+            result = minimise(objective, start, model, limits)
         if result.reason != "precision" or result.gap <= limits.tol:
             return result
         full = objective
@@ -92,10 +84,7 @@ def _on_centered(full: SoftmaxObjective, before: Result, limits: Limits) -> Resu
         full,
         before.point,
         model,
-        tol=_LAST * limits.tol,
-        max_iter=limits.max_iter - before.n_iter,
-        on_iteration=counted,
-        expired=limits.expired,
+        Limits(_LAST * limits.tol, limits.max_iter - before.n_iter, counted, limits.expired),
     )
     return result._replace(n_iter=before.n_iter + result.n_iter)
 
@@ -106,7 +95,7 @@ def _by_rounds(
     """Minimise over growing sets of features, in float64 if fine, until the whole is certified."""
     at = full.evaluate(start)
     bound = elastic_net.gap_bound(full.dual_point(at), full.l1, full.penalty) + full.noise(at)
-    state = _certified(full, start, at, bound, 0.0, done)
+    state = _certified(full, start, at, bound, LowerBound(full.epsilon), done)
     features = np.empty(0, dtype=np.intp)
     reason = "converged"
     while state.gap > limits.tol:
@@ -131,7 +120,7 @@ def _by_rounds(
 
 def _solve_inside(subset: "Subset", state: _State, limits: Limits, tol: float) -> Result:
     def seen(n_iter: int, at: Evaluation, gap: float) -> bool:
-        known = descent.share_of(max(at.value - state.lower, 0.0), at.value)
+        known = share_of(max(at.value - state.lower.value, 0.0), at.value)
 
         def coefficients() -> tuple[Array, Array]:
             point = subset.objective.point_of(at.weights, at.bias)
@@ -146,10 +135,7 @@ def _solve_inside(subset: "Subset", state: _State, limits: Limits, tol: float) -
         inside,
         subset.inside(state.point),
         model,
-        tol=tol,
-        max_iter=limits.max_iter - state.n_iter,
-        on_iteration=seen,
-        expired=limits.expired,
+        Limits(tol, limits.max_iter - state.n_iter, seen, limits.expired),
     )
 
 
@@ -174,17 +160,15 @@ def _certified(
     point: Array,
     at: Evaluation,
     bound: float,
-    lower: float,
+    lower: LowerBound,
     n_iter: int,
 ) -> _State:
-    rounding = 4.0 * (full.epsilon * abs(at.value) + full.noise(at))
-    lower = max(lower, at.value - bound - rounding)
-    gap = descent.share_of(max(min(bound, at.value - lower), 0.0), at.value)
+    gap = lower.gap(at.value, max(bound, 0.0), full.noise(at))
     return _State(point, at, lower, gap, n_iter)
 
 
 def _result(state: _State, reason: str) -> Result:
-    return descent.Result(state.point, state.at, state.gap, state.n_iter, reason)
+    return protocols.Result(state.point, state.at, state.gap, state.n_iter, reason)
 
 
 def _largest(full: SoftmaxObjective, at: Evaluation) -> Array:

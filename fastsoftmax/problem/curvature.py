@@ -24,21 +24,21 @@ from functools import reduce
 from typing import Any
 
 import numpy as np
-from scipy.linalg import lapack
 
 from fastsoftmax.arrays import Array
+from fastsoftmax.linalg import invert
 from fastsoftmax.problem.coordinates import Coordinates
 from fastsoftmax.problem.preconditioner import (
     BlockPreconditioner,
     DensePreconditioner,
     DiagonalInverse,
     DiagonalPreconditioner,
-    Preconditioner,
     SharedInverse,
     WithinPreconditioner,
 )
 from fastsoftmax.shards.shard import DenseShard, Shard
-from fastsoftmax.threads import answering_signals, in_threads
+from fastsoftmax.solvers.protocols import Preconditioner
+from fastsoftmax.threads import in_threads
 
 # The bound is scaled by this. Passes to a true gap of 1e-4 and 1e-6 on images (60000 x 784, K = 10,
 # C = 1), without refinement, at 1 and 4 times the bound: 120 / 184, 85 / 154.
@@ -363,36 +363,3 @@ def _sampled_rows(n_features: int) -> int:
 def _row_step(shards: Sequence[Shard]) -> int:
     n_rows = sum(shard.n_rows for shard in shards)
     return max(1, n_rows // max(_LEAST_ROWS, _ROWS_PER_FEATURE * shards[0].n_features))
-
-
-def invert(matrix: Array, ridge: Array) -> None:
-    """Overwrite a positive semidefinite matrix with (matrix + diag(ridge))^-1.
-
-    The diagonal is raised further where rounding demands it.
-    """
-    diagonal = np.diagonal(matrix) + ridge
-    size = float(diagonal.mean()) if len(diagonal) else 1.0
-    # in proportion to each element, so that the scale of a feature does not matter
-    extra = 1e-14
-    steps = np.where(diagonal > 0.0, diagonal, size if size > 0.0 else 1.0)
-    while True:
-        np.fill_diagonal(matrix, diagonal + extra * steps)
-        inverse, info = answering_signals(len(matrix), _lower_inverse, matrix)
-        if info == 0 and np.isfinite(inverse).all():
-            break
-        if not np.isfinite(size) or extra > 1e6:
-            inverse = np.eye(len(matrix)) / (size if np.isfinite(size) and size > 0.0 else 1.0)
-            break
-        extra *= 100.0
-    # only the lower triangle is filled, so that the sum with its transpose doubles the diagonal
-    matrix[...] = inverse
-    matrix += inverse.T
-    np.fill_diagonal(matrix, np.diagonal(inverse))
-
-
-def _lower_inverse(matrix: Array) -> tuple[Array, int]:
-    """Return the lower triangle of the inverse, and other than 0 where there is none."""
-    factor, info = lapack.dpotrf(matrix.T, lower=1, clean=1)
-    if info == 0:
-        factor, info = lapack.dpotri(factor, lower=1, overwrite_c=1)
-    return factor, info
