@@ -27,7 +27,9 @@ from fastsoftmax._streaming.partial_fit import StreamingMixin
 from fastsoftmax.monitor import Callback, Monitor
 from fastsoftmax.objective import SoftmaxObjective
 from fastsoftmax.optimum import full_batch
+from fastsoftmax.problem.problem import build_problem
 from fastsoftmax.shards.csr_shard import CsrShard
+from fastsoftmax.shards.rows import Rows
 from fastsoftmax.statistics import StatisticsMixin
 from fastsoftmax.threads import single_threaded_blas
 
@@ -434,15 +436,15 @@ class FastSoftmax(
             )
         penalty = inputs.penalty_of(self.C, rows.total)
         l1_ratio = float(self.l1_ratio or 0.0)
-        objective = SoftmaxObjective(
-            [shard],
+        problem = build_problem(
+            Rows([shard]),
             penalty * (1.0 - l1_ratio),
             l1=penalty * l1_ratio,
             fit_intercept=self.fit_intercept,
             input_scale=self.input_scale,
             standardize=self.standardize,
         )
-        solver = full_batch.solver_for(objective, self.solver)
+        solver = full_batch.solver_for(problem, self.solver)
         fitted_to = rows.fitted_to
         n_rows = shard.n_rows if fitted_to is None else len(fitted_to)
         monitor = Monitor(
@@ -451,8 +453,8 @@ class FastSoftmax(
         fitting.begin(self, rows.classes, monitor, rows.total)
         with fitting.watching(self, monitor):
             if solver == "sgd":
-                return fitting.fit_sgd(self, objective, monitor, start, expired, fitted_to)
-            return fitting.fit_full_batch(self, objective, monitor, start, expired)
+                return fitting.fit_sgd(self, problem, monitor, start, expired, fitted_to)
+            return fitting.fit_full_batch(self, SoftmaxObjective(problem), monitor, start, expired)
 
     def _training_rows(
         self, X: Any, y: Any, sample_weight: Any, classes: Any, *, hold_out: bool

@@ -1,14 +1,49 @@
-"""Small linear algebra that several parts of the package share."""
+"""Small linear algebra that numpy and scipy do not have."""
 
 import numpy as np
+from scipy.linalg import lapack
 
 from fastsoftmax.arrays import Array
+from fastsoftmax.threads import answering_signals
 
 
 def length(vector: Array) -> float:
-    """Euclidean length, finite also where squares are not."""
+    """Return the Euclidean length, finite also where squares are not."""
     most = float(np.finfo(np.float64).max)
     largest = min(float(np.max(np.abs(vector), initial=0.0)), most)
     if largest == 0.0:
         return 0.0
     return min(largest * float(np.linalg.norm(vector / largest)), most)
+
+
+def invert(matrix: Array, added: Array) -> None:
+    """Overwrite a positive semidefinite matrix with (matrix + diag(added))^-1.
+
+    The diagonal is raised further where rounding demands it.
+    """
+    diagonal = np.diagonal(matrix) + added
+    size = float(diagonal.mean()) if len(diagonal) else 1.0
+    # in proportion to each element, so that the scale of a feature does not matter
+    extra = 1e-14
+    steps = np.where(diagonal > 0.0, diagonal, size if size > 0.0 else 1.0)
+    while True:
+        np.fill_diagonal(matrix, diagonal + extra * steps)
+        inverse, info = answering_signals(len(matrix), _lower_inverse, matrix)
+        if info == 0 and np.isfinite(inverse).all():
+            break
+        if not np.isfinite(size) or extra > 1e6:
+            inverse = np.eye(len(matrix)) / (size if np.isfinite(size) and size > 0.0 else 1.0)
+            break
+        extra *= 100.0
+    # only the lower triangle is filled, so that the sum with its transpose doubles the diagonal
+    matrix[...] = inverse
+    matrix += inverse.T
+    np.fill_diagonal(matrix, np.diagonal(inverse))
+
+
+def _lower_inverse(matrix: Array) -> tuple[Array, int]:
+    """Return the lower triangle of the inverse, and a number other than 0 where there is none."""
+    factor, info = lapack.dpotrf(matrix.T, lower=1, clean=1)
+    if info == 0:
+        factor, info = lapack.dpotri(factor, lower=1, overwrite_c=1)
+    return factor, info

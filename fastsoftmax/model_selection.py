@@ -114,12 +114,12 @@ def fastsoftmax_path(
     fits: list[Fit] = []
     with single_threaded_blas():
         rows = rows_of(model, X, y, sample_weight)
-        point = rows.objective.null_point()
+        point = rows.base.null_point
         for C in values:
             fit = solve(rows.problem(C), point, limits)
             point = fit.point
             fits.append(fit._replace(curvature=None))
-    real = rows.objective.shards[0].real
+    real = rows.base.rows.real
     path = SoftmaxPath(
         values,
         np.array([fit.weights for fit in fits], dtype=real),

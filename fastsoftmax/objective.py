@@ -14,9 +14,9 @@ from fastsoftmax.problem.csr_blocks import build_csr_blocks
 from fastsoftmax.problem.curved_span import curved_span
 from fastsoftmax.problem.evaluation import Evaluation, Pass
 from fastsoftmax.problem.free_blocks import FreeBlocks, build_free_blocks
-from fastsoftmax.problem.preconditioner import Preconditioner
 from fastsoftmax.problem.problem import Problem
 from fastsoftmax.problem.raw_pass import RawPass
+from fastsoftmax.solvers.protocols import Preconditioner
 from fastsoftmax.solvers.vectors import Vectors
 
 # A coefficient of 0 may be free soon where the gradient is this share of l1.

@@ -293,9 +293,9 @@ class StatisticsMixin:
             at = problem.objective.evaluate_coefficients(
                 coef, np.asarray(self.intercept_, np.float64)
             )
-            names = names_of(self, problem.objective)
+            names = names_of(self, problem.objective.problem)
             found = contrasts_of(problem, at, position, names)
-            check_optimum(self, problem.objective, found)
+            check_optimum(self, problem.objective.problem, found)
         return _result(self, problem, at, found, position, names, covariance, confidence_level)
 
 
@@ -348,7 +348,7 @@ def _result(
     confidence_level: float,
 ) -> FitStatistics:
     """Return what is known of the contrasts, of raw features and with the intercept first."""
-    objective, total = problem.objective, problem.total
+    objective, total = problem.objective.problem, problem.total
     m, d = len(names), objective.n_features
     q = len(contrasts.kept)
     to_raw = np.eye(m)  # from intercepts of centred features
@@ -364,7 +364,7 @@ def _result(
     coef = contrasts.sign * (weights[contrasts.kept] - base)[:, order]
     errors = np.sqrt(np.diag(covariance)).reshape(q, m)
     half = float(-special.ndtri(0.5 * (1.0 - confidence_level))) * errors
-    penalised = objective.penalty > 0.0
+    penalised = objective.l2 > 0.0
     df = float(np.sum(contrasts.covariance * contrasts.likelihood)) if penalised else float(q * m)
     shares = problem.class_weight / problem.class_weight.sum()
     return FitStatistics(

@@ -10,6 +10,7 @@ from fastsoftmax.problem import csr_blocks
 from fastsoftmax.problem.csr_blocks import build_csr_blocks
 from fastsoftmax.shards.csr_shard import CsrShard
 from fastsoftmax.solvers.orthant_wise import OrthantModel, minimise
+from fastsoftmax.solvers.protocols import Limits
 from fastsoftmax.solvers.proximal import model_minimum
 
 L1 = 0.004
@@ -184,14 +185,12 @@ class TestSolver:
         """Of features in pairs that are nearly alike, which a diagonal knows nothing of."""
         objective = problem(rng, backend, paired=True, l1=L1 / 4, **options)
         start = objective.null_point()
-        near = minimise(objective, start, OrthantModel(objective), tol=1e-2, max_iter=2000).point
+        near = minimise(objective, start, OrthantModel(objective), Limits(1e-2, 2000)).point
         fits = []
         for with_blocks in (True, False):
             if not with_blocks:
                 monkeypatch.setattr(objective, "free_blocks", lambda at, free: None)
-            fits.append(
-                minimise(objective, near, OrthantModel(objective), tol=1e-10, max_iter=2000)
-            )
+            fits.append(minimise(objective, near, OrthantModel(objective), Limits(1e-10, 2000)))
         assert [fit.reason for fit in fits] == ["converged"] * 2
         assert fits[0].evaluation.value == pytest.approx(fits[1].evaluation.value, rel=1e-9)
         assert fits[0].n_iter < 0.8 * fits[1].n_iter
@@ -203,6 +202,6 @@ class TestSolver:
             "fastsoftmax.solvers.orthant_wise.model_minimum", lambda *arguments: None
         )
         fit = minimise(
-            objective, objective.null_point(), OrthantModel(objective), tol=1e-8, max_iter=2000
+            objective, objective.null_point(), OrthantModel(objective), Limits(1e-8, 2000)
         )
         assert fit.reason == "converged"

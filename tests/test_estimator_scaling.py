@@ -11,6 +11,7 @@ from fastsoftmax.objective import SoftmaxObjective
 from fastsoftmax.shards.shard import DenseShard
 from fastsoftmax.solvers.descent import minimise
 from fastsoftmax.solvers.lbfgs import LbfgsModel
+from fastsoftmax.solvers.protocols import Limits
 
 
 @pytest.fixture(params=[2, 3], ids=["two classes", "three"])
@@ -161,9 +162,7 @@ def test_certificate_is_never_below_the_true_gap(data, fit_intercept):
         objective,
         objective.null_point(),
         LbfgsModel(objective),
-        tol=1e-13,
-        max_iter=500,
-        on_iteration=note,
+        Limits(1e-13, 500, note),
     ).evaluation.value
     assert len(seen) > 3
     for value, bound in seen:

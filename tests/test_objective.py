@@ -9,6 +9,7 @@ from fastsoftmax.objective import SoftmaxObjective
 from fastsoftmax.shards.shard import DenseShard
 from fastsoftmax.solvers import descent
 from fastsoftmax.solvers.lbfgs import LbfgsModel
+from fastsoftmax.solvers.protocols import Limits
 
 # name: (classes, logits, soft targets, label smoothing)
 KINDS = {
@@ -21,7 +22,7 @@ KINDS = {
 
 
 def minimise(objective, start, *, memory=30, **options):
-    return descent.minimise(objective, start, LbfgsModel(objective, memory), **options)
+    return descent.minimise(objective, start, LbfgsModel(objective, memory), Limits(**options))
 
 
 def data_grad(case, at):

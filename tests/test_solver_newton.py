@@ -5,10 +5,11 @@ from dataclasses import dataclass
 import numpy as np
 import pytest
 
-from fastsoftmax.problem.curvature import invert
-from fastsoftmax.problem.vectors import Vectors
+from fastsoftmax.linalg import invert
 from fastsoftmax.solvers import descent
 from fastsoftmax.solvers.newton import NewtonModel
+from fastsoftmax.solvers.protocols import Limits
+from fastsoftmax.solvers.vectors import Vectors
 
 
 @dataclass(frozen=True)
@@ -45,7 +46,7 @@ class Function:
 
 def minimise(function, start, tol=1e-10, max_iter=100, **options):
     return descent.minimise(
-        function, start, NewtonModel(function), tol=tol, max_iter=max_iter, **options
+        function, start, NewtonModel(function), Limits(tol, max_iter, **options)
     )
 
 

@@ -5,14 +5,16 @@ from dataclasses import dataclass
 import numpy as np
 import pytest
 
-from fastsoftmax.problem.vectors import Vectors
 from fastsoftmax.solvers import descent
 from fastsoftmax.solvers.lbfgs import LbfgsModel
 from fastsoftmax.solvers.line_search import search
+from fastsoftmax.solvers.lower_bound import relative_gap
+from fastsoftmax.solvers.protocols import Limits
+from fastsoftmax.solvers.vectors import Vectors
 
 
 def minimise(objective, start, *, memory=30, **options):
-    return descent.minimise(objective, start, LbfgsModel(objective, memory), **options)
+    return descent.minimise(objective, start, LbfgsModel(objective, memory), Limits(**options))
 
 
 @dataclass(frozen=True)
@@ -155,7 +157,7 @@ class TestLbfgs:
         model = LbfgsModel(function)
         assert model.first is function.preconditioner()
         model.look(100, function.evaluate(np.ones(2)))
-        assert "first" not in vars(model)
+        assert model._first is None
         *_, last = model.directions(np.ones(2))
         np.testing.assert_array_equal(last, [-2.0, -3.0])
 
@@ -333,13 +335,13 @@ class TestLbfgs:
 class TestRelativeGap:
     def test_is_relative(self):
         function = quadratic(np.ones(1), offset=2.0)
-        assert descent.relative_gap(function, At(2.5, np.zeros(1))) == 0.2
+        assert relative_gap(function, At(2.5, np.zeros(1))) == 0.2
 
     @pytest.mark.parametrize(("value", "gap", "expected"), [(0.0, 0.0, 0.0), (0.0, 1.0, np.inf)])
     def test_of_nothing(self, value, gap, expected):
         function = quadratic(np.ones(1))
         function.gap_bound = lambda at: gap
-        assert descent.relative_gap(function, At(value, np.zeros(1))) == expected
+        assert relative_gap(function, At(value, np.zeros(1))) == expected
 
 
 class TestLineSearch:

@@ -5,8 +5,8 @@ import pytest
 from scipy import sparse
 
 from fastsoftmax import reference
-from fastsoftmax.problem.vectors import Vectors
 from fastsoftmax.shards.csr_shard import columns_of
+from fastsoftmax.solvers.vectors import Vectors
 
 # Around a vector, a chunk of 256 columns and a range of 32768 numbers.
 SIZES = [0, 1, 7, 8, 9, 31, 32, 33, 255, 257, 32768, 65537, 200001]

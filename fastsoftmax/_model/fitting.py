@@ -1,6 +1,5 @@
 """The running of a fit: from an objective and a start to the attributes of the model."""
 
-import copy
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any
@@ -14,11 +13,14 @@ from fastsoftmax._model.early_stopping import EarlyStopping
 from fastsoftmax._model.prediction import dense_coef
 from fastsoftmax.arrays import Array, count_logits
 from fastsoftmax.monitor import Monitor
-from fastsoftmax.objective import SoftmaxObjective
-from fastsoftmax.optimum import full_batch
-from fastsoftmax.problem.evaluation import Evaluation
+from fastsoftmax.objective import SoftmaxObjective, StochasticObjective
+from fastsoftmax.optimum import full_batch, outcome
+from fastsoftmax.problem.evaluation import Seen
+from fastsoftmax.problem.problem import Problem
 from fastsoftmax.shards.shard import Shard
-from fastsoftmax.solvers import descent, sgd
+from fastsoftmax.solvers import sgd
+from fastsoftmax.solvers.lower_bound import relative_gap
+from fastsoftmax.solvers.protocols import Limits
 
 
 def eval_shards(
@@ -66,15 +68,15 @@ def fit_full_batch(
     expired: Callable[[], bool],
 ) -> str | None:
     """Run a solver that sees all rows; the result says why it fell short, where it did."""
-    latest: tuple[int, Evaluation, float] | None = None
+    latest: tuple[int, Seen, float] | None = None
 
-    def show(n_iter: int, at: Evaluation, gap: float) -> None:
+    def show(n_iter: int, at: Seen, gap: float) -> None:
         # (those of an evaluation, not copies: nobody writes to them, and a text's take 16 MB)
         model.coef_, model.intercept_ = (np.asarray(a, dtype=real) for a in (at.weights, at.bias))
         model.n_iter_ = np.array([n_iter], dtype=np.int32)
         model.gap_, model.objective_ = gap, at.value
 
-    def note(n_iter: int, at: Evaluation, gap: float) -> bool:
+    def note(n_iter: int, at: Seen, gap: float) -> bool:
         nonlocal latest
         latest = n_iter, at, gap
         if monitor.is_watched:
@@ -88,20 +90,18 @@ def fit_full_batch(
             gap,
         )
 
-    real = objective.shards[0].real
+    problem = objective.problem
+    real = problem.rows.real
     point = objective.start_from(start)
-    keep(model, real, *objective.coefficients_of(point), 0)  # should it be interrupted
-    resumes = start is not None and point is not objective.null_point()
+    keep(model, real, *problem.coordinates.coefficients_of(point), 0)  # should it be interrupted
+    resumes = start is not None and point is not problem.null_point
     monitor.note_start(model.coef_, model.intercept_, is_model=resumes)
     try:
         result = full_batch.solve(
             objective,
             point,
+            Limits(model.tol, model.max_iter, note, expired),
             newton=monitor.solver == "newton-cholesky",
-            tol=model.tol,
-            max_iter=model.max_iter,
-            on_iteration=note,
-            expired=expired,
         ).result
     except BaseException:  # Ctrl-C, and errors in callbacks: what there is so far is kept
         if latest is not None:
@@ -115,9 +115,9 @@ def fit_full_batch(
         at = result.evaluation
         keep(model, real, at.weights, at.bias, result.n_iter)
         model.gap_, model.objective_ = result.gap, at.value
-        model.converged_ = full_batch.is_converged(result, model.tol)
-    if not full_batch.is_converged(result, model.tol) and result.reason != "stopped":
-        return full_batch.advice(
+        model.converged_ = outcome.is_converged(result, model.tol)
+    if not outcome.is_converged(result, model.tol) and result.reason != "stopped":
+        return outcome.advice(
             result,
             tol=model.tol,
             max_iter=model.max_iter,
@@ -129,7 +129,7 @@ def fit_full_batch(
 
 def fit_sgd(
     model: Any,
-    objective: SoftmaxObjective,
+    problem: Problem,
     monitor: Monitor,
     start: tuple[Array, Array] | None,
     expired: Callable[[], bool],
@@ -140,11 +140,12 @@ def fit_sgd(
     rows: numbers of those to fit to, where that is not all.
     """
     rng = check_random_state(model.random_state)
-    real = objective.shards[0].real
-    shape = objective.n_logits, objective.n_features
-    first = objective.sgd_start(rng) if start is None else start
+    real = problem.rows.real
+    shape = problem.n_logits, problem.n_features
+    stochastic = StochasticObjective(problem, rows)
+    first = stochastic.start(rng) if start is None else start
     params = np.concatenate([part.ravel() for part in first]).astype(real)
-    weights, bias = params[: objective.n_weights].reshape(shape), params[objective.n_weights :]
+    weights, bias = params[: problem.n_weights].reshape(shape), params[problem.n_weights :]
 
     def note(epoch: int, loss: float, accuracy: float) -> bool:
         if np.isfinite(params).all():
@@ -157,7 +158,7 @@ def fit_sgd(
     keep(model, real, weights, bias, 0)  # should it be interrupted
     monitor.note_start(weights, bias, is_model=start is not None)
     n_epochs = sgd.descend(
-        objective if rows is None else _RowsFittedTo(objective, rows),
+        stochastic,
         params,
         n_epochs=model.max_iter,
         batch_size=model.batch_size,
@@ -170,37 +171,9 @@ def fit_sgd(
         raise ValueError(diverged(model, n_epochs))
     if monitor.stopping is not None:
         monitor.stopping.restore()
-    _certify(model, objective)
+    _certify(model, SoftmaxObjective(problem))
     model.converged_ = bool(model.gap_ <= model.tol)
     return too_few_epochs(model, n_epochs) if late and late[-1] else None
-
-
-class _RowsFittedTo:
-    """The rows of an objective but for those held out, for steps over some of them at a time."""
-
-    def __init__(self, objective: SoftmaxObjective, rows: Array) -> None:
-        (shard,) = objective.shards
-        # weights have mean 1 over these rows
-        share = shard.real.type(len(rows) / shard.n_rows)
-        self.objective = copy.copy(objective)
-        self.objective.shards = [shard.reweighted(shard.row_weights * share)]
-        self.rows = rows
-        self.n_rows = len(rows)
-
-    def sgd_steps(
-        self,
-        params: Array,
-        velocity: Array | None,
-        order: Array,
-        batch_size: int,
-        learning_rate: float,
-        momentum: float,
-    ) -> tuple[float, float]:
-        """Take the steps of `SoftmaxObjective.sgd_steps`; order holds numbers among the rows."""
-        batch_size = min(batch_size, self.n_rows)  # as if there were no others
-        return self.objective.sgd_steps(
-            params, velocity, self.rows[order], batch_size, learning_rate, momentum
-        )
 
 
 def diverged(model: Any, epoch: int) -> str:
@@ -256,4 +229,4 @@ def keep(model: Any, real: np.dtype[Any], weights: Array, bias: Array, n_iter: i
 def _certify(model: Any, objective: SoftmaxObjective) -> None:
     """Set the objective at the model's coefficients, and the bound on how far it is too high."""
     at = objective.evaluate_coefficients(model.coef_, model.intercept_)
-    model.gap_, model.objective_ = descent.relative_gap(objective, at), at.value
+    model.gap_, model.objective_ = relative_gap(objective, at), at.value

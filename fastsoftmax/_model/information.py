@@ -19,7 +19,10 @@ from fastsoftmax._model import inputs
 from fastsoftmax.arrays import Array
 from fastsoftmax.backend import resolve_backend
 from fastsoftmax.objective import SoftmaxObjective
+from fastsoftmax.problem import problem as problem_module
 from fastsoftmax.problem.evaluation import Evaluation
+from fastsoftmax.problem.problem import build_problem
+from fastsoftmax.shards.rows import Rows
 from fastsoftmax.threads import answering_signals
 
 # A Newton step of more than this share of a standard error, or this much of a logit, tells that
@@ -72,17 +75,17 @@ def problem_of(model: Any, X: Any, y: Any, sample_weight: Any) -> Problem:
     backend = resolve_backend(model.backend)
     options = {"backend": backend, "n_threads": thread_count(model.n_jobs, backend)}
     shard = inputs.shard_of(X, labels, None, scaled, len(model.classes_), **options)
-    objective = SoftmaxObjective(
-        [shard],
+    made = build_problem(
+        Rows([shard]),
         inputs.penalty_of(model.C, total),
         fit_intercept=model.fit_intercept,
         input_scale=model.input_scale,
         standardize=model.standardize,
     )
-    return Problem(objective, total, class_weight)
+    return Problem(SoftmaxObjective(made), total, class_weight)
 
 
-def names_of(model: Any, objective: SoftmaxObjective) -> list[str]:
+def names_of(model: Any, objective: problem_module.Problem) -> list[str]:
     """Return the names of the features, and of the intercept where there is one, last."""
     names = getattr(model, "feature_names_in_", None)
     if names is None:
@@ -92,24 +95,22 @@ def names_of(model: Any, objective: SoftmaxObjective) -> list[str]:
 
 def contrasts_of(problem: Problem, at: Evaluation, position: int, names: list[str]) -> Contrasts:
     """Return information, its inverse and the Newton step of the contrasts."""
-    objective, total = problem.objective, problem.total
+    objective, total = problem.objective.problem, problem.total
     k, d, m = objective.n_logits, objective.n_features, len(names)
     kept = np.zeros(1, dtype=int) if k == 1 else np.delete(np.arange(k), position)
     sign = -1.0 if k == 1 and position == 1 else 1.0
-    hessian = np.zeros((k * m, k * m))
     coordinates = objective.coordinates
     weights = at.weights.astype(np.float64)
-    for shard in objective.shards:
-        hessian += shard.hessian(
-            weights, at.bias, coordinates.center, with_bias=objective.fit_intercept
-        )
+    hessian = objective.rows.hessian(
+        weights, at.bias, coordinates.center, with_bias=objective.fit_intercept
+    )
     blocks = hessian.reshape(k, m, k, m)[np.ix_(kept, np.arange(m), kept, np.arange(m))]
     likelihood = blocks.reshape(len(kept) * m, -1) * (total / objective.n_rows)
     information = likelihood
-    if objective.penalty > 0.0:
+    if objective.l2 > 0.0:
         between = np.eye(len(kept)) - (1.0 / k if k > 1 else 0.0)
         of_feature = np.zeros(m)
-        of_feature[:d] = objective.penalty * total / coordinates.scale**2
+        of_feature[:d] = objective.l2 * total / coordinates.scale**2
         information = likelihood + np.kron(between, np.diag(of_feature))
     else:
         _check_columns(objective, names)
@@ -124,18 +125,16 @@ def contrasts_of(problem: Problem, at: Evaluation, position: int, names: list[st
     return Contrasts(kept, sign, likelihood, covariance, step)
 
 
-def _check_columns(objective: SoftmaxObjective, names: list[str]) -> None:
+def _check_columns(objective: problem_module.Problem, names: list[str]) -> None:
     """Raise where some columns, centred, are combinations of others, so that no rows tell them."""
     d = objective.n_features
     # the information about one logit of any rows is their moments, where every probability is 1/2
-    moments = np.zeros((len(names), len(names)))
-    for shard in objective.shards:
-        moments += shard.hessian(
-            np.zeros((1, d)),
-            np.zeros(1),
-            objective.coordinates.center,
-            with_bias=objective.fit_intercept,
-        )
+    moments = objective.rows.hessian(
+        np.zeros((1, d)),
+        np.zeros(1),
+        objective.coordinates.center,
+        with_bias=objective.fit_intercept,
+    )
     empty = np.diag(moments) <= 0.0
     if empty.any():
         raise ValueError(_unidentifiable(names, empty, "they are constant"))
@@ -182,14 +181,14 @@ def _inverse(information: Array) -> Array | None:
     return np.asarray(inverse * unit * unit[:, np.newaxis])
 
 
-def check_optimum(model: Any, objective: SoftmaxObjective, contrasts: Contrasts) -> None:
+def check_optimum(model: Any, objective: problem_module.Problem, contrasts: Contrasts) -> None:
     """Raise unless the model is the optimum of the rows, as far as statistics can tell."""
     k, d = objective.n_logits, objective.n_features
     steps = np.zeros((k, len(contrasts.step) // len(contrasts.kept)))
     steps[contrasts.kept] = contrasts.step.reshape(len(contrasts.kept), -1)
     point = np.append((steps[:, :d] / objective.coordinates.scale).ravel(), steps[:, d:].ravel())
     by_error = float(np.max(np.abs(contrasts.step) / np.sqrt(np.diag(contrasts.covariance))))
-    by_logit = objective.logit_change(point)
+    by_logit = objective.largest_logit_change(point)
     if np.isinf(model.C) and not getattr(model, "converged_", False) and by_logit > _OFF:
         raise ValueError(_NO_OPTIMUM)
     if not max(by_error, by_logit) <= _OFF:

@@ -15,7 +15,8 @@ from fastsoftmax._model.early_stopping import HeldOut, held_out_rows
 from fastsoftmax.arrays import Array
 from fastsoftmax.backend import resolve_backend
 from fastsoftmax.shards.csr_shard import CsrShard
-from fastsoftmax.shards.shard import DenseShard, Shard
+from fastsoftmax.shards.dense_shard import DenseShard
+from fastsoftmax.shards.shard import Shard
 
 # The dtypes that X may keep; the first is what any other is converted to.
 FEATURE_TYPES = [np.float64, np.float32, np.uint8, np.int8, np.float16]
@@ -141,7 +142,13 @@ def backend_rows(X: Any, backend: ModuleType) -> Any:
 
 def shard_of(X: Any, *targets: Any, **options: Any) -> Shard:
     """Return a shard of X, dense or CSR; arguments as of `Shard`."""
-    return (CsrShard if sparse.issparse(X) else DenseShard)(X, *targets, **options)
+    labels, probs, weights, n_classes = targets
+    from fastsoftmax.interim import Interim
+    backend = options["backend"]
+    backend = backend if isinstance(backend, Interim) else Interim(backend)
+    made = backend.Targets(labels, probs, weights, options.get("label_smoothing", 0.0), n_classes)
+    kind = CsrShard if sparse.issparse(X) else DenseShard
+    return kind(X, made, backend=backend, n_threads=options.get("n_threads", 1))
 
 
 def encode_labels(y: Any) -> tuple[Array, Array]:

@@ -15,6 +15,7 @@ from fastsoftmax._model.prediction import dense_coef
 from fastsoftmax._model.soft_targets import are_probabilities, class_weighted, probabilities_of
 from fastsoftmax.arrays import Array, count_logits
 from fastsoftmax.backend import resolve_backend
+from fastsoftmax.kernel_arguments import Descent
 from fastsoftmax.shards.shard import Shard
 
 
@@ -242,14 +243,16 @@ def take_steps(
         params,
         velocity,
         np.arange(shard.n_rows),
-        model.batch_size,
-        model.learning_rate,
-        model.momentum,
-        0.0 if total == 0.0 else inputs.penalty_of(model.C, total),
-        model.fit_intercept,
-        squared_scale=None
-        if model.input_scale == 1.0
-        else np.full(shard.n_features, float(model.input_scale) ** 2),
+        Descent(
+            model.batch_size,
+            model.learning_rate,
+            model.momentum,
+            0.0 if total == 0.0 else inputs.penalty_of(model.C, total),
+            model.fit_intercept,
+            None
+            if model.input_scale == 1.0
+            else np.full(shard.n_features, float(model.input_scale) ** 2),
+        ),
     )
 
 

@@ -42,8 +42,8 @@ def paths_of(
     What a fit to all rows has learnt of the Hessian serves the folds; there is none where Newton's
     method needs no such help. score is a function of a fold and the coefficients of its classes.
     """
-    shape, whole = (len(folds), len(Cs)), rows.objective
-    real = whole.shards[0].real
+    shape, whole = (len(folds), len(Cs)), rows.base
+    real = whole.rows.real
     paths = Paths(
         np.empty((*shape, whole.n_logits, whole.n_features), dtype=real),
         np.empty((*shape, whole.n_logits), dtype=real),
@@ -52,8 +52,8 @@ def paths_of(
         np.empty(shape, dtype=np.int32),
         [],
     )
-    points = [fold.objective.null_point() for fold in folds]
-    point, leads = whole.null_point(), rows.l1_ratio == 0.0 and not suits_newton(whole)
+    points = [fold.base.null_point for fold in folds]
+    point, leads = whole.null_point, rows.l1_ratio == 0.0 and not suits_newton(whole)
     for j, C in enumerate(Cs):
         curvature = None
         if leads:
@@ -63,7 +63,7 @@ def paths_of(
             paths.whole.append(lead._replace(curvature=None))
         for i, fold in enumerate(folds):
             objective = fold.problem(C)
-            alike = objective.n_logits == whole.n_logits  # a fold that lacks a class has fewer
+            alike = fold.base.n_logits == whole.n_logits  # a fold that lacks a class has fewer
             fit = solve(objective, points[i], limits, curvature if alike else None)
             points[i] = fit.point
             paths.gaps[i, j], paths.n_iter[i, j] = fit.gap, fit.n_iter
@@ -89,7 +89,7 @@ def score_function(
     if isinstance(name, str) and name in FUSED:
         return lambda fold, weights, bias: fold.score(weights, bias, name)
     scorer = get_scorer(name)
-    (shard,) = rows.objective.shards
+    shard = rows.shard
 
     def score(fold: Fold, weights: Array, bias: Array) -> float:
         model: Any = FastSoftmax(n_jobs=estimator.n_jobs, backend=estimator.backend)

@@ -1,6 +1,7 @@
 """Folds of a cross-validation as weights of the rows of one X, and scores on the rows left out."""
 
 import math
+from dataclasses import replace
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -10,6 +11,8 @@ from fastsoftmax.arrays import Array
 from fastsoftmax.objective import SoftmaxObjective
 from fastsoftmax.optimum.full_batch import suits_newton
 from fastsoftmax.problem.curvature import mean_moments
+from fastsoftmax.problem.problem import Problem, build_problem
+from fastsoftmax.shards.rows import Rows as Rows_
 from fastsoftmax.shards.shard import Shard
 
 # What a row counts at least, in nats, when its class does not occur in the training rows: as in
@@ -20,7 +23,8 @@ _LARGEST_LOSS = -math.log(np.finfo(np.float64).eps)
 class Rows(NamedTuple):
     """The rows of all problems of a sweep; weights of 0 are allowed everywhere."""
 
-    objective: SoftmaxObjective  # of all rows, but for the penalty
+    base: Problem  # of all rows, but for the penalty
+    shard: Shard
     l1_ratio: float
     total: float  # sum of the training weights
     classes: Array  # labels of the classes, each of which has rows of a weight above 0
@@ -31,11 +35,11 @@ class Rows(NamedTuple):
 
     def problem(self, C: float) -> SoftmaxObjective:
         """Return the objective of all rows at a C."""
-        return _with_penalty(self.objective, inputs.penalty_of(C, self.total), self.l1_ratio)
+        return _with_penalty(self.base, inputs.penalty_of(C, self.total), self.l1_ratio)
 
 
-def _with_penalty(objective: SoftmaxObjective, penalty: float, ratio: float) -> SoftmaxObjective:
-    return objective.with_penalty((1.0 - ratio) * penalty, ratio * penalty)
+def _with_penalty(base: Problem, penalty: float, ratio: float) -> SoftmaxObjective:
+    return SoftmaxObjective(base.with_penalty((1.0 - ratio) * penalty, ratio * penalty))
 
 
 def rows_of(model: Any, X: Any, y: Any, sample_weight: Any) -> Rows:
@@ -50,12 +54,14 @@ def rows_of(model: Any, X: Any, y: Any, sample_weight: Any) -> Rows:
         "input_scale": model.input_scale,
         "standardize": model.standardize,
     }
-    objective = SoftmaxObjective([found.shard], 1.0, **options)
+    objective = build_problem(Rows_([found.shard]), 1.0, **options)
     l1_ratio = float(model.l1_ratio or 0.0)
     if l1_ratio == 0.0 and not suits_newton(objective):
-        objective.moments = mean_moments([found.shard], objective.coordinates.center)
+        moments = mean_moments(objective.rows, objective.coordinates.center)
+        objective = replace(objective, moments=moments)
     return Rows(
         objective,
+        found.shard,
         l1_ratio,
         found.total,
         found.classes,
@@ -70,7 +76,7 @@ def rows_of(model: Any, X: Any, y: Any, sample_weight: Any) -> Rows:
 class Fold(NamedTuple):
     """The problem of some rows, and what the other rows are scored with."""
 
-    objective: SoftmaxObjective
+    base: Problem
     l1_ratio: float
     total: float  # sum of the training weights
     present: Array  # (n_classes,) bool: the classes of the training rows
@@ -81,7 +87,7 @@ class Fold(NamedTuple):
 
     def problem(self, C: float) -> SoftmaxObjective:
         """Return the objective at a C."""
-        return _with_penalty(self.objective, inputs.penalty_of(C, self.total), self.l1_ratio)
+        return _with_penalty(self.base, inputs.penalty_of(C, self.total), self.l1_ratio)
 
     def score(self, weights: Array, bias: Array, scoring: str) -> float:
         """Return "accuracy" or "neg_log_loss" of the rows left out, in one pass."""
@@ -116,7 +122,7 @@ def folds_of(rows: Rows, splits: Any) -> list[Fold]:
 
 def _fold(rows: Rows, i: int, train: Any, test: Any) -> Fold:
     train, test = _numbers(train, rows, i), _numbers(test, rows, i)
-    (like,) = rows.objective.shards
+    like = rows.shard
     n_rows, n_classes = like.n_rows, like.n_classes
     weights = rows.training_weights * np.bincount(train, minlength=n_rows)
     # rows of removed classes are counted as of class 0, where they weigh nothing
@@ -144,7 +150,7 @@ def _fold(rows: Rows, i: int, train: Any, test: Any) -> Fold:
     strange_weight = float(left_out[strange].sum())
     left_out[strange] = 0.0
     return Fold(
-        objective=SoftmaxObjective([shard], 1.0, moments=rows.objective.moments, **rows.options),
+        base=build_problem(Rows_([shard]), 1.0, moments=rows.base.moments, **rows.options),
         l1_ratio=rows.l1_ratio,
         total=total,
         present=present,

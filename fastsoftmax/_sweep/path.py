@@ -22,7 +22,8 @@ import numpy as np
 from fastsoftmax.arrays import Array
 from fastsoftmax.objective import SoftmaxObjective
 from fastsoftmax.optimum import full_batch
-from fastsoftmax.problem.preconditioner import Preconditioner
+from fastsoftmax.solvers import protocols
+from fastsoftmax.solvers.protocols import Preconditioner
 
 
 class Limits(NamedTuple):
@@ -53,9 +54,8 @@ def solve(
     result, learnt = full_batch.solve(
         objective,
         start,
-        newton=full_batch.suits_newton(objective),
-        tol=limits.tol,
-        max_iter=limits.max_iter,
+        protocols.Limits(limits.tol, limits.max_iter),
+        newton=full_batch.suits_newton(objective.problem),
         first=curvature,
     )
     at = result.evaluation
@@ -64,7 +64,7 @@ def solve(
 
 def curvature_at(objective: SoftmaxObjective, point: Array) -> Preconditioner | None:
     """Return the Hessian's blocks at a point, inverted; None where they are of no use."""
-    if full_batch.suits_newton(objective) or objective.l1 > 0.0:
+    if full_batch.suits_newton(objective.problem) or objective.l1 > 0.0:
         return None
     if objective.refinement_cost() is None:
         return None

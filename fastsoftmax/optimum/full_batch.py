@@ -22,6 +22,7 @@ from fastsoftmax.objective import SoftmaxObjective
 from fastsoftmax.optimum import small, working_set
 from fastsoftmax.optimum.row_space import RowSpace
 from fastsoftmax.optimum.stage import (
+    Limits,
     Result,
     Solution,
     Stage,
@@ -34,12 +35,11 @@ from fastsoftmax.optimum.stage import (
 from fastsoftmax.problem.centered_pass import CenteredPass
 from fastsoftmax.problem.curvature import hessian_cost
 from fastsoftmax.problem.evaluation import Evaluation, Seen
-from fastsoftmax.problem.preconditioner import Preconditioner
 from fastsoftmax.problem.problem import Problem
 from fastsoftmax.solvers import descent
 from fastsoftmax.solvers.lbfgs import LbfgsModel
 from fastsoftmax.solvers.newton import NewtonModel
-from fastsoftmax.solvers.protocols import Limits
+from fastsoftmax.solvers.protocols import Preconditioner
 
 # Without a penalty, the loss per row and log(number of classes) at which classes count as
 # separable. Margins are about 14 then; below it only coefficients grow, without a limit.
@@ -134,7 +134,7 @@ def _stages(
     elif newton and small.suits(problem):
         yield small.SmallStage(objective)
     lbfgs = _Lbfgs(objective, first)
-    passes = [objective] * is_raw_worthwhile + [centered] * (centered is not None)
+    passes = [objective] * is_raw_worthwhile + ([] if centered is None else [centered])
     for by in passes:
         yield _Descent(objective, by, None if newton else lbfgs)
     if newton:
@@ -187,7 +187,7 @@ class _Descent:
     def hands_over(self, result: Result, tol: float) -> bool:
         """Whether rounding ended the fit before its time."""
         if self._is_stationary(result):
-            # without a penalty, noise of float32 passes for a minimum (features of 1e6: 7e-4 F early)
+            # Noise of float32 passes for a minimum (features of 1e6: 7e-4 F too early).
             return bool(self._by.epsilon > np.finfo(np.float64).eps)
         return result.reason == "precision" and result.gap > tol
 

@@ -15,12 +15,11 @@ import numpy as np
 from fastsoftmax.arrays import Array
 from fastsoftmax.kernel_arguments import NewtonSettings
 from fastsoftmax.objective import SoftmaxObjective
-from fastsoftmax.optimum.stage import Result, Solution, judged
+from fastsoftmax.optimum.stage import Limits, Result, Solution, judged
 from fastsoftmax.problem.evaluation import Seen, SeenElsewhere
 from fastsoftmax.problem.problem import Problem
-from fastsoftmax.solvers import descent
+from fastsoftmax.solvers.lower_bound import share_of
 from fastsoftmax.solvers.newton import NewtonModel
-from fastsoftmax.solvers.protocols import Limits
 
 # Beyond so many coefficients, or multiply-adds of a Hessian, a BLAS is quicker.
 _MOST_PARAMS = 100
@@ -32,9 +31,7 @@ _STEPS = 16
 def suits(problem: Problem) -> bool:
     """Whether a problem is that small, and has a penalty."""
     work = problem.n_rows * problem.n_params**2
-    return (
-        0.0 < problem.l2 < np.inf and 0 < problem.n_params <= _MOST_PARAMS and work <= _MOST_WORK
-    )
+    return 0.0 < problem.l2 < np.inf and 0 < problem.n_params <= _MOST_PARAMS and work <= _MOST_WORK
 
 
 class OneArray:
@@ -116,9 +113,7 @@ class SmallStage:
         """Return the result as it is."""
         return Solution(result)
 
-    def _steps(
-        self, params: Array, limits: Limits, n_iter: int
-    ) -> tuple[Array, Array, bool, bool]:
+    def _steps(self, params: Array, limits: Limits, n_iter: int) -> tuple[Array, Array, bool, bool]:
         """Return coefficients and records of the next steps, and the reasons why they ended."""
         problem, view = self._objective.problem, self._view
         n_steps = min(_STEPS, limits.max_iter - n_iter)
@@ -151,4 +146,4 @@ class SmallStage:
         at = SeenElsewhere(
             loss, accuracy, value, lambda: view.coefficients(params[:, :d], params[:, d:])
         )
-        return at, descent.share_of(bound, value)
+        return at, share_of(bound, value)

@@ -15,11 +15,12 @@ import numpy as np
 from fastsoftmax.arrays import Array
 from fastsoftmax.objective import SoftmaxObjective
 from fastsoftmax.problem.evaluation import Evaluation, Seen, SeenElsewhere
-from fastsoftmax.problem.preconditioner import Preconditioner
-from fastsoftmax.solvers import descent
-from fastsoftmax.solvers.protocols import Limits
+from fastsoftmax.solvers import protocols
+from fastsoftmax.solvers.lower_bound import relative_gap
+from fastsoftmax.solvers.protocols import Preconditioner
 
-Result = descent.Result[Evaluation]
+Limits = protocols.Limits[Seen]
+Result = protocols.Result[Evaluation]
 
 
 class Solution(NamedTuple):
@@ -88,7 +89,7 @@ def lets_numpy_complain(limits: Limits) -> Limits:
 def judged(objective: SoftmaxObjective, point: Array, n_iter: int, reason: str) -> Result:
     """Return a point that was found in a view as the objective itself sees it."""
     at = objective.evaluate(point)
-    return Result(point, at, descent.relative_gap(objective, at), n_iter, reason)
+    return Result(point, at, relative_gap(objective, at), n_iter, reason)
 
 
 def in_type_of_rows(objective: SoftmaxObjective, result: Result, tol: float) -> Result:

@@ -20,6 +20,7 @@ import numpy as np
 from fastsoftmax.arrays import Array
 from fastsoftmax.objective import SoftmaxObjective
 from fastsoftmax.optimum.stage import (
+    Limits,
     Result,
     Solution,
     Stage,
@@ -30,9 +31,8 @@ from fastsoftmax.optimum.stage import (
 from fastsoftmax.problem import elastic_net
 from fastsoftmax.problem.evaluation import Evaluation, Seen
 from fastsoftmax.problem.problem import Problem, build_problem
-from fastsoftmax.solvers import descent
+from fastsoftmax.solvers.lower_bound import LowerBound, share_of
 from fastsoftmax.solvers.orthant_wise import OrthantModel, minimise
-from fastsoftmax.solvers.protocols import Limits
 
 # From so many features on, most are left out until they are needed, in the type of X.
 _WIDE = 4096
@@ -93,7 +93,7 @@ class _State(NamedTuple):
 
     point: Array
     at: Evaluation
-    lower: float  # the minimum is at least this
+    lower: LowerBound
     gap: float
     n_iter: int
 
@@ -120,7 +120,9 @@ class _Rounds(_Ending):
         if fine and _copy_bytes(full.problem, start) > _COPY_BYTES:
             return None
         at = full.evaluate(start)
-        state = _certified(full, start, at, full.gap_bound(at) + full.noise(at), 0.0, 0)
+        state = _certified(
+            full, start, at, full.gap_bound(at) + full.noise(at), LowerBound(full.epsilon), 0
+        )
         features = np.empty(0, dtype=np.intp)
         reason = "converged"
         while state.gap > limits.tol:
@@ -149,7 +151,7 @@ class _Rounds(_Ending):
         """Minimise over the features of a subset."""
 
         def told(n_iter: int, at: Seen, gap: float) -> bool:
-            known = descent.share_of(max(at.value - state.lower, 0.0), at.value)
+            known = share_of(max(at.value - state.lower.value, 0.0), at.value)
             return limits.on_iteration(n_iter, seen_outside(subset, at), known)
 
         tol = _LAST * limits.tol
@@ -182,12 +184,10 @@ def _certified(
     point: Array,
     at: Evaluation,
     bound: float,
-    lower: float,
+    lower: LowerBound,
     n_iter: int,
 ) -> _State:
-    rounding = 4.0 * (full.epsilon * abs(at.value) + full.noise(at))
-    lower = max(lower, at.value - bound - rounding)
-    gap = descent.share_of(max(min(bound, at.value - lower), 0.0), at.value)
+    gap = lower.gap(at.value, max(bound, 0.0), full.noise(at))
     return _State(point, at, lower, gap, n_iter)
 
 

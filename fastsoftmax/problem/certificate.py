@@ -98,7 +98,8 @@ def _products(problem: Problem, at: Evaluation) -> tuple[float, float, float, fl
     base = at.origin.base().gradient
     if at.centered_residual is not None and at.scaled_weights is not None:
         r, V = at.centered_residual, at.scaled_weights
-        return (*(float(np.vdot(a, b)) for a, b in ((r, r), (r, V), (r, base), (V, base))),)
+        rr, rv, rb, vb = (float(np.vdot(a, b)) for a, b in ((r, r), (r, V), (r, base), (V, base)))
+        return rr, rv, rb, vb
     dots: Dots = at.dots
     if dots.rb is not None and dots.vb is not None:
         return dots.rr, dots.rv, dots.rb, dots.vb

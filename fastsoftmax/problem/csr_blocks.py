@@ -1,8 +1,8 @@
 """The Hessian's block of each class for the coefficients that are not 0, of sparse rows.
 
 For each class, rows of little curvature (those that are decided about the class) are left out, and
-what they would add to the diagonal is added there. So the diagonal is right even of features that occur in
-few rows, and as it dominates what is left out, the block is positive definite.
+what they would add to the diagonal is added there. So the diagonal is right even of features that
+occur in few rows. As it dominates what is left out, the block is positive definite.
 """
 
 import numpy as np
@@ -38,9 +38,7 @@ def build_csr_blocks(
         return None
     weight = max(rows.total_weight, np.finfo(float).tiny)
     least = _LEAST_CURVATURE * rows.curvature_sums(at.weights, at.bias) / weight
-    sums = rows.curved_block_sums(
-        at.weights, at.bias, features, least, _MOST_WORK / n_logits
-    )
+    sums = rows.curved_block_sums(at.weights, at.bias, features, least, _MOST_WORK / n_logits)
     if sums is None:
         return None
     with_bias = int(coordinates.fit_intercept)

@@ -20,22 +20,22 @@ K = 100: 108 without, 27 so; images 60000 x 784, K = 10: 204 without, 128 so, 46
 """
 
 import numpy as np
-from scipy.linalg import lapack
 
 from fastsoftmax.arrays import Array
+from fastsoftmax.linalg import invert
 from fastsoftmax.problem.evaluation import Evaluation
 from fastsoftmax.problem.preconditioner import (
     BlockPreconditioner,
     DensePreconditioner,
     DiagonalInverse,
     DiagonalPreconditioner,
-    Preconditioner,
     SharedInverse,
     WithinPreconditioner,
 )
 from fastsoftmax.problem.problem import Problem
 from fastsoftmax.shards.rows import Rows
-from fastsoftmax.threads import answering_signals, in_threads
+from fastsoftmax.solvers.protocols import Preconditioner
+from fastsoftmax.threads import in_threads
 
 # The bound is scaled by this. Passes to a true gap of 1e-4 and 1e-6 on images (60000 x 784, K = 10,
 # C = 1), without refinement, at 1 and 4 times the bound: 120 / 184, 85 / 154.
@@ -215,9 +215,9 @@ def diagonal_bound(problem: Problem) -> Array:
 
 
 def diagonal_at(problem: Problem, at: Evaluation, bound: Array) -> Array:
-    """Diagonal of the Hessian at a point, as `diagonal_bound` returns it, from a sample of the rows.
+    """Diagonal of the Hessian at a point, as `diagonal_bound` returns it; at least a share of that.
 
-    At least a small share of that bound.
+    From a sample of the rows, if they are dense.
     """
     rows, coordinates = problem.rows, problem.coordinates
     squares, _, totals, weight = rows.hessian_diagonals(
@@ -286,36 +286,3 @@ def _sampled_rows(n_features: int) -> int:
 
 def _row_step(rows: Rows) -> int:
     return max(1, rows.n_rows // max(_LEAST_ROWS, _ROWS_PER_FEATURE * rows.n_features))
-
-
-def invert(matrix: Array, ridge: Array) -> None:
-    """Overwrite a positive semidefinite matrix with (matrix + diag(ridge))^-1.
-
-    The diagonal is raised further where rounding demands it.
-    """
-    diagonal = np.diagonal(matrix) + ridge
-    size = float(diagonal.mean()) if len(diagonal) else 1.0
-    # in proportion to each element, so that the scale of a feature does not matter
-    extra = 1e-14
-    steps = np.where(diagonal > 0.0, diagonal, size if size > 0.0 else 1.0)
-    while True:
-        np.fill_diagonal(matrix, diagonal + extra * steps)
-        inverse, info = answering_signals(len(matrix), _lower_inverse, matrix)
-        if info == 0 and np.isfinite(inverse).all():
-            break
-        if not np.isfinite(size) or extra > 1e6:
-            inverse = np.eye(len(matrix)) / (size if np.isfinite(size) and size > 0.0 else 1.0)
-            break
-        extra *= 100.0
-    # only the lower triangle is filled, so that the sum with its transpose doubles the diagonal
-    matrix[...] = inverse
-    matrix += inverse.T
-    np.fill_diagonal(matrix, np.diagonal(inverse))
-
-
-def _lower_inverse(matrix: Array) -> tuple[Array, int]:
-    """Return the lower triangle of the inverse, and other than 0 where there is none."""
-    factor, info = lapack.dpotrf(matrix.T, lower=1, clean=1)
-    if info == 0:
-        factor, info = lapack.dpotri(factor, lower=1, overwrite_c=1)
-    return factor, info

@@ -77,15 +77,3 @@ def _best(size: Array, chord: float, l1: float, l2: float) -> float:
             break
         s = nearer
     return min(max(s, 0.0), 1.0)
-
-
-def pseudo_gradient(weights: Array, gradient: Array, l1: float) -> Array:
-    """Return the element of least size of the subdifferential of F by V, for the smooth gradient.
-
-    It is 0 where the coefficient is 0 and should remain so; elsewhere F descends against it.
-
-    Source: Andrew & Gao 2007 (ICML), equation 4.
-    """
-    at_zero = np.sign(gradient) * np.maximum(np.abs(gradient) - l1, 0.0)
-    steepest: Array = np.where(weights == 0.0, at_zero, gradient + l1 * np.sign(weights))
-    return steepest

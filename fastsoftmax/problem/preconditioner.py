@@ -4,7 +4,7 @@ What they are made of is in `curvature`.
 """
 
 from types import ModuleType
-from typing import Any, Protocol
+from typing import Any
 
 import numpy as np
 
@@ -16,13 +16,6 @@ _SPREAD = 1e-4
 # Numbers of a block of columns (256 KB), and blocks from which on threads share them.
 _BLOCK_OF_COLUMNS = 1 << 15
 _LEAST_BLOCKS = 16
-
-
-class Preconditioner(Protocol):
-    """An approximation of the inverse Hessian."""
-
-    def apply(self, gradient: Array) -> Array:
-        """Return the product with a flat vector, in a new array."""
 
 
 class DensePreconditioner:

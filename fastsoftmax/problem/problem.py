@@ -15,8 +15,8 @@ Conventions
 - Row weights are scaled to mean 1 before they reach the rows, so sums over the rows divided by the
   number of rows are means.
 - Solvers see a flat float64 vector: V (n_logits, n_features) and after it, with an intercept,
-  c = b + W mean(x), the intercept of centred features (see `coordinates`). Centring costs no copy of
-  X and removes the coupling between V and the intercept.
+  c = b + W mean(x), the intercept of centred features (see `coordinates`). Centring costs no copy
+  of X and removes the coupling between V and the intercept.
 - Where the rows are float32, so are W and b in the pass over them; penalty, certificate and result
   refer to the rounded values.
 """

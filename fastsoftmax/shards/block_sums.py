@@ -67,10 +67,9 @@ def curved_block_sums(
     least: Array,
     most_work: float,
 ) -> list[Array] | None:
-    """Sum of h_k x x^T over the rows with h_k >= s least_k; x has a 1 behind its features. The rows
-    are sparse.
+    """Sum of h_k x x^T over the rows with h_k >= s least_k; x has a 1 behind its features.
 
-    None where a class's sum takes more than most_work multiply-adds.
+    The rows are sparse.     None where a class's sum takes more than most_work multiply-adds.
     """
     n_logits = len(bias)
     totals = [np.zeros((len(own) + 1, len(own) + 1)) for own in features]

@@ -116,9 +116,7 @@ def shared_curvature(
     return _scaled(moments, unit), sums, totals, weight
 
 
-def hessian(
-    shard: Shard, weights: Array, bias: Array, center: Array, *, with_bias: bool
-) -> Array:
+def hessian(shard: Shard, weights: Array, bias: Array, center: Array, *, with_bias: bool) -> Array:
     """Sum of s (diag(p) - p p^T) (x) z z^T over the rows: (n_logits m, n_logits m).
 
     z has m numbers, and the m coefficients of a logit lie together.

@@ -15,7 +15,7 @@ from fastsoftmax.kernel_arguments import Descent
 from fastsoftmax.shards import block_sums, curvature
 from fastsoftmax.shards.csr_shard import some_columns
 from fastsoftmax.shards.dense_shard import DenseShard
-from fastsoftmax.shards.shard import BLOCK_ROWS, Shard, Sums, add_sums
+from fastsoftmax.shards.shard import Shard, Sums, add_sums
 
 T = TypeVar("T")
 
@@ -47,9 +47,7 @@ class Rows:
 
     def reweighted(self, row_weights: Array) -> "Rows":
         """Return the same rows with other weights, of the same type."""
-        return Rows(
-            [shard.reweighted(part) for shard, part in self._with_parts(row_weights)]
-        )
+        return Rows([shard.reweighted(part) for shard, part in self._with_parts(row_weights)])
 
     def reweighted_by(self, factor: float) -> "Rows":
         """Return the same rows with all weights multiplied by a number."""
@@ -153,9 +151,7 @@ class Rows:
         parts = [shard.loss_grad(weights, bias, with_grad=False) for shard in self._shards]
         return sum(part.loss for part in parts), sum(part.correct for part in parts)
 
-    def centered_loss_grad(
-        self, weights: Array, bias: Array, center: Array, scale: Array
-    ) -> Sums:
+    def centered_loss_grad(self, weights: Array, bias: Array, center: Array, scale: Array) -> Sums:
         """Return the sums of `loss_grad` for the features scale * (x - center), in float64."""
         parts = (s.centered_loss_grad(weights, bias, center, scale) for s in self._shards)
         return reduce(add_sums, parts)
@@ -300,12 +296,14 @@ class Rows:
     def _total(self, function: Callable[[Shard], Array]) -> Array:
         return reduce(lambda a, b: a + b, map(function, self._shards))
 
-    def _totals(self, function: Callable[[Shard], Any]) -> Any:
+    def _totals(self, function: Callable[[Shard], T]) -> T:
         """Add up tuples that a function of a shard returns, element by element."""
-        return reduce(
-            lambda a, b: tuple(x + y for x, y in zip(a, b, strict=True)),
-            map(function, self._shards),
-        )
+
+        def added(a: Any, b: Any) -> Any:
+            return tuple(x + y for x, y in zip(a, b, strict=True))
+
+        total: T = reduce(added, map(function, self._shards))
+        return total
 
 
 def _added(parts: Iterable[list[Array]]) -> list[Array]:

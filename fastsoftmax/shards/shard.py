@@ -259,9 +259,7 @@ class Shard(ABC):
             x *= scale
             yield rows, x
 
-    def centered_loss_grad(
-        self, weights: Array, bias: Array, center: Array, scale: Array
-    ) -> Sums:
+    def centered_loss_grad(self, weights: Array, bias: Array, center: Array, scale: Array) -> Sums:
         """Return the sums of `loss_grad` for the features scale * (x - center), in float64."""
         targets = self.targets_as(np.dtype(np.float64))
         total: Sums | None = None
@@ -318,10 +316,7 @@ class Shard(ABC):
         largest = 0.0
         for rows in self.blocks():
             change = np.asarray(self.X[rows] @ weights.T) + bias
-            if len(bias) == 1:
-                spread = np.abs(change)[:, 0]
-            else:
-                spread = np.ptp(change, axis=1)
+            spread = np.abs(change)[:, 0] if len(bias) == 1 else np.ptp(change, axis=1)
             weighted = self.row_weights[rows] > 0.0
             largest = max(largest, float(spread.max(initial=0.0, where=weighted)))
         return largest

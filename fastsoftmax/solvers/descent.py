@@ -3,114 +3,33 @@
 `lbfgs.LbfgsModel` and `newton.NewtonModel` say where to go; here is what they share.
 """
 
-from collections.abc import Callable, Iterator
-from typing import Generic, NamedTuple, Protocol, TypeVar
+from typing import Generic
 
 import numpy as np
 
 from fastsoftmax.arrays import Array
-from fastsoftmax.solvers.protocols import Limits
-from fastsoftmax.solvers.vectors import Vectors
+from fastsoftmax.solvers.iteration import iterate
 from fastsoftmax.solvers.line_search import search
-
-
-class Point(Protocol):
-    """What an evaluation tells the solver."""
-
-    @property
-    def value(self) -> float:
-        """The objective."""
-
-    @property
-    def gradient(self) -> Array:
-        """Its gradient, flat."""
-
-
-E = TypeVar("E", bound=Point)
-E_contra = TypeVar("E_contra", bound=Point, contravariant=True)
-
-
-class Objective(Protocol[E]):
-    """What the solver asks of a problem. Its values are >= 0."""
-
-    epsilon: float  # relative rounding error of the number type of a pass
-    vectors: Vectors  # sums and products of points and gradients
-
-    def evaluate(self, point: Array) -> E:
-        """Value and gradient."""
-
-    def gap_bound(self, at: E) -> float:
-        """Return an upper bound on value - minimum."""
-
-    def noise(self, at: E) -> float:
-        """Return the size of errors in value and bound where terms cancel."""
-
-
-class Result(NamedTuple, Generic[E]):
-    """Where the solver stopped, and why."""
-
-    point: Array
-    evaluation: E
-    gap: float  # relative: bound on (value - minimum) / value
-    n_iter: int
-    reason: str  # one of `minimise`'s
-    direction: Array | None = None  # the last one of the model, its second thoughts aside
-    gain: float = np.inf  # relative: what it expected there, half a squared Newton decrement
-
-
-class Model(Protocol[E_contra]):
-    """An approximation of the objective around a point.
-
-    Attributes
-    ----------
-    target : float
-        Relative gap to go on to, though `tol` asks for less, because that costs next to nothing.
-    patience : int
-        Iterations without a smaller gap, while the value does not fall visibly, after which the
-        precision of the arithmetic counts as exhausted.
-    confirmations : int
-        Iterations in a row that must expect next to no decrease before the model is believed.
-    """
-
-    target: float
-    patience: int
-    confirmations: int
-
-    def look(self, n_iter: int, at: E_contra) -> None:
-        """See the point that the next direction starts from."""
-
-    def directions(self, gradient: Array) -> Iterator[Array]:
-        """Yield the direction to take, and others in case no step along it makes progress."""
-
-    def learn(self, moved: Array, change: Array) -> None:
-        """Note a step and the difference of the gradients at its ends."""
-
-
-def share_of(gap: float, value: float) -> float:
-    """Gap / value, for a value that may be 0; at most 1, for no minimum is below 0."""
-    if gap == np.inf:
-        return np.inf
-    if not value > 0.0:
-        return 0.0 if gap <= 0.0 else np.inf
-    share = gap / value
-    return share if share < 1.0 else 1.0  # (also where it is NaN: what overflowed tells nothing)
-
-
-def relative_gap(objective: Objective[E], at: E) -> float:
-    """Bound on (F - min F) / F, the figure that `tol` is compared with."""
-    return share_of(objective.gap_bound(at) + objective.noise(at), at.value)
+from fastsoftmax.solvers.lower_bound import share_of
+from fastsoftmax.solvers.protocols import E, Limits, Model, Objective, Result
 
 
 def minimise(
     objective: Objective[E],
     start: Array,
     model: Model[E],
-    limits: Limits,
+    limits: Limits[E],
     *,
     floor: float = -np.inf,
     least_gain: float = 0.0,
 ) -> Result[E]:
-    """Minimise from `start` until the certified relative gap is at most `tol`.
+    """Minimise from `start` until the certified relative gap is at most `limits.tol`.
+
+    Each iteration, in the loop of `iteration.iterate`:
+
+    1. The model looks at the point.
+    2. The line search tries the model's direction, then its fallback directions.
+    3. The model learns from the step.
 
     Parameters
     ----------
@@ -118,14 +37,7 @@ def minimise(
     start : ndarray, flat, float64
     model : Model
         Where to go from a point.
-    tol : float
-        Bound on (F - min F) / F at which to stop.
-    max_iter : int
-        Iterations; each costs one pass, rarely two.
-    on_iteration : callable (n_iter, evaluation, gap) -> bool, optional
-        Called after each iteration; True stops.
-    expired : callable () -> bool, optional
-        Whether time is up; asked before each iteration.
+    limits : Limits
     floor : float, optional
         A value at which to stop.
     least_gain : float, optional
@@ -137,60 +49,62 @@ def minimise(
     Result
         Values never rise but by rounding, so its point is the best that was seen. The reason is
         "converged", "max_iter", "precision" (rounding forbids more), "stopped" (by on_iteration),
-        "max_time", "floor" or "stationary" (by least_gain).
+        "max_time", "floor" or "stationary" (by least_gain). For "precision", "floor" and
+        "stationary" it holds the last direction and the gain.
     """
-    tol, max_iter = limits.tol, limits.max_iter
-    on_iteration, expired = limits.on_iteration, limits.expired
-    point = start
-    at = objective.evaluate(point)
-    # the best lower bound on the minimum so far, less what rounding may have added to it
-    cancelled = objective.noise(at)
-    bound = objective.gap_bound(at) + cancelled
-    lower = max(0.0, at.value - bound - 4.0 * (objective.epsilon * abs(at.value) + cancelled))
-    gap = share_of(bound, at.value)
-    target = min(tol, max(model.target, objective.epsilon))
-    best_bound, best_iter, calm = bound, 0, 0
-    direction: Array | None = None
-    gain = np.inf
-    for n_iter in range(max_iter):
-        # beyond tol there is no point in aiming at less than what cancels
-        if gap <= max(target, min(tol, share_of(4.0 * cancelled, at.value))):
-            return Result(point, at, gap, n_iter, "converged")
-        if at.value <= floor:
-            return Result(point, at, gap, n_iter, "floor", direction, gain)
-        if calm > model.confirmations:
-            return Result(point, at, gap, n_iter, "stationary", direction, gain)
-        if expired():
-            return Result(point, at, gap, n_iter, "max_time")
-        model.look(n_iter, at)
+    method = _AlongDirections(objective, model, floor, least_gain)
+    result = iterate(objective, start, method, limits)
+    if result.reason in ("precision", "floor", "stationary"):
+        result = result._replace(direction=method.direction, gain=method.gain)
+    return result
+
+
+class _AlongDirections(Generic[E]):
+    """Steps along the directions of a model."""
+
+    def __init__(
+        self, objective: Objective[E], model: Model[E], floor: float, least_gain: float
+    ) -> None:
+        self._objective, self._model = objective, model
+        self._floor, self._least_gain = floor, least_gain
+        self.target, self.patience = model.target, model.patience
+        self._calm = 0  # iterations in a row with hardly any gain
+        self.direction: Array | None = None
+        self.gain = np.inf
+        self._moved: Array | None = None
+
+    def is_done(self, at: E) -> str | None:
+        """Return "floor" or "stationary" where it is."""
+        if at.value <= self._floor:
+            return "floor"
+        return "stationary" if self._calm > self._model.confirmations else None
+
+    def step(self, n_iter: int, point: Array, at: E) -> tuple[Array, E] | None:
+        """Return the end of a step that the line search accepts, and the evaluation there."""
+        vectors = self._objective.vectors
+        # 1.
+        self._model.look(n_iter, at)
+        # 2.
         found = first = None
-        for trial in model.directions(at.gradient):
+        for trial in self._model.directions(at.gradient):
             first = trial if first is None else first
-            found = search(objective, point, trial, at)
+            found = search(self._objective, point, trial, at)
             if found is not None:
                 break
         if first is not None:
-            decrement = -objective.vectors.dot(first, at.gradient)
-            direction, gain = first, share_of(0.5 * decrement, at.value)
+            decrement = -vectors.dot(first, at.gradient)
+            self.direction, self.gain = first, share_of(0.5 * decrement, at.value)
         if found is None:
-            return Result(point, at, gap, n_iter, "precision", direction, gain)
-        calm = calm + 1 if gain <= least_gain else 0
-        step, point, new = found
-        moved = trial if step == 1.0 else step * trial
-        model.learn(moved, objective.vectors.sum(new.gradient, -1.0, at.gradient))
-        level = at.value - new.value <= objective.epsilon * abs(at.value)
-        at = new
-        cancelled = objective.noise(at)
-        noise = objective.epsilon * abs(at.value) + cancelled
-        bound = objective.gap_bound(at) + cancelled
-        # an infinite bound means that nothing is certified, not even with what is known of before
-        known = min(bound, max(at.value - lower, 0.0) + 4.0 * noise) if bound < np.inf else bound
-        gap = share_of(known, at.value)
-        lower = max(lower, at.value - bound - 4.0 * noise)
-        if on_iteration(n_iter + 1, at, gap):
-            return Result(point, at, gap, n_iter + 1, "stopped")
-        if bound < best_bound:
-            best_bound, best_iter = bound, n_iter
-        elif level and n_iter - best_iter >= model.patience:
-            return Result(point, at, gap, n_iter + 1, "precision", direction, gain)
-    return Result(point, at, gap, max_iter, "converged" if gap <= tol else "max_iter")
+            return None
+        self._calm = self._calm + 1 if self.gain <= self._least_gain else 0
+        step, end, new = found
+        self._moved = trial if step == 1.0 else step * trial
+        return end, new
+
+    def learn(self, before: E, at: E) -> None:
+        """Let the model learn from the step."""
+        # 3.
+        moved, self._moved = self._moved, None
+        if moved is not None:
+            change = self._objective.vectors.sum(at.gradient, -1.0, before.gradient)
+            self._model.learn(moved, change)

@@ -1,21 +1,14 @@
-"""Limited-memory BFGS from a preconditioner, for smooth convex functions.
+"""Limited-memory BFGS from a preconditioner, for smooth convex functions."""
 
-Nocedal & Wright (2006), "Numerical Optimization", 2nd ed., Algorithm 7.4 (the two-loop recursion),
-with gamma * P in place of a multiple of the identity as the initial inverse Hessian. That is the
-same as plain L-BFGS in coordinates where P is the identity.
-"""
-
-from collections import deque
-from collections.abc import Iterator, Sequence
-from functools import cached_property
-from typing import Generic, Protocol
+from collections.abc import Iterator
+from typing import Generic
 
 import numpy as np
 
 from fastsoftmax.arrays import Array
-from fastsoftmax.problem.preconditioner import Preconditioner
+from fastsoftmax.solvers.pairs import Pair, Pairs, pair_of, scale_from, two_loops
+from fastsoftmax.solvers.protocols import E, Preconditioned, Preconditioner
 from fastsoftmax.solvers.vectors import Vectors
-from fastsoftmax.solvers.descent import E, Objective
 
 # The first better preconditioner comes when the passes so far have cost this share of its price,
 # but not before the model has taken shape; each next one after this many times the iterations.
@@ -35,19 +28,6 @@ _CHEAP_GROWTH = 2
 # and 5: 30, 30, 29.
 _MEMORY_BYTES = 1 << 24
 _LEAST_MEMORY = 1
-
-
-class Preconditioned(Objective[E], Protocol[E]):
-    """What this solver asks of a problem besides."""
-
-    def preconditioner(self) -> Preconditioner:
-        """Approximate the inverse Hessian, up to a factor, for the start."""
-
-    def refinement_cost(self) -> float | None:
-        """Return what a better one costs, in evaluations; None if there is none."""
-
-    def refined_preconditioner(self, at: E) -> Preconditioner:
-        """Approximate the inverse Hessian better, near a point."""
 
 
 class LbfgsModel(Generic[E]):
@@ -78,21 +58,22 @@ class LbfgsModel(Generic[E]):
     ) -> None:
         self.objective = objective
         self.vectors = objective.vectors
-        self._given = first
+        self._first = first
         self._refined: Preconditioner | None = None
         self.gamma = 1.0
-        self.memory = memory
-        self.pairs: deque[tuple[Array, Array, float]] = deque()
+        self.pairs = Pairs(memory, _MEMORY_BYTES, _LEAST_MEMORY)
         cost = objective.refinement_cost() if first is None else None
         cheap = cost is not None and cost < _CHEAP_REFINEMENT
         least = _LEAST_CHEAP if cheap else _LEAST_REFINEMENT
         self.growth = _CHEAP_GROWTH if cheap else _REFINEMENT_GROWTH
         self.next_refinement = np.inf if cost is None else max(least, _REFINEMENT_SHARE * cost)
 
-    @cached_property
+    @property
     def first(self) -> Preconditioner:
-        """What is known of the inverse Hessian at the start; only asked for where it is needed."""
-        return self.objective.preconditioner() if self._given is None else self._given
+        """What is known of the inverse Hessian at the start; made where it is needed."""
+        if self._first is None:
+            self._first = self.objective.preconditioner()
+        return self._first
 
     @property
     def preconditioner(self) -> Preconditioner:
@@ -102,20 +83,20 @@ class LbfgsModel(Generic[E]):
     def look(self, n_iter: int, at: E) -> None:
         """Take a better preconditioner when it is due. The pairs stay true: they are of F."""
         if n_iter >= self.next_refinement:
-            self._refined = None  # the memory of the old one
-            if self._given is None:
-                self.__dict__.pop("first", None)  # it can be made again
+            self._first = self._refined = None  # their memory; the first can be made again
             self._refined = self.objective.refined_preconditioner(at)
             self.gamma = 1.0
             if self.pairs:
-                self._rescale(*self.pairs[-1][1:])
+                self._rescale(self.pairs.latest())
             self.next_refinement = self.growth * n_iter
 
     def directions(self, gradient: Array) -> Iterator[Array]:
         """Yield the direction to take; then, where rounding has spoilt the pairs, one without."""
-        direction = _direction(gradient, self.pairs, self.preconditioner, self.gamma, self.vectors)
+        pairs = tuple(self.pairs)
+        direction = two_loops(gradient, pairs, self.preconditioner, self.gamma, self.vectors)
+        del pairs
         paired = len(self.pairs) > 0
-        if self._most_pairs(2 * gradient.nbytes) == 1:
+        if self.pairs.most_of(2 * gradient.nbytes) == 1:
             self.pairs.clear()  # its memory: the step that now comes takes its place
         yield direction
         if paired:
@@ -128,30 +109,20 @@ class LbfgsModel(Generic[E]):
 
     def learn(self, moved: Array, change: Array) -> None:
         """Note a step and the difference of the gradients at its ends."""
-        curvature = self.vectors.dot(moved, change)
-        lengths = self.vectors.dot(moved, moved) * self.vectors.dot(change, change)
-        if not curvature > 1e-10 * float(np.sqrt(lengths)):
-            return
-        if not self._rescale(change, curvature):
-            return
-        while len(self.pairs) >= self._most_pairs(moved.nbytes + change.nbytes):
-            self.pairs.popleft()
-        self.pairs.append((moved, change, curvature))
+        pair = pair_of(moved, change, self.vectors)
+        if pair is not None and self._rescale(pair):
+            self.pairs.add(pair)
 
-    def _most_pairs(self, n_bytes: int) -> int:
-        """Return how many pairs of a size are kept."""
-        return max(1, min(self.memory, max(_LEAST_MEMORY, _MEMORY_BYTES // max(1, n_bytes))))
-
-    def _rescale(self, change: Array, curvature: float) -> bool:
-        """Take gamma from the newest pair.
+    def _rescale(self, pair: Pair) -> bool:
+        """Take gamma from a pair, the latest.
 
         A refined preconditioner is right about the size of a class's curvature, but not of its
         coupling with others: without gamma, two steps of three had to be taken back.
         """
-        scale = self.vectors.dot(change, self.preconditioner.apply(change))
-        if not 0.0 < scale < np.inf:
+        gamma = scale_from(pair, self.preconditioner, self.vectors)
+        if gamma is None:
             return False
-        self.gamma = curvature / scale
+        self.gamma = gamma
         return True
 
     def inverse(self) -> Preconditioner:
@@ -170,7 +141,7 @@ class _Learnt:
         self,
         preconditioner: Preconditioner,
         gamma: float,
-        pairs: tuple[tuple[Array, Array, float], ...],
+        pairs: tuple[Pair, ...],
         vectors: Vectors,
     ) -> None:
         self.preconditioner, self.gamma, self.pairs = preconditioner, gamma, pairs
@@ -178,33 +149,5 @@ class _Learnt:
 
     def apply(self, gradient: Array) -> Array:
         """Return the product with a flat vector, in a new array."""
-        direction = _direction(gradient, self.pairs, self.preconditioner, self.gamma, self.vectors)
+        direction = two_loops(gradient, self.pairs, self.preconditioner, self.gamma, self.vectors)
         return np.negative(direction, out=direction)
-
-
-def _direction(
-    gradient: Array,
-    pairs: Sequence[tuple[Array, Array, float]],
-    preconditioner: Preconditioner,
-    gamma: float,
-    vectors: Vectors,
-) -> Array:
-    """Minus the approximate inverse Hessian times the gradient."""
-    newest_first = list(reversed(pairs))
-    q, shares = gradient, []
-    product = vectors.dot(newest_first[0][0], gradient) if newest_first else 0.0
-    for i, (_, change, curvature) in enumerate(newest_first):
-        shares.append(product / curvature)
-        # the product that the next pair needs comes with the sum
-        other = newest_first[i + 1][0] if i + 1 < len(newest_first) else None
-        out = np.empty_like(q) if q is gradient else q
-        product = vectors.add(q, -shares[-1], change, other, out=out)
-        q = out
-    r = preconditioner.apply(q)
-    del q
-    vectors.multiply(r, -gamma)
-    product = vectors.dot(pairs[0][1], r) if newest_first else 0.0
-    for i, (moved, _, curvature) in enumerate(pairs):
-        other = pairs[i + 1][1] if i + 1 < len(pairs) else None
-        product = vectors.add(r, -shares.pop() - product / curvature, moved, other, out=r)
-    return r

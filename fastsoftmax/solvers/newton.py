@@ -6,20 +6,13 @@ depend on the path.
 """
 
 from collections.abc import Callable, Iterator
-from typing import Generic, Protocol
+from typing import Generic
 
 import numpy as np
 
 from fastsoftmax.arrays import Array
-from fastsoftmax.problem.curvature import invert
-from fastsoftmax.solvers.descent import E, Objective
-
-
-class TwiceDifferentiable(Objective[E], Protocol[E]):
-    """What this solver asks of a problem besides."""
-
-    def hessian(self, at: E) -> Array:
-        """Return the matrix of second derivatives at a point, (n, n), in a new array."""
+from fastsoftmax.linalg import invert
+from fastsoftmax.solvers.protocols import E, TwiceDifferentiable
 
 
 class NewtonModel(Generic[E]):
@@ -33,8 +26,11 @@ class NewtonModel(Generic[E]):
         where it returns some.
     """
 
+    # A step more than most tolerances need (see above), and above the rounding of float64.
     target = 1e-13
+    # Steps that converge quadratically do not pause.
     patience = 10
+    # The model's expectation is right near a minimum: it is asked once more.
     confirmations = 1
 
     def __init__(
@@ -58,7 +54,7 @@ class NewtonModel(Generic[E]):
         invert(self._inverse, np.zeros(len(self._inverse)))
 
     def directions(self, gradient: Array) -> Iterator[Array]:
-        """Yield the Newton direction, and steepest descent in case rounding has spoilt it."""
+        """Yield the Newton direction, then steepest descent, in case rounding has spoilt it."""
         if self._basis is None:
             yield -(self._inverse @ gradient)
         else:
@@ -66,4 +62,4 @@ class NewtonModel(Generic[E]):
         yield -gradient
 
     def learn(self, moved: Array, change: Array) -> None:
-        """Nothing: the next Hessian knows better."""
+        """Do nothing: the next Hessian tells more than the step."""

@@ -19,7 +19,7 @@ from collections.abc import Iterable
 import numpy as np
 
 from fastsoftmax.arrays import Array
-from fastsoftmax.problem.free_blocks import FreeBlocks
+from fastsoftmax.solvers.protocols import Blocks
 
 # Pairs of steps and differences that are heeded.
 _MOST_PAIRS = 10
@@ -32,7 +32,7 @@ class _Quadratic:
     """B for the coefficients of the blocks and some more, for which B0 is a diagonal."""
 
     def __init__(
-        self, blocks: FreeBlocks, others: Array, diagonal: Array, pairs: list[tuple[Array, Array]]
+        self, blocks: Blocks, others: Array, diagonal: Array, pairs: list[tuple[Array, Array]]
     ) -> None:
         self._blocks, self._diagonal = blocks, diagonal
         self._n = len(blocks.index)
@@ -82,7 +82,7 @@ def model_minimum(
     gradient: Array,
     l1: float,
     n_weights: int,
-    blocks: FreeBlocks,
+    blocks: Blocks,
     diagonal: Array,
     pairs: Iterable[tuple[Array, Array]],
 ) -> Array | None:
@@ -97,7 +97,7 @@ def model_minimum(
     l1 : float
     n_weights : int
         As many coefficients, the first ones, are in the 1-norm.
-    blocks : FreeBlocks
+    blocks : Blocks
     diagonal : ndarray (n_params,)
         Of the Hessian: for coefficients that the blocks lack, and which are not or should not be 0.
     pairs : iterable of pairs of ndarray (n_params,)

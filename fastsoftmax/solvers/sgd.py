@@ -1,35 +1,15 @@
 """Mini-batch stochastic gradient descent with momentum and a constant learning rate.
 
-The update is that of `torch.optim.SGD` (weight decay is the gradient of the penalty, on the weights
-alone): velocity = momentum * velocity + g; params -= learning_rate * velocity.
+The update is that of `torch.optim.SGD`: velocity = momentum * velocity + g;
+params -= learning_rate * velocity, where g is the gradient of a batch, the penalty's included.
 """
 
 from collections.abc import Callable
-from typing import Protocol
 
 import numpy as np
 
 from fastsoftmax.arrays import Array
-
-
-class Steps(Protocol):
-    """What the solver asks of a problem."""
-
-    n_rows: int
-
-    def sgd_steps(
-        self,
-        params: Array,
-        velocity: Array | None,
-        order: Array,
-        batch_size: int,
-        learning_rate: float,
-        momentum: float,
-    ) -> tuple[float, float]:
-        """Run the batches of `order`; params and velocity change in place.
-
-        Returns mean loss and accuracy over the rows, as each batch saw them before its update.
-        """
+from fastsoftmax.solvers.protocols import Steps
 
 
 def descend(

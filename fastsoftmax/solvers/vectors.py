@@ -17,7 +17,7 @@ class Vectors:
     Parameters
     ----------
     backend : module, optional
-        `fastsoftmax.kernels` or `fastsoftmax.reference`; numpy alone without one.
+        `fastsoftmax.kernels` or `fastsoftmax.reference`; without one numpy alone computes.
     n_threads : int
     """
 
@@ -43,12 +43,16 @@ class Vectors:
         self, y: Array, scale: float, x: Array, other: Array | None = None, *, out: Array
     ) -> float:
         """Let out, which may be y, be y + scale x; return its product with other (or 0)."""
-        if self.backend is None or len(y) < _LEAST:
+        if self.backend is not None and len(y) >= _LEAST:
+            product = self.backend.add_scaled(out, y, scale, x, other, n_threads=self.n_threads)
+            return float(product)
+        if self.backend is None:
+            np.add(y, scale * x, out=out)
+        else:
             if out is not y:
                 out[...] = y
             daxpy(x, out, a=scale)
-            return 0.0 if other is None else float(out @ other)
-        return float(self.backend.add_scaled(out, y, scale, x, other, n_threads=self.n_threads))
+        return 0.0 if other is None else float(out @ other)
 
     def multiply(self, y: Array, factor: float) -> None:
         """Multiply y by a number, in place."""

@@ -1,0 +1,102 @@
+"""The loop of every solver that certifies what it has found."""
+
+from typing import Generic, Protocol
+
+from fastsoftmax.arrays import Array
+from fastsoftmax.solvers.lower_bound import ROUNDING, LowerBound, share_of
+from fastsoftmax.solvers.protocols import E, Limits, Objective, Result
+
+
+class Method(Protocol[E]):
+    """How a solver gets from one point to the next."""
+
+    @property
+    def target(self) -> float:
+        """As of `protocols.Model`."""
+
+    @property
+    def patience(self) -> int:
+        """As of `protocols.Model`."""
+
+    def is_done(self, at: E) -> str | None:
+        """Return a reason to stop other than the gap; None to go on."""
+
+    def step(self, n_iter: int, point: Array, at: E) -> tuple[Array, E] | None:
+        """Return the next point and its evaluation; None where rounding forbids progress."""
+
+    def learn(self, before: E, at: E) -> None:
+        """See the evaluations before and after the step."""
+
+
+class _Progress(Generic[E]):
+    """What is certain about the latest point, and whether anything is still gained."""
+
+    def __init__(self, objective: Objective[E], at: E) -> None:
+        self._objective = objective
+        self._lower = LowerBound(objective.epsilon)
+        self._certify(at)
+        self._best, self._best_iter = self._bound, 0
+        self._is_level = False
+
+    def _certify(self, at: E) -> None:
+        self.noise = self._objective.noise(at)
+        self._bound = self._objective.gap_bound(at) + self.noise
+        self.gap = self._lower.gap(at.value, self._bound, self.noise)
+
+    def note(self, before: float, at: E) -> None:
+        """See the point after a step, and the value before it."""
+        self._certify(at)
+        self._is_level = before - at.value <= self._objective.epsilon * abs(before)
+
+    def is_stuck(self, n_iter: int, patience: int) -> bool:
+        """Whether the bound has not fallen for so many iterations, and the value does not."""
+        if self._bound < self._best:
+            self._best, self._best_iter = self._bound, n_iter
+            return False
+        return self._is_level and n_iter - self._best_iter >= patience
+
+
+def iterate(
+    objective: Objective[E], start: Array, method: Method[E], limits: Limits[E]
+) -> Result[E]:
+    """Go from point to point until the certified relative gap is at most `limits.tol`.
+
+    1. Stop where the gap is small enough, the method is done, or time is up.
+    2. Take a step; stop where rounding forbids one.
+    3. Learn from it, and certify the new point.
+    4. Tell of it; stop where that is asked for.
+    5. Stop where neither the value nor the bound falls any more.
+
+    The result's reason is "converged", "max_iter", "precision" (2 and 5), "stopped", "max_time", or
+    one of the method.
+    """
+    point, at = start, objective.evaluate(start)
+    progress = _Progress(objective, at)
+    tol = limits.tol
+    target = min(tol, max(method.target, objective.epsilon))
+    for n_iter in range(limits.max_iter):
+        # 1. (beyond tol there is no point in aiming at less than what cancels)
+        if progress.gap <= max(target, min(tol, share_of(ROUNDING * progress.noise, at.value))):
+            return Result(point, at, progress.gap, n_iter, "converged")
+        reason = method.is_done(at)
+        if reason is not None:
+            return Result(point, at, progress.gap, n_iter, reason)
+        if limits.expired():
+            return Result(point, at, progress.gap, n_iter, "max_time")
+        # 2.
+        found = method.step(n_iter, point, at)
+        if found is None:
+            return Result(point, at, progress.gap, n_iter, "precision")
+        before, (point, at) = at, found
+        # 3. (the point before is gone: long vectors are of the size of a pass's memory)
+        method.learn(before, at)
+        progress.note(before.value, at)
+        del before
+        # 4.
+        if limits.on_iteration(n_iter + 1, at, progress.gap):
+            return Result(point, at, progress.gap, n_iter + 1, "stopped")
+        # 5.
+        if progress.is_stuck(n_iter, method.patience):
+            return Result(point, at, progress.gap, n_iter + 1, "precision")
+    reason = "converged" if progress.gap <= tol else "max_iter"
+    return Result(point, at, progress.gap, limits.max_iter, reason)

@@ -1,0 +1,120 @@
+"""Steps and the differences of gradients along them: what quasi-Newton methods learn from.
+
+Nocedal & Wright (2006), "Numerical Optimization", 2nd ed., Algorithm 7.4 (the two-loop recursion),
+with gamma * P in place of a multiple of the identity as the initial inverse Hessian. That is the
+same as plain L-BFGS in coordinates where P is the identity.
+"""
+
+from collections import deque
+from collections.abc import Iterator, Sequence
+from typing import NamedTuple
+
+import numpy as np
+
+from fastsoftmax.arrays import Array
+from fastsoftmax.solvers.protocols import Preconditioner
+from fastsoftmax.solvers.vectors import Vectors
+
+# Least curvature of a pair, as a share of its lengths' product. Differences of gradients are wrong
+# by some 1e-16 of the gradients (float64), so less than this is rounding.
+_LEAST_CURVATURE = 1e-10
+
+
+class Pair(NamedTuple):
+    """A step and what it told."""
+
+    moved: Array
+    change: Array  # of the gradient
+    curvature: float  # their product, > 0
+
+
+def pair_of(moved: Array, change: Array, vectors: Vectors) -> Pair | None:
+    """Return the pair of a step, None where its curvature cannot be told from 0."""
+    curvature = vectors.dot(moved, change)
+    lengths = vectors.dot(moved, moved) * vectors.dot(change, change)
+    if not curvature > _LEAST_CURVATURE * float(np.sqrt(lengths)):
+        return None
+    return Pair(moved, change, curvature)
+
+
+class Pairs:
+    """The latest pairs.
+
+    Parameters
+    ----------
+    most : int
+        Most pairs kept.
+    n_bytes : int
+        Most memory of all pairs together.
+    least : int
+        As many are kept even where that takes more memory.
+    """
+
+    def __init__(self, most: int, n_bytes: int, least: int) -> None:
+        self._most, self._n_bytes, self._least = most, n_bytes, least
+        self._pairs: deque[Pair] = deque()
+
+    def __len__(self) -> int:
+        """Return how many there are."""
+        return len(self._pairs)
+
+    def __iter__(self) -> Iterator[Pair]:
+        """From the oldest to the latest."""
+        return iter(self._pairs)
+
+    def latest(self) -> Pair:
+        """Return the latest pair, of at least one."""
+        return self._pairs[-1]
+
+    def most_of(self, n_bytes: int) -> int:
+        """Return how many pairs of so many bytes are kept."""
+        return max(1, min(self._most, max(self._least, self._n_bytes // max(1, n_bytes))))
+
+    def add(self, pair: Pair) -> None:
+        """Keep a pair, and drop the oldest ones for it."""
+        while len(self._pairs) >= self.most_of(pair.moved.nbytes + pair.change.nbytes):
+            self._pairs.popleft()
+        self._pairs.append(pair)
+
+    def clear(self) -> None:
+        """Drop all pairs."""
+        self._pairs.clear()
+
+    def among(self, free: Array, vectors: Vectors) -> list[Pair]:
+        """Return the pairs of some elements of the vectors, where these have curvature."""
+        some = (pair_of(moved[free], change[free], vectors) for moved, change, _ in self._pairs)
+        return [pair for pair in some if pair is not None]
+
+
+def scale_from(pair: Pair, preconditioner: Preconditioner, vectors: Vectors) -> float | None:
+    """Return the gamma that makes gamma * preconditioner agree with a pair; None if none does."""
+    scale = vectors.dot(pair.change, preconditioner.apply(pair.change))
+    return pair.curvature / scale if 0.0 < scale < np.inf else None
+
+
+def two_loops(
+    gradient: Array,
+    pairs: Sequence[Pair],
+    preconditioner: Preconditioner,
+    gamma: float,
+    vectors: Vectors,
+) -> Array:
+    """Return minus the approximate inverse Hessian times the gradient, in a new array."""
+    newest_first = list(reversed(pairs))
+    q, shares = gradient, []
+    product = vectors.dot(newest_first[0].moved, gradient) if newest_first else 0.0
+    for i, pair in enumerate(newest_first):
+        shares.append(product / pair.curvature)
+        # the product that the next pair needs comes with the sum
+        other = newest_first[i + 1].moved if i + 1 < len(newest_first) else None
+        out = np.empty_like(q) if q is gradient else q
+        product = vectors.add(q, -shares[-1], pair.change, other, out=out)
+        q = out
+    r = preconditioner.apply(q)
+    del q
+    vectors.multiply(r, -gamma)
+    product = vectors.dot(pairs[0].change, r) if newest_first else 0.0
+    for i, pair in enumerate(pairs):
+        other = pairs[i + 1].change if i + 1 < len(pairs) else None
+        product = vectors.add(r, -shares.pop() - product / pair.curvature, pair.moved, other, out=r)
+    return r
