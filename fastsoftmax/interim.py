@@ -1,4 +1,5 @@
 """interim: the coming API of the backend on today's."""
+
 from typing import Any, NamedTuple
 
 
@@ -10,7 +11,10 @@ class Targets(NamedTuple):
     n_classes: Any
 
     def __getitem__(self, rows):
-        cut = [None if a is None else a[rows] for a in (self.labels, self.target_probs, self.row_weights)]
+        cut = [
+            None if a is None else a[rows]
+            for a in (self.labels, self.target_probs, self.row_weights)
+        ]
         return Targets(*cut, self.label_smoothing, self.n_classes)
 
 
@@ -23,13 +27,61 @@ class Interim:
         return getattr(self._m, name)
 
     def loss_grad(self, gw, gb, X, t, w, b, **k):
-        return self._m.loss_grad(gw, gb, X, t.labels, t.target_probs, t.row_weights, t.label_smoothing, w, b, t.n_classes, **k)
+        return self._m.loss_grad(
+            gw,
+            gb,
+            X,
+            t.labels,
+            t.target_probs,
+            t.row_weights,
+            t.label_smoothing,
+            w,
+            b,
+            t.n_classes,
+            **k,
+        )
 
     def sgd_steps(self, p, v, X, t, order, d, **k):
-        return self._m.sgd_steps(p, v, X, t.labels, t.target_probs, t.row_weights, t.label_smoothing, t.n_classes, order, d.batch_size, d.learning_rate, d.momentum, d.l2, d.fit_bias, squared_scale=d.squared_scale, center=d.center, **k)
+        return self._m.sgd_steps(
+            p,
+            v,
+            X,
+            t.labels,
+            t.target_probs,
+            t.row_weights,
+            t.label_smoothing,
+            t.n_classes,
+            order,
+            d.batch_size,
+            d.learning_rate,
+            d.momentum,
+            d.l2,
+            d.fit_bias,
+            squared_scale=d.squared_scale,
+            center=d.center,
+            **k,
+        )
 
     def newton_steps(self, points, records, base, start, Z, t, s, **k):
-        return self._m.newton_steps(points, records, base, start, Z, t.labels, t.target_probs, t.row_weights, t.label_smoothing, s.class_share, s.l2, s.fit_intercept, s.tol, s.target, **k)
+        return self._m.newton_steps(
+            points,
+            records,
+            base,
+            start,
+            Z,
+            t.labels,
+            t.target_probs,
+            t.row_weights,
+            t.label_smoothing,
+            s.class_share,
+            s.l2,
+            s.fit_intercept,
+            s.tol,
+            s.target,
+            **k,
+        )
 
     def assemble_gradient(self, g, along, w, gb, t, **k):
-        return self._m.assemble_gradient(g, along, w, gb, t.center, t.scale, t.base, t.share, t.l2, **k)
+        return self._m.assemble_gradient(
+            g, along, w, gb, t.center, t.scale, t.base, t.share, t.l2, **k
+        )

@@ -5,7 +5,8 @@ import pytest
 from scipy import sparse
 
 from fastsoftmax import reference
-from fastsoftmax.shards.csr_shard import CsrShard, columns_of
+from fastsoftmax.shards.csr_shard import columns_of
+from fastsoftmax.shards.rows import build_shard
 
 # rows, features, classes, share of numbers that are stored
 SIZES = [
@@ -288,7 +289,7 @@ class TestShard:
         n = X.shape[0]
         labels = (np.arange(n) % 3).astype(np.int32)
         weights = np.linspace(0.5, 1.5, n)
-        return CsrShard(X, labels, None, weights, 3, backend=reference, **options)
+        return build_shard(X, labels, None, weights, 3, backend=reference, **options)
 
     def test_moments(self, rng):
         X = make_matrix(rng, 50, 8, 0.4, np.float64, np.int32)

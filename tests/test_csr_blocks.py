@@ -8,7 +8,9 @@ from fastsoftmax import reference
 from fastsoftmax.objective import SoftmaxObjective
 from fastsoftmax.problem import csr_blocks
 from fastsoftmax.problem.csr_blocks import build_csr_blocks
-from fastsoftmax.shards.csr_shard import CsrShard
+from fastsoftmax.problem.problem import build_problem
+from fastsoftmax.shards import block_sums
+from fastsoftmax.shards.rows import Rows, build_shard
 from fastsoftmax.solvers.orthant_wise import OrthantModel, minimise
 from fastsoftmax.solvers.protocols import Limits
 from fastsoftmax.solvers.proximal import model_minimum
@@ -33,7 +35,7 @@ def problem(
     weights = rng.uniform(0.5, 1.5, 400)
     weights *= 400 / weights.sum()
     shards = [
-        CsrShard(
+        build_shard(
             X[part],
             y[part].astype(np.int32),
             None,
@@ -44,44 +46,40 @@ def problem(
         for part in np.array_split(np.arange(400), n_shards)
     ]
     options = {"fit_intercept": True, "l1": L1, **options}
-    return SoftmaxObjective(shards, options.pop("penalty", 0.0), **options)
+    l2 = options.pop("l2", 0.0)
+    return SoftmaxObjective(build_problem(Rows(shards), l2, **options))
 
 
 def blocks_at(objective, at, free):
-    return build_csr_blocks(
-        objective.shards,
-        objective.coordinates,
-        objective.diagonal(at),
-        objective.penalty,
-        at.weights,
-        at.bias,
-        free,
-    )
+    return build_csr_blocks(objective.problem, at, objective.diagonal(at), free)
 
 
 class TestBlocks:
     @pytest.mark.parametrize("n_shards", [1, 3])
     @pytest.mark.parametrize("n_classes", [2, 3])
     @pytest.mark.parametrize(
-        "options", [{}, {"standardize": True, "penalty": 0.01}, {"fit_intercept": False}]
+        "options", [{}, {"standardize": True, "l2": 0.01}, {"fit_intercept": False}]
     )
     def test_those_of_the_hessian(self, rng, monkeypatch, backend, n_shards, n_classes, options):
         monkeypatch.setattr(csr_blocks, "_LEAST_CURVATURE", 0.0)
-        monkeypatch.setattr(csr_blocks, "_PANEL_NUMBERS", 1)  # 1024 rows are the least
+        monkeypatch.setattr(block_sums, "_PANEL_NUMBERS", 1)  # 1024 rows are the least
         objective = problem(rng, backend, n_classes, n_shards, **options)
-        point = rng.normal(size=objective.n_params)
+        point = rng.normal(size=objective.problem.n_params)
         at = objective.evaluate(point)
         weights = rng.random(objective.n_weights) < 0.4
-        rest = np.ones(objective.n_params - objective.n_weights, dtype=bool)
+        rest = np.ones(objective.problem.n_params - objective.n_weights, dtype=bool)
         free = np.flatnonzero(np.concatenate([weights, rest]))
         blocks = blocks_at(objective, at, free)
         assert set(blocks.index) == set(free)
         hessian = objective.hessian(at)
-        d = objective.n_features
+        d = objective.problem.n_features
         # `build_hessian` keeps the coefficients as solvers do: V, then the intercepts
         classes = np.concatenate(
-            [np.repeat(np.arange(objective.n_logits), d), np.arange(objective.n_logits)]
-        )[: objective.n_params]
+            [
+                np.repeat(np.arange(objective.problem.n_logits), d),
+                np.arange(objective.problem.n_logits),
+            ]
+        )[: objective.problem.n_params]
         same = classes[blocks.index][:, np.newaxis] == classes[blocks.index]
         expected = np.where(same, hessian[np.ix_(blocks.index, blocks.index)], 0.0)
         found = blocks.product(np.eye(len(blocks.index)))
@@ -95,8 +93,8 @@ class TestBlocks:
     def test_of_few_rows_the_diagonal_is_that_of_all(self, rng, monkeypatch):
         monkeypatch.setattr(csr_blocks, "_LEAST_CURVATURE", 1.5)
         objective = problem(rng)
-        at = objective.evaluate(rng.normal(size=objective.n_params))
-        blocks = blocks_at(objective, at, np.arange(objective.n_params))
+        at = objective.evaluate(rng.normal(size=objective.problem.n_params))
+        blocks = blocks_at(objective, at, np.arange(objective.problem.n_params))
         found = blocks.product(np.eye(len(blocks.index)))
         np.testing.assert_allclose(
             found.diagonal(), (1 + 1e-6) * objective.diagonal(at)[blocks.index], rtol=1e-12
@@ -105,21 +103,21 @@ class TestBlocks:
 
     def test_too_much_work(self, rng, monkeypatch):
         objective = problem(rng)
-        at = objective.evaluate(rng.normal(size=objective.n_params))
-        free = np.arange(objective.n_params)
+        at = objective.evaluate(rng.normal(size=objective.problem.n_params))
+        free = np.arange(objective.problem.n_params)
         assert blocks_at(objective, at, free) is not None
         monkeypatch.setattr(csr_blocks, "_MOST_WORK", 100)
         assert blocks_at(objective, at, free) is None
 
     def test_of_float32_none(self, rng):
         objective = problem(rng, real=np.float32)
-        at = objective.evaluate(np.zeros(objective.n_params))
-        assert objective.free_blocks(at, np.arange(objective.n_params)) is None
+        at = objective.evaluate(np.zeros(objective.problem.n_params))
+        assert objective.free_blocks(at, np.arange(objective.problem.n_params)) is None
 
     def test_kept_alone(self, rng):
         objective = problem(rng)
-        at = objective.evaluate(rng.normal(size=objective.n_params))
-        blocks = blocks_at(objective, at, np.arange(objective.n_params))
+        at = objective.evaluate(rng.normal(size=objective.problem.n_params))
+        blocks = blocks_at(objective, at, np.arange(objective.problem.n_params))
         n = len(blocks.index)
         kept = rng.random(n) < 0.5
         vectors = rng.normal(size=(n, 2))
@@ -134,7 +132,7 @@ class TestModelMinimum:
     def test_optimality(self, rng, n_pairs):
         """Of the model that is B0 with BFGS's updates, one after another."""
         objective = problem(rng)
-        n, size = objective.n_weights, objective.n_params
+        n, size = objective.n_weights, objective.problem.n_params
         point = rng.normal(size=size) * (rng.random(size) < 0.5)
         point[n:] = rng.normal(size=size - n)
         at = objective.evaluate(point)
@@ -169,10 +167,10 @@ class TestModelMinimum:
 
     def test_what_is_not_finite(self, rng):
         objective = problem(rng)
-        at = objective.evaluate(np.zeros(objective.n_params))
-        blocks = blocks_at(objective, at, np.arange(objective.n_params))
-        gradient = np.full(objective.n_params, np.nan)
-        point = np.zeros(objective.n_params)
+        at = objective.evaluate(np.zeros(objective.problem.n_params))
+        blocks = blocks_at(objective, at, np.arange(objective.problem.n_params))
+        gradient = np.full(objective.problem.n_params, np.nan)
+        point = np.zeros(objective.problem.n_params)
         found = model_minimum(
             point, gradient, L1, objective.n_weights, blocks, objective.diagonal(at), []
         )
@@ -180,11 +178,11 @@ class TestModelMinimum:
 
 
 class TestSolver:
-    @pytest.mark.parametrize("options", [{}, {"penalty": 1e-5}])
+    @pytest.mark.parametrize("options", [{}, {"l2": 1e-5}])
     def test_fewer_iterations_to_the_same_minimum(self, rng, backend, options, monkeypatch):
         """Of features in pairs that are nearly alike, which a diagonal knows nothing of."""
         objective = problem(rng, backend, paired=True, l1=L1 / 4, **options)
-        start = objective.null_point()
+        start = objective.problem.null_point
         near = minimise(objective, start, OrthantModel(objective), Limits(1e-2, 2000)).point
         fits = []
         for with_blocks in (True, False):
@@ -202,6 +200,6 @@ class TestSolver:
             "fastsoftmax.solvers.orthant_wise.model_minimum", lambda *arguments: None
         )
         fit = minimise(
-            objective, objective.null_point(), OrthantModel(objective), Limits(1e-8, 2000)
+            objective, objective.problem.null_point, OrthantModel(objective), Limits(1e-8, 2000)
         )
         assert fit.reason == "converged"

@@ -12,7 +12,7 @@ from sklearn.model_selection import GridSearchCV
 
 from fastsoftmax import FastSoftmax
 from fastsoftmax._model.early_stopping import held_out_rows
-from fastsoftmax.objective import SoftmaxObjective
+from fastsoftmax.objective import StochasticObjective
 
 
 @pytest.fixture
@@ -161,7 +161,7 @@ class TestEvalSet:
         def interrupt(*args, **kwargs):
             raise KeyboardInterrupt
 
-        monkeypatch.setattr(SoftmaxObjective, "sgd_steps", interrupt)
+        monkeypatch.setattr(StochasticObjective, "sgd_steps", interrupt)
         with pytest.raises(KeyboardInterrupt):
             model.fit(*train, eval_set=eval_set)
         assert (model.coef_ != before).any()

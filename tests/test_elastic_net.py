@@ -15,12 +15,12 @@ from sklearn.utils.fixes import parse_version
 
 from fastsoftmax import FastSoftmax, FastSoftmaxCV, fastsoftmax_path, reference
 from fastsoftmax.objective import SoftmaxObjective
-from fastsoftmax.optimum.centered import CenteredObjective
 from fastsoftmax.optimum.working_set import Subset
 from fastsoftmax.problem import elastic_net
+from fastsoftmax.problem.centered_pass import CenteredPass
 from fastsoftmax.problem.elastic_net import DualPoint
-from fastsoftmax.shards.csr_shard import CsrShard
-from fastsoftmax.shards.shard import DenseShard
+from fastsoftmax.problem.problem import build_problem
+from fastsoftmax.shards.rows import Rows, build_shard
 
 # scikit-learn before 1.8 heeds l1_ratio only so
 NAMED = parse_version(sklearn.__version__) < parse_version("1.8")
@@ -142,25 +142,28 @@ class TestCertificate:
     def test_bound_anywhere(self, rng, n_classes, fit_intercept, smoothing, l1_ratio):
         X, probs = rng.normal(size=(40, 5)) + 1.0, rng.dirichlet(np.ones(n_classes), 40)
         weights = rng.uniform(0.5, 1.5, 40)
-        shard = DenseShard(
+        shard = build_shard(
             X, None, probs, weights / weights.mean(), n_classes, backend=reference,
             label_smoothing=smoothing,
         )  # fmt: skip
-        objective = SoftmaxObjective(
-            [shard], 0.01 * (1 - l1_ratio), l1=0.01 * l1_ratio, fit_intercept=fit_intercept
+        problem = build_problem(
+            Rows([shard]), 0.01 * (1 - l1_ratio), l1=0.01 * l1_ratio, fit_intercept=fit_intercept
         )
         model = FastSoftmax(
             1 / (0.01 * weights.sum()), l1_ratio=l1_ratio, fit_intercept=fit_intercept,
             label_smoothing=smoothing, tol=1e-12, backend="numpy", max_iter=3000,
         ).fit(X, probs, weights)  # fmt: skip
-        for problem in (objective, CenteredObjective(objective)):
+        point = problem.coordinates.point_of(model.coef_, model.intercept_)
+        for objective in (
+            SoftmaxObjective(problem),
+            SoftmaxObjective(problem, CenteredPass(problem)),
+        ):
             for size in (0.0, 0.01, 0.1, 1.0):
-                point = problem.point_of(model.coef_, model.intercept_)
-                at = problem.evaluate(point + size * rng.normal(size=len(point)))
-                bound = problem.gap_bound(at)
+                at = objective.evaluate(point + size * rng.normal(size=len(point)))
+                bound = objective.gap_bound(at)
                 assert bound >= at.value - model.objective_ - 1e-11
-            at = problem.evaluate(point)
-            assert problem.gap_bound(at) <= 1e-5 * at.value
+            at = objective.evaluate(point)
+            assert objective.gap_bound(at) <= 1e-5 * at.value
 
     def test_best_share(self, rng):
         """The share of the targets is the best of a fine grid."""
@@ -330,14 +333,14 @@ class TestWorkingSets:
         X = rng.normal(size=(50, 9)) * np.logspace(-1, 1, 9) + 3.0
         labels, ones = rng.integers(0, 3, 50).astype(np.int32), np.ones(50)
         features = np.array([1, 4, 7])
-        for kind, given in [(DenseShard, X), (CsrShard, sparse.csr_array(X))]:
+        for given in (X, sparse.csr_array(X)):
             for options in ({}, {"standardize": True}, {"fit_intercept": False}):
-                shard = kind(given, labels, None, ones, 3, backend=reference)
+                shard = build_shard(given, labels, None, ones, 3, backend=reference)
                 options = {"fit_intercept": True, "input_scale": 0.5, **options}
-                full = SoftmaxObjective([shard], 0.01, l1=0.02, **options)
+                full = SoftmaxObjective(build_problem(Rows([shard]), 0.01, l1=0.02, **options))
                 for fine in (False, True):
-                    subset = Subset(full, features, fine=fine)
-                    inside = rng.normal(size=subset.objective.n_params)
+                    subset = Subset(full.problem, features, fine=fine)
+                    inside = rng.normal(size=subset.objective.problem.n_params)
                     point = subset.outside(inside)
                     np.testing.assert_allclose(subset.inside(point), inside, rtol=1e-12)
                     seen, at = subset.objective.evaluate(inside), full.evaluate(point)

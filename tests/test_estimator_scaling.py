@@ -8,7 +8,8 @@ from sklearn.preprocessing import StandardScaler
 
 from fastsoftmax import FastSoftmax, reference
 from fastsoftmax.objective import SoftmaxObjective
-from fastsoftmax.shards.shard import DenseShard
+from fastsoftmax.problem.problem import build_problem
+from fastsoftmax.shards.rows import Rows, build_shard
 from fastsoftmax.solvers.descent import minimise
 from fastsoftmax.solvers.lbfgs import LbfgsModel
 from fastsoftmax.solvers.protocols import Limits
@@ -151,8 +152,9 @@ def test_certificate_is_never_below_the_true_gap(data, fit_intercept):
     """Along a whole fit."""
     X, y = data
     labels, ones = y.astype(np.int32), np.ones(len(y))
-    shard = DenseShard(X, labels, None, ones, len(set(y)), backend=reference)
-    objective = SoftmaxObjective([shard], 1e-3, fit_intercept=fit_intercept, standardize=True)
+    shard = build_shard(X, labels, None, ones, len(set(y)), backend=reference)
+    rows, options = Rows([shard]), {"fit_intercept": fit_intercept, "standardize": True}
+    objective = SoftmaxObjective(build_problem(rows, 1e-3, **options))
     seen = []
 
     def note(_, at, gap):
@@ -160,7 +162,7 @@ def test_certificate_is_never_below_the_true_gap(data, fit_intercept):
 
     best = minimise(
         objective,
-        objective.null_point(),
+        objective.problem.null_point,
         LbfgsModel(objective),
         Limits(1e-13, 500, note),
     ).evaluation.value

@@ -10,7 +10,7 @@ from sklearn.metrics import log_loss
 
 from fastsoftmax import FastSoftmax
 from fastsoftmax.monitor import FitState
-from fastsoftmax.objective import SoftmaxObjective
+from fastsoftmax.objective import SoftmaxObjective, StochasticObjective
 
 KEYS = {"loss", "accuracy", "objective", "gap", "seconds", "eval_loss", "eval_accuracy"}
 
@@ -227,7 +227,8 @@ class TestCallbacks:
 
         model = model_of(solver).fit(X, y)
         first_call = {"lbfgs": "preconditioner", "newton-cholesky": "evaluate", "sgd": "sgd_steps"}
-        monkeypatch.setattr(SoftmaxObjective, first_call[solver], interrupt)
+        kind = StochasticObjective if solver == "sgd" else SoftmaxObjective
+        monkeypatch.setattr(kind, first_call[solver], interrupt)
         before = model.coef_
         with pytest.raises(KeyboardInterrupt):
             model.fit(X, np.array(["a", "b", "c"])[(y + 1) % 3])

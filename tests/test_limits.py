@@ -14,9 +14,10 @@ from fastsoftmax import FastSoftmax
 from fastsoftmax.backend import resolve_backend
 from fastsoftmax.objective import SoftmaxObjective
 from fastsoftmax.optimum import full_batch
-from fastsoftmax.optimum.centered import CenteredObjective
-from fastsoftmax.shards.csr_shard import CsrShard
-from fastsoftmax.shards.shard import DenseShard
+from fastsoftmax.problem.centered_pass import CenteredPass
+from fastsoftmax.problem.problem import build_problem
+from fastsoftmax.shards.rows import Rows, build_shard
+from fastsoftmax.solvers.protocols import Limits
 
 
 @pytest.fixture
@@ -145,23 +146,22 @@ class TestWarnings:
             FastSoftmax(n_jobs=1).fit(X, y, (y != 2).astype(float), eval_set=[(X, y + 7)])
 
 
-class TestCenteredObjective:
-    """The same problem as SoftmaxObjective, by other passes."""
+class TestCenteredPass:
+    """The same problem by other passes."""
 
     @staticmethod
     def objectives(rng, real=np.float64, storage="dense", k=3, shift=2.0, **options):
         X = (rng.normal(size=(70, 4)) * [0.5, 1.0, 4.0, 2.0] + shift).astype(real)
         labels = rng.integers(k, size=70).astype(np.int32)
         weights = np.ones(70, dtype=real)
-        kind = DenseShard
-        if storage == "CSR":
-            X, kind = sparse.csr_array(X), CsrShard
+        X = sparse.csr_array(X) if storage == "CSR" else X
+        backend = resolve_backend("auto")
         shards = [
-            kind(X[part], labels[part], None, weights[part], k, backend=resolve_backend("auto"))
+            build_shard(X[part], labels[part], None, weights[part], k, backend=backend)
             for part in (slice(0, 30), slice(30, 70))
         ]
-        plain = SoftmaxObjective(shards, 0.02, **options)
-        return plain, CenteredObjective(plain)
+        problem = build_problem(Rows(shards), 0.02, **options)
+        return SoftmaxObjective(problem), SoftmaxObjective(problem, CenteredPass(problem))
 
     @pytest.mark.parametrize("storage", ["dense", "CSR"])
     @pytest.mark.parametrize("k", [2, 3])
@@ -172,7 +172,7 @@ class TestCenteredObjective:
             rng, storage=storage, k=k, fit_intercept=fit_intercept, **options
         )
         for scale in (0.0, 0.1, 1.0):
-            point = scale * rng.normal(size=plain.n_params)
+            point = scale * rng.normal(size=plain.problem.n_params)
             a, b = plain.evaluate(point), centered.evaluate(point)
             assert b.value == pytest.approx(a.value, rel=1e-13)
             assert b.loss == pytest.approx(a.loss, rel=1e-13)
@@ -194,19 +194,19 @@ class TestCenteredObjective:
     def test_the_bound_holds(self, rng, shift, fit_intercept):
         plain, centered = self.objectives(rng, shift=shift, fit_intercept=fit_intercept)
         best = full_batch.solve(
-            centered, plain.null_point(), newton=True, tol=1e-12, max_iter=200
+            centered, plain.problem.null_point, Limits(1e-12, 200), newton=True
         ).result
         noise = 1e-14 + (4e-16 * shift) ** 2
         for distance in (1e-6, 1e-3, 0.1, 1.0):
-            at = centered.evaluate(best.point + distance * rng.normal(size=plain.n_params))
+            at = centered.evaluate(best.point + distance * rng.normal(size=plain.problem.n_params))
             minimum = best.evaluation.value * (1.0 - best.gap)
             assert centered.gap_bound(at) >= at.value - best.evaluation.value - noise
             assert best.evaluation.value - minimum <= 1e-9
 
     def test_rounded(self, rng):
         plain, centered = self.objectives(rng, np.float32, shift=1e6, fit_intercept=True)
-        at = centered.evaluate(rng.normal(size=plain.n_params))
-        rounded = centered.rounded(at)
+        at = centered.evaluate(rng.normal(size=plain.problem.n_params))
+        rounded = centered.by.rounded(at)
         for name in ("weights", "bias"):
             value = getattr(rounded, name)
             np.testing.assert_array_equal(value, value.astype(np.float32))
@@ -215,11 +215,11 @@ class TestCenteredObjective:
         np.testing.assert_allclose(rounded.centered_bias, at.centered_bias, atol=0.5)
 
     def test_not_of_wide_sparse_rows(self, rng):
-        shard = CsrShard(
+        shard = build_shard(
             sparse.csr_array((3, 5000)), np.array([0, 1, 2], np.int32), None, np.ones(3), 3,
             backend=resolve_backend("auto"),
         )  # fmt: skip
-        assert not CenteredObjective.is_possible(SoftmaxObjective([shard], 0.1, fit_intercept=True))
+        assert not CenteredPass.is_possible(build_problem(Rows([shard]), 0.1, fit_intercept=True))
 
 
 @pytest.mark.parametrize("n_classes", [2, 3])

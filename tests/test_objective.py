@@ -6,7 +6,8 @@ from scipy.special import logsumexp
 
 from fastsoftmax.backend import resolve_backend
 from fastsoftmax.objective import SoftmaxObjective
-from fastsoftmax.shards.shard import DenseShard
+from fastsoftmax.problem.problem import build_problem
+from fastsoftmax.shards.rows import Rows, build_shard
 from fastsoftmax.solvers import descent
 from fastsoftmax.solvers.lbfgs import LbfgsModel
 from fastsoftmax.solvers.protocols import Limits
@@ -28,10 +29,10 @@ def minimise(objective, start, *, memory=30, **options):
 def data_grad(case, at):
     """Gradient of the mean cross-entropy by W, from that of F for centred features."""
     weights = at.weights
-    grad = at.gradient[: weights.size].reshape(weights.shape) - case.objective.penalty * weights
-    if not case.objective.fit_intercept:
+    grad = at.gradient[: weights.size].reshape(weights.shape) - case.objective.problem.l2 * weights
+    if not case.objective.problem.fit_intercept:
         return grad
-    return grad + np.outer(at.bias_grad, case.objective.coordinates.center)
+    return grad + np.outer(at.bias_grad, case.objective.problem.coordinates.center)
 
 
 class Plain:
@@ -91,7 +92,7 @@ class Case:
         weights = (weights / weights.mean()).astype(real)
         penalty = 1.0 / (C * n)
         shards = [
-            DenseShard(
+            build_shard(
                 X[rows],
                 None if soft else labels[rows],
                 targets[rows] if soft else None,
@@ -102,15 +103,18 @@ class Case:
             )
             for rows in np.split(np.arange(n), np.linspace(0, n, n_shards + 1).astype(int)[1:-1])
         ]
-        self.objective = SoftmaxObjective(shards, penalty, fit_intercept=fit_intercept)
+        self.shards = shards
+        self.objective = SoftmaxObjective(
+            build_problem(Rows(shards), penalty, fit_intercept=fit_intercept)
+        )
         self.plain = Plain(X, targets, weights, penalty, self.n_logits, smoothing)
         self.fit_intercept = fit_intercept
 
     def random_point(self, rng, scale=1.0):
-        return rng.normal(0.0, scale, self.objective.n_params)
+        return rng.normal(0.0, scale, self.objective.problem.n_params)
 
     def minimum(self):
-        result = minimise(self.objective, self.objective.null_point(), tol=0.0, max_iter=300)
+        result = minimise(self.objective, self.objective.problem.null_point, tol=0.0, max_iter=300)
         return result.point, result.evaluation.value
 
 
@@ -185,7 +189,9 @@ class TestValueAndGradient:
         assert a.value == pytest.approx(b.value, rel=1e-14)
         np.testing.assert_allclose(a.gradient, b.gradient, rtol=1e-12, atol=1e-14)
         np.testing.assert_allclose(
-            whole.objective.coordinates.center, parts.objective.coordinates.center, atol=1e-14
+            whole.objective.problem.coordinates.center,
+            parts.objective.problem.coordinates.center,
+            atol=1e-14,
         )
 
 
@@ -214,7 +220,7 @@ class TestHessian:
 
     def test_without_a_penalty_it_is_regular_too(self, rng, kind):
         case = Case(rng, kind)
-        objective = SoftmaxObjective(case.objective.shards, 0.0, fit_intercept=True)
+        objective = SoftmaxObjective(build_problem(Rows(case.shards), 0.0, fit_intercept=True))
         point = case.random_point(rng)
         at = objective.evaluate(point)
         hessian = objective.hessian(at)
@@ -232,14 +238,16 @@ class TestPoints:
     def test_coordinates_go_there_and_back(self, rng, kind, fit_intercept):
         case = Case(rng, kind, fit_intercept=fit_intercept)
         point = case.random_point(rng)
-        weights, bias = case.objective.coefficients_of(point)
+        weights, bias = case.objective.problem.coordinates.coefficients_of(point)
         assert weights.shape == (case.n_logits, 3)
         assert bias.shape == (case.n_logits,)
-        np.testing.assert_allclose(case.objective.point_of(weights, bias), point, rtol=1e-12)
+        np.testing.assert_allclose(
+            case.objective.problem.coordinates.point_of(weights, bias), point, rtol=1e-12
+        )
 
     def test_the_null_point_is_the_best_intercept(self, rng, kind):
         case = Case(rng, kind)
-        at = case.objective.evaluate(case.objective.null_point())
+        at = case.objective.evaluate(case.objective.problem.null_point)
         assert not at.weights.any()
         np.testing.assert_allclose(at.bias_grad, 0.0, atol=1e-14)
         share = case.plain.weights @ case.plain.targets
@@ -248,7 +256,7 @@ class TestPoints:
 
     def test_the_null_point_without_intercept(self, rng, kind):
         case = Case(rng, kind, fit_intercept=False)
-        at = case.objective.evaluate(case.objective.null_point())
+        at = case.objective.evaluate(case.objective.problem.null_point)
         assert at.value == pytest.approx(np.log(case.n_classes), rel=1e-13)
 
 
@@ -290,8 +298,8 @@ class TestCertificate:
         case = Case(rng, kind, fit_intercept=False)
         at = case.objective.evaluate(case.random_point(rng))
         bound = case.objective.gap_bound(at)
-        grad_weights = data_grad(case, at) + case.objective.penalty * at.weights
-        by_gradient = float((grad_weights**2).sum()) / (2.0 * case.objective.penalty)
+        grad_weights = data_grad(case, at) + case.objective.problem.l2 * at.weights
+        by_gradient = float((grad_weights**2).sum()) / (2.0 * case.objective.problem.l2)
         by_duality = at.value - case.plain.dual(at.weights, at.bias)
         assert bound == pytest.approx(by_gradient, rel=1e-12)
         assert bound == pytest.approx(by_duality, rel=1e-11)
@@ -301,8 +309,8 @@ class TestCertificate:
         point = case.random_point(rng)
         at = case.objective.evaluate(with_best_intercept(case, point))
         np.testing.assert_allclose(at.bias_grad, 0.0, atol=1e-14)
-        grad_weights = data_grad(case, at) + case.objective.penalty * at.weights
-        by_gradient = float((grad_weights**2).sum()) / (2.0 * case.objective.penalty)
+        grad_weights = data_grad(case, at) + case.objective.problem.l2 * at.weights
+        by_gradient = float((grad_weights**2).sum()) / (2.0 * case.objective.problem.l2)
         bound = case.objective.gap_bound(at)
         assert bound == pytest.approx(by_gradient, rel=1e-8)
         assert bound == pytest.approx(at.value - case.plain.dual(at.weights, at.bias), rel=1e-8)
@@ -310,11 +318,13 @@ class TestCertificate:
     def test_float32(self, rng, kind, fit_intercept):
         case = Case(rng, kind, fit_intercept=fit_intercept, real=np.float32)
         exact = SoftmaxObjective(
-            [in_float64(shard) for shard in case.objective.shards],
-            case.objective.penalty,
-            fit_intercept=fit_intercept,
+            build_problem(
+                Rows([in_float64(shard) for shard in case.shards]),
+                case.objective.problem.l2,
+                fit_intercept=fit_intercept,
+            )
         )
-        best = minimise(exact, exact.null_point(), tol=0.0, max_iter=300)
+        best = minimise(exact, exact.problem.null_point, tol=0.0, max_iter=300)
         minimum = best.evaluation.value
         noise = 20.0 * float(np.finfo(np.float32).eps) * (1.0 + minimum)
         for distance in (1e-3, 0.1, 1.0):
@@ -323,7 +333,7 @@ class TestCertificate:
 
     def test_no_penalty_no_certificate(self, rng, kind):
         case = Case(rng, kind)
-        objective = SoftmaxObjective(case.objective.shards, 0.0, fit_intercept=True)
+        objective = SoftmaxObjective(build_problem(Rows(case.shards), 0.0, fit_intercept=True))
         assert objective.gap_bound(objective.evaluate(case.random_point(rng))) == np.inf
 
 
@@ -342,13 +352,13 @@ def with_best_intercept(case, point):
 
 
 def in_float64(shard):
-    probs = shard.target_probs
-    return DenseShard(
+    targets = shard.targets_as(np.dtype(np.float64))
+    return build_shard(
         shard.X.astype(np.float64),
-        shard.labels,
-        None if probs is None else probs.astype(np.float64),
-        shard.row_weights.astype(np.float64),
-        shard.n_classes,
-        label_smoothing=shard.label_smoothing,
+        targets.labels,
+        targets.target_probs,
+        targets.row_weights,
+        targets.n_classes,
+        label_smoothing=targets.label_smoothing,
         backend=shard.backend,
     )

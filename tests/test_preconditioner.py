@@ -11,9 +11,17 @@ from fastsoftmax import FastSoftmax, reference
 from fastsoftmax.problem import curvature
 from fastsoftmax.problem.coordinates import Coordinates
 from fastsoftmax.problem.curvature import build_blocks, build_diagonals, build_shared
-from fastsoftmax.shards.csr_shard import CsrShard
-from fastsoftmax.shards.shard import DenseShard
-from fastsoftmax.shards.shard_curvature import _POOL, drawn
+from fastsoftmax.problem.problem import Problem
+from fastsoftmax.problem.raw_pass import RawPass
+from fastsoftmax.shards.curvature import (
+    POOL,
+    curvatures,
+    drawn,
+    hessian,
+    hessian_blocks,
+    second_moments,
+)
+from fastsoftmax.shards.rows import Rows, build_shard
 from fastsoftmax.threads import in_threads
 
 PENALTY = 0.01
@@ -34,9 +42,8 @@ def problem(request, n_classes, rng, real):
     labels = rng.integers(n_classes, size=n).astype(np.int32)
     row_weights = rng.uniform(0.5, 1.5, n).astype(real)
     row_weights /= row_weights.mean()
-    shard_type = DenseShard if request.param == "dense" else CsrShard
     X = X if request.param == "dense" else sparse.csr_array(X)
-    shard = shard_type(X, labels, None, row_weights, n_classes, backend=reference, n_threads=2)
+    shard = build_shard(X, labels, None, row_weights, n_classes, backend=reference, n_threads=2)
     n_logits = 1 if n_classes == 2 else n_classes
     return shard, rng.normal(size=(n_logits, d)), rng.normal(size=n_logits)
 
@@ -47,29 +54,35 @@ def coordinates_of(shard, bias):
     return Coordinates(center, scale, len(bias), fit_intercept=True)
 
 
+def built_at(build, shard, coordinates, weights, bias):
+    """What a function of `curvature` makes at a model."""
+    share = shard.target_sums() / shard.target_sums().sum()
+    start = np.zeros(coordinates.n_params)
+    problem = Problem(Rows([shard]), coordinates, share, start, PENALTY)
+    return build(problem, RawPass(problem).evaluate_coefficients(weights, bias))
+
+
 def exact_blocks(shard, weights, bias):
     """Each logit's block of the Hessian of the mean loss, in scaled coordinates."""
     at = coordinates_of(shard, bias)
     k, m = len(bias), shard.n_features + 1
-    hessian = shard.hessian(weights, bias, at.center, with_bias=True).reshape(k, m, k, m)
+    blocks = hessian(shard, weights, bias, at.center, with_bias=True).reshape(k, m, k, m)
     scale = np.concatenate([at.scale, [1.0]])
-    return [hessian[i, :, i] * scale * scale[:, np.newaxis] / shard.n_rows for i in range(k)]
+    return [blocks[i, :, i] * scale * scale[:, np.newaxis] / shard.n_rows for i in range(k)]
 
 
 def test_units_do_not_matter(problem, real):
     """Squares of these would overflow, or vanish, in float32."""
     shard, _, bias = problem
     at = coordinates_of(shard, bias)
-    plain = shard.second_moments(at.center, 1)[0]
+    plain = second_moments(shard, at.center, 1)[0]
     units = np.array([1e25, 1.0, 1e-25, 1e10, 1e-10, 1.0])
-    if isinstance(shard, CsrShard):
-        X = sparse.csr_array((shard.X.toarray() * units).astype(real))
-    else:
+    if shard.is_dense:
         X = (shard.X * units).astype(real)
-    other = type(shard)(
-        X, shard.labels, None, shard.row_weights, shard.n_classes, backend=reference
-    )
-    moments = other.second_moments(at.center * units, 1)[0]
+    else:
+        X = sparse.csr_array((shard.X.toarray() * units).astype(real))
+    other = type(shard)(X, shard.targets, backend=shard.backend)
+    moments = second_moments(other, at.center * units, 1)[0]
     np.testing.assert_allclose(moments / units / units[:, np.newaxis], plain, rtol=1e-4, atol=1e-3)
 
 
@@ -117,7 +130,7 @@ def test_diagonals(problem, fit_intercept, rng, real):
     """The diagonal of each class's block, its mean features apart."""
     shard, weights, bias = problem
     at = replace(coordinates_of(shard, bias), fit_intercept=fit_intercept)
-    built = build_diagonals([shard], at, PENALTY, weights, bias)
+    built = built_at(build_diagonals, shard, at, weights, bias)
     d, k = shard.n_features, len(bias)
     inverses = [
         (np.diag(1.0 / (np.diagonal(within) + PENALTY)), m, c)
@@ -128,7 +141,7 @@ def test_diagonals(problem, fit_intercept, rng, real):
 
 def test_blocks(problem):
     shard, weights, bias = problem
-    built = build_blocks([shard], coordinates_of(shard, bias), PENALTY, weights, bias)
+    built = built_at(build_blocks, shard, coordinates_of(shard, bias), weights, bias)
     for inverse, block in zip(built.inverses, exact_blocks(shard, weights, bias), strict=True):
         ridge = np.diag([PENALTY] * shard.n_features + [0.0])
         np.testing.assert_allclose(inverse @ (block + ridge), np.eye(len(block)), atol=2e-3)
@@ -139,7 +152,7 @@ def test_shared(problem, fit_intercept, rng):
     shard, weights, bias = problem
     d, k = shard.n_features, len(bias)
     at = replace(coordinates_of(shard, bias), fit_intercept=fit_intercept)
-    built = build_shared([shard], at, PENALTY, weights, bias)
+    built = built_at(build_shared, shard, at, weights, bias)
     blocks = list(within_blocks(shard, at, weights, bias))
     whole, total = sum(block[0] for block in blocks), sum(block[2] for block in blocks)
     inverses = [
@@ -155,18 +168,19 @@ def test_decided_classes(kind, problem):
     bias = bias.copy()
     bias[0] = -200.0
     build = build_shared if kind == "shared" else build_diagonals
-    built = build([shard], coordinates_of(shard, bias), PENALTY, weights, bias)
+    built = built_at(build, shard, coordinates_of(shard, bias), weights, bias)
     product = built.apply(np.ones(len(bias) * (shard.n_features + 1)))
     assert np.isfinite(product).all()
 
 
 def test_decided_rows(real):
     """1 - p is the sum of the others' probabilities, though p rounds to 1."""
-    shard = DenseShard(
+    shard = build_shard(
         np.ones((1, 1), real), np.zeros(1, np.int32), None, np.ones(1, real), 3, backend=reference
     )
     every = slice(0, 1)
-    h = shard.curvatures(shard.raw(every), every, np.zeros((3, 1)), np.array([0.0, -20.0, -30.0]))
+    x, bias = shard.raw(every), np.array([0.0, -20.0, -30.0])
+    h = curvatures(shard, x, every, np.zeros((3, 1)), bias)
     np.testing.assert_allclose(h[0, :2], [np.exp(-20.0) + np.exp(-30.0), np.exp(-20.0)], rtol=1e-5)
 
 
@@ -191,14 +205,14 @@ def test_blocks_of_drawn_rows(rng, real):
     """Nearly those of all rows, which are decided but for a few."""
     n, d, k = 20000, 5, 3
     X = rng.normal(size=(n, d)).astype(real)
-    shard = DenseShard(
+    shard = build_shard(
         X, rng.integers(k, size=n).astype(np.int32), None, np.ones(n, real), k, backend=reference
     )
     weights, bias = 6.0 * rng.normal(size=(k, d)), rng.normal(size=k)
     center = shard.feature_sums() / n
-    every, weight = shard.hessian_blocks(weights, bias, center, n, with_bias=True)
-    some, some_weight = shard.hessian_blocks(weights, bias, center, 1000, with_bias=True)
-    pool = len(range(0, n, max(1, n // (1000 * _POOL))))
+    every, weight = hessian_blocks(shard, weights, bias, center, n, with_bias=True)
+    some, some_weight = hessian_blocks(shard, weights, bias, center, 1000, with_bias=True)
+    pool = len(range(0, n, max(1, n // (1000 * POOL))))
     assert weight == n and some_weight == pool
     for part, all_rows in zip(some * (weight / some_weight), every, strict=True):
         ratios = np.linalg.eigvals(np.linalg.solve(all_rows, part)).real

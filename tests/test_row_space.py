@@ -10,7 +10,9 @@ from fastsoftmax import FastSoftmax, FastSoftmaxCV, reference
 from fastsoftmax.objective import SoftmaxObjective
 from fastsoftmax.optimum import row_space
 from fastsoftmax.optimum.row_space import RowSpace
-from fastsoftmax.shards.shard import DenseShard
+from fastsoftmax.optimum.stage import seen_outside
+from fastsoftmax.problem.problem import build_problem
+from fastsoftmax.shards.rows import Rows, build_shard
 
 
 @pytest.fixture(params=[2, 4], ids=["two classes", "four"])
@@ -41,7 +43,7 @@ def objective(rng, n_classes, options):
     weights[3] = 0.0
     weights /= weights.mean()
     shards = [
-        DenseShard(
+        build_shard(
             X[rows],
             None,
             np.ascontiguousarray(probs[rows]),
@@ -52,30 +54,31 @@ def objective(rng, n_classes, options):
         )
         for rows in (slice(0, 10), slice(10, None))
     ]
-    return SoftmaxObjective(shards, 0.02, **options)
+    return SoftmaxObjective(build_problem(Rows(shards), 0.02, **options))
 
 
 def test_the_same_values(objective, rng):
-    space = RowSpace(objective)
-    assert space.objective.n_features <= objective.n_rows
+    space = RowSpace(objective.problem)
+    inner = SoftmaxObjective(space.problem)
+    assert space.problem.n_features <= objective.problem.n_rows
     for _ in range(3):
-        inside = rng.normal(size=space.objective.n_params)
-        seen = space.objective.evaluate(inside)
+        inside = rng.normal(size=space.problem.n_params)
+        seen = inner.evaluate(inside)
         at = objective.evaluate(space.outside(inside))
         assert at.value == pytest.approx(seen.value, rel=1e-10)
         assert at.loss == pytest.approx(seen.loss, rel=1e-10)
         assert at.square == pytest.approx(seen.square, rel=1e-10)
-        outside = space.seen_outside(seen)
+        outside = seen_outside(space, seen)
         np.testing.assert_allclose(outside.weights, at.weights, rtol=1e-9, atol=1e-12)
         np.testing.assert_allclose(outside.bias, at.bias, rtol=1e-9, atol=1e-12)
 
 
 def test_there_and_back(objective, rng):
-    space = RowSpace(objective)
-    inside = rng.normal(size=space.objective.n_params)
+    space = RowSpace(objective.problem)
+    inside = rng.normal(size=space.problem.n_params)
     np.testing.assert_allclose(space.inside(space.outside(inside)), inside, rtol=1e-9, atol=1e-9)
     # what lies outside the span changes no logit, and is left behind
-    point = rng.normal(size=objective.n_params)
+    point = rng.normal(size=objective.problem.n_params)
     within = space.outside(space.inside(point))
     assert objective.evaluate(within).loss == pytest.approx(
         objective.evaluate(point).loss, rel=1e-9
@@ -84,11 +87,14 @@ def test_there_and_back(objective, rng):
 
 
 def test_blocks_of_columns(objective, rng, monkeypatch):
-    whole = RowSpace(objective)
-    monkeypatch.setattr(row_space, "_BLOCK_NUMBERS", 7 * objective.n_rows)
-    point = rng.normal(size=whole.objective.n_params)
+    whole = RowSpace(objective.problem)
+    monkeypatch.setattr(row_space, "_BLOCK_NUMBERS", 7 * objective.problem.n_rows)
+    point = rng.normal(size=whole.problem.n_params)
     np.testing.assert_allclose(
-        RowSpace(objective).inside(whole.outside(point)) ** 2, point**2, rtol=1e-7, atol=1e-7
+        RowSpace(objective.problem).inside(whole.outside(point)) ** 2,
+        point**2,
+        rtol=1e-7,
+        atol=1e-7,
     )
 
 

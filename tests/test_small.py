@@ -1,16 +1,19 @@
 """Newton's method in one call: the kernel against its numpy twin and against the objective."""
 
 import itertools
+from dataclasses import replace
 
 import numpy as np
 import pytest
+from scipy import sparse
 
 from fastsoftmax import FastSoftmax, reference
 from fastsoftmax.backend import resolve_backend
 from fastsoftmax.objective import SoftmaxObjective
 from fastsoftmax.optimum import full_batch, small
-from fastsoftmax.shards.csr_shard import CsrShard
-from fastsoftmax.shards.shard import DenseShard
+from fastsoftmax.problem.problem import build_problem
+from fastsoftmax.shards.rows import Rows, build_shard
+from fastsoftmax.solvers.protocols import Limits
 
 
 def arguments_of(rng, n=60, d=3, k=3, *, soft=False, smoothing=0.0, intercept=True, penalty=0.02):
@@ -151,16 +154,13 @@ def objective_of(rng, storage="dense", real=np.float64, k=3, shift=0.0, **option
     X = (rng.normal(size=(90, 4)) * [0.5, 1.0, 4.0, 2.0] + shift).astype(real)
     labels = rng.integers(k, size=90).astype(np.int32)
     labels[:k] = labels[40 : 40 + k] = range(k)
-    kind = DenseShard
-    if storage == "CSR":
-        from scipy import sparse
-
-        X, kind = sparse.csr_array(X), CsrShard
+    X = sparse.csr_array(X) if storage == "CSR" else X
     weights = np.ones(90, dtype=real)
     parts = slice(0, 30), slice(30, 90)
     backend = resolve_backend("auto")
-    shards = [kind(X[p], labels[p], None, weights[p], k, backend=backend) for p in parts]
-    return SoftmaxObjective(shards, 0.02, **{"fit_intercept": True, **options})
+    shards = [build_shard(X[p], labels[p], None, weights[p], k, backend=backend) for p in parts]
+    options = {"fit_intercept": True, **options}
+    return SoftmaxObjective(build_problem(Rows(shards), 0.02, **options))
 
 
 class TestSolve:
@@ -174,7 +174,7 @@ class TestSolve:
     )  # fmt: skip
     def test_is_the_general_solvers(self, rng, monkeypatch, storage, k, options):
         objective = objective_of(rng, storage, k=k, **options)
-        assert small.suits(objective)
+        assert small.suits(objective.problem)
         seen = []
 
         def note(n_iter, at, gap):
@@ -185,13 +185,12 @@ class TestSolve:
             assert at.accuracy == pytest.approx(again.accuracy)
             return False
 
-        solve = {"newton": True, "tol": 1e-9, "max_iter": 100}
-        start = objective.null_point()
-        quick = full_batch.solve(objective, start, on_iteration=note, **solve).result
+        start = objective.problem.null_point
+        quick = full_batch.solve(objective, start, Limits(1e-9, 100, note), newton=True).result
         assert quick.reason == "converged"
         assert quick.n_iter == len(seen) == seen[-1][0]
-        monkeypatch.setattr(small, "suits", lambda objective: False)
-        general = full_batch.solve(objective, start, **solve).result
+        monkeypatch.setattr(small, "suits", lambda problem: False)
+        general = full_batch.solve(objective, start, Limits(1e-9, 100), newton=True).result
         np.testing.assert_allclose(quick.point, general.point, atol=1e-8)
         assert quick.evaluation.value == pytest.approx(general.evaluation.value, rel=1e-13)
         for (_, value, gap), (_, later, _) in itertools.pairwise(seen):
@@ -202,11 +201,9 @@ class TestSolve:
         objective = objective_of(rng)
         result = full_batch.solve(
             objective,
-            objective.null_point(),
+            objective.problem.null_point,
+            Limits(1e-12, 50, lambda n_iter, at, gap: n_iter == 2),
             newton=True,
-            tol=1e-12,
-            max_iter=50,
-            on_iteration=lambda n_iter, at, gap: n_iter == 2,
         ).result
         assert (result.reason, result.n_iter) == ("stopped", 2)
 
@@ -214,7 +211,7 @@ class TestSolve:
         objective = objective_of(rng)
         for most in (0, 1, 3):
             result = full_batch.solve(
-                objective, objective.null_point(), newton=True, tol=1e-12, max_iter=most
+                objective, objective.problem.null_point, Limits(1e-12, most), newton=True
             ).result
             assert (result.reason, result.n_iter) == ("max_iter", most)
 
@@ -222,11 +219,9 @@ class TestSolve:
         objective = objective_of(rng)
         result = full_batch.solve(
             objective,
-            objective.null_point(),
+            objective.problem.null_point,
+            Limits(1e-12, 9, expired=lambda: True),
             newton=True,
-            tol=1e-12,
-            max_iter=9,
-            expired=lambda: True,
         ).result
         assert (result.reason, result.n_iter) == ("max_time", 0)
 
@@ -234,20 +229,15 @@ class TestSolve:
     def test_others_go_on_where_features_are_far_from_zero(self, rng, shift):
         objective = objective_of(rng, shift=shift)
         result = full_batch.solve(
-            objective, objective.null_point(), newton=True, tol=1e-6, max_iter=200
+            objective, objective.problem.null_point, Limits(1e-6, 200), newton=True
         ).result
         assert result.gap <= 1e-6
 
     def test_features_that_overflow(self, rng):
         objective = objective_of(rng, input_scale=1e308)
-        assert small.solve(
-            objective,
-            objective.null_point(),
-            tol=1e-4,
-            max_iter=9,
-            on_iteration=lambda n_iter, at, gap: False,
-            expired=lambda: False,
-        ) is None  # fmt: skip
+        with np.errstate(over="ignore", invalid="ignore"):
+            stage = small.SmallStage(objective)
+            assert stage.run(objective.problem.null_point, Limits(1e-4, 9)) is None
 
 
 def test_the_same_with_and_without_an_observer(rng):
@@ -261,16 +251,17 @@ def test_the_same_with_and_without_an_observer(rng):
 
 def test_iterations_go_on_counting_where_a_later_call_makes_no_step(rng, monkeypatch):
     # the steps of the calls before were forgotten: the fit began anew, and counted from 1 again
-    steps, calls = small._Problem._steps, []
+    steps, calls = small.SmallStage._steps, []
 
-    def stuck_second(problem, params, tol, most):
-        points, records, reached, stuck = steps(problem, params, tol, min(most, 1))
+    def stuck_second(stage, params, limits, n_iter):
+        one = replace(limits, max_iter=min(limits.max_iter, n_iter + 1))
+        points, records, reached, stuck = steps(stage, params, one, n_iter)
         calls.append(len(points))
         if len(calls) == 1:
             return points, records, reached, stuck
         return points[:0], records[:0], False, True
 
-    monkeypatch.setattr(small._Problem, "_steps", stuck_second)
+    monkeypatch.setattr(small.SmallStage, "_steps", stuck_second)
     seen = []
     X, y = rng.normal(size=(60, 3)), rng.integers(3, size=60)
     model = FastSoftmax(tol=1e-10).fit(X, y, callbacks=[lambda s: seen.append(s.iteration)])

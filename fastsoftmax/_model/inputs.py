@@ -14,8 +14,7 @@ from fastsoftmax._arguments import features_in_place, thread_count
 from fastsoftmax._model.early_stopping import HeldOut, held_out_rows
 from fastsoftmax.arrays import Array
 from fastsoftmax.backend import resolve_backend
-from fastsoftmax.shards.csr_shard import CsrShard
-from fastsoftmax.shards.dense_shard import DenseShard
+from fastsoftmax.shards.rows import build_shard
 from fastsoftmax.shards.shard import Shard
 
 # The dtypes that X may keep; the first is what any other is converted to.
@@ -142,13 +141,7 @@ def backend_rows(X: Any, backend: ModuleType) -> Any:
 
 def shard_of(X: Any, *targets: Any, **options: Any) -> Shard:
     """Return a shard of X, dense or CSR; arguments as of `Shard`."""
-    labels, probs, weights, n_classes = targets
-    from fastsoftmax.interim import Interim
-    backend = options["backend"]
-    backend = backend if isinstance(backend, Interim) else Interim(backend)
-    made = backend.Targets(labels, probs, weights, options.get("label_smoothing", 0.0), n_classes)
-    kind = CsrShard if sparse.issparse(X) else DenseShard
-    return kind(X, made, backend=backend, n_threads=options.get("n_threads", 1))
+    return build_shard(X, *targets, **options)
 
 
 def encode_labels(y: Any) -> tuple[Array, Array]:

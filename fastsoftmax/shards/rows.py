@@ -9,15 +9,53 @@ from functools import reduce
 from typing import Any, TypeVar
 
 import numpy as np
+from scipy import sparse
 
 from fastsoftmax.arrays import Array
 from fastsoftmax.kernel_arguments import Descent
 from fastsoftmax.shards import block_sums, curvature
-from fastsoftmax.shards.csr_shard import some_columns
+from fastsoftmax.shards.csr_shard import CsrShard, some_columns
 from fastsoftmax.shards.dense_shard import DenseShard
 from fastsoftmax.shards.shard import Shard, Sums, add_sums
 
 T = TypeVar("T")
+
+
+def build_shard(
+    X: Any,
+    labels: Array | None,
+    target_probs: Array | None,
+    row_weights: Array,
+    n_classes: int,
+    *,
+    backend: Any,
+    label_smoothing: float = 0.0,
+    n_threads: int = 1,
+) -> Shard:
+    """Return rows with their targets, checked.
+
+    Parameters
+    ----------
+    X : array or CSR matrix of shape (n_rows, n_features)
+        As of `DenseShard` or `CsrShard`.
+    labels : ndarray of shape (n_rows,), int32, or None
+        Class numbers; None where target_probs is given.
+    target_probs : ndarray of shape (n_rows, n_classes) of row_weights' dtype, or None
+        Target distributions.
+    row_weights : ndarray of shape (n_rows,), float32 or float64
+        Its dtype is the number type that sums are computed in.
+    n_classes : int
+    backend : module
+        `fastsoftmax.kernels` or `fastsoftmax.reference`.
+    label_smoothing : float
+    n_threads : int
+    """
+    from fastsoftmax.interim import Interim
+
+    backend = backend if isinstance(backend, Interim) else Interim(backend)
+    targets = backend.Targets(labels, target_probs, row_weights, label_smoothing, n_classes)
+    kind = CsrShard if sparse.issparse(X) else DenseShard
+    return kind(X, targets, backend=backend, n_threads=n_threads)
 
 
 class Rows:
