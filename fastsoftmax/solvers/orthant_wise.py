@@ -137,12 +137,12 @@ def _inverted(diagonal: Array) -> Array:
 class _OfFree:
     """The inverse Hessian for the free coefficients without the pairs: its diagonal, and blocks."""
 
-    def __init__(self, diagonal: Array, blocks: Blocks | None, free: Array) -> None:
-        self._diagonal, self._blocks, self._free = diagonal, blocks, free
+    def __init__(self, inverse: Array, blocks: Blocks | None, free: Array) -> None:
+        self._inverse, self._blocks, self._free = inverse, blocks, free
 
     def apply(self, gradient: Array) -> Array:
         """Return the product with a vector of the free coefficients, in a new array."""
-        product = gradient * self._diagonal
+        product = gradient * self._inverse
         if self._blocks is not None:
             self._blocks.solve(gradient, self._free, product)
         return product
