@@ -23,7 +23,8 @@ def invert(matrix: Array, added: Array) -> None:
     """
     diagonal = np.diagonal(matrix) + added
     size = float(diagonal.mean()) if len(diagonal) else 1.0
-    # in proportion to each element, so that the scale of a feature does not matter
+    # in proportion to each element, so that the scale of a feature does not matter; from little
+    # more than the rounding of float64 up to where nothing is left of the matrix
     extra = 1e-14
     steps = np.where(diagonal > 0.0, diagonal, size if size > 0.0 else 1.0)
     while True:

@@ -7,8 +7,9 @@ import pytest
 
 from fastsoftmax.solvers import descent
 from fastsoftmax.solvers.lbfgs import LbfgsModel
-from fastsoftmax.solvers.line_search import search
-from fastsoftmax.solvers.lower_bound import relative_gap
+from fastsoftmax.solvers.line_search import Trial, backtrack, search
+from fastsoftmax.solvers.lower_bound import LowerBound, relative_gap
+from fastsoftmax.solvers.pairs import Pairs, pair_of, scale_from, two_loops
 from fastsoftmax.solvers.protocols import Limits
 from fastsoftmax.solvers.vectors import Vectors
 
@@ -344,6 +345,67 @@ class TestRelativeGap:
         assert relative_gap(function, At(value, np.zeros(1))) == expected
 
 
+class TestLowerBound:
+    def test_one_point(self):
+        lower = LowerBound(epsilon=0.0)
+        assert lower.gap(2.0, 0.5, 0.0) == 0.25
+        assert lower.value == 1.5
+
+    def test_an_earlier_point_certifies_a_later_one(self):
+        lower = LowerBound(epsilon=0.0)
+        lower.gap(2.0, 0.5, 0.0)
+        assert lower.gap(1.6, 1.0, 0.0) == pytest.approx(0.1 / 1.6)
+        assert lower.value == 1.5
+
+    def test_rounding_is_allowed_for(self):
+        lower = LowerBound(epsilon=1e-3)
+        lower.gap(2.0, 0.5, 0.01)
+        assert lower.value == pytest.approx(1.5 - 4 * (2e-3 + 0.01))
+        assert lower.gap(2.0, 1.0, 0.0) == pytest.approx((2.0 - lower.value + 4 * 2e-3) / 2.0)
+
+    @pytest.mark.parametrize("bound", [np.inf, np.nan])
+    def test_what_is_not_finite_certifies_nothing(self, bound):
+        lower = LowerBound(epsilon=0.0)
+        lower.gap(2.0, 0.5, 0.0)
+        assert lower.gap(1.6, bound, 0.0) >= 1.0
+        assert lower.value == 1.5
+
+
+class TestPairs:
+    @pytest.mark.parametrize(
+        ("most", "n_bytes", "least", "kept"),
+        [(3, 10_000, 1, 3), (30, 160, 1, 2), (30, 1, 1, 1), (30, 1, 4, 4), (0, 1000, 0, 1)],
+    )
+    def test_memory(self, most, n_bytes, least, kept):
+        pairs = Pairs(most, n_bytes, least)
+        for i in range(1, 7):
+            pairs.add(pair_of(np.full(5, float(i)), np.ones(5), Vectors()))  # 80 bytes
+        assert [pair.moved[0] for pair in pairs] == list(range(7 - kept, 7))
+        assert pairs.most_of(80) == len(pairs) == kept
+
+    @pytest.mark.parametrize("change", [[0.0, 1.0], [-1.0, 0.0], [1e-11, 1.0], [np.nan, 0.0]])
+    def test_no_pair_without_curvature(self, change):
+        assert pair_of(np.array([1.0, 0.0]), np.array(change), Vectors()) is None
+
+    def test_among_some_elements(self):
+        pairs = Pairs(9, 1000, 1)
+        pairs.add(pair_of(np.array([1.0, 2.0]), np.array([-1.0, 3.0]), Vectors()))
+        assert pairs.among(np.array([0]), Vectors()) == []
+        ((moved, change, curvature),) = pairs.among(np.array([1]), Vectors())
+        assert (moved, change, curvature) == (2.0, 3.0, 6.0)
+
+    def test_the_latest_pair_is_fulfilled(self, rng):
+        """The secant condition: the approximate inverse takes the change to the step."""
+        pairs = []
+        for _ in range(3):
+            moved = rng.normal(size=8)
+            pairs.append(pair_of(moved, np.arange(1.0, 9.0) * moved, Vectors()))
+        preconditioner = Diagonal(rng.random(8) + 0.5)
+        gamma = scale_from(pairs[-1], preconditioner, Vectors())
+        step = two_loops(pairs[-1].change, pairs, preconditioner, gamma, Vectors())
+        np.testing.assert_allclose(step, -pairs[-1].moved, rtol=1e-10)
+
+
 class TestLineSearch:
     @staticmethod
     def along(value, slope, start=0.0, direction=1.0, epsilon=2.2e-16):
@@ -411,3 +473,55 @@ class TestLineSearch:
         function, found = self.along(lambda x: -x, lambda x: -1.0)
         assert found is None
         assert function.n_evaluations <= 100
+
+
+class TestBacktrack:
+    @staticmethod
+    def along(value, slope, trial_of=None, most_trials=30):
+        """From 0 to the right; slopes at the start and the end are of the step."""
+        function = Function(lambda x: value(x[0]), lambda x: [slope(x[0])])
+        at = function.evaluate(np.zeros(1))
+        function.n_evaluations = 0
+
+        def straight(step):
+            end = np.array([step])
+            return Trial(end, float(at.gradient @ end), lambda gradient: float(gradient @ end))
+
+        return function, backtrack(function, at, trial_of or straight, most_trials)
+
+    def test_a_good_first_step_costs_one_evaluation(self):
+        function, (end, new) = self.along(lambda x: (x - 1.0) ** 2, lambda x: 2.0 * (x - 1.0))
+        assert (end[0], new.value, function.n_evaluations) == (1.0, 0.0, 1)
+
+    def test_a_parabola_takes_two_evaluations(self):
+        function, (end, _) = self.along(lambda x: (x - 0.3) ** 2, lambda x: 2.0 * (x - 0.3))
+        assert end[0] == pytest.approx(0.3)
+        assert function.n_evaluations == 2
+
+    def test_a_wall(self):
+        _, (end, new) = self.along(
+            lambda x: x * x - x if x < 0.6 else np.inf, lambda x: 2.0 * x - 1.0
+        )
+        assert 0.0 < end[0] < 0.6
+        assert new.value < 0.0
+
+    def test_what_ascends_is_not_evaluated(self):
+        def trial_of(step):
+            return Trial(np.array([step]), 1.0 if step > 0.2 else -step, lambda gradient: -step)
+
+        function, (end, _) = self.along(lambda x: -x, lambda x: -1.0, trial_of)
+        assert (end[0], function.n_evaluations) == (0.125, 1)
+
+    def test_nowhere_to_go(self):
+        function, found = self.along(lambda x: -x, lambda x: -1.0, lambda step: None)
+        assert found is None
+        assert function.n_evaluations == 0
+
+    def test_most_trials(self):
+        function, found = self.along(lambda x: 100.0 * x, lambda x: -1.0, most_trials=4)
+        assert found is None
+        assert function.n_evaluations == 4
+
+    def test_rounding_hides_the_decrease(self):
+        _, (end, _) = self.along(lambda x: 1.0, lambda x: 1e-10 * (x - 0.9))
+        assert 0.0 < end[0] <= 1.0

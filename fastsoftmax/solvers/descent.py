@@ -47,10 +47,10 @@ def minimise(
     Returns
     -------
     Result
-        Values never rise but by rounding, so its point is the best that was seen. The reason is
+        Values only rise by rounding, so its point is the best that was seen. The reason is
         "converged", "max_iter", "precision" (rounding forbids more), "stopped" (by on_iteration),
         "max_time", "floor" or "stationary" (by least_gain). For "precision", "floor" and
-        "stationary" it holds the last direction and the gain.
+        "stationary" it holds the last direction and its gain.
     """
     method = _AlongDirections(objective, model, floor, least_gain)
     result = iterate(objective, start, method, limits)

@@ -87,8 +87,9 @@ def iterate(
         found = method.step(n_iter, point, at)
         if found is None:
             return Result(point, at, progress.gap, n_iter, "precision")
-        before, (point, at) = at, found
-        # 3. (the point before is gone: long vectors are of the size of a pass's memory)
+        before = at
+        point, at = found
+        # 3. (the old point is gone by now: that of a text takes 32 MB)
         method.learn(before, at)
         progress.note(before.value, at)
         del before

@@ -1,17 +1,19 @@
 """The minimum of a quadratic model of the smooth part, plus l1 times the 1-norm: proximal Newton.
 
-A step to it changes many coefficients to or from 0 at once, where a step within one orthant has to
-be cut short as soon as a few of them cross 0. Text of 90000 x 200000, K = 20, C = 10, from a true
-gap of 2e-6 to a certified 5e-5: 724 orthant-wise iterations, or 5 and then 19 such steps.
+A step to it changes many coefficients to or from 0 at once. A step within one orthant has to be cut
+short as soon as a few of them cross 0. Text of 90000 x 200000, K = 20, C = 10, from a true gap of
+2e-6 to a certified 5e-5: 724 orthant-wise iterations, or 5 of them and then 19 such steps.
 
-The model's Hessian is B = B0 + U M^-1 U^T: B0 holds the blocks of the classes, and the rest makes
-it agree with the latest steps and differences of gradients (BFGS in its compact form: Byrd, Nocedal
-& Schnabel 1994, Math. Programming 63, Theorem 2.3), which also tell what classes have to do with
-each other. For the steps see Lee, Sun & Saunders 2014, "Proximal Newton-type methods for minimizing
-composite functions", SIAM J. Optim. 24, Section 2. The model's minimum is found by the primal-dual
-active set method of Hintermueller, Ito & Kunisch 2003, SIAM J. Optim. 13, Section 2, a semismooth
-Newton method: sets and signs are guessed, the model is solved for those, and what contradicts them
-is changed, until nothing does. Near the optimum that takes two or three times.
+The model's Hessian is B = B0 + U M^-1 U^T. B0 is block diagonal. The rest makes B agree with the
+latest steps and differences of gradients (BFGS in its compact form: Byrd, Nocedal & Schnabel 1994,
+Math. Programming 63, Theorem 2.3), which also tell how the blocks are coupled. For the steps see
+Lee, Sun & Saunders 2014, "Proximal Newton-type methods for minimizing composite functions", SIAM J.
+Optim. 24, Section 2.
+
+The model's minimum is found by the primal-dual active set method of Hintermueller, Ito & Kunisch
+2003, SIAM J. Optim. 13, Section 2, a semismooth Newton method: it guesses which coefficients are 0
+and the signs of the others, solves the model for these, and changes the guesses that the solution
+contradicts, until there are none. Near the optimum that takes two or three guesses.
 """
 
 from collections.abc import Iterable
@@ -21,10 +23,14 @@ import numpy as np
 from fastsoftmax.arrays import Array
 from fastsoftmax.solvers.protocols import Blocks
 
-# Pairs of steps and differences that are heeded.
+# The latest pairs of steps and differences that the model agrees with. Passes of the sparse rows of
+# `orthant_wise` with 1, 3, 5, 10 and 20: 218, 232, 214, 219, 218.
 _MOST_PAIRS = 10
+# Where so many do not suffice, guesses go round in a circle. Passes with 2, 3, 5 and 10: 232, 242,
+# 219, 219.
 _MOST_GUESSES = 20
-# A gradient above l1 by no more than this share of it is no contradiction.
+# A gradient above l1 by no more than this share of it is rounding, not a contradiction (1e-13 and
+# 1e-7: the same passes).
 _ROUNDING = 1e-10
 
 
