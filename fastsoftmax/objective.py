@@ -26,6 +26,7 @@ from collections.abc import Sequence
 import numpy as np
 
 from fastsoftmax.arrays import Array, count_logits
+from fastsoftmax.kernel_arguments import GradientTerms
 from fastsoftmax.problem.certificate import CertificateMixin
 from fastsoftmax.problem.coordinates import Coordinates
 from fastsoftmax.problem.csr_blocks import build_csr_blocks
@@ -242,11 +243,13 @@ class SoftmaxObjective(CertificateMixin):
             along,
             weights,
             bias_grad,
-            self.coordinates.center,
-            self.coordinates.scale_or_none,
-            self._base_grad,
-            1.0 / self.n_rows,
-            self.penalty,
+            GradientTerms(
+                self.coordinates.center,
+                self.coordinates.scale_or_none,
+                self._base_grad,
+                1.0 / self.n_rows,
+                self.penalty,
+            ),
             n_threads=self.vectors.n_threads,
         )
         if self.fit_intercept:

@@ -139,14 +139,14 @@ class CenteredObjective(SoftmaxObjective):
         for shard in self.shards:
             for block in self._blocks(shard):
                 grad_weights, grad_bias = np.empty(scaled_weights.shape), np.empty(self.n_logits)
+                targets = shard.backend.Targets(*block[1:], shard.label_smoothing, self.n_classes)
                 loss, correct = shard.backend.loss_grad(
                     grad_weights,
                     grad_bias,
-                    *block,
-                    shard.label_smoothing,
+                    block[0],
+                    targets,
                     scaled_weights,
                     centered_bias,
-                    self.n_classes,
                     n_threads=shard.n_threads,
                 )
                 part = Sums(loss, correct, grad_weights, grad_bias)

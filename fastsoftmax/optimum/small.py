@@ -14,6 +14,7 @@ from typing import cast
 import numpy as np
 
 from fastsoftmax.arrays import Array
+from fastsoftmax.kernel_arguments import NewtonSettings
 from fastsoftmax.objective import SoftmaxObjective
 from fastsoftmax.problem.evaluation import Evaluation, Seen
 from fastsoftmax.solvers import descent
@@ -79,9 +80,13 @@ class _Problem:
         self.is_finite = bool(np.isfinite(self.Z).all())
         labels = [s.labels for s in shards if s.labels is not None]
         probs = [s.target_probs for s in shards if s.target_probs is not None]
-        self.labels = np.concatenate(labels) if labels else None
-        self.probs = np.concatenate(probs).astype(np.float64) if probs else None
-        self.row_weights = np.concatenate([s.row_weights for s in shards]).astype(np.float64)
+        self.targets = shards[0].backend.Targets(
+            np.concatenate(labels) if labels else None,
+            np.concatenate(probs).astype(np.float64) if probs else None,
+            np.concatenate([s.row_weights for s in shards]).astype(np.float64),
+            shards[0].label_smoothing,
+            objective.n_classes,
+        )
 
     def minimise(
         self,
@@ -124,15 +129,14 @@ class _Problem:
             base,
             params,
             self.Z,
-            self.labels,
-            self.probs,
-            self.row_weights,
-            first.label_smoothing,
-            objective.class_share,
-            objective.penalty,
-            objective.fit_intercept,
-            tol,
-            min(tol, NewtonModel.target),
+            self.targets,
+            NewtonSettings(
+                objective.class_share,
+                objective.penalty,
+                objective.fit_intercept,
+                tol,
+                min(tol, NewtonModel.target),
+            ),
         )
         if objective.fit_intercept:
             objective.note_base(np.ascontiguousarray(base[:, : objective.n_features]))

@@ -13,6 +13,7 @@ from typing import Any, NamedTuple, Self
 import numpy as np
 
 from fastsoftmax.arrays import Array
+from fastsoftmax.kernel_arguments import Descent
 from fastsoftmax.shards.shard_curvature import CurvatureMixin
 
 # Multiply-adds of one call into a kernel, which answers no signal: some tenths of a second.
@@ -128,6 +129,13 @@ class Shard(CurvatureMixin):
         """The number type that the sums are computed in."""
         return self.row_weights.dtype
 
+    @property
+    def targets(self) -> Any:
+        """Labels or probabilities and row weights, as the backend takes them."""
+        return self.backend.Targets(
+            self.labels, self.target_probs, self.row_weights, self.label_smoothing, self.n_classes
+        )
+
     def loss_grad(
         self, weights: Array, bias: Array, *, with_grad: bool = True, out: Array | None = None
     ) -> Sums:
@@ -138,6 +146,7 @@ class Shard(CurvatureMixin):
         """
         weights = np.ascontiguousarray(weights, dtype=self.real)
         bias = np.ascontiguousarray(bias, dtype=self.real)
+        targets = self.targets
         total: Sums | None = None
         for rows in self._calls(len(bias) * self.row_numbers):
             first = total is None and out is not None
@@ -148,13 +157,9 @@ class Shard(CurvatureMixin):
                 grad_weights,
                 grad_bias,
                 self.rows_of(rows, with_grad=with_grad),
-                None if self.labels is None else self.labels[rows],
-                None if self.target_probs is None else self.target_probs[rows],
-                self.row_weights[rows],
-                self.label_smoothing,
+                targets[rows],
                 weights,
                 bias,
-                self.n_classes,
                 n_threads=self.n_threads,
             )
             if grad_weights is None or grad_bias is None:
@@ -193,25 +198,24 @@ class Shard(CurvatureMixin):
         work = n_logits * self.row_numbers * self.step_cost * (batch_size + _ROWS_PER_STEP)
         batches = max(1, min(_STEPS_PER_CALL, int(_WORK_PER_CALL / max(1.0, work))))
         X = self.rows_of(slice(0, self.n_rows), with_grad=False)
+        descent = Descent(
+            batch_size,
+            learning_rate,
+            momentum,
+            weight_decay,
+            fit_bias,
+            None if squared_scale is None else squared_scale.astype(self.real),
+            None if center is None else center.astype(self.real),
+        )
         loss = correct = 0.0
         for start in range(0, len(order), batches * batch_size):
             sums = self.backend.sgd_steps(
                 params,
                 velocity,
                 X,
-                self.labels,
-                self.target_probs,
-                self.row_weights,
-                self.label_smoothing,
-                self.n_classes,
+                self.targets,
                 order[start : start + batches * batch_size],
-                batch_size,
-                learning_rate,
-                momentum,
-                weight_decay,
-                fit_bias,
-                squared_scale=None if squared_scale is None else squared_scale.astype(self.real),
-                center=None if center is None else center.astype(self.real),
+                descent,
                 n_threads=self.n_threads,
             )
             loss, correct = loss + sums[0], correct + sums[1]
