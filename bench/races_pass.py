@@ -35,7 +35,8 @@ def native_pass(problem: Problem, W: np.ndarray, b: np.ndarray) -> Callable[...,
     ones = np.ones(len(problem.labels), dtype=problem.real)
     grad_W, grad_b = np.empty(W.shape), np.empty(b.shape)
     rows = native_rows(problem, with_grad=True)
-    arguments = (rows, problem.labels, None, ones, 0.0, W, b, problem.n_classes)
+    targets = kernels.Targets(problem.labels, None, ones, 0.0, problem.n_classes)
+    arguments = (rows, targets, W, b)
 
     def run(**options: Any) -> tuple[float, np.ndarray, np.ndarray]:
         loss, _ = kernels.loss_grad(grad_W, grad_b, *arguments, **options)

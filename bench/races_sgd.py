@@ -12,6 +12,7 @@ from races import native_rows, problem_of, threads
 from races_pass import FORMULA
 
 from fastsoftmax import FastSoftmax, kernels
+from fastsoftmax.kernel_arguments import Descent
 
 BATCH, RATE = 256, 0.1
 CSR_FORMULA = "4 flops for each stored number of X and class; reads X once, in random order"
@@ -27,13 +28,12 @@ def sgd_epoch(kind: str, sizes: tuple[int, ...], *, scale: float = 1) -> Race:
     start = rng.normal(0, 0.01, (K, d)).astype(np.float32)
     ones = np.ones(n, dtype=np.float32)
     rows = native_rows(problem)
+    targets = kernels.Targets(labels, None, ones, 0.0, K)
+    descent = Descent(BATCH, RATE, momentum=0.0, l2=0.0, fit_bias=True)
 
     def native(n_threads: int) -> tuple[np.ndarray, np.ndarray]:
         params = np.append(start, np.zeros(K, dtype=np.float32))
-        kernels.sgd_steps(
-            params, None, rows, labels, None, ones, 0.0, K, order, BATCH, RATE, 0.0, 0.0, True,
-            n_threads=n_threads,
-        )  # fmt: skip
+        kernels.sgd_steps(params, None, rows, targets, order, descent, n_threads=n_threads)
         return params[:-K].reshape(K, d), params[-K:]
 
     if problem.is_sparse:  # rivals are quicker with d x K
@@ -79,8 +79,8 @@ def textbook(n_rows: int, *, n_epochs: int = 10, scale: float = 1) -> Race:
         """Training loss and accuracy at the end."""
         W, b = (np.ascontiguousarray(p, dtype=np.float32) for p in params)
         ones = np.ones(len(X), dtype=np.float32)
-        arguments = (X, labels, None, ones, 0.0, W, b, problem.n_classes)
-        return tuple(s / len(X) for s in kernels.loss_grad(None, None, *arguments, n_threads=1))
+        targets = kernels.Targets(labels, None, ones, 0.0, problem.n_classes)
+        return tuple(s / len(X) for s in kernels.loss_grad(None, None, X, targets, W, b))
 
     def check(answer: tuple[float, float], expected: tuple[float, float]) -> None:
         # Fewer rows are fewer steps, and the luck of the shuffle counts for more.

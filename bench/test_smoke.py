@@ -91,7 +91,8 @@ def _expected(problem, W, b):
     grad_W, grad_b = np.empty_like(W), np.empty_like(b)
     n, K = len(problem.labels), problem.n_classes
     X = problem.X.toarray() if problem.is_sparse else problem.X
-    loss, _ = reference.loss_grad(grad_W, grad_b, X, problem.labels, None, np.ones(n), 0.0, W, b, K)
+    targets = reference.Targets(problem.labels, None, np.ones(n), 0.0, K)
+    loss, _ = reference.loss_grad(grad_W, grad_b, X, targets, W, b)
     return loss, grad_W, grad_b
 
 

@@ -1,4 +1,7 @@
-"""What travels to the kernels as one object, apart from rows and targets."""
+"""What is handed to the kernels as one object, beside rows and targets.
+
+The backends read the attributes of these; `fastsoftmax.kernels` checks them.
+"""
 
 from typing import NamedTuple
 
@@ -6,31 +9,31 @@ from fastsoftmax.arrays import Array
 
 
 class Descent(NamedTuple):
-    """How mini-batch steps go."""
+    """How steps of mini-batch gradient descent are taken; see `sgd_steps` of the backend."""
 
     batch_size: int
     learning_rate: float
     momentum: float
     l2: float
     fit_bias: bool
-    squared_scale: Array | None = None
-    center: Array | None = None
+    squared_scale: Array | None = None  # (n_features,)
+    center: Array | None = None  # (n_features,), only together with squared_scale
 
 
 class GradientTerms(NamedTuple):
-    """What the gradient of F is made of, beside sums over the rows."""
+    """What turns sums over rows into the gradient of F; see `assemble_gradient` of the backend."""
 
-    center: Array
-    scale: Array | None
-    base: Array | None
-    share: float
+    center: Array  # (n_features,)
+    scale: Array | None  # (n_features,), None for ones
+    base: Array | None  # (n_logits, n_features)
+    share: float  # of the sums in the loss
     l2: float
 
 
 class NewtonSettings(NamedTuple):
-    """What Newton's method for small problems is told."""
+    """What Newton's method needs beside rows and targets; see `newton_steps` of the backend."""
 
-    class_share: Array
+    class_share: Array  # (n_classes,) mean smoothed target of each class
     l2: float
     fit_intercept: bool
     tol: float

@@ -1,9 +1,11 @@
 # Names, order, kinds and defaults are compared with the compiled module by tests/test_stub.py.
-from typing import Self, TypeVar
+from typing import Any, Self, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
 from typing_extensions import disjoint_base
+
+from fastsoftmax.kernel_arguments import Descent, GradientTerms, NewtonSettings
 
 # The number type of a call: all arrays of it agree.
 _Real = TypeVar("_Real", np.float32, np.float64)
@@ -31,6 +33,30 @@ class CsrRows:
         values: NDArray[np.float32] | NDArray[np.float64],
     ) -> None: ...
 
+@disjoint_base
+class Targets:
+    def __init__(
+        self,
+        labels: NDArray[np.int32] | None,
+        target_probs: NDArray[_Real] | None,
+        row_weights: NDArray[_Real],
+        label_smoothing: float,
+        n_classes: int,
+    ) -> None: ...
+    @property
+    def labels(self) -> NDArray[np.int32] | None: ...
+    @property
+    def target_probs(self) -> NDArray[Any] | None: ...
+    @property
+    def row_weights(self) -> NDArray[Any]: ...
+    @property
+    def label_smoothing(self) -> float: ...
+    @property
+    def n_classes(self) -> int: ...
+    @property
+    def n_rows(self) -> int: ...
+    def __getitem__(self, rows: slice) -> Targets: ...
+
 def available_isas() -> tuple[str, ...]: ...
 def openmp() -> bool: ...
 def max_threads() -> int: ...
@@ -50,10 +76,7 @@ def cross_entropy_rows(
     loss: NDArray[_Real],
     grad: NDArray[_Real] | None,
     logits: NDArray[_Real],
-    labels: NDArray[np.int32] | None,
-    target_probs: NDArray[_Real] | None,
-    row_weights: NDArray[_Real],
-    label_smoothing: float,
+    targets: Targets,
     *,
     isa: str | None = None,
     n_threads: int = 1,
@@ -92,13 +115,9 @@ def loss_grad(
     grad_weights: NDArray[np.float64] | None,
     grad_bias: NDArray[np.float64] | None,
     X: NDArray[_Real] | NDArray[_Stored] | CsrRows,
-    labels: NDArray[np.int32] | None,
-    target_probs: NDArray[_Real] | None,
-    row_weights: NDArray[_Real],
-    label_smoothing: float,
+    targets: Targets,
     weights: NDArray[_Real],
     bias: NDArray[_Real],
-    n_classes: int,
     *,
     isa: str | None = None,
     n_threads: int = 1,
@@ -107,20 +126,10 @@ def sgd_steps(
     params: NDArray[_Real],
     velocity: NDArray[_Real] | None,
     X: NDArray[_Real] | NDArray[_Stored] | CsrRows,
-    labels: NDArray[np.int32] | None,
-    target_probs: NDArray[_Real] | None,
-    row_weights: NDArray[_Real],
-    label_smoothing: float,
-    n_classes: int,
+    targets: Targets,
     order: NDArray[np.int64],
-    batch_size: int,
-    learning_rate: float,
-    momentum: float,
-    weight_decay: float,
-    fit_bias: bool,
+    descent: Descent,
     *,
-    squared_scale: NDArray[_Real] | None = None,
-    center: NDArray[_Real] | None = None,
     isa: str | None = None,
     n_threads: int = 1,
 ) -> tuple[float, float]: ...
@@ -156,11 +165,7 @@ def assemble_gradient(
     along: NDArray[np.float64],
     weights: NDArray[_Real],
     grad_bias: NDArray[np.float64],
-    center: NDArray[np.float64],
-    scale: NDArray[np.float64] | None,
-    base: NDArray[np.float64] | None,
-    share: float,
-    penalty: float,
+    terms: GradientTerms,
     *,
     isa: str | None = None,
     n_threads: int = 1,
@@ -192,15 +197,8 @@ def newton_steps(
     base: NDArray[np.float64],
     start: NDArray[np.float64],
     Z: NDArray[np.float64],
-    labels: NDArray[np.int32] | None,
-    target_probs: NDArray[np.float64] | None,
-    row_weights: NDArray[np.float64],
-    label_smoothing: float,
-    class_share: NDArray[np.float64],
-    penalty: float,
-    fit_intercept: bool,
-    tol: float,
-    target: float,
+    targets: Targets,
+    settings: NewtonSettings,
     *,
     isa: str | None = None,
 ) -> tuple[int, bool, bool]: ...

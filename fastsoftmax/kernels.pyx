@@ -119,12 +119,10 @@ def logsumexp_rows(out, logits, *, isa=None, n_threads=1):
         fs_logsumexp_rows(kern, o.data, a.data, a.row_stride, a.n_rows, a.n_columns, n)
 
 
-def cross_entropy_rows(loss, grad, logits, labels, target_probs, row_weights, label_smoothing, *,
-                       isa=None, n_threads=1):
+def cross_entropy_rows(loss, grad, logits, targets, *, isa=None, n_threads=1):
     """loss[i] = row_weight_i * cross-entropy of row i, in nats, and its gradient by the logits.
 
-    grad[i] = row_weight_i * (softmax(z_i) - target_i); it may be None, or logits. Exactly one of
-    labels (n,) and target_probs (n, K) is given.
+    grad[i] = row_weight_i * (softmax(z_i) - target_i); it may be None, or logits.
     """
     cdef Array a = logits_of(logits)
     cdef Array losses = same_type(loss, "loss", &a, 1, True)
@@ -137,8 +135,9 @@ def cross_entropy_rows(loss, grad, logits, labels, target_probs, row_weights, la
     if grad is not None:
         gradient = output_like(grad, "grad", &a)
     check(losses.size == a.n_rows, f"loss must have {a.n_rows} elements, got {losses.size}")
-    targets_of(&rows, &a, labels, target_probs, row_weights, label_smoothing, a.n_rows,
-               a.n_columns)
+    fill_targets(&rows, targets, &a, a.n_rows, "logits")
+    check(rows.n_classes == a.n_columns,
+          f"logits must have {rows.n_classes} columns, the n_classes of targets, got {a.n_columns}")
     rows.x = rows.indices = rows.indptr = NULL
     rows.interrupted = NULL
     rows.x_stride = rows.x_feature_stride = rows.n_features = 0
@@ -239,8 +238,7 @@ def predict_top(classes, probs, X, weights, bias, n_classes, *, isa=None, n_thre
     return bool(finite)
 
 
-def loss_grad(grad_weights, grad_bias, X, labels, target_probs, row_weights, label_smoothing,
-              weights, bias, n_classes, *, isa=None, n_threads=1):
+def loss_grad(grad_weights, grad_bias, X, targets, weights, bias, *, isa=None, n_threads=1):
     """Weighted cross-entropy of an affine model, summed over the rows, and its gradient.
 
     grad_weights (n_logits, d) and grad_bias (n_logits,) are float64 and are overwritten; both None:
@@ -257,7 +255,7 @@ def loss_grad(grad_weights, grad_bias, X, labels, target_probs, row_weights, lab
     cdef int n = threads(n_threads)
     cdef fs_sums sums
     cdef _Scratch scratch
-    targets_of(&rows, &w, labels, target_probs, row_weights, label_smoothing, x.n_rows, n_classes)
+    fill_targets(&rows, targets, &w, x.n_rows, "X")
     rows.n_logits = w.n_rows
     check_classes(&rows)
     check(w.n_columns == x.n_columns and w.row_stride == w.n_columns,
@@ -292,15 +290,13 @@ cdef const void *per_feature(array, str name, const Array *like, ptrdiff_t n_fea
     return a.data
 
 
-def sgd_steps(params, velocity, X, labels, target_probs, row_weights, label_smoothing, n_classes,
-              order, batch_size, learning_rate, momentum, weight_decay, fit_bias, *,
-              squared_scale=None, center=None, isa=None, n_threads=1):
-    """Gradient descent over the rows order[0], order[1], ..., batch_size rows at a time.
+def sgd_steps(params, velocity, X, targets, order, descent, *, isa=None, n_threads=1):
+    """Gradient descent over the rows order[0], order[1], ..., descent.batch_size rows at a time.
 
     params and velocity (flat, weights and after them the bias; velocity None without momentum) are
     updated in place. A batch's gradient is the sum over its rows divided by batch_size (or by the
-    rows of X, if those are fewer). squared_scale and center (n_features,), if given, make the steps
-    those of features (x - center) sqrt(squared_scale); center only for dense X. Returns
+    rows of X, if those are fewer). squared_scale and center of the descent, if given, make the
+    steps those of features (x - center) sqrt(squared_scale); center only for dense X. Returns
     (loss, correct), as each batch saw them before its update.
     """
     cdef fs_rows rows
@@ -310,21 +306,22 @@ def sgd_steps(params, velocity, X, labels, target_probs, row_weights, label_smoo
     cdef const kernels *kern = table(&p, isa)
     cdef int n = threads(n_threads)
     cdef const int64_t *index = <const int64_t *>o.data
-    cdef ptrdiff_t i, batch = size_in(batch_size, "batch_size", 1 << 62)
+    cdef ptrdiff_t i, batch = size_in(descent.batch_size, "batch_size", 1 << 62)
     cdef fs_sgd sgd
     cdef fs_scaling scaling
     cdef bint in_range = True
     cdef fs_sums sums
     cdef _Scratch scratch
-    sgd.learning_rate = real_number(learning_rate, "learning_rate")
-    sgd.momentum = real_number(momentum, "momentum")
-    sgd.weight_decay = real_number(weight_decay, "weight_decay")
-    sgd.fit_bias = bool(fit_bias)
+    squared_scale, center = descent.squared_scale, descent.center  # held until the end
+    sgd.learning_rate = real_number(descent.learning_rate, "learning_rate")
+    sgd.momentum = real_number(descent.momentum, "momentum")
+    sgd.weight_decay = real_number(descent.l2, "l2")
+    sgd.fit_bias = bool(descent.fit_bias)
     scaling.squared_scale = per_feature(squared_scale, "squared_scale", &p, x.n_columns)
     scaling.center = per_feature(center, "center", &p, x.n_columns)
     check(center is None or (squared_scale is not None and rows.indptr == NULL),
           "center goes with squared_scale, and with dense X")
-    targets_of(&rows, &p, labels, target_probs, row_weights, label_smoothing, x.n_rows, n_classes)
+    fill_targets(&rows, targets, &p, x.n_rows, "X")
     rows.n_logits = p.size // (x.n_columns + 1)
     check(p.size == rows.n_logits * (x.n_columns + 1),
           f"params must hold weights and bias for {x.n_columns} features, got {p.size} numbers")

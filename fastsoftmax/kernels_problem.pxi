@@ -1,37 +1,103 @@
 # (Part of kernels.pyx.) The rows of a problem: features, dense or CSR, and targets.
 
-cdef int targets_of(fs_rows *rows, const Array *like, labels, target_probs, row_weights,
-                    label_smoothing, ptrdiff_t n_rows, number_of_classes) except -1:
-    """Fill in what the rows are compared with."""
-    cdef Array array
-    cdef ptrdiff_t i
-    cdef bint in_range = True
-    cdef ptrdiff_t n_classes = size_in(number_of_classes, "n_classes", 1 << 24)
+cdef class Targets:
+    """What rows are compared with, and their weights: checked once, as `targets` of the functions.
+
+    Parameters
+    ----------
+    labels : ndarray of shape (n,), int32, or None
+        Class numbers in [0, n_classes). They are copied (4 bytes a row): kernels index by them, so
+        a label that is changed later must not reach them.
+    target_probs : ndarray of shape (n, n_classes), or None
+        Target distributions, given where labels are not; of the number type of row_weights.
+    row_weights : ndarray of shape (n,), float32 or float64
+        Of the number type that the kernels compute in. Like target_probs they are referred to, not
+        copied.
+    label_smoothing : float
+        In [0, 1].
+    n_classes : int
+    """
+    cdef readonly object labels, target_probs, row_weights  # as they were given
+    cdef readonly double label_smoothing
+    cdef readonly ptrdiff_t n_classes, n_rows
+    cdef _Scratch own_labels  # the copy, which parts of the rows share
+    cdef const int32_t *label_data
+    cdef const char *prob_data
+    cdef const char *weight_data
+    cdef char kind  # of the row weights
+
+    def __init__(self, labels, target_probs, row_weights, label_smoothing, n_classes):
+        check(self.row_weights is None, "Targets are made once")
+        cdef Array given, weights = array_of(row_weights, "row_weights", "fd", 1)
+        cdef ptrdiff_t i, n = weights.n_rows, k = size_in(n_classes, "n_classes", 1 << 24)
+        cdef int32_t *own
+        cdef bint in_range = True
+        cdef double smoothing = real_number(label_smoothing, "label_smoothing")
+        check((labels is None) != (target_probs is None),
+              "exactly one of labels and target_probs must be given")
+        check(0 <= smoothing <= 1, f"label_smoothing must lie in [0, 1], got {label_smoothing}")
+        if labels is not None:
+            given = array_of(labels, "labels", "i", 1)
+            check(given.n_rows == n,
+                  f"labels must have {n} elements as row_weights, got {given.n_rows}")
+            self.own_labels = _Scratch(n * <ptrdiff_t>sizeof(int32_t))
+            own = <int32_t *>self.own_labels.data
+            with nogil:
+                memcpy(own, given.data, n * sizeof(int32_t))
+                for i in range(n):
+                    in_range &= 0 <= own[i] < k
+            check(in_range, f"labels must lie in [0, {k})")
+            self.label_data = own
+        else:
+            given = same_type(target_probs, "target_probs", &weights, 2)
+            check(given.n_rows == n and given.n_columns == k and given.row_stride == k,
+                  f"target_probs must be a contiguous array of shape ({n}, {k}), with a row for "
+                  f"each of row_weights, got shape ({given.n_rows}, {given.n_columns})")
+            self.prob_data = given.data
+        self.labels, self.target_probs, self.row_weights = labels, target_probs, row_weights
+        self.label_smoothing, self.n_classes, self.n_rows = smoothing, k, n
+        self.weight_data, self.kind = weights.data, weights.kind
+
+    def __getitem__(self, rows):
+        """Adjacent rows, without a new look at their labels."""
+        if not isinstance(rows, slice):
+            raise TypeError(f"targets take a slice of adjacent rows, got {rows!r}")
+        cdef ptrdiff_t begin, end, step, size = 4 if self.kind == b"f" else 8
+        begin, end, step = rows.indices(self.n_rows)
+        check(step == 1, f"targets take a slice of adjacent rows, got {rows!r}")
+        end = max(begin, end)
+        if end - begin == self.n_rows:
+            return self
+        cdef Targets part = Targets.__new__(Targets)
+        if self.labels is not None:
+            part.labels, part.own_labels = self.labels[begin:end], self.own_labels
+            part.label_data = self.label_data + begin
+        else:
+            part.target_probs = self.target_probs[begin:end]
+            part.prob_data = self.prob_data + begin * self.n_classes * size
+        part.row_weights = self.row_weights[begin:end]
+        part.label_smoothing, part.n_classes = self.label_smoothing, self.n_classes
+        part.n_rows = end - begin
+        part.weight_data, part.kind = self.weight_data + begin * size, self.kind
+        return part
+
+
+cdef int fill_targets(fs_rows *rows, targets, const Array *like, ptrdiff_t n_rows,
+                      str matrix) except -1:
+    """Fill in what the rows of a matrix, computed with in the number type of `like`, belong to."""
+    if not isinstance(targets, Targets):
+        raise TypeError(f"targets must be Targets, got {type(targets).__name__}")
+    cdef Targets t = <Targets>targets
+    if t.kind != like.kind:
+        raise TypeError(f"the row_weights of targets must hold {_NUMBER_TYPES[chr(like.kind)]}, "
+                        f"got {getattr(t.row_weights, 'dtype', None)}")
+    check(t.n_rows == n_rows, f"targets must have {n_rows} rows as {matrix}, got {t.n_rows}")
     rows.n_rows = n_rows
-    rows.n_classes = n_classes
-    rows.labels = NULL
-    rows.target_probs = NULL
-    check((labels is None) != (target_probs is None),
-          "exactly one of labels and target_probs must be given")
-    rows.label_smoothing = real_number(label_smoothing, "label_smoothing")
-    check(0 <= rows.label_smoothing <= 1, f"label_smoothing must lie in [0, 1], got {label_smoothing}")
-    if labels is not None:
-        array = array_of(labels, "labels", "i", 1)
-        check(array.n_rows == n_rows, f"labels must have {n_rows} elements, got {array.n_rows}")
-        rows.labels = <const int32_t *>array.data
-        with nogil:
-            for i in range(n_rows):
-                in_range &= 0 <= rows.labels[i] < n_classes
-        check(in_range, f"labels must lie in [0, {n_classes})")
-    else:
-        array = same_type(target_probs, "target_probs", like, 2)
-        check(array.n_rows == n_rows and array.n_columns == n_classes
-              and array.row_stride == n_classes,
-              f"target_probs must be a contiguous array of shape ({n_rows}, {n_classes})")
-        rows.target_probs = array.data
-    array = same_type(row_weights, "row_weights", like, 1)
-    check(array.n_rows == n_rows, f"row_weights must have {n_rows} elements, got {array.n_rows}")
-    rows.row_weights = array.data
+    rows.n_classes = t.n_classes
+    rows.labels = t.label_data
+    rows.target_probs = t.prob_data
+    rows.row_weights = t.weight_data
+    rows.label_smoothing = t.label_smoothing
     return 0
 
 

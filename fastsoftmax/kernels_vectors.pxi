@@ -80,25 +80,25 @@ def round_weights(weights, along, scaled, scale, center, *, isa=None, n_threads=
                          to_float, v.n_rows, v.n_columns, scratch.data, n)
 
 
-def assemble_gradient(gradient, along, weights, grad_bias, center, scale, base, share, penalty, *,
-                      isa=None, n_threads=1):
+def assemble_gradient(gradient, along, weights, grad_bias, terms, *, isa=None, n_threads=1):
     """The gradient of F by V, in place of the sums over the rows of that by W.
 
     gradient = scale * (share * (gradient - its mean over the classes) - grad_bias center^T)
-    + penalty * V, V = weights / scale, all (n_logits, d); with one logit no mean is taken. weights
-    are float32 or float64, the rest float64; scale (None: ones) and center are (d,), base is
-    (n_logits, d) or None. along = weights @ center. Returns the sums over all elements of V V, g g, g V, g base and V base,
-    g the result.
+    + l2 * V, V = weights / scale, all (n_logits, d); with one logit no mean is taken. weights are
+    float32 or float64, the rest float64; scale (None: ones) and center are (d,), base is
+    (n_logits, d) or None: those five are of `GradientTerms`. along = weights @ center. Returns the
+    sums over all elements of V V, g g, g V, g base and V base, g the result.
     """
     cdef Array g = array_of(gradient, "gradient", "d", 2, True)
     matrix_of(gradient, "gradient", &g, True)
+    center, scale, base = terms.center, terms.scale, terms.base  # held until the end
     cdef Array w = weights_like(weights, &g, False)
     cdef Array b = vector_of(grad_bias, "grad_bias", g.n_rows)
     cdef Array c = vector_of(center, "center", g.n_columns)
     cdef const double *s = optional_vector(scale, "scale", g.n_columns)
     cdef const double *from_base = NULL
-    cdef double rows_share = real_number(share, "share")
-    cdef double ridge = real_number(penalty, "penalty")
+    cdef double rows_share = real_number(terms.share, "share")
+    cdef double strength = real_number(terms.l2, "l2")
     cdef Array sums = vector_of(along, "along", g.n_rows, True)
     cdef const kernels *kern = table(&g, isa)
     cdef int n = threads(n_threads), from_float = w.kind == b"f"
@@ -109,7 +109,7 @@ def assemble_gradient(gradient, along, weights, grad_bias, center, scale, base, 
         from_base = <const double *>matrix_of(base, "base", &g).data
     with nogil:
         fs_assemble_gradient(kern, <double *>g.data, dots, w.data, <double *>b.data,
-                             <double *>c.data, s, from_base, from_float, rows_share, ridge,
+                             <double *>c.data, s, from_base, from_float, rows_share, strength,
                              g.n_rows, g.n_columns, scratch.data, n)
         memcpy(sums.data, dots + FS_N_DOTS, g.n_rows * sizeof(double))
     return dots[0], dots[1], dots[2], dots[3], dots[4]
@@ -175,14 +175,13 @@ def columns_product(sums, totals, X, factors, panel, *, isa=None, n_threads=1):
                            scratch.data, n)
 
 
-def newton_steps(points, records, base, start, Z, labels, target_probs, row_weights,
-                 label_smoothing, class_share, penalty, fit_intercept, tol, target, *, isa=None):
+def newton_steps(points, records, base, start, Z, targets, settings, *, isa=None):
     """At most len(points) steps of Newton's method from start, for the model o = start z.
 
     All float64: Z (n, m), its last column 1 with fit_intercept; start (n_logits, m), points
     (n_steps, n_logits * m) and records (n_steps, 4), which get the coefficients after each step
     with their mean loss, accuracy, objective and bound on objective - minimum. The objective is
-    penalised by penalty / 2 times the squares of what is not an intercept. base, of the shape of
+    the mean loss plus l2 / 2 times the squares of what is not an intercept. base, of the shape of
     start, gets the gradient of the mean loss where every row has class_share. It stops where the
     bound is at most target * objective, or at most tol * objective where the objective no longer
     falls. Returns (steps, whether it stopped for that, whether there is nothing more to gain here).
@@ -191,15 +190,16 @@ def newton_steps(points, records, base, start, Z, labels, target_probs, row_weig
     cdef fs_small problem
     cdef Array z = array_of(Z, "Z", "d", 2)
     cdef Array s = array_of(start, "start", "d", 2)
-    cdef Array share = array_of(class_share, "class_share", "d", 1)
     cdef Array p = array_of(points, "points", "d", 2, True)
     cdef Array r = array_of(records, "records", "d", 2, True)
     cdef Array b = array_of(base, "base", "d", 2, True)
     cdef const kernels *kern = table(&z, isa)
     cdef fs_newton_end end
-    cdef double most = real_number(tol, "tol"), least = real_number(target, "target")
+    cdef double most = real_number(settings.tol, "tol")
+    cdef double least = real_number(settings.target, "target")
     cdef _Scratch scratch
-    targets_of(&rows, &z, labels, target_probs, row_weights, label_smoothing, z.n_rows, share.size)
+    class_share = settings.class_share  # held until the end
+    fill_targets(&rows, targets, &z, z.n_rows, "Z")
     rows.n_logits = s.n_rows
     check_classes(&rows)
     check(z.row_stride == z.n_columns and z.n_columns > 0, "Z must be contiguous, with a column")
@@ -214,13 +214,14 @@ def newton_steps(points, records, base, start, Z, labels, target_probs, row_weig
     problem.labels = rows.labels
     problem.target_probs = <const double *>rows.target_probs
     problem.row_weights = <const double *>rows.row_weights
-    problem.class_share = <const double *>share.data
+    problem.class_share = <const double *>vector_of(class_share, "class_share",
+                                                    rows.n_classes).data
     problem.label_smoothing = rows.label_smoothing
-    problem.penalty = real_number(penalty, "penalty")
-    check(problem.penalty > 0, f"penalty must be > 0, got {penalty}")
-    problem.fit_intercept = bool(fit_intercept)
+    problem.penalty = real_number(settings.l2, "l2")
+    check(problem.penalty > 0, f"l2 must be > 0, got {settings.l2}")
+    problem.fit_intercept = bool(settings.fit_intercept)
     problem.n_rows, problem.n_columns = z.n_rows, z.n_columns
-    problem.n_classes, problem.n_logits = share.size, s.n_rows
+    problem.n_classes, problem.n_logits = rows.n_classes, s.n_rows
     scratch = _Scratch(fs_newton_scratch(&problem))
     with nogil:
         end = fs_newton_steps(kern, <double *>p.data, <double *>r.data, <double *>b.data,

@@ -132,16 +132,16 @@ def cross_entropy(
     z = adjacent_rows(z)
     n_rows, n_classes = z.shape
     labels, probs = targets_of(y, n_rows, n_classes, z.dtype)
-    weights = weights_of(sample_weight, n_rows, z.dtype)
-    total = divisor_of(weights, reduction)
+    row_weights = weights_of(sample_weight, n_rows, z.dtype)
+    total = divisor_of(row_weights, reduction)
     smoothing = smoothing_of(label_smoothing)
     kernels = resolve_backend(backend)
     loss = np.empty(n_rows, dtype=z.dtype)
     grad = np.empty(z.shape, dtype=z.dtype) if return_grad else None
-    kernels.cross_entropy_rows(
-        loss, grad, z, labels, probs, weights, smoothing, n_threads=thread_count(n_jobs, kernels)
-    )
-    absent = weights == 0.0  # 0 * inf or 0 * NaN would be NaN
+    targets = kernels.Targets(labels, probs, row_weights, smoothing, n_classes)
+    n_threads = thread_count(n_jobs, kernels)
+    kernels.cross_entropy_rows(loss, grad, z, targets, n_threads=n_threads)
+    absent = row_weights == 0.0  # 0 * inf or 0 * NaN would be NaN
     loss[absent] = 0.0
     if grad is not None:
         grad[absent] = 0.0
@@ -239,8 +239,8 @@ def linear_cross_entropy(
     real = W.dtype
     n_rows, n_classes = len(X), len(W)
     labels, probs = targets_of(y, n_rows, n_classes, real)
-    weights = weights_of(sample_weight, n_rows, real)
-    total = divisor_of(weights, reduction)
+    row_weights = weights_of(sample_weight, n_rows, real)
+    total = divisor_of(row_weights, reduction)
     smoothing = smoothing_of(label_smoothing)
     kernels = resolve_backend(backend)
     n_threads = thread_count(n_jobs, kernels)
@@ -253,23 +253,22 @@ def linear_cross_entropy(
             for grad in grads:
                 grad.fill(0.0)
             return 0.0 if np.isfinite(logits).all() else math.nan
-        loss, _ = kernels.loss_grad(
-            *(grads or (None, None)),
-            X[rows],
+        targets = kernels.Targets(
             None if labels is None else labels[rows],
             None if probs is None else probs[rows],
-            weights[rows],
+            row_weights[rows],
             smoothing,
-            W,
-            bias,
             n_classes,
-            n_threads=n_threads,
+        )
+        grad_weights, grad_bias = grads or (None, None)
+        loss, _ = kernels.loss_grad(
+            grad_weights, grad_bias, X[rows], targets, W, bias, n_threads=n_threads
         )
         return float(loss)
 
     loss = add_up(slice(None))
-    if not math.isfinite(loss) and not weights.all():
-        loss = add_up(weights > 0.0)  # 0 * inf or 0 * NaN: leave those rows out
+    if not math.isfinite(loss) and not row_weights.all():
+        loss = add_up(row_weights > 0.0)  # 0 * inf or 0 * NaN: leave those rows out
     if not return_grad:
         return loss / total
     grad_W, grad_b = (cast(np.divide(grad, total), dtype) for grad in grads)

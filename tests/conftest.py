@@ -87,7 +87,7 @@ def rng(request):
 
 
 class Problem(NamedTuple):
-    """The arguments of loss_grad after its outputs, in its order."""
+    """Rows, targets and a model for them."""
 
     X: np.ndarray
     labels: np.ndarray | None
@@ -118,10 +118,16 @@ class Problem(NamedTuple):
         """Weights and after them the bias, in a new flat array."""
         return np.append(self.weights.ravel(), self.bias)
 
-    @property
-    def rows(self):
-        """What stands between velocity and order in the arguments of sgd_steps."""
-        return (*self[:5], self.n_classes)
+    def rows(self, module):
+        """The rows and their targets, as a backend takes them."""
+        targets = module.Targets(
+            self.labels, self.target_probs, self.row_weights, self.label_smoothing, self.n_classes
+        )
+        return self.X, targets
+
+    def whole(self, module):
+        """The arguments of loss_grad after its outputs, in its order."""
+        return (*self.rows(module), self.weights, self.bias)
 
 
 @pytest.fixture(scope="session")

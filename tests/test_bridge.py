@@ -5,6 +5,8 @@ import array
 import numpy as np
 import pytest
 
+from fastsoftmax.kernel_arguments import Descent
+
 N, D, K = 12, 5, 3
 
 # Arrays that are written to; the others are only read.
@@ -25,7 +27,7 @@ STRIDED = {"X", "logits", "grad", "out"}
 
 
 def arguments(name, real):
-    """Good arguments of a function, by name."""
+    """Good arguments of a function, by name: see `call`."""
     rng = np.random.default_rng(3)
 
     def numbers(*shape):
@@ -50,6 +52,7 @@ def arguments(name, real):
         "row_weights": np.ones(N, dtype=real),
         "label_smoothing": 0.1,
     }
+    targets["n_classes"] = K
     if name == "cross_entropy_rows":
         return {"loss": numbers(N), "grad": numbers(N, K), "logits": numbers(N, K), **targets}
     if name == "loss_grad":
@@ -60,21 +63,33 @@ def arguments(name, real):
             **targets,
             "weights": numbers(K, D),
             "bias": numbers(K),
-            "n_classes": K,
         }
     return {
         "params": numbers(K * (D + 1)),
         "velocity": numbers(K * (D + 1)),
         "X": numbers(N, D),
         **targets,
-        "n_classes": K,
         "order": np.arange(N),
         "batch_size": 4,
         "learning_rate": 0.1,
         "momentum": 0.5,
-        "weight_decay": 0.01,
+        "l2": 0.01,
         "fit_bias": True,
     }
+
+
+# Arguments of `call` that travel together.
+TARGETS = ("labels", "target_probs", "row_weights", "label_smoothing", "n_classes")
+DESCENT = ("batch_size", "learning_rate", "momentum", "l2", "fit_bias")
+
+
+def call(kernels, name, **given):
+    """Call a function, with targets and a descent made of the arguments that belong to them."""
+    if "labels" in given:
+        given["targets"] = kernels.Targets(*(given.pop(key) for key in TARGETS))
+    if "momentum" in given:
+        given["descent"] = Descent(*(given.pop(key) for key in DESCENT))
+    return getattr(kernels, name)(**given)
 
 
 def soft(given):
@@ -94,7 +109,7 @@ def refuses(kernels, name):
 
     def check(given, error, match):
         with pytest.raises(error, match=match):
-            getattr(kernels, name)(**given)
+            call(kernels, name, **given)
 
     return check
 
@@ -113,7 +128,7 @@ def arrays(given):
 def test_good_arguments_are_good(kernels, name, variants, isa):
     for given in variants:
         inputs = {k: v.tobytes() for k, v in arrays(given) if k not in OUTPUTS[name]}
-        getattr(kernels, name)(**given, isa=isa)
+        call(kernels, name, **given, isa=isa)
         for key, before in inputs.items():
             assert given[key].tobytes() == before, key
         for key, value in arrays(given):
@@ -150,9 +165,9 @@ def test_types_of_features(kernels, real):
             X = given["X"].astype(np.int8).astype(dtype)
             if dtype is np.float64 and real is np.float32:
                 with pytest.raises(TypeError, match="X"):
-                    getattr(kernels, name)(**{**given, "X": X})
+                    call(kernels, name, **{**given, "X": X})
             else:
-                getattr(kernels, name)(**{**given, "X": X})
+                call(kernels, name, **{**given, "X": X})
 
 
 def test_wrong_dimensions(refuses, variants):
@@ -217,7 +232,7 @@ def test_read_only(kernels, name, refuses, variants):
         frozen = {k: v.copy() if isinstance(v, np.ndarray) else v for k, v in given.items()}
         for key, value in arrays(frozen):
             value.flags.writeable = key in OUTPUTS[name]
-        getattr(kernels, name)(**frozen)
+        call(kernels, name, **frozen)
         for key in OUTPUTS[name]:
             frozen[key].flags.writeable = False
             refuses(frozen, ValueError, rf"\b{key}\b")
@@ -246,7 +261,7 @@ def test_order_out_of_range(kernels, real):
             order = given["order"].copy()
             order[place] = row
             with pytest.raises(ValueError, match=r"order must .* \[0, 12\)"):
-                kernels.sgd_steps(**{**given, "order": order})
+                call(kernels, "sgd_steps", **{**given, "order": order})
     np.testing.assert_array_equal(given["params"], before)
 
 
@@ -289,11 +304,11 @@ def test_outputs_that_go_together(kernels, real):
     given = arguments("loss_grad", real)
     for missing in ("grad_weights", "grad_bias"):
         with pytest.raises(ValueError, match="grad_weights and grad_bias"):
-            kernels.loss_grad(**{**given, missing: None})
+            call(kernels, "loss_grad", **{**given, missing: None})
     given = arguments("sgd_steps", real)
     with pytest.raises(ValueError, match="velocity must be given"):
-        kernels.sgd_steps(**{**given, "velocity": None})
-    kernels.sgd_steps(**{**given, "velocity": None, "momentum": 0.0})
+        call(kernels, "sgd_steps", **{**given, "velocity": None})
+    call(kernels, "sgd_steps", **{**given, "velocity": None, "momentum": 0.0})
 
 
 def test_one_logit_is_for_two_classes(kernels, real):
@@ -305,10 +320,10 @@ def test_one_logit_is_for_two_classes(kernels, real):
         "grad_bias": given["grad_bias"][:1],
         "labels": given["labels"] % 2,
     }
-    kernels.loss_grad(**{**given, **one, "n_classes": 2})
+    call(kernels, "loss_grad", **{**given, **one, "n_classes": 2})
     for n_classes in (3, 4):
         with pytest.raises(ValueError, match="weights"):
-            kernels.loss_grad(**{**given, **one, "n_classes": n_classes})
+            call(kernels, "loss_grad", **{**given, **one, "n_classes": n_classes})
 
 
 def test_empty_arrays(kernels, real, isa):
@@ -316,20 +331,20 @@ def test_empty_arrays(kernels, real, isa):
     for name in OUTPUTS:
         given = arguments(name, real)
         rows = {k: v[:0] for k, v in arrays(given) if len(v) == N}
-        sums = getattr(kernels, name)(**{**given, **rows}, isa=isa)
+        sums = call(kernels, name, **{**given, **rows}, isa=isa)
         assert sums in (None, (0.0, 0.0))
     for name in ("affine_rows", "loss_grad"):
         given = arguments(name, real)
         columns = {k: v[:, :0] for k, v in arrays(given) if v.ndim == 2 and v.shape[1] == D}
-        getattr(kernels, name)(**{**given, **columns}, isa=isa)
+        call(kernels, name, **{**given, **columns}, isa=isa)
     given = arguments("sgd_steps", real)
     flat = {k: v[:K] for k, v in given.items() if k in ("params", "velocity")}
-    kernels.sgd_steps(**{**given, **flat, "X": given["X"][:, :0]}, isa=isa)
+    call(kernels, "sgd_steps", **{**given, **flat, "X": given["X"][:, :0]}, isa=isa)
     for name in ("softmax_rows", "log_softmax_rows", "logsumexp_rows", "cross_entropy_rows"):
         given = arguments(name, real)
         columns = {k: v[:, :0] for k, v in arrays(given) if v.ndim == 2}
         with pytest.raises(ValueError, match="logits must have at least one column"):
-            getattr(kernels, name)(**{**given, **columns})
+            call(kernels, name, **{**given, **columns})
 
 
 def test_layouts_of_features(kernels, make_problem, storage, isa, tmp_path):
@@ -349,12 +364,11 @@ def test_layouts_of_features(kernels, make_problem, storage, isa, tmp_path):
         results = []
         for same in (X, X.copy()):
             given = problem._replace(X=same)
+            rows = given.rows(kernels)
             out = np.empty(problem.weights.shape), np.empty(problem.bias.shape)
-            sums = kernels.loss_grad(*out, *given, isa=isa)
-            params, how = problem.params, (7, 0.01, 0.0, 0.1, True)
-            steps = kernels.sgd_steps(
-                params, None, *given.rows, np.arange(39, -1, -1), *how, isa=isa
-            )
+            sums = kernels.loss_grad(*out, *given.whole(kernels), isa=isa)
+            params, how = problem.params, Descent(7, 0.01, 0.0, 0.1, True)
+            steps = kernels.sgd_steps(params, None, *rows, np.arange(39, -1, -1), how, isa=isa)
             results.append([*out, params, sums, steps])
         for one, two in zip(*results, strict=True):
             np.testing.assert_array_equal(one, two)
@@ -368,3 +382,72 @@ def test_other_buffers(kernels):
             kernels.exp_values(out, other)
     with pytest.raises(TypeError, match="out must be a numpy array"):
         kernels.exp_values(x, out)
+
+
+class TestTargets:
+    @pytest.fixture
+    def given(self, make_problem):
+        return make_problem(50, 6, 4, smoothing=0.1)
+
+    @pytest.mark.parametrize("soft", [False, True], ids=["labels", "soft"])
+    def test_parts(self, kernels, make_problem, soft):
+        problem = make_problem(50, 6, 4, soft=soft, smoothing=0.1)
+        X, targets = problem.rows(kernels)
+        for rows in (slice(0, 7), slice(7, 50), slice(-3, None), slice(9, 9), slice(60, 70)):
+            part, expected = targets[rows], problem.at(rows)
+            assert part.n_rows == len(expected.X)
+            np.testing.assert_array_equal(part.row_weights, expected.row_weights)
+            outs = [(np.empty(problem.weights.shape), np.empty(4)) for _ in range(2)]
+            model = problem.weights, problem.bias
+            sums = kernels.loss_grad(*outs[0], X[rows], part, *model)
+            assert sums == kernels.loss_grad(*outs[1], *expected.whole(kernels))
+            np.testing.assert_array_equal(outs[0][0], outs[1][0])
+        assert targets[:] is targets
+
+    def test_only_adjacent_rows(self, kernels, given):
+        _, targets = given.rows(kernels)
+        with pytest.raises(ValueError, match="adjacent rows"):
+            targets[::2]
+        for rows in (3, [1, 2], np.arange(3), None):
+            with pytest.raises(TypeError, match="slice of adjacent rows"):
+                targets[rows]
+
+    def test_what_was_given_can_be_read(self, kernels, given):
+        _, targets = given.rows(kernels)
+        assert targets.labels is given.labels
+        assert targets.row_weights is given.row_weights
+        assert targets.target_probs is None
+        assert (targets.n_classes, targets.n_rows, targets.label_smoothing) == (4, 50, 0.1)
+        for name in ("labels", "n_classes", "n_rows"):
+            with pytest.raises(AttributeError):
+                setattr(targets, name, 3)
+
+    def test_labels_that_change_later_do_not_count(self, kernels, given):
+        """Kernels index by them: a label out of range would read, and write, anywhere."""
+        X, targets = given.rows(kernels)
+        part = targets[10:]
+        out = [np.empty(given.weights.shape) for _ in range(2)]
+        model = given.weights, given.bias
+        before = kernels.loss_grad(out[0], np.empty(4), X, targets, *model)
+        first = kernels.loss_grad(None, None, X[10:], part, *model)
+        given.labels[:] = 2**31 - 1
+        assert kernels.loss_grad(out[1], np.empty(4), X, targets, *model) == before
+        assert kernels.loss_grad(None, None, X[10:], part, *model) == first
+        np.testing.assert_array_equal(*out)
+
+    def test_are_made_once(self, kernels, given):
+        _, targets = given.rows(kernels)
+        for made in (targets, targets[3:]):
+            with pytest.raises(ValueError, match="made once"):
+                made.__init__(given.labels, None, given.row_weights, 0.0, 4)
+
+    def test_are_asked_for(self, kernels, given):
+        X, targets = given.rows(kernels)
+        model = given.weights, given.bias
+        for other in (None, given.labels, object()):
+            with pytest.raises(TypeError, match="targets must be Targets"):
+                kernels.loss_grad(None, None, X, other, *model)
+        with pytest.raises(TypeError, match="row_weights of targets must hold"):
+            kernels.loss_grad(None, None, X, kernels.Targets.__new__(kernels.Targets), *model)
+        with pytest.raises(ValueError, match="targets must have 50 rows as X, got 40"):
+            kernels.loss_grad(None, None, X, targets[10:], *model)

@@ -283,7 +283,7 @@ class TestDemoErrors:
 
 def kernels_with(**changed):
     """Return a stand-in for the compiled kernels: the twin, with some functions replaced."""
-    functions = {name: getattr(reference, name) for name in KERNELS}
+    functions = {name: getattr(reference, name) for name in (*KERNELS, "Targets")}
     return SimpleNamespace(available_isas=lambda: ("fast", "base"), **{**functions, **changed})
 
 

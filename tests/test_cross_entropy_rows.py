@@ -46,6 +46,11 @@ def wide(targets):
     return labels, probs, weights.astype(np.float64), smoothing
 
 
+def as_targets(module, targets, logits):
+    """The targets of rows of logits as a backend takes them."""
+    return module.Targets(*targets, logits.shape[1])
+
+
 @pytest.fixture
 def check(kernels, isa, guarded, ulps):
     """A function that holds loss and gradient of some logits to the twin.
@@ -59,10 +64,13 @@ def check(kernels, isa, guarded, ulps):
         limit = 6 if logits.dtype == np.float32 else 10  # the twin's own float64 is off by 4
         labels, _, weights, smoothing = exact = wide(targets)
         expected, slope = np.empty(len(logits)), np.empty(logits.shape)
-        reference.cross_entropy_rows(expected, slope, logits.astype(np.float64), *exact)
+        reference.cross_entropy_rows(
+            expected, slope, logits.astype(np.float64), as_targets(reference, exact, logits)
+        )
+        given = as_targets(kernels, targets, logits)
         loss, grad = guarded(len(logits)), guarded(logits.shape)
         before = logits.tobytes()
-        kernels.cross_entropy_rows(loss.array, grad.array, logits, *targets, isa=isa)
+        kernels.cross_entropy_rows(loss.array, grad.array, logits, given, isa=isa)
         assert ulps(loss.checked(), expected) <= limit
         scale = np.abs(slope)
         if labels is None or smoothing:
@@ -70,12 +78,12 @@ def check(kernels, isa, guarded, ulps):
         scale = np.where(np.isfinite(slope), scale, 0)
         assert ulps(grad.checked(), slope, scale) <= limit
         alone = guarded(len(logits))
-        kernels.cross_entropy_rows(alone.array, None, logits, *targets, isa=isa)
+        kernels.cross_entropy_rows(alone.array, None, logits, given, isa=isa)
         np.testing.assert_array_equal(alone.checked(), loss.array)
         assert logits.tobytes() == before
         inplace = guarded(logits.shape)
         inplace.array[...] = logits
-        kernels.cross_entropy_rows(alone.array, inplace.array, inplace.array, *targets, isa=isa)
+        kernels.cross_entropy_rows(alone.array, inplace.array, inplace.array, given, isa=isa)
         np.testing.assert_array_equal(alone.checked(), loss.array)
         np.testing.assert_array_equal(inplace.checked(), grad.array)
 
@@ -134,7 +142,9 @@ def test_special_rows(check, make_targets, kernels, isa, real, rng):
         grads = []
         for rows in (plain, logits):
             loss, grad = np.empty(n, dtype=real), np.empty_like(rows)
-            kernels.cross_entropy_rows(loss, grad, rows, *targets, isa=isa)
+            kernels.cross_entropy_rows(
+                loss, grad, rows, as_targets(kernels, targets, rows), isa=isa
+            )
             grads.append(np.column_stack([loss, grad])[::2])
         np.testing.assert_array_equal(*grads)
 
@@ -148,7 +158,8 @@ def test_near_zero(kernels, isa, real):
         labels = np.full(len(gaps), n_classes - 1, dtype=np.int32)
         loss, grad = np.empty_like(gaps), np.empty_like(logits)
         ones = np.ones_like(gaps)
-        kernels.cross_entropy_rows(loss, grad, logits, labels, None, ones, 0.0, isa=isa)
+        targets = kernels.Targets(labels, None, ones, 0.0, n_classes)
+        kernels.cross_entropy_rows(loss, grad, logits, targets, isa=isa)
         others = (n_classes - 1) * np.exp(-gaps.astype(np.float64))
         rtol = 6 * np.finfo(real).eps
         np.testing.assert_allclose(loss, np.log1p(others), rtol=rtol)
@@ -162,14 +173,17 @@ def test_gradient_is_that_of_the_loss(kernels, isa, make_targets, real, rng):
         logits = rng.normal(0, 3, (6, n_classes))
         targets = make_targets(6, n_classes)
         loss, grad = np.empty(6), np.empty_like(logits)
-        kernels.cross_entropy_rows(loss, grad, logits, *targets, isa=isa)
+        kernels.cross_entropy_rows(
+            loss, grad, logits, as_targets(kernels, targets, logits), isa=isa
+        )
         step = 1e-3
         for k in range(n_classes):
             values = []
             for steps in (-2, -1, 1, 2):
                 moved = logits.copy()
                 moved[:, k] += steps * step
-                kernels.cross_entropy_rows(loss, None, moved, *targets, isa=isa)
+                given = as_targets(kernels, targets, moved)
+                kernels.cross_entropy_rows(loss, None, moved, given, isa=isa)
                 values.append(loss.copy())
             slope = (values[0] - 8 * values[1] + 8 * values[2] - values[3]) / (12 * step)
             np.testing.assert_allclose(grad[:, k], slope, rtol=0, atol=1e-10)
@@ -187,7 +201,8 @@ def test_a_row_does_not_depend_on_the_others(kernels, isa, make_targets, real, r
                 np.empty((len(rows), logits.shape[1]), real),
             )
             some = [None if t is None else t[rows] for t in targets[:3]]
-            kernels.cross_entropy_rows(loss, grad, logits[rows], *some, targets[3], isa=isa)
+            some = kernels.Targets(*some, targets[3], logits.shape[1])
+            kernels.cross_entropy_rows(loss, grad, logits[rows], some, isa=isa)
             return np.column_stack([loss, grad])
 
         expected = run(np.arange(n))
@@ -202,15 +217,18 @@ def test_layouts(kernels, isa, make_targets, real, guarded, rng):
         logits = rng.normal(0, 5, (19, n_classes)).astype(real)
         targets = make_targets(19, n_classes)
         loss, grad = np.empty(19, dtype=real), np.empty_like(logits)
-        kernels.cross_entropy_rows(loss, grad, logits, *targets, isa=isa)
+        kernels.cross_entropy_rows(
+            loss, grad, logits, as_targets(kernels, targets, logits), isa=isa
+        )
         memory = np.full((40, n_classes + 7), NAN, dtype=real)
         apart = memory[-2:1:-2, 3:-4]
         apart[...] = logits
+        given = as_targets(kernels, targets, logits)
         again, out = guarded(19), guarded(logits.shape)
-        kernels.cross_entropy_rows(again.array, out.array[::-1], apart, *targets, isa=isa)
+        kernels.cross_entropy_rows(again.array, out.array[::-1], apart, given, isa=isa)
         np.testing.assert_array_equal(again.checked(), loss)
         np.testing.assert_array_equal(out.checked()[::-1], grad)
-        kernels.cross_entropy_rows(again.array, apart, apart, *targets, isa=isa)
+        kernels.cross_entropy_rows(again.array, apart, apart, given, isa=isa)
         np.testing.assert_array_equal(apart, grad)
         apart[...] = NAN
         assert np.isnan(memory).all()

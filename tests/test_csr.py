@@ -5,6 +5,7 @@ import pytest
 from scipy import sparse
 
 from fastsoftmax import reference
+from fastsoftmax.kernel_arguments import Descent
 from fastsoftmax.shards.csr_shard import columns_of
 from fastsoftmax.shards.rows import build_shard
 
@@ -65,10 +66,13 @@ class Task:
         self.W = rng.normal(size=(n_logits, d)).astype(real)
         self.b = rng.normal(size=n_logits).astype(real)
         self.labels = rng.integers(self.K, size=n).astype(np.int32)
-        self.weights = rng.random(n).astype(real)
+        self.row_weights = rng.random(n).astype(real)
         self.order = rng.permutation(n).astype(np.int64)
         self.squared_scale = rng.uniform(0.5, 2.0, d).astype(real)
         self.panel_rows = panel_rows
+
+    def targets(self, module, smoothing=0.1):
+        return module.Targets(self.labels, None, self.row_weights, smoothing, self.K)
 
     def rows(self, module, *, with_columns=True):
         X = self.X
@@ -86,18 +90,19 @@ class Task:
         grad_W = np.full(self.W.shape, 7.0) if with_grad else None
         grad_b = np.full(self.b.shape, 7.0) if with_grad else None
         sums = module.loss_grad(
-            grad_W, grad_b, self.rows(module, with_columns=with_grad), self.labels, None,
-            self.weights, 0.1, self.W, self.b, self.K, **options,
+            grad_W, grad_b, self.rows(module, with_columns=with_grad), self.targets(module),
+            self.W, self.b, **options,
         )  # fmt: skip
         return [np.array(sums)] + ([grad_W, grad_b] if with_grad else [])
 
-    def sgd(self, module, momentum, decay, fit_bias, *, scaled=False, batch=9, **options):
+    def sgd(self, module, momentum, l2, fit_bias, *, scaled=False, center=None, batch=9, **options):
         params = np.concatenate([self.W.ravel(), self.b])
         velocity = np.full_like(params, 0.01) if momentum else None
+        scale = self.squared_scale if scaled else None
+        descent = Descent(batch, 0.1, momentum, l2, fit_bias, scale, center)
         sums = module.sgd_steps(
-            params, velocity, self.rows(module, with_columns=False), self.labels, None,
-            self.weights, 0.1, self.K, self.order, batch, 0.1, momentum, decay, fit_bias,
-            squared_scale=self.squared_scale if scaled else None, **options,
+            params, velocity, self.rows(module, with_columns=False), self.targets(module),
+            self.order, descent, **options,
         )  # fmt: skip
         return [params, np.array(sums)] + ([velocity] if momentum else [])
 
@@ -140,9 +145,7 @@ def test_the_twin_is_right(rng):
     task = Task(rng, (60, 20, 4, 0.2), np.float64, np.float64, np.int64)
     dense = np.ascontiguousarray(task.X.toarray())
     grad_W, grad_b = np.empty_like(task.W), np.empty_like(task.b)
-    sums = reference.loss_grad(
-        grad_W, grad_b, dense, task.labels, None, task.weights, 0.1, task.W, task.b, task.K
-    )
+    sums = reference.loss_grad(grad_W, grad_b, dense, task.targets(reference), task.W, task.b)
     assert_close(task.loss_grad(reference), [np.array(sums), grad_W, grad_b], np.float64)
 
 
@@ -227,8 +230,8 @@ class TestErrors:
         task = Task(rng, (5, 4, 3, 0.5), np.float64, np.float64, np.int32)
         with pytest.raises(ValueError, match="set_columns"):
             kernels.loss_grad(
-                np.empty((3, 4)), np.empty(3), task.rows(kernels, with_columns=False), task.labels,
-                None, task.weights, 0.0, task.W, task.b, 3,
+                np.empty((3, 4)), np.empty(3), task.rows(kernels, with_columns=False),
+                task.targets(kernels), task.W, task.b,
             )  # fmt: skip
 
     @pytest.mark.parametrize("part", range(6))
@@ -262,10 +265,8 @@ class TestErrors:
         found = []
         for X in (task.rows(kernels), task.X.toarray()):
             velocity[:], params[:] = 1, 0
-            kernels.sgd_steps(
-                params, velocity, X, task.labels, None, task.weights, 0.0, 3, order, 1, 0.1, 0.0,
-                0.0, True,
-            )  # fmt: skip
+            descent = Descent(1, 0.1, 0.0, 0.0, True)
+            kernels.sgd_steps(params, velocity, X, task.targets(kernels, 0.0), order, descent)
             found.append(velocity.copy())
         np.testing.assert_allclose(found[0], found[1], rtol=1e-12, atol=1e-15)
 

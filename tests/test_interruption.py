@@ -16,6 +16,7 @@ from scipy import sparse
 
 from fastsoftmax import FastSoftmax
 from fastsoftmax.backend import resolve_backend
+from fastsoftmax.kernel_arguments import Descent
 from fastsoftmax.threads import answering_signals, in_threads
 
 kernels = pytest.importorskip("fastsoftmax.kernels")
@@ -90,22 +91,22 @@ class TestOneCall:
         rows = np.arange(N * K // n_classes) % N
         weights, bias = model["weights"][:n_classes], model["bias"][:n_classes]
         labels = (rows % n_classes).astype(np.int32)
-        targets = labels, None, model["row_weights"][rows], 0.0
         X = model["X"][rows[: len(rows) // 2]] if n_classes < K else model["X"]
-        targets = (labels[: len(X)], None, targets[2][: len(X)], 0.0)
+        row_weights = model["row_weights"][rows[: len(X)]]
+        targets = kernels.Targets(labels[: len(X)], None, row_weights, 0.0, n_classes)
         out = np.empty(weights.shape), np.empty(n_classes)
         with interrupted_soon():
-            kernels.loss_grad(*out, X, *targets, weights, bias, n_classes, n_threads=n_threads)
+            kernels.loss_grad(*out, X, targets, weights, bias, n_threads=n_threads)
 
     def test_one_step(self, model, n_threads):
         """A step over a batch of any size is taken wholly or not at all."""
         params = np.zeros(K * (D + 1), dtype=np.float32)
-        targets = model["labels"], None, model["row_weights"], 0.0, K
+        targets = kernels.Targets(model["labels"], None, model["row_weights"], 0.0, K)
+        descent = Descent(N, 0.1, 0.0, 0.0, True)
         with interrupted_soon():
             kernels.sgd_steps(
-                params, None, model["X"], *targets, np.arange(N), N, 0.1, 0.0, 0.0, True,
-                n_threads=n_threads,
-            )  # fmt: skip
+                params, None, model["X"], targets, np.arange(N), descent, n_threads=n_threads
+            )
         assert not params.any()
 
 
@@ -119,14 +120,14 @@ def test_whole_steps_are_kept(as_csr):
     if as_csr:
         csr = sparse.csr_array(X)
         X = kernels.CsrRows(csr.data, csr.indices, csr.indptr, d)
-    given = (X, (np.arange(n) % k).astype(np.int32), None, np.ones(n), 0.0, k)
+    targets = kernels.Targets((np.arange(n) % k).astype(np.int32), None, np.ones(n), 0.0, k)
     params, expected = np.zeros((2, k * (d + 1)))
-    rest = batch, 0.01, 0.0, 0.0, True
+    descent = Descent(batch, 0.01, 0.0, 0.0, True)
     with interrupted_soon():
-        kernels.sgd_steps(params, None, *given, order, *rest)
+        kernels.sgd_steps(params, None, X, targets, order, descent)
     assert params.any()
     for start in range(0, len(order), batch):
-        kernels.sgd_steps(expected, None, *given, order[start : start + batch], *rest)
+        kernels.sgd_steps(expected, None, X, targets, order[start : start + batch], descent)
         if np.array_equal(expected, params):
             break
     assert 0 < start < len(order) - batch
@@ -155,12 +156,12 @@ def test_partial_fit_is_as_before(model):
 
 def test_pieces_change_nothing(model):
     """Threads but the main one are not asked, so their work is not cut: the same bits."""
-    args = model["X"], model["labels"], None, model["row_weights"], 0.0, K, np.arange(N), N
+    targets = kernels.Targets(model["labels"], None, model["row_weights"], 0.0, K)
+    args = None, model["X"], targets, np.arange(N), Descent(N, 0.1, 0.0, 0.0, True)
     here, there = np.zeros((2, K * (D + 1)), dtype=np.float32)
-    rest = 0.1, 0.0, 0.0, True
-    thread = threading.Thread(target=kernels.sgd_steps, args=(there, None, *args, *rest))
+    thread = threading.Thread(target=kernels.sgd_steps, args=(there, *args))
     thread.start()
-    kernels.sgd_steps(here, None, *args, *rest)
+    kernels.sgd_steps(here, *args)
     thread.join()
     assert here.any()
     np.testing.assert_array_equal(here, there)

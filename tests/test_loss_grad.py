@@ -88,7 +88,7 @@ def sums(kernels, isa):
 
     def call(problem, **options):
         out = np.full(problem.weights.shape, NAN), np.full(problem.bias.shape, NAN)
-        loss, correct = kernels.loss_grad(*out, *problem, isa=isa, **options)
+        loss, correct = kernels.loss_grad(*out, *problem.whole(kernels), isa=isa, **options)
         return loss, correct, *out
 
     return call
@@ -101,10 +101,10 @@ def check(kernels, isa, guarded, ulps, real):
     def of(problem, few=4):
         shape = problem.weights.shape
         expected = np.empty(shape), np.empty(shape[0])
-        loss, hits = reference.loss_grad(*expected, *problem.exact)
+        loss, hits = reference.loss_grad(*expected, *problem.exact.whole(reference))
         out = [guarded(s, np.float64, contiguous=True) for s in (shape, shape[0])]
         before = [a.tobytes() for a in problem if isinstance(a, np.ndarray)]
-        actual = kernels.loss_grad(*[o.array for o in out], *problem, isa=isa)
+        actual = kernels.loss_grad(*[o.array for o in out], *problem.whole(kernels), isa=isa)
         scales, plain = magnitudes(problem), plain_sums(problem)
         results = actual[0], *[o.checked() for o in out]
         for ours, theirs, exact, scale in zip(
@@ -116,7 +116,7 @@ def check(kernels, isa, guarded, ulps, real):
             assert np.max(np.abs(mine / unit), initial=0) <= limit, (problem.X.shape, shape)
         assert actual[1] == pytest.approx(hits, rel=1e-12)
         assert [a.tobytes() for a in problem if isinstance(a, np.ndarray)] == before
-        assert kernels.loss_grad(None, None, *problem, isa=isa) == actual
+        assert kernels.loss_grad(None, None, *problem.whole(kernels), isa=isa) == actual
 
     return of
 
@@ -253,15 +253,16 @@ def test_hits(kernels, isa, real):
     model = np.zeros((4, 1), dtype=real), np.array([0, 3, 3, 1], dtype=real)
 
     def hits(*targets):
-        return kernels.loss_grad(None, None, X, *targets, weights, 0.0, *model, 4, isa=isa)[1]
+        targets = kernels.Targets(*targets, weights, 0.0, 4)
+        return kernels.loss_grad(None, None, X, targets, *model, isa=isa)[1]
 
     assert hits(labels, None) == weights[labels == 1].sum()
     ties = np.array([[0, 0.5, 0.5, 0], [0.5, 0.5, 0, 0], [0, 0, 0.5, 0.5], [0, 0.4, 0.3, 0.3]])
     assert hits(None, np.tile(ties, (10, 1)).astype(real)) == weights[labels % 3 == 0].sum()
     model = np.zeros((1, 1), dtype=real), np.zeros(1, dtype=real)
     labels = labels % 2
-    targets = labels, None, weights, 0.0
-    assert kernels.loss_grad(None, None, X, *targets, *model, 2, isa=isa)[1] == (
+    targets = kernels.Targets(labels, None, weights, 0.0, 2)
+    assert kernels.loss_grad(None, None, X, targets, *model, isa=isa)[1] == (
         weights[labels == 0].sum()
     )
 
@@ -276,7 +277,8 @@ def test_nan_and_infinities_spread(sums, make_problem, case):
             X[i, j] = value
             loss, _, weights, bias = sums(problem._replace(X=X))
             with np.errstate(invalid="ignore"):
-                expected = reference.loss_grad(None, None, *problem._replace(X=X).exact)[0]
+                exact = problem._replace(X=X).exact.whole(reference)
+                expected = reference.loss_grad(None, None, *exact)[0]
             np.testing.assert_array_equal(np.isnan(loss), np.isnan(expected))
             assert not np.isfinite(weights[:, j]).any()
             assert np.isfinite(bias).all() or np.isnan(bias).all()

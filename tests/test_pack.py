@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 
 from fastsoftmax import FastSoftmax, linear_cross_entropy
+from fastsoftmax.kernel_arguments import Descent
 
 LAYOUTS = {
     "fortran": np.asfortranarray,
@@ -38,6 +39,7 @@ def test_bits(kernels, isa, real, storage, rng, layout, sizes):
     W, b = rng.normal(size=(n_logits, d)).astype(real) / 10, rng.normal(size=n_logits).astype(real)
     labels = rng.integers(n_classes, size=n).astype(np.int32)
     weights, order = np.ones(n, real), rng.permutation(n).astype(np.int64)
+    descent = Descent(7, 0.1, 0.0, 0.0, True)
 
     def results(X, n_threads):
         options = {"isa": isa, "n_threads": n_threads}
@@ -45,16 +47,14 @@ def test_bits(kernels, isa, real, storage, rng, layout, sizes):
         logits, probs = np.empty((n, n_logits), real), np.empty((n, n_classes), real)
         top = np.empty((n, 2), np.int64)
         params = np.concatenate([W.ravel(), b])
-        targets = labels, None, weights, 0.0
+        targets = kernels.Targets(labels, None, weights, 0.0, n_classes)
         return [
-            kernels.loss_grad(*gradients, X, *targets, W, b, n_classes, **options),
-            kernels.loss_grad(None, None, X, *targets, W, b, n_classes, **options),
+            kernels.loss_grad(*gradients, X, targets, W, b, **options),
+            kernels.loss_grad(None, None, X, targets, W, b, **options),
             kernels.affine_rows(logits, X, W, b, **options),
             kernels.predict_rows(probs, X, W, b, False, **options),
             kernels.predict_top(top, None, X, W, b, n_classes, **options),
-            kernels.sgd_steps(
-                params, None, X, *targets, n_classes, order, 7, 0.1, 0.0, 0.0, True, **options
-            ),
+            kernels.sgd_steps(params, None, X, targets, order, descent, **options),
             *gradients, logits, probs, top, params,
         ]  # fmt: skip
 

@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 
 from fastsoftmax import reference
+from fastsoftmax.kernel_arguments import Descent
 from fastsoftmax.reference import _rows
 
 INF, NAN = np.inf, np.nan
@@ -157,14 +158,15 @@ def test_cross_entropy_rows(n_classes, soft, binary, smoothing, real, rng):
     target = np.eye(n_classes)[labels] if probs is None else probs.astype(float)
     target = (1 - smoothing) * target + smoothing / n_classes
     loss, grad = np.empty(33, dtype=real), np.empty_like(logits)
-    reference.cross_entropy_rows(loss, grad, logits, labels, probs, row_weights, smoothing)
+    targets = reference.Targets(labels, probs, row_weights, smoothing, n_classes)
+    reference.cross_entropy_rows(loss, grad, logits, targets)
     close(loss, -row_weights * (target * log_p).sum(axis=1), real)
     close(grad, row_weights[:, np.newaxis] * (np.exp(log_p) - target), real)
     alone = np.empty_like(loss)
-    reference.cross_entropy_rows(alone, None, logits, labels, probs, row_weights, smoothing)
+    reference.cross_entropy_rows(alone, None, logits, targets)
     np.testing.assert_array_equal(alone, loss)
     expected = grad.copy()
-    reference.cross_entropy_rows(loss, logits, logits, labels, probs, row_weights, smoothing)
+    reference.cross_entropy_rows(loss, logits, logits, targets)
     np.testing.assert_array_equal(logits, expected)  # grad may be logits
 
 
@@ -173,7 +175,8 @@ def test_gradient_near_zero_keeps_its_relative_accuracy(real):
     logits = np.array([[50.0, 0.0]], dtype=real)
     loss, grad = np.empty(1, dtype=real), np.empty_like(logits)
     label = np.zeros(1, dtype=np.int32)
-    reference.cross_entropy_rows(loss, grad, logits, label, None, np.ones(1, real), 0.0)
+    targets = reference.Targets(label, None, np.ones(1, real), 0.0, 2)
+    reference.cross_entropy_rows(loss, grad, logits, targets)
     tiny = np.exp(-50.0)
     rtol = 2 * np.finfo(real).eps
     np.testing.assert_allclose(grad, [[-tiny, tiny]], rtol=rtol)
@@ -181,8 +184,7 @@ def test_gradient_near_zero_keeps_its_relative_accuracy(real):
 
 
 def test_targets_are_checked(real):
-    X, weights, bias = np.zeros((2, 3), real), np.zeros((4, 3), real), np.zeros(4, real)
-    ones, params, order = np.ones(2, real), np.zeros(16, real), np.arange(2)
+    ones = np.ones(2, real)
     probs = np.full((2, 4), 0.25, real)
     for labels, target_probs, match in [
         ([0, 4], None, r"\[0, 4\), got values from 0 to 4"),
@@ -192,13 +194,7 @@ def test_targets_are_checked(real):
     ]:
         y = None if labels is None else np.array(labels, dtype=np.int32)
         with pytest.raises(ValueError, match=match):
-            reference.loss_grad(None, None, X, y, target_probs, ones, 0.0, weights, bias, 4)
-        with pytest.raises(ValueError, match=match):
-            reference.cross_entropy_rows(ones, None, X @ weights.T, y, target_probs, ones, 0.0)
-        with pytest.raises(ValueError, match=match):
-            reference.sgd_steps(
-                params, None, X, y, target_probs, ones, 0.0, 4, order, 1, 0.1, 0.0, 0.0, True
-            )
+            reference.Targets(y, target_probs, ones, 0.0, 4)
 
 
 # ---- affine models
@@ -221,8 +217,11 @@ def test_loss_grad(n_classes, soft, binary, smoothing, real, rng):
     X, labels, probs, row_weights, weights, bias = problem(
         rng, real, n_classes=n_classes, soft=soft, binary=binary
     )
-    given = X, labels, probs, row_weights, smoothing, weights, bias, n_classes
-    loss, correct, grad_weights, grad_bias = plain_sums(*given)
+    loss, correct, grad_weights, grad_bias = plain_sums(
+        X, labels, probs, row_weights, smoothing, weights, bias, n_classes
+    )
+    targets = reference.Targets(labels, probs, row_weights, smoothing, n_classes)
+    given = X, targets, weights, bias
     out = np.full(weights.shape, NAN), np.full(bias.shape, NAN)
     actual = reference.loss_grad(*out, *given)
     close(actual[0], loss, real)
@@ -236,12 +235,12 @@ def test_loss_grad(n_classes, soft, binary, smoothing, real, rng):
 def test_loss_grad_of_no_rows_or_features(real, rng):
     X, labels, probs, row_weights, weights, bias = problem(rng, real)
     out = np.full(weights.shape, NAN), np.full(bias.shape, NAN)
-    given = (X[:0], labels[:0], probs, row_weights[:0], 0.0, weights, bias, 4)
+    targets = reference.Targets(labels, probs, row_weights, 0.0, 4)
+    given = (X[:0], targets[:0], weights, bias)
     assert reference.loss_grad(*out, *given) == (0.0, 0.0)
     assert not out[0].any() and not out[1].any()
-    given = (X[:, :0], labels, probs, row_weights, 0.0, weights[:, :0], bias, 4)
-    loss, _ = reference.loss_grad(out[0][:, :0], out[1], *given)
-    expected = plain_sums(*given)
+    loss, _ = reference.loss_grad(out[0][:, :0], out[1], X[:, :0], targets, weights[:, :0], bias)
+    expected = plain_sums(X[:, :0], labels, probs, row_weights, 0.0, weights[:, :0], bias, 4)
     close(loss, expected[0], real)
     close(out[1], expected[3], real)
 
@@ -249,10 +248,11 @@ def test_loss_grad_of_no_rows_or_features(real, rng):
 def test_two_classes_with_one_logit_or_two(real, rng):
     X, labels, _, row_weights, weights, bias = problem(rng, real, n_classes=2, binary=True)
     one = np.empty(weights.shape), np.empty(bias.shape)
-    sums = reference.loss_grad(*one, X, labels, None, row_weights, 0.0, weights, bias, 2)
+    targets = reference.Targets(labels, None, row_weights, 0.0, 2)
+    sums = reference.loss_grad(*one, X, targets, weights, bias)
     both = np.vstack([np.zeros_like(weights), weights]), np.append(np.zeros_like(bias), bias)
     two = np.empty(both[0].shape), np.empty(2)
-    close(sums, reference.loss_grad(*two, X, labels, None, row_weights, 0.0, *both, 2), real)
+    close(sums, reference.loss_grad(*two, X, targets, *both), real)
     close(two[0][1:], one[0], real)
     close(two[0][:1], -one[0], real)
     close(two[1], [-one[1][0], one[1][0]], real)
@@ -261,12 +261,15 @@ def test_two_classes_with_one_logit_or_two(real, rng):
 def test_first_of_equal_logits_counts(real):
     X, bias = np.zeros((3, 1), real), np.zeros(3, real)
     labels, ones = np.array([0, 1, 2], dtype=np.int32), np.array([1, 2, 4], dtype=real)
-    given = (ones, 0.0, np.zeros((3, 1), real), bias, 3)
-    assert reference.loss_grad(None, None, X, labels, None, *given)[1] == 1.0
+    model = np.zeros((3, 1), real), bias
+    targets = reference.Targets(labels, None, ones, 0.0, 3)
+    assert reference.loss_grad(None, None, X, targets, *model)[1] == 1.0
     ties = np.array([[0.5, 0.5, 0], [0, 0.5, 0.5], [1, 0, 0]], dtype=real)
-    assert reference.loss_grad(None, None, X, None, ties, *given)[1] == 5.0
-    binary = (ones[:2], 0.0, np.zeros((1, 1), real), bias[:1], 2)
-    assert reference.loss_grad(None, None, X[:2], labels[:2], None, *binary)[1] == 1.0
+    targets = reference.Targets(None, ties, ones, 0.0, 3)
+    assert reference.loss_grad(None, None, X, targets, *model)[1] == 5.0
+    targets = reference.Targets(labels[:2], None, ones[:2], 0.0, 2)
+    binary = np.zeros((1, 1), real), bias[:1]
+    assert reference.loss_grad(None, None, X[:2], targets, *binary)[1] == 1.0
 
 
 @pytest.mark.usefixtures("block_numbers")
@@ -301,10 +304,9 @@ def test_sgd_steps(n_classes, soft, binary, smoothing, fit_bias, momentum, weigh
         step = np.append(grad_weights / batch_size + decay * w, fit_bias * grad_bias / batch_size)
         speed = momentum * speed + step
         expected = expected - learning_rate * speed
-    actual = reference.sgd_steps(
-        params, velocity, X, labels, probs, row_weights, smoothing, n_classes, order,
-        batch_size, learning_rate, momentum, weight_decay, fit_bias,
-    )  # fmt: skip
+    targets = reference.Targets(labels, probs, row_weights, smoothing, n_classes)
+    descent = Descent(batch_size, learning_rate, momentum, weight_decay, fit_bias)
+    actual = reference.sgd_steps(params, velocity, X, targets, order, descent)
     close(params, expected, real)
     close(actual[0], loss, real)
     assert actual[1] == correct
@@ -319,13 +321,13 @@ def test_sgd_carries_velocity_from_call_to_call(real, rng):
     order = np.arange(len(X))
     once = np.append(weights.ravel(), bias)
     twice, speeds = once.copy(), [np.zeros_like(once) for _ in range(2)]
-    rest = (X, labels, None, row_weights, 0.0, 4)
-    how = (10, 0.1, 0.9, 0.0, True)
-    reference.sgd_steps(once, speeds[0], *rest, order, *how)
+    rest = X, reference.Targets(labels, None, row_weights, 0.0, 4)
+    how = Descent(10, 0.1, 0.9, 0.0, True)
+    reference.sgd_steps(once, speeds[0], *rest, order, how)
     for part in (order[:30], order[30:]):
-        reference.sgd_steps(twice, speeds[1], *rest, part, *how)
+        reference.sgd_steps(twice, speeds[1], *rest, part, how)
     np.testing.assert_array_equal(once, twice)
-    assert reference.sgd_steps(once, speeds[0], *rest, order[:0], *how) == (0.0, 0.0)
+    assert reference.sgd_steps(once, speeds[0], *rest, order[:0], how) == (0.0, 0.0)
     np.testing.assert_array_equal(once, twice)
 
 

@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 
 from fastsoftmax import reference
+from fastsoftmax.kernel_arguments import Descent
 
 # (n, d, n_classes, batch_size): one row; around vectors; a short last batch, and none; around
 # blocks of rows; more than there are rows.
@@ -78,15 +79,18 @@ def check(kernels, isa, guarded, real, rng):
         how = batch_size, 1 / size, momentum, weight_decay, fit_bias
         exact = problem.exact.params
         exact_speed = np.zeros_like(exact) if momentum else None
-        sums = reference.sgd_steps(exact, exact_speed, *problem.exact.rows, order, *how)
+        sums = reference.sgd_steps(
+            exact, exact_speed, *problem.exact.rows(reference), order, Descent(*how)
+        )
         params, velocity = guarded(exact.size), guarded(exact.size) if momentum else None
         params.array[...] = problem.params
         if velocity:
             velocity.array[...] = 0
         given = [a for a in (*problem, order) if isinstance(a, np.ndarray)]
         before = [a.tobytes() for a in given]
+        given_rows = problem.rows(kernels)
         actual = kernels.sgd_steps(
-            params.array, velocity and velocity.array, *problem.rows, order, *how, isa=isa
+            params.array, velocity and velocity.array, *given_rows, order, Descent(*how), isa=isa
         )
         assert [a.tobytes() for a in given] == before
         plain = plain_steps(problem, order, *how)
@@ -144,7 +148,9 @@ def test_orders(check, make_problem, rng):
 
 def run(kernels, problem, params, order, how, velocity=None, **options):
     order = np.asarray(order, dtype=np.int64)
-    return kernels.sgd_steps(params, velocity, *problem.rows, order, *how, **options)
+    return kernels.sgd_steps(
+        params, velocity, *problem.rows(kernels), order, Descent(*how), **options
+    )
 
 
 def test_nothing_happens_without_rows(kernels, isa, make_problem):
@@ -166,7 +172,7 @@ def test_one_step_is_that_of_loss_grad(kernels, isa, make_problem, case, real):
         (30, np.arange(29), 30),
     ):
         out = np.empty(problem.weights.shape), np.empty(problem.bias.shape)
-        sums = kernels.loss_grad(*out, *problem.at(order), isa=isa)
+        sums = kernels.loss_grad(*out, *problem.at(order).whole(kernels), isa=isa)
         decay = np.append(0.2 * problem.weights, 0 * problem.bias) * len(order) / divisor
         step = np.append(*out) / divisor + decay
         params = problem.params
@@ -181,7 +187,7 @@ def test_a_short_last_batch_moves_as_much_for_each_row(kernels, isa, make_proble
     problem = make_problem(25, 7, 4)
     problem.row_weights[:] = 1
     out = np.empty(problem.weights.shape), np.empty(problem.bias.shape)
-    kernels.loss_grad(*out, *problem, isa=isa)
+    kernels.loss_grad(*out, *problem.whole(kernels), isa=isa)
     rate = 1e-4 if real is np.float64 else 1e-2
     params = problem.params
     run(kernels, problem, params, np.arange(25), (10, rate, 0.0, 0.0, True), isa=isa)
@@ -196,7 +202,7 @@ def test_sums_are_those_before_each_step(kernels, isa, make_problem, real):
         rows = problem.at(np.s_[start : start + 10])
         weights, bias = params[:15].reshape(3, 5), params[15:]
         now = rows._replace(weights=weights, bias=bias)
-        loss, correct = kernels.loss_grad(None, None, *now, isa=isa)
+        loss, correct = kernels.loss_grad(None, None, *now.whole(kernels), isa=isa)
         losses, hits = losses + loss, hits + correct
         order = np.arange(start, min(33, start + 10))
         run(kernels, problem, params, order, (10, 0.1, 0.0, 0.0, True), isa=isa)

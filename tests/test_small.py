@@ -9,6 +9,7 @@ from scipy import sparse
 
 from fastsoftmax import FastSoftmax, reference
 from fastsoftmax.backend import resolve_backend
+from fastsoftmax.kernel_arguments import NewtonSettings
 from fastsoftmax.objective import SoftmaxObjective
 from fastsoftmax.optimum import full_batch, small
 from fastsoftmax.problem.problem import build_problem
@@ -16,40 +17,48 @@ from fastsoftmax.shards.rows import Rows, build_shard
 from fastsoftmax.solvers.protocols import Limits
 
 
-def arguments_of(rng, n=60, d=3, k=3, *, soft=False, smoothing=0.0, intercept=True, penalty=0.02):
-    """What `newton_steps` takes after its outputs, up to fit_intercept."""
+def arguments_of(rng, n=60, d=3, k=3, *, soft=False, smoothing=0.0, intercept=True, l2=0.02):
+    """Start, rows, targets and settings up to fit_intercept, in the order of `passed`."""
     Z = rng.normal(size=(n, d)) * [1.0, 0.1, 3.0, *[1.0] * (d - 3)][:d]
     Z = np.ascontiguousarray(np.concatenate([Z, np.ones((n, int(intercept)))], axis=1))
     labels = rng.integers(k, size=n).astype(np.int32)
     probs = rng.dirichlet(np.ones(k), size=n)
-    weights = rng.uniform(0.0, 2.0, size=n)
-    weights *= n / weights.sum()
+    row_weights = rng.uniform(0.0, 2.0, size=n)
+    row_weights *= n / row_weights.sum()
     targets = probs if soft else np.eye(k)[labels]
-    share = weights @ ((1.0 - smoothing) * targets + smoothing / k) / n
+    share = row_weights @ ((1.0 - smoothing) * targets + smoothing / k) / n
     start = np.zeros((1 if k == 2 else k, Z.shape[1]))
     return (
         start,
         Z,
         None if soft else labels,
         probs if soft else None,
-        weights,
+        row_weights,
         smoothing,
         share,
-        penalty,
+        l2,
         intercept,
     )
+
+
+def passed(module, arguments, tol=1e-4, target=1e-13):
+    """What `newton_steps` takes after its outputs."""
+    start, Z, labels, probs, row_weights, smoothing, share, l2, intercept = arguments
+    targets = module.Targets(labels, probs, row_weights, smoothing, len(share))
+    return start, Z, targets, NewtonSettings(share, l2, intercept, tol, target)
 
 
 def run(module, arguments, n_steps=40, tol=1e-8, target=1e-13, **options):
     points, records = np.full((n_steps, arguments[0].size), np.nan), np.full((n_steps, 4), np.nan)
     base = np.full(arguments[0].shape, np.nan)
-    end = module.newton_steps(points, records, base, *arguments, tol, target, **options)
-    start, Z, labels, probs, weights, smoothing, share = arguments[:7]
+    given = passed(module, arguments, tol, target)
+    end = module.newton_steps(points, records, base, *given, **options)
+    start, Z, labels, probs, row_weights, smoothing, share = arguments[:7]
     if not np.isfinite(Z).all():
         return points, records, end
     targets = np.eye(len(share))[labels] if probs is None else probs
     errors = share - (1.0 - smoothing) * targets - smoothing / len(share)
-    expected = ((weights[:, np.newaxis] * errors).T @ Z / len(Z))[-len(start) :]
+    expected = ((row_weights[:, np.newaxis] * errors).T @ Z / len(Z))[-len(start) :]
     np.testing.assert_allclose(base, expected, rtol=1e-12, atol=1e-13)
     return points, records, end
 
@@ -79,20 +88,20 @@ class TestKernel:
 
     def test_steps_are_as_long_as_they_should_be(self, kernels, rng):
         # classes that lie apart: each full step brings the logits nearer by no more than 1 or so
-        _, Z, _, _, weights, *_ = arguments_of(rng)
+        _, Z, _, _, row_weights, *_ = arguments_of(rng)
         apart = np.array([[1.0, 0.0, 0.2, 0.1], [-1.0, 1.0, -0.2, 0.0], [0.0, -1.0, 0.3, -0.1]])
         labels = (Z @ apart.T).argmax(axis=1).astype(np.int32)
-        share = np.bincount(labels, weights, minlength=3) / len(Z)
+        share = np.bincount(labels, row_weights, minlength=3) / len(Z)
         assert (share > 0.0).all()
-        for penalty, most in ((1e-3, 9), (1e-5, 12), (1e-7, 15)):  # full steps: 11, 15, 19
-            arguments = np.zeros((3, 4)), Z, labels, None, weights, 0.0, share, penalty, True
+        for l2, most in ((1e-3, 9), (1e-5, 12), (1e-7, 15)):  # full steps: 11, 15, 19
+            arguments = np.zeros((3, 4)), Z, labels, None, row_weights, 0.0, share, l2, True
             _, records, (n, reached, _) = run(kernels, arguments)
             assert reached
             assert n <= most
             assert (np.diff(records[:n, 2]) <= 1e-14 * records[: n - 1, 2]).all()
 
     def test_limit(self, kernels, rng):
-        arguments = arguments_of(rng, penalty=1e-6)
+        arguments = arguments_of(rng, l2=1e-6)
         assert run(kernels, arguments, 2)[2] == (2, False, False)
         assert run(kernels, arguments, 0)[2] == (0, False, False)
 
@@ -111,7 +120,7 @@ class TestKernel:
 
     def test_bounds_are_bounds(self, kernels, rng):
         for intercept in (True, False):
-            arguments = arguments_of(rng, k=4, intercept=intercept, penalty=1e-4)
+            arguments = arguments_of(rng, k=4, intercept=intercept, l2=1e-4)
             _, records, (n, reached, _) = run(kernels, arguments)
             assert reached
             minimum = records[n - 1, 2] - records[n - 1, 3]
@@ -124,7 +133,7 @@ class TestKernel:
             (0, np.zeros((2, 4)), "weights must have 3 rows"),
             (1, np.zeros((60, 4), np.float32), "Z must hold float64"),
             (2, np.full(60, 3, np.int32), "labels must lie in"),
-            (7, 0.0, "penalty must be > 0"),
+            (7, 0.0, "l2 must be > 0"),
         ],
     )
     def test_arguments_are_checked(self, kernels, rng, i, value, message):
@@ -132,7 +141,7 @@ class TestKernel:
         arguments[i] = value
         with pytest.raises((ValueError, TypeError), match=message):
             kernels.newton_steps(
-                np.zeros((3, 12)), np.zeros((3, 4)), np.zeros((3, 4)), *arguments, 1e-4, 1e-13
+                np.zeros((3, 12)), np.zeros((3, 4)), np.zeros((3, 4)), *passed(kernels, arguments)
             )
 
     @pytest.mark.parametrize(
@@ -147,7 +156,7 @@ class TestKernel:
         outputs = [np.zeros((3, 12)), np.zeros((3, 4)), np.zeros((3, 4))]
         outputs[i] = value
         with pytest.raises(ValueError, match=message):
-            kernels.newton_steps(*outputs, *arguments_of(rng), 1e-4, 1e-13)
+            kernels.newton_steps(*outputs, *passed(kernels, arguments_of(rng)))
 
 
 def objective_of(rng, storage="dense", real=np.float64, k=3, shift=0.0, **options):

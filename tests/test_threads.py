@@ -6,10 +6,13 @@ import threading
 import numpy as np
 import pytest
 
+from fastsoftmax.kernel_arguments import Descent
+
 # A small tour of the kernels in one call; its result is a bytes object.
 TOUR = """
 import numpy as np
 from fastsoftmax import kernels
+from fastsoftmax.kernel_arguments import Descent
 
 def tour(n_threads, isa=None, real=np.float32):
     rng = np.random.default_rng(5)
@@ -27,15 +30,16 @@ def tour(n_threads, isa=None, real=np.float32):
         result += [logits.tobytes(), out.tobytes()]
     kernels.logsumexp_rows(row_out, logits, **how)
     result.append(row_out.tobytes())
-    kernels.cross_entropy_rows(row_out, out, logits, labels, None, row_weights, 0.1, **how)
+    smooth = kernels.Targets(labels, None, row_weights, 0.1, n_classes)
+    kernels.cross_entropy_rows(row_out, out, logits, smooth, **how)
     result += [row_out.tobytes(), out.tobytes()]
     grads = np.empty((n_classes, d)), np.empty(n_classes)
-    targets = labels, None, row_weights, 0.0
-    sums = kernels.loss_grad(*grads, X, *targets, weights, bias, n_classes, **how)
+    targets = kernels.Targets(labels, None, row_weights, 0.0, n_classes)
+    sums = kernels.loss_grad(*grads, X, targets, weights, bias, **how)
     result += [np.array(sums).tobytes(), grads[0].tobytes(), grads[1].tobytes()]
     params = np.append(weights.ravel(), bias)
-    sgd = rng.permutation(n), 700, 0.1, 0.9, 0.01, True
-    sums = kernels.sgd_steps(params, np.zeros_like(params), X, *targets, n_classes, *sgd, **how)
+    order, descent = rng.permutation(n), Descent(700, 0.1, 0.9, 0.01, True)
+    sums = kernels.sgd_steps(params, np.zeros_like(params), X, targets, order, descent, **how)
     return b"".join([*result, np.array(sums).tobytes(), params.tobytes()])
 """
 
@@ -71,13 +75,13 @@ def test_passes_cut_in_any_way(name, kernels, make_problem, isa, real):
     expected = None
     for n_threads in THREADS if name != "panels" else (1, 3):
         out = np.empty(problem.weights.shape), np.empty(problem.bias.shape)
-        sums = kernels.loss_grad(*out, *problem, isa=isa, n_threads=n_threads)
+        sums = kernels.loss_grad(*out, *problem.whole(kernels), isa=isa, n_threads=n_threads)
         expected = expected or (sums, *out)
         assert sums == expected[0]
         np.testing.assert_array_equal(out[0], expected[1])
         np.testing.assert_array_equal(out[1], expected[2])
     for n_threads in (1, 3) if name != "panels" else (3,):
-        sums = kernels.loss_grad(None, None, *problem, isa=isa, n_threads=n_threads)
+        sums = kernels.loss_grad(None, None, *problem.whole(kernels), isa=isa, n_threads=n_threads)
         assert sums == expected[0]
 
 
@@ -89,9 +93,9 @@ def test_batches_cut_in_any_way(d, n_classes, kernels, make_problem, isa, rng):
     expected = None
     for n_threads in THREADS:
         params, velocity = problem.params, np.zeros_like(problem.params)
-        how = 256, 0.1, 0.9, 0.01, True
+        how = Descent(256, 0.1, 0.9, 0.01, True)
         sums = kernels.sgd_steps(
-            params, velocity, *problem.rows, order, *how, isa=isa, n_threads=n_threads
+            params, velocity, *problem.rows(kernels), order, how, isa=isa, n_threads=n_threads
         )
         expected = expected or (sums, params, velocity)
         assert sums == expected[0]
@@ -107,7 +111,7 @@ def test_any_bits_of_memory_before(kernels, isa, make_problem, real):
         garbage = [np.full(k, fill) for k in (1000, 30_000, 100_000)]
         del garbage  # memory that is likely to be handed out again
         out = np.full(problem.weights.shape, fill), np.full(problem.bias.shape, fill)
-        sums = kernels.loss_grad(*out, *problem, isa=isa, n_threads=2)
+        sums = kernels.loss_grad(*out, *problem.whole(kernels), isa=isa, n_threads=2)
         expected = expected or (sums, *out)
         assert sums == expected[0]
         np.testing.assert_array_equal(out[0], expected[1])
@@ -263,8 +267,8 @@ def long_call(kernels, name, shape):
     if name == "cross_entropy_rows":
         loss, labels = np.empty(shape[0], np.float32), np.ones(shape[0], np.int32)
         ones = np.ones(shape[0], np.float32)
-        rest = logits, labels, None, ones, 0.0
-        return rows, lambda: kernels.cross_entropy_rows(loss, rows, *rest)
+        targets = kernels.Targets(labels, None, ones, 0.0, shape[1])
+        return rows, lambda: kernels.cross_entropy_rows(loss, rows, logits, targets)
     return rows, lambda: getattr(kernels, name)(rows, logits)
 
 

@@ -5,6 +5,7 @@ import pytest
 from scipy import sparse
 
 from fastsoftmax import reference
+from fastsoftmax.kernel_arguments import GradientTerms
 from fastsoftmax.shards.csr_shard import columns_of
 from fastsoftmax.solvers.vectors import Vectors
 
@@ -75,7 +76,7 @@ class TestColumns:
         for module, options in ((kernels, {"isa": isa}), (reference, {})):
             out, along = gradient.copy(), np.empty(shape[0])
             sums = module.assemble_gradient(
-                out, along, W, bias, center, scale, base, 0.03, 0.7, **options
+                out, along, W, bias, GradientTerms(center, scale, base, 0.03, 0.7), **options
             )
             results.append((out, along, np.array(sums)))
         for got, expected in zip(*results, strict=True):
@@ -129,15 +130,14 @@ def test_bits_do_not_depend_on_threads(kernels, rng):
         weights, gradient, product = np.empty((3, *shape))
         along, dots, sums = np.empty((3, shape[0]))
         out = np.empty_like(line)
+        terms = GradientTerms(center, center**2, base, 0.1, 0.2)
         gradient[...] = V
         kernels.round_weights(weights, along, V, center**2, center, n_threads=n)
         kernels.within_product(product, dots, V, W**2, base, bias, n_threads=n)
         scalars = [
             kernels.dot(line, other, n_threads=n),
             kernels.add_scaled(out, line, 0.3, other, line, n_threads=n),
-            *kernels.assemble_gradient(
-                gradient, sums, W, bias, center, center**2, base, 0.1, 0.2, n_threads=n
-            ),
+            *kernels.assemble_gradient(gradient, sums, W, bias, terms, n_threads=n),
         ]
         return weights, along, product, dots, out, gradient, sums, np.array(scalars)
 
@@ -167,8 +167,8 @@ class TestArguments:
             ),
             (
                 "assemble_gradient",
-                (np.ones((2, 3)), np.ones(2), np.ones((2, 3)), np.ones(3), np.ones(3), None, None,
-                 1.0, 1.0),
+                (np.ones((2, 3)), np.ones(2), np.ones((2, 3)), np.ones(3),
+                 GradientTerms(np.ones(3), None, None, 1.0, 1.0)),
                 "grad_bias must have 2 elements",
             ),
             ("columns_product", (np.ones((2, 3)), np.ones(2), None, np.ones((4, 2)), 0), "CsrRows"),

@@ -17,6 +17,7 @@ import numpy as np
 
 from fastsoftmax import reference
 from fastsoftmax.arrays import Array, count_logits
+from fastsoftmax.kernel_arguments import Descent
 
 LIMIT_EPS = 100
 _REALS = (np.float32, np.float64)
@@ -54,6 +55,12 @@ class Problem:
     def bias(self) -> Array:
         """Intercepts, (n_logits,)."""
         return self.params[self.weights.size :]
+
+    def targets(self, kernels: ModuleType) -> Any:
+        """Return labels or probabilities and row weights as a backend takes them."""
+        return kernels.Targets(
+            self.labels, self.target_probs, self.row_weights, self.label_smoothing, self.n_classes
+        )
 
     def astype(self, real: Any) -> Problem:
         """Return the same problem with its numbers in another real dtype."""
@@ -159,8 +166,8 @@ def _cross_entropy_rows(
     kernels: ModuleType, p: Problem, isa: Any, n_threads: int
 ) -> tuple[Array, ...]:
     loss, grad = np.empty_like(p.row_weights), np.empty_like(p.logits)
-    targets = (p.labels, p.target_probs, p.row_weights, p.label_smoothing)
-    kernels.cross_entropy_rows(loss, grad, p.logits, *targets, isa=isa, n_threads=n_threads)
+    targets = p.targets(kernels)
+    kernels.cross_entropy_rows(loss, grad, p.logits, targets, isa=isa, n_threads=n_threads)
     return loss, grad
 
 
@@ -172,21 +179,18 @@ def _affine_rows(kernels: ModuleType, p: Problem, isa: Any, n_threads: int) -> t
 
 def _loss_grad(kernels: ModuleType, p: Problem, isa: Any, n_threads: int) -> tuple[Array, ...]:
     grad_weights, grad_bias = np.empty(p.weights.shape), np.empty(p.bias.shape)
-    targets = (p.labels, p.target_probs, p.row_weights, p.label_smoothing)
-    model = (p.weights, p.bias, p.n_classes)
+    targets, model = p.targets(kernels), (p.weights, p.bias)
     loss, correct = kernels.loss_grad(
-        grad_weights, grad_bias, p.X, *targets, *model, isa=isa, n_threads=n_threads
+        grad_weights, grad_bias, p.X, targets, *model, isa=isa, n_threads=n_threads
     )
     return grad_weights, grad_bias, np.array(loss), np.array(correct)
 
 
 def _sgd_steps(kernels: ModuleType, p: Problem, isa: Any, n_threads: int) -> tuple[Array, ...]:
     params, velocity = p.params.copy(), np.zeros_like(p.params)
-    targets = (p.labels, p.target_probs, p.row_weights, p.label_smoothing)
-    steps = (p.order, 50, 0.1, 0.9, 0.01, True)  # batch, learning rate, momentum, decay, intercept
-    loss, correct = kernels.sgd_steps(
-        params, velocity, p.X, *targets, p.n_classes, *steps, isa=isa, n_threads=n_threads
-    )
+    descent = Descent(batch_size=50, learning_rate=0.1, momentum=0.9, l2=0.01, fit_bias=True)
+    steps = (p.targets(kernels), p.order, descent)
+    loss, correct = kernels.sgd_steps(params, velocity, p.X, *steps, isa=isa, n_threads=n_threads)
     return params, velocity, np.array(loss), np.array(correct)
 
 

@@ -27,10 +27,10 @@ from typing import Any
 import numpy as np
 
 from fastsoftmax.arrays import Array
+from fastsoftmax.kernel_arguments import Descent
 from fastsoftmax.reference._newton import newton_steps as newton_steps
 from fastsoftmax.reference._rows import (
     MIN_GRAD_ROWS,
-    Targets,
     blocks,
     features_of,
     quiet,
@@ -38,6 +38,7 @@ from fastsoftmax.reference._rows import (
     row_losses,
     shift,
 )
+from fastsoftmax.reference._rows import Targets as Targets
 from fastsoftmax.reference._vectors import (  # (those of the twin that know no rows)
     add_scaled as add_scaled,
 )
@@ -165,20 +166,15 @@ def cross_entropy_rows(
     loss: Array,
     grad: Array | None,
     logits: Array,
-    labels: Array | None,
-    target_probs: Array | None,
-    row_weights: Array,
-    label_smoothing: float,
+    targets: Targets,
     *,
     isa: str | None = None,
     n_threads: int = 1,
 ) -> None:
     """loss[i] = row_weight_i * cross-entropy of row i, in nats, and its gradient by the logits.
 
-    grad[i] = row_weight_i * (softmax(z_i) - target_i); it may be None, or logits. Exactly one of
-    labels (n,) and target_probs (n, K) is given.
+    grad[i] = row_weight_i * (softmax(z_i) - target_i); it may be None, or logits.
     """
-    targets = Targets(labels, target_probs, row_weights, label_smoothing, logits.shape[1]).check()
     for rows in blocks(*logits.shape):
         with quiet():
             target, _, weight = targets.of(rows)
@@ -260,13 +256,9 @@ def loss_grad(
     grad_weights: Array | None,
     grad_bias: Array | None,
     X: Any,
-    labels: Array | None,
-    target_probs: Array | None,
-    row_weights: Array,
-    label_smoothing: float,
+    targets: Targets,
     weights: Array,
     bias: Array,
-    n_classes: int,
     *,
     isa: str | None = None,
     n_threads: int = 1,
@@ -283,7 +275,6 @@ def loss_grad(
         Sum of row_weight over the rows whose largest logit is that of the target; of two equal
         ones the first counts.
     """
-    targets = Targets(labels, target_probs, row_weights, label_smoothing, n_classes).check()
     if grad_weights is not None and grad_bias is not None:
         grad_weights[...] = 0.0
         grad_bias[...] = 0.0
@@ -313,48 +304,39 @@ def sgd_steps(
     params: Array,
     velocity: Array | None,
     X: Any,
-    labels: Array | None,
-    target_probs: Array | None,
-    row_weights: Array,
-    label_smoothing: float,
-    n_classes: int,
+    targets: Targets,
     order: Array,
-    batch_size: int,
-    learning_rate: float,
-    momentum: float,
-    weight_decay: float,
-    fit_bias: bool,
+    descent: Descent,
     *,
-    squared_scale: Array | None = None,
-    center: Array | None = None,
     isa: str | None = None,
     n_threads: int = 1,
 ) -> tuple[float, float]:
-    """Gradient descent over the rows order[0], order[1], ..., batch_size rows at a time.
+    """Gradient descent over the rows order[0], order[1], ..., descent.batch_size rows at a time.
 
     params (n_logits * d + n_logits,) holds the weights and after them the bias; it and velocity
     (the same shape, or None when momentum is 0) are updated in place. With g the sum of the
     batch's row gradients divided by batch_size (or by the rows of X, if those are fewer), plus
-    weight_decay * weights; in a smaller last batch the decay is smaller in proportion, so that
-    every row of an epoch moves the parameters alike:
+    l2 * weights:
 
         velocity = momentum * velocity + g;    params -= learning_rate * velocity
 
-    The bias is left alone unless fit_bias. With squared_scale = a^2 and center = m, each
-    (n_features,), the steps are those of V = W / a and c = b + W m, which features a (x - m) have;
-    center is for dense X.
+    In a smaller last batch the l2 counts in proportion to its rows, so that every row of an epoch
+    moves the parameters alike. The bias is left alone unless fit_bias. With squared_scale = a^2 and
+    center = m, each (n_features,), the steps are those of V = W / a and c = b + W m, which
+    features a (x - m) have; center is for dense X.
 
     Returns
     -------
     loss, correct : float
         As `loss_grad`, with the parameters that each batch saw before its update.
     """
-    targets = Targets(labels, target_probs, row_weights, label_smoothing, n_classes).check()
+    squared_scale, center = descent.squared_scale, descent.center
+    rate, momentum = float(descent.learning_rate), float(descent.momentum)
     n_features = X.shape[1]
-    batch_size = min(batch_size, max(1, X.shape[0]))
+    batch_size = min(descent.batch_size, max(1, X.shape[0]))
     n_logits = params.size // (n_features + 1)
     n_weights = n_logits * n_features
-    n_updated = params.size if fit_bias else n_weights
+    n_updated = params.size if descent.fit_bias else n_weights
     weights, bias = params[:n_weights].reshape(n_logits, n_features), params[n_weights:]
     grad = np.empty(params.size)
     grad_weights, grad_bias = grad[:n_weights].reshape(weights.shape), grad[n_weights:]
@@ -369,15 +351,15 @@ def sgd_steps(
                 grad_weights -= np.outer(grad_bias, center)
             if squared_scale is not None:
                 grad_weights *= squared_scale
-            decay = float(weight_decay) * len(batch) / batch_size
-            grad[:n_weights] += decay * params[:n_weights]
+            l2 = float(descent.l2) * len(batch) / batch_size
+            grad[:n_weights] += l2 * params[:n_weights]
             step = grad[:n_updated]
             if velocity is not None:
-                step += float(momentum) * velocity[:n_updated]
+                step += momentum * velocity[:n_updated]
                 velocity[:n_updated] = step
             if center is not None:
-                bias += float(learning_rate) * (grad_weights @ center.astype(np.float64))
-            params[:n_updated] -= float(learning_rate) * step
+                bias += rate * (grad_weights @ center.astype(np.float64))
+            params[:n_updated] -= rate * step
     return float(sums[0]), float(sums[1])
 
 
@@ -392,7 +374,7 @@ def _add_rows(
 ) -> tuple[float, float]:
     """Add the gradients of all rows, or of the rows in order; return (loss, correct)."""
     n_logits, n_classes = len(weights), targets.n_classes
-    n_rows = len(targets.weights) if order is None else len(order)
+    n_rows = targets.n_rows if order is None else len(order)
     loss = correct = 0.0
     # Rows in order are copied: an eighth of that, beside the eight arrays of their logits.
     width = n_classes if order is None else n_classes + X.shape[1] // 8

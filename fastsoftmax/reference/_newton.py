@@ -1,25 +1,20 @@
-"""Newton's method for small problems in plain numpy: the part of `reference` that is a solver."""
+"""Newton's method for small problems in plain numpy: the twin of src/kernels/newton.c.
+
+It repeats what `solvers.newton` does with an objective, because the kernel does, and every kernel
+has a twin that it is compared with. Where nothing could be compiled it also computes. Why the
+kernel exists, with the figures, is said at the head of newton.c.
+"""
 
 from typing import NamedTuple
 
 import numpy as np
 
 from fastsoftmax.arrays import Array
-from fastsoftmax.reference._rows import quiet, shift
+from fastsoftmax.kernel_arguments import NewtonSettings
+from fastsoftmax.reference._rows import Targets, quiet, shift
 
 _EPSILON = float(np.finfo(np.float64).eps)
 _MOST_HALVINGS, _MOST_LENGTHS, _LEVEL, _SLOPE_LEFT = 30, 6, 64.0, 0.1
-
-
-class _Point(NamedTuple):
-    params: Array
-    value: float
-    loss: float
-    accuracy: float
-    bound: float
-    gradient: Array
-    logits: Array
-    probs: Array
 
 
 class _Line(NamedTuple):
@@ -33,22 +28,28 @@ class _Line(NamedTuple):
     probs: Array
 
 
+class _Point(NamedTuple):
+    params: Array
+    value: float
+    bound: float
+    gradient: Array
+    line: _Line
+
+
 class _Problem(NamedTuple):
     Z: Array
     targets: Array  # (n, n_classes), smoothed
     right: Array  # (n,) classes
     row_weights: Array
-    class_share: Array
-    penalty: float
-    fit_intercept: bool
+    settings: NewtonSettings
 
     @property
     def n_penalised(self) -> int:
-        return int(self.Z.shape[1]) - self.fit_intercept
+        return int(self.Z.shape[1]) - self.settings.fit_intercept
 
     def line(self, logits: Array, along: Array, length: float) -> _Line:
         logits = logits + length * along
-        if logits.shape[1] < len(self.class_share):
+        if logits.shape[1] < self.targets.shape[1]:
             zeros = np.zeros_like(logits)
             row = shift(np.concatenate([zeros, logits], axis=1))
             along = np.concatenate([zeros, along], axis=1)
@@ -73,17 +74,15 @@ class _Problem(NamedTuple):
         if n_logits > 1:
             gradient -= gradient.mean(axis=0)
         weights = params[:, :d]
-        gradient[:, :d] += self.penalty * weights
+        gradient[:, :d] += self.settings.l2 * weights
         square = float(np.vdot(weights, weights))
-        value = line.loss + 0.5 * self.penalty * square
+        value = line.loss + 0.5 * self.settings.l2 * square
         bound = self.gap_bound(params, gradient, line.loss, square)
-        return _Point(
-            params, value, line.loss, line.accuracy, bound, gradient, line.logits, line.probs
-        )
+        return _Point(params, value, bound, gradient, line)
 
     def hessian(self, at: _Point) -> Array:
         Z, d, (n_logits, m) = self.Z, self.n_penalised, at.params.shape
-        n, p = len(Z), at.probs[:, -n_logits:]
+        n, p = len(Z), at.line.probs[:, -n_logits:]
         rows = (p[:, :, np.newaxis] * Z[:, np.newaxis]).reshape(n, -1)
         hessian = -(rows.T @ (rows * self.row_weights[:, np.newaxis])).reshape(
             n_logits, m, n_logits, m
@@ -92,43 +91,44 @@ class _Problem(NamedTuple):
             hessian[k, :, k] += (Z * (p[:, k] * self.row_weights)[:, np.newaxis]).T @ Z
         hessian /= n
         for k in range(n_logits):
-            hessian[k, range(d), k, range(d)] += self.penalty
+            hessian[k, range(d), k, range(d)] += self.settings.l2
         if n_logits > 1:
             hessian[:, d:, :, d:] += 1.0 / n_logits
         result: Array = hessian.reshape(n_logits * m, n_logits * m)
         return result
 
     def base(self, n_logits: int) -> Array:
-        errors = self.row_weights[:, np.newaxis] * (self.class_share - self.targets)
+        errors = self.row_weights[:, np.newaxis] * (self.settings.class_share - self.targets)
         base: Array = errors[:, -n_logits:].T @ self.Z / len(self.Z)
         return base
 
     def gap_bound(self, params: Array, gradient: Array, loss: float, square: float) -> float:
         """Return the bound of `SoftmaxObjective.gap_bound`."""
-        d, penalty = self.n_penalised, self.penalty
+        class_share, l2, fit_intercept = self.settings[:3]
+        d = self.n_penalised
         residual, V = gradient[:, :d], params[:, :d]
         rr = float(np.vdot(residual, residual))
-        if not self.fit_intercept:
-            return rr / (2.0 * penalty)
+        if not fit_intercept:
+            return rr / (2.0 * l2)
         bias_grad = gradient[:, d]
         excess = bias_grad
-        if len(params) < len(self.class_share):
+        if len(params) < len(class_share):
             excess = np.concatenate([-bias_grad, bias_grad])
         over = excess > 0.0
         if not over.any():
-            return rr / (2.0 * penalty)
-        room = float(np.min(self.class_share[over] / excess[over]))
-        u = np.maximum(self.class_share - room * excess, 0.0)
+            return rr / (2.0 * l2)
+        room = float(np.min(class_share[over] / excess[over]))
+        u = np.maximum(class_share - room * excess, 0.0)
         u /= u.sum()
         share = 1.0 / (1.0 + room)
         base = self.base(len(params))[:, :d]
-        D = base - residual + penalty * V
+        D = base - residual + l2 * V
         mixed = residual + share * D
         bias_term = float(params[:, d] @ bias_grad)
-        entropy = loss - float(np.vdot(V, residual)) + penalty * square - bias_term
+        entropy = loss - float(np.vdot(V, residual)) + l2 * square - bias_term
         entropy_u = -float(np.sum(u * np.log(u, where=u > 0.0, out=np.zeros_like(u))))
         bound = (
-            float(np.vdot(mixed, mixed)) / (2.0 * penalty)
+            float(np.vdot(mixed, mixed)) / (2.0 * l2)
             - share * float(np.vdot(V, D))
             + bias_term
             + share * (entropy - entropy_u)
@@ -142,15 +142,8 @@ def newton_steps(
     base: Array,
     start: Array,
     Z: Array,
-    labels: Array | None,
-    target_probs: Array | None,
-    row_weights: Array,
-    label_smoothing: float,
-    class_share: Array,
-    penalty: float,
-    fit_intercept: bool,
-    tol: float,
-    target: float,
+    targets: Targets,
+    settings: NewtonSettings,
     *,
     isa: str | None = None,
 ) -> tuple[int, bool, bool]:
@@ -159,25 +152,18 @@ def newton_steps(
     All float64: Z (n, m), its last column 1 with fit_intercept; start (n_logits, m), points
     (n_steps, n_logits * m) and records (n_steps, 4), which get the coefficients after each step
     with their mean loss, accuracy, objective and bound on objective - minimum. The objective is
-    penalised by penalty / 2 times the squares of what is not an intercept. base, of the shape of
+    the mean loss plus l2 / 2 times the squares of what is not an intercept. base, of the shape of
     start, gets the gradient of the mean loss where every row has class_share. It stops where the
     bound is at most target * objective, or at most tol * objective where the objective no longer
     falls. Returns (steps, whether it stopped for that, whether there is nothing more to gain here).
     """
-    n_classes = len(class_share)
-    if target_probs is None:
-        assert labels is not None
-        targets, right = np.eye(n_classes)[labels], labels
-    else:
-        targets, right = target_probs, target_probs.argmax(axis=1)
-    targets = (1.0 - label_smoothing) * targets + label_smoothing / n_classes
-    problem = _Problem(Z, targets, right, row_weights, class_share, penalty, fit_intercept)
+    problem = _Problem(Z, *targets.of(slice(None)), settings)
     with quiet():
         base[:] = problem.base(len(start))
         logits = Z @ start.T
         at = problem.point(start, problem.line(logits, logits, 0.0))
         for i in range(len(points) + 1):
-            if at.bound <= target * at.value:
+            if at.bound <= settings.target * at.value:
                 return i, True, False
             if i == len(points):
                 return i, False, False
@@ -186,9 +172,9 @@ def newton_steps(
                 return i, False, True
             before, at = at, found
             points[i] = at.params.ravel()
-            records[i] = at.loss, at.accuracy, at.value, at.bound
+            records[i] = at.line.loss, at.line.accuracy, at.value, at.bound
             if before.value - at.value <= _EPSILON * abs(before.value):
-                done = at.bound <= tol * at.value
+                done = at.bound <= settings.tol * at.value
                 return i + 1, done, not done
     raise AssertionError
 
@@ -205,13 +191,13 @@ def _descend(problem: _Problem, at: _Point) -> _Point | None:
     if not (first_slope < 0.0 and np.isfinite(first_slope)):
         return None
     d, along = problem.n_penalised, problem.Z @ step.T
-    across = problem.penalty * float(np.vdot(step[:, :d], at.params[:, :d]))
-    square = problem.penalty * float(np.vdot(step[:, :d], step[:, :d]))
+    across = problem.settings.l2 * float(np.vdot(step[:, :d], at.params[:, :d]))
+    square = problem.settings.l2 * float(np.vdot(step[:, :d], step[:, :d]))
     # where rounding hides the decrease, the slope tells (Hager & Zhang 2005)
     level = at.value + _LEVEL * _EPSILON * abs(at.value)
     length, low, high, halvings, n_lengths = 1.0, 0.0, np.inf, 0, 1
     while halvings <= _MOST_HALVINGS:
-        line = problem.line(at.logits, along, length)
+        line = problem.line(at.line.logits, along, length)
         slope = line.slope + across + length * square
         if not halvings and n_lengths < _MOST_LENGTHS and abs(slope) > -_SLOPE_LEFT * first_slope:
             low, high = (length, high) if slope < 0.0 else (low, length)

@@ -1,5 +1,6 @@
 """Rows of logits in plain numpy: what the functions of `reference` share."""
 
+import copy
 from collections.abc import Iterator
 from typing import Any, NamedTuple
 
@@ -25,40 +26,70 @@ class Shifted(NamedTuple):
     others: Array  # (n, 1) sum of exps without the largest; NaN where a row has no distribution
 
 
-class Targets(NamedTuple):
-    """What the rows are compared with."""
+class Targets:
+    """What rows are compared with, and their weights: checked once, as `targets` of the functions.
 
-    labels: Array | None  # (n,)
-    probs: Array | None  # (n, K), where labels is None
-    weights: Array  # (n,)
-    smoothing: float
-    n_classes: int
+    Parameters
+    ----------
+    labels : ndarray of shape (n,), int32, or None
+        Class numbers in [0, n_classes). They must not change while this object is in use; the
+        compiled kernels take a copy.
+    target_probs : ndarray of shape (n, n_classes), or None
+        Target distributions, given where labels are not.
+    row_weights : ndarray of shape (n,)
+    label_smoothing : float
+    n_classes : int
+    """
 
-    def check(self) -> "Targets":
-        if (self.labels is None) == (self.probs is None):
+    def __init__(
+        self,
+        labels: Array | None,
+        target_probs: Array | None,
+        row_weights: Array,
+        label_smoothing: float,
+        n_classes: int,
+    ) -> None:
+        if (labels is None) == (target_probs is None):
             raise ValueError("exactly one of labels and target_probs must be given")
-        if self.labels is not None and self.labels.size:
-            low, high = self.labels.min(), self.labels.max()
-            if low < 0 or high >= self.n_classes:
+        if labels is not None and labels.size:
+            low, high = labels.min(), labels.max()
+            if low < 0 or high >= n_classes:
                 raise ValueError(
-                    f"labels must lie in [0, {self.n_classes}), got values from {low} to {high}"
+                    f"labels must lie in [0, {n_classes}), got values from {low} to {high}"
                 )
-        return self
+        self.labels = labels
+        self.target_probs = target_probs
+        self.row_weights = row_weights
+        self.label_smoothing = label_smoothing
+        self.n_classes = n_classes
+
+    @property
+    def n_rows(self) -> int:
+        """Number of rows."""
+        return len(self.row_weights)
+
+    def __getitem__(self, rows: slice) -> "Targets":
+        """Return adjacent rows."""
+        part = copy.copy(self)
+        part.row_weights = self.row_weights[rows]
+        part.labels = None if self.labels is None else self.labels[rows]
+        part.target_probs = None if self.target_probs is None else self.target_probs[rows]
+        return part
 
     def of(self, rows: Any) -> tuple[Array, Array, Array]:
         """(smoothed distributions in a new float64 array, likeliest class, weight) of rows."""
-        if self.probs is not None:
-            target = self.probs[rows].astype(np.float64)
+        if self.target_probs is not None:
+            target = self.target_probs[rows].astype(np.float64)
             likeliest = target.argmax(axis=1)
         else:
             assert self.labels is not None
             likeliest = self.labels[rows]
             target = np.zeros((len(likeliest), self.n_classes))
             target[np.arange(len(target)), likeliest] = 1.0
-        if self.smoothing:
-            target *= 1.0 - self.smoothing
-            target += self.smoothing / self.n_classes
-        return target, likeliest, self.weights[rows]
+        if self.label_smoothing:
+            target *= 1.0 - self.label_smoothing
+            target += self.label_smoothing / self.n_classes
+        return target, likeliest, self.row_weights[rows]
 
 
 def shift(logits: Array) -> Shifted:

@@ -6,6 +6,7 @@ Arrays are float64 but where said; `isa` and `n_threads` are not used.
 import numpy as np
 
 from fastsoftmax.arrays import Array
+from fastsoftmax.kernel_arguments import GradientTerms
 
 
 def dot(a: Array, b: Array, *, isa: str | None = None, n_threads: int = 1) -> float:
@@ -56,11 +57,7 @@ def assemble_gradient(
     along: Array,
     weights: Array,
     grad_bias: Array,
-    center: Array,
-    scale: Array | None,
-    base: Array | None,
-    share: float,
-    penalty: float,
+    terms: GradientTerms,
     *,
     isa: str | None = None,
     n_threads: int = 1,
@@ -68,11 +65,12 @@ def assemble_gradient(
     """Compute the gradient of F by V, in place of the sums over the rows of that by W.
 
     gradient = scale * (share * (gradient - its mean over the classes) - grad_bias center^T)
-    + penalty * V, V = weights / scale, all (n_logits, d); with one logit no mean is taken. weights
-    are float32 or float64; scale (None: ones) and center are (d,), base is (n_logits, d) or None.
-    along = weights @ center. Returns the sums over all elements of V V, g g, g V, g base and
-    V base, g the result.
+    + l2 * V, V = weights / scale, all (n_logits, d); with one logit no mean is taken. weights are
+    float32 or float64; scale (None: ones) and center are (d,), base is (n_logits, d) or None: those
+    five are of `terms`. along = weights @ center. Returns the sums over all elements of V V, g g,
+    g V, g base and V base, g the result.
     """
+    center, scale, base, share, l2 = terms
     weights = weights.astype(np.float64, copy=False)
     np.matmul(weights, center, out=along)
     if len(gradient) > 1:
@@ -83,7 +81,7 @@ def assemble_gradient(
     if scale is not None:
         scaled = weights / scale
         gradient *= scale
-    gradient += penalty * scaled
+    gradient += l2 * scaled
     pairs = [(scaled, scaled), (gradient, gradient), (gradient, scaled)]
     by_base = [] if base is None else [(gradient, base), (scaled, base)]
     sums = [float(np.vdot(a, b)) for a, b in pairs + by_base]

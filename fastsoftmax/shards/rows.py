@@ -50,9 +50,6 @@ def build_shard(
     label_smoothing : float
     n_threads : int
     """
-    from fastsoftmax.interim import Interim
-
-    backend = backend if isinstance(backend, Interim) else Interim(backend)
     targets = backend.Targets(labels, target_probs, row_weights, label_smoothing, n_classes)
     kind = CsrShard if sparse.issparse(X) else DenseShard
     return kind(X, targets, backend=backend, n_threads=n_threads)

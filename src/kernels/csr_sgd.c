@@ -46,7 +46,7 @@ static double place(descent *t, const kernels *kern, const fs_rows *rows, ptrdif
     PLACE(batch.logits, char, (double)rows->n_classes *CSR_BLOCK_ROWS *(double)n_threads *size);
     PLACE(batch.sums, fs_sums,
           (double)ceil_div(batch_size, CSR_BLOCK_ROWS) * (double)sizeof(fs_sums));
-    PLACE(steps, int32_t, (double)rows->n_features * (double)sizeof(int32_t));
+    PLACE(steps, int32_t, (double)rows->n_features *(double)sizeof(int32_t));
     PLACE(powers, double, 4.0 * (MOST_STEPS + 1) * (double)sizeof(double));
 #undef PLACE
     return used;

@@ -4,8 +4,7 @@
  * Conventions, once for every function below.
  * - "real" is float or double, fixed by the table that a function was taken from (real_size).
  *   Arrays of real travel as void pointers, so that one struct, one set of
- *   parallel functions and one bridge serve both types; inside the operations they are typed again
- * at once.
+ *   parallel functions and one bridge serve both types. The operations type them again at once.
  * - Matrices are in C order. A stride counts elements from one row to the next and may be larger
  *   than the row, or negative; elements within a row are adjacent, but for those of x.
  * - Outputs come first, then inputs, then sizes. Outputs and inputs do not overlap unless a
@@ -152,8 +151,8 @@ typedef struct {
     void (*gradient)(double *gradient, const fs_small *problem, const double *probs,
                      const double *targets);
 
-    /* hessian[(k, a), (l, j)] = sum_i weight_i probs[k, i] ((k == l) - probs[l, i]) z[i, a] z[i, j],
-     * of which the upper triangle is right. */
+    /* The upper triangle of hessian[(k, a), (l, j)] = sum_i weight_i h[i, k, l] z[i, a] z[i, j],
+     * h[i, k, l] = probs[k, i] ((k == l) - probs[l, i]). The rest is scratch. */
     void (*hessian)(double *hessian, const fs_small *problem, const double *probs);
 
     /* step = -hessian^-1 gradient by Cholesky's factors, which replace the upper triangle of
@@ -188,10 +187,10 @@ typedef struct {
      * with one logit no mean is taken. weights are float where from_float; scale and base may be
      * NULL. dots: FS_N_DOTS sums, and after them those of weights[k, j] * center[j] for each k. */
     void (*assemble_gradient)(double *gradient, double *dots, const void *weights,
-                            const double *grad_bias, const double *center, const double *scale,
-                            const double *base, int from_float, double share, double penalty,
-                            ptrdiff_t n_logits, ptrdiff_t n_features, ptrdiff_t begin,
-                            ptrdiff_t end);
+                              const double *grad_bias, const double *center, const double *scale,
+                              const double *base, int from_float, double share, double penalty,
+                              ptrdiff_t n_logits, ptrdiff_t n_features, ptrdiff_t begin,
+                              ptrdiff_t end);
 
     /* w[k, j] = (gradient[k, j] - means[k, j] * grad_bias[k]) * inverse[k * inverse_stride + j];
      * dots[k] = sum of w[k, j] * means[k, j]; result = w less its mean over k (with one logit, w).
@@ -338,8 +337,8 @@ fs_sums fs_loss_grad(const kernels *kern, double *grad_weights, double *grad_bia
 ptrdiff_t fs_panel_rows(const kernels *kern, ptrdiff_t n_logits);
 
 /* For one panel of such rows and factors (rows of the panel, n_logits), real: sums[k, j] += sum_i
- * factors[i, k] x[i, j], and totals[k] += sum_i factors[i, k]. The number type of the values must be
- * that of the factors, or float. scratch is fs_columns_scratch() bytes. */
+ * factors[i, k] x[i, j], and totals[k] += sum_i factors[i, k]. The number type of the values must
+ * be that of the factors, or float. scratch is fs_columns_scratch() bytes. */
 ptrdiff_t fs_columns_scratch(const kernels *kern, const fs_rows *rows);
 void fs_columns_product(const kernels *kern, double *sums, double *totals, const fs_rows *rows,
                         const void *factors, ptrdiff_t panel, void *scratch, int n_threads);
@@ -354,20 +353,20 @@ void fs_round_weights(const kernels *kern, void *weights, double *along, const d
                       const double *scale, const double *center, int to_float, ptrdiff_t n_logits,
                       ptrdiff_t n_features, void *scratch, int n_threads);
 void fs_assemble_gradient(const kernels *kern, double *gradient, double *dots, const void *weights,
-                        const double *grad_bias, const double *center, const double *scale,
-                        const double *base, int from_float, double share, double penalty,
-                        ptrdiff_t n_logits, ptrdiff_t n_features, void *scratch, int n_threads);
+                          const double *grad_bias, const double *center, const double *scale,
+                          const double *base, int from_float, double share, double penalty,
+                          ptrdiff_t n_logits, ptrdiff_t n_features, void *scratch, int n_threads);
 void fs_within_product(const kernels *kern, double *result, double *dots, const double *gradient,
                        const double *inverse, const double *means, const double *grad_bias,
                        ptrdiff_t inverse_stride, ptrdiff_t n_logits, ptrdiff_t n_features,
                        void *scratch, int n_threads);
 
 /* ---- newton.c ---- At most most_steps of Newton's method from start. points[i] are the params
- * after step i, records[i] their mean loss, accuracy, objective and the bound on its distance to the
- * minimum. It stops where that is at most target times the objective, or, if at most tol, where the
- * objective no longer falls: DONE. STUCK: something for a more careful method. base gets the gradient
- * of the mean cross-entropy where every row has the class shares. scratch is fs_newton_scratch()
- * bytes. */
+ * after step i, records[i] their mean loss, accuracy, objective and the bound on its distance to
+ * the minimum. It stops where that is at most target times the objective, or, if at most tol, where
+ * the objective no longer falls: DONE. STUCK: something for a more careful method. base gets the
+ * gradient of the mean cross-entropy where every row has the class shares. scratch is
+ * fs_newton_scratch() bytes. */
 enum { FS_NEWTON_RECORD = 4 };
 typedef enum { FS_NEWTON_DONE, FS_NEWTON_LIMIT, FS_NEWTON_STUCK } fs_newton_status;
 typedef struct {
@@ -397,10 +396,11 @@ typedef struct {
  * weights (n_logits, n_features) and after them the bias (n_logits). The gradient of a batch is the
  * sum over its rows divided by batch_size, also for a smaller last batch: so every row of an epoch
  * moves the parameters alike. weight_decay acts on the weights, in proportion to the rows of the
- * batch; the bias is left alone unless fit_bias. Where it is interrupted, whole steps have been taken. With a scaling the steps are those of the weights
- * and bias that scaled features have, params hold what that means for x itself; of a shift the
- * bias takes its part also without fit_bias. The sums returned are those that the batches saw
- * before their updates. scratch as above, from fs_sgd_scratch. */
+ * batch; the bias is left alone unless fit_bias. Where it is interrupted, whole steps have been
+ * taken. With a scaling the steps are those of the weights and bias that scaled features have,
+ * params hold what that means for x itself; of a shift the bias takes its part also without
+ * fit_bias. The sums returned are those that the batches saw before their updates. scratch as
+ * above, from fs_sgd_scratch. */
 ptrdiff_t fs_sgd_scratch(const kernels *kern, const fs_rows *rows, ptrdiff_t batch_size,
                          int n_threads);
 fs_sums fs_sgd_steps(const kernels *kern, void *params, void *velocity, const fs_rows *rows,

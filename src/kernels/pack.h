@@ -1,5 +1,5 @@
-/* Blocks of rows whose elements are not adjacent, such as those of a matrix in Fortran order: copied
- * row after row into scratch, block by block, so X as a whole never is. */
+/* Blocks of rows whose elements are not adjacent, such as those of a matrix in Fortran order:
+ * copied row after row into scratch, block by block, so X as a whole never is. */
 #ifndef FASTSOFTMAX_PACK_H
 #define FASTSOFTMAX_PACK_H
 

@@ -30,8 +30,8 @@ ptrdiff_t fs_pass_work(const fs_rows *rows, ptrdiff_t n_rows) {
  * its own, and the parts are added at the end ("parts"). With many, that memory would be large: the
  * rows go by in panels; first the residuals of a panel are computed, blocks in parallel, then every
  * range of classes is added up over the panel's blocks by one thread ("panels").
- * Threshold: 16 parts must fit PARTS_BYTES. Panels of 2, 4 and 8 MB take the same time (20000 x 768,
- * K = 1000: 0.172, 0.175, 0.179 s); of 4 MB there are 13 blocks for threads. */
+ * Threshold: 16 parts must fit PARTS_BYTES. Panels of 2, 4 and 8 MB take the same time
+ * (20000 x 768, K = 1000: 0.172, 0.175, 0.179 s); of 4 MB there are 13 blocks for threads. */
 /* Multiply-adds of a pass that stays in one thread, about 0.1 ms: many of those follow each other,
  * and where other programs want the processors, each would wait for its threads to be given one. */
 #define SERIAL_PASS ((ptrdiff_t)1 << 24)

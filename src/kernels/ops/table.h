@@ -65,13 +65,10 @@
 
 #include "newton_rows.h"
 
-#define DENSE(type) \
-    { affine_rows_##type, residual_block_##type, grad_block_##type }
-#define SPARSE(type)                                                                         \
-    {                                                                                        \
-        affine_rows_sparse_##type, residual_block_sparse_##type, grad_columns_sparse_##type, \
-            add_to_rows_sparse_##type                                                        \
-    }
+#define DENSE(type) {affine_rows_##type, residual_block_##type, grad_block_##type}
+#define SPARSE(type)                                                                      \
+    {affine_rows_sparse_##type, residual_block_sparse_##type, grad_columns_sparse_##type, \
+     add_to_rows_sparse_##type}
 
 const kernels KERNELS = {
     .isa = ISA_NAME,
