@@ -22,6 +22,7 @@ from fastsoftmax.objective import SoftmaxObjective
 from fastsoftmax.problem import problem as problem_module
 from fastsoftmax.problem.evaluation import Evaluation
 from fastsoftmax.problem.problem import build_problem
+from fastsoftmax.shards.curvature import hessian
 from fastsoftmax.shards.rows import Rows
 from fastsoftmax.threads import answering_signals
 
@@ -101,10 +102,10 @@ def contrasts_of(problem: Problem, at: Evaluation, position: int, names: list[st
     sign = -1.0 if k == 1 and position == 1 else 1.0
     coordinates = objective.coordinates
     weights = at.weights.astype(np.float64)
-    hessian = objective.rows.hessian(
-        weights, at.bias, coordinates.center, with_bias=objective.fit_intercept
+    hessian = objective.rows.sum(
+        hessian, weights, at.bias, coordinates.center, with_bias=objective.fit_intercept
     )
-    blocks = hessian.reshape(k, m, k, m)[np.ix_(kept, np.arange(m), kept, np.arange(m))]
+    blocks = total_hessian.reshape(k, m, k, m)[np.ix_(kept, np.arange(m), kept, np.arange(m))]
     likelihood = blocks.reshape(len(kept) * m, -1) * (total / objective.n_rows)
     information = likelihood
     if objective.l2 > 0.0:
@@ -129,7 +130,8 @@ def _check_columns(objective: problem_module.Problem, names: list[str]) -> None:
     """Raise where some columns, centred, are combinations of others, so that no rows tell them."""
     d = objective.n_features
     # the information about one logit of any rows is their moments, where every probability is 1/2
-    moments = objective.rows.hessian(
+    moments = objective.rows.sum(
+        hessian,
         np.zeros((1, d)),
         np.zeros(1),
         objective.coordinates.center,

@@ -33,7 +33,15 @@ from fastsoftmax.problem.preconditioner import (
     WithinPreconditioner,
 )
 from fastsoftmax.problem.problem import Problem
+from fastsoftmax.shards.curvature import (
+    diagonals,
+    hessian,
+    hessian_blocks,
+    second_moments,
+    shared_curvature,
+)
 from fastsoftmax.shards.rows import Rows
+from fastsoftmax.shards.shard import Shard
 from fastsoftmax.solvers.protocols import Preconditioner
 from fastsoftmax.threads import in_threads
 
@@ -71,8 +79,8 @@ def mean_moments(rows: Rows, center: Array) -> Array:
     Its diagonal alone, (d,), where there are many features.
     """
     if rows.n_features > _DENSE_FEATURES:
-        return np.asarray(rows.squares(center) / max(1, rows.n_rows))
-    products, weight = rows.second_moments(center, _row_step(rows))
+        return np.asarray(rows.sum(Shard.squares, center) / max(1, rows.n_rows))
+    products, weight = rows.sum(second_moments, center, _row_step(rows))
     products /= max(weight, _TINY)
     return products
 
@@ -138,8 +146,13 @@ def build_blocks(problem: Problem, at: Evaluation) -> Preconditioner:
     """Invert the Hessian's block of each class."""
     rows, coordinates, d = problem.rows, problem.coordinates, problem.n_features
     with_bias = coordinates.fit_intercept
-    blocks, weight = rows.hessian_blocks(
-        at.weights, at.bias, coordinates.center, _sampled_rows(d), with_bias=with_bias
+    blocks, weight = rows.sum(
+        hessian_blocks,
+        at.weights,
+        at.bias,
+        coordinates.center,
+        rows.share_of(_sampled_rows(d)),
+        with_bias=with_bias,
     )
     blocks /= max(weight, _TINY)
     scale = np.append(coordinates.scale, np.ones(int(with_bias)))
@@ -159,7 +172,7 @@ def build_blocks(problem: Problem, at: Evaluation) -> Preconditioner:
 def build_diagonals(problem: Problem, at: Evaluation) -> Preconditioner:
     """Take the diagonal of the Hessian's block of each class, its mean features apart."""
     rows, coordinates = problem.rows, problem.coordinates
-    squares, sums, totals, _ = rows.hessian_diagonals(at.weights, at.bias, coordinates.center)
+    squares, sums, totals, _ = rows.sum(diagonals, at.weights, at.bias, coordinates.center, 1)
     n_rows = max(1, rows.n_rows)
     means, curvature = _means(sums, totals, coordinates.scale, n_rows)
     squares *= coordinates.scale**2
@@ -179,8 +192,8 @@ def build_diagonals(problem: Problem, at: Evaluation) -> Preconditioner:
 def build_shared(problem: Problem, at: Evaluation) -> Preconditioner:
     """Approximate the Hessian's block of each class by its share of a matrix, its means apart."""
     rows, coordinates = problem.rows, problem.coordinates
-    moments, sums, totals, weight = rows.shared_curvature(
-        at.weights, at.bias, coordinates.center, _row_step(rows)
+    moments, sums, totals, weight = rows.sum(
+        shared_curvature, at.weights, at.bias, coordinates.center, _row_step(rows)
     )
     weight = max(weight, _TINY)
     means, curvature = _means(sums, totals, coordinates.scale, weight)
@@ -205,7 +218,7 @@ def diagonal_bound(problem: Problem) -> Array:
     0 where a feature does not vary and l2 is 0.
     """
     rows, coordinates = problem.rows, problem.coordinates
-    squares = rows.squares(coordinates.center) / max(1, rows.n_rows)
+    squares = rows.sum(Shard.squares, coordinates.center) / max(1, rows.n_rows)
     squares *= coordinates.scale**2
     share = problem.class_share
     curvature = (share * (1.0 - share))[-rows.n_logits :]
@@ -220,8 +233,8 @@ def diagonal_at(problem: Problem, at: Evaluation, bound: Array) -> Array:
     From a sample of the rows, if they are dense.
     """
     rows, coordinates = problem.rows, problem.coordinates
-    squares, _, totals, weight = rows.hessian_diagonals(
-        at.weights, at.bias, coordinates.center, _row_step(rows)
+    squares, _, totals, weight = rows.sum(
+        diagonals, at.weights, at.bias, coordinates.center, _row_step(rows)
     )
     squares *= coordinates.scale**2 / max(weight, _TINY)
     squares += problem.l2
@@ -245,7 +258,8 @@ def build_hessian(problem: Problem, at: Evaluation) -> Array:
     rows, coordinates = problem.rows, problem.coordinates
     k, d = at.weights.shape
     m = d + coordinates.fit_intercept
-    total = rows.hessian(
+    total = rows.sum(
+        hessian,
         at.weights.astype(np.float64, copy=False),
         at.bias,
         coordinates.center,
@@ -264,8 +278,8 @@ def build_hessian(problem: Problem, at: Evaluation) -> Array:
     # from coefficients of a logit together to all weights, then all intercepts
     order = np.arange(k * m).reshape(k, m)
     by_weights = np.concatenate([order[:, :d].ravel(), order[:, d:].ravel()])
-    hessian: Array = total[np.ix_(by_weights, by_weights)]
-    return hessian
+    by_kind: Array = total[np.ix_(by_weights, by_weights)]
+    return by_kind
 
 
 def _means(sums: Array, totals: Array, scale: Array, weight: float) -> tuple[Array, Array]:

@@ -12,6 +12,7 @@ from scipy.linalg import lapack
 from fastsoftmax.arrays import Array
 from fastsoftmax.problem.evaluation import Evaluation
 from fastsoftmax.problem.problem import Problem
+from fastsoftmax.shards.block_sums import sampled_block_sums
 
 # Rows drawn for a block: at least this many, and so many for each feature.
 _LEAST_DRAWN = 2048
@@ -126,12 +127,13 @@ def build_free_blocks(
         return None
     most = max(len(own) + 1 for own in features)
     with_bias = int(coordinates.fit_intercept)
-    blocks, weight = rows.sampled_block_sums(
+    blocks, weight = rows.sum(
+        sampled_block_sums,
         at.weights,
         at.bias,
         (coordinates.center, coordinates.scale),
         features,
-        max(_LEAST_DRAWN, _DRAWN_PER_FEATURE * most),
+        rows.share_of(max(_LEAST_DRAWN, _DRAWN_PER_FEATURE * most)),
         with_bias=bool(with_bias),
     )
     for k, (block, own) in enumerate(zip(blocks, features, strict=True)):

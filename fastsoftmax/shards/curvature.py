@@ -80,6 +80,14 @@ def hessian_blocks(
     return blocks, float(shard.row_weights[every].sum(dtype=np.float64))
 
 
+def diagonals(
+    shard: Shard, weights: Array, bias: Array, center: Array, step: int
+) -> tuple[Array, Array, Array, float]:
+    """Sum of h_k z^2, h_k z, h_k and s over every step-th row (of sparse rows, all)."""
+    some = shard.thinned(step)
+    return *some.hessian_diagonals(weights, bias, center), some.total_weight()
+
+
 def shared_curvature(
     shard: Shard, weights: Array, bias: Array, center: Array, step: int
 ) -> tuple[Array, Array, Array, float]:

@@ -4,7 +4,7 @@ This is the only place that knows how many shards there are. Sums are added in t
 shards, so that a result depends on how the rows are cut but not on who computes what.
 """
 
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from functools import reduce
 from typing import Any, TypeVar
 
@@ -13,7 +13,6 @@ from scipy import sparse
 
 from fastsoftmax.arrays import Array
 from fastsoftmax.kernel_arguments import Descent
-from fastsoftmax.shards import block_sums, curvature
 from fastsoftmax.shards.csr_shard import CsrShard, some_columns
 from fastsoftmax.shards.dense_shard import DenseShard
 from fastsoftmax.shards.shard import Shard, Sums, add_sums
@@ -181,11 +180,6 @@ class Rows:
             total = add_sums(total, shard.loss_grad(weights, bias))
         return total
 
-    def losses(self, weights: Array, bias: Array) -> tuple[float, float]:
-        """Cross-entropy and hits of o = W x + b, summed over the rows."""
-        parts = [shard.loss_grad(weights, bias, with_grad=False) for shard in self._shards]
-        return sum(part.loss for part in parts), sum(part.correct for part in parts)
-
     def centered_loss_grad(self, weights: Array, bias: Array, center: Array, scale: Array) -> Sums:
         """Return the sums of `loss_grad` for the features scale * (x - center), in float64."""
         parts = (s.centered_loss_grad(weights, bias, center, scale) for s in self._shards)
@@ -209,138 +203,35 @@ class Rows:
             start += shard.n_rows
         return loss, correct
 
-    # ---- sums of targets and features ----
+    # ---- other sums ----
 
-    @property
-    def total_weight(self) -> float:
-        """Sum of the row weights."""
-        return sum(float(shard.row_weights.sum(dtype=np.float64)) for shard in self._shards)
+    def sum(self, function: Callable[..., T], *args: Any, **options: Any) -> T:
+        """Add up what a function of a shard returns: a number, an array, or a tuple of these.
+
+        The functions are methods of `Shard` (`Shard.squares`) and those of `curvature` and
+        `block_sums`; args and options follow the shard.
+        """
+        parts = (function(shard, *args, **options) for shard in self._shards)
+        return reduce(_added, parts)
+
+    def share_of(self, n_sampled: int) -> int:
+        """Return how many of n_sampled rows each shard draws."""
+        return -(-n_sampled // len(self._shards))
 
     @property
     def stored_numbers(self) -> float:
         """Numbers that are stored for all rows."""
         return sum(shard.row_numbers * shard.n_rows for shard in self._shards)
 
-    def target_sums(self) -> Array:
-        """Sum of the smoothed targets, by class: (n_classes,)."""
-        return self._total(lambda shard: shard.target_sums())
-
-    def target_entropy(self) -> float:
-        """Entropy of the smoothed targets in nats."""
-        return sum(shard.target_entropy() for shard in self._shards)
-
-    def feature_sums(self) -> Array:
-        """Sum of the features: (n_features,)."""
-        return self._total(lambda shard: shard.feature_sums())
-
-    def squares(self, center: Array) -> Array:
-        """Sum of (x - center)^2: (n_features,)."""
-        return self._total(lambda shard: shard.squares(center))
-
-    def centered_sums(self, center: Array, scale: Array) -> Array:
-        """Sum of scale * (x - center): (n_features,)."""
-        return self._total(lambda shard: shard.centered_sums(center, scale))
-
     def largest_logit_change(self, weights: Array, bias: Array) -> float:
         """Return the largest change of a difference of two logits that o = W x + b makes."""
         return max(shard.largest_logit_change(weights, bias) for shard in self._shards)
 
-    # ---- sums of second order: see `curvature` and `block_sums` ----
 
-    def second_moments(self, center: Array, step: int) -> tuple[Array, float]:
-        """Sum of s z z^T over every step-th row, and of s."""
-        return self._totals(lambda shard: curvature.second_moments(shard, center, step))
-
-    def hessian(self, weights: Array, bias: Array, center: Array, *, with_bias: bool) -> Array:
-        """Sum of s (diag(p) - p p^T) (x) z z^T."""
-        return self._total(
-            lambda shard: curvature.hessian(shard, weights, bias, center, with_bias=with_bias)
-        )
-
-    def hessian_blocks(
-        self, weights: Array, bias: Array, center: Array, n_sampled: int, *, with_bias: bool
-    ) -> tuple[Array, float]:
-        """Sum of h_k z z^T for each logit, from about n_sampled rows, and sum of s."""
-        own = self._share_of(n_sampled)
-        return self._totals(
-            lambda shard: curvature.hessian_blocks(
-                shard, weights, bias, center, own, with_bias=with_bias
-            )
-        )
-
-    def hessian_diagonals(
-        self, weights: Array, bias: Array, center: Array, step: int = 1
-    ) -> tuple[Array, Array, Array, float]:
-        """Sum of h_k z^2, h_k z, h_k and s over every step-th row (of sparse rows, all)."""
-
-        def sums(shard: Shard) -> tuple[Array, Array, Array, float]:
-            some = shard.thinned(step)
-            diagonals = some.hessian_diagonals(weights, bias, center)
-            return (*diagonals, float(some.row_weights.sum(dtype=np.float64)))
-
-        return self._totals(sums)
-
-    def shared_curvature(
-        self, weights: Array, bias: Array, center: Array, step: int
-    ) -> tuple[Array, Array, Array, float]:
-        """Sum of sum_k h_k z z^T, h_k z, h_k and s over every step-th row."""
-        return self._totals(
-            lambda shard: curvature.shared_curvature(shard, weights, bias, center, step)
-        )
-
-    def sampled_block_sums(
-        self,
-        weights: Array,
-        bias: Array,
-        scaling: tuple[Array, Array],
-        features: list[Array],
-        n_sampled: int,
-        *,
-        with_bias: bool,
-    ) -> tuple[list[Array], float]:
-        """Sum of h_k z z^T of some features of dense rows, class by class, and sum of s."""
-        own = self._share_of(n_sampled)
-        parts = [
-            block_sums.sampled_block_sums(
-                shard, weights, bias, scaling, features, own, with_bias=with_bias
-            )
-            for shard in self._shards
-        ]
-        return _added([blocks for blocks, _ in parts]), sum(weight for _, weight in parts)
-
-    def curvature_sums(self, weights: Array, bias: Array) -> Array:
-        """Sum of h_k: (n_logits,)."""
-        return self._total(lambda shard: block_sums.curvature_sums(shard, weights, bias))
-
-    def curved_block_sums(
-        self, weights: Array, bias: Array, features: list[Array], least: Array, most_work: float
-    ) -> list[Array] | None:
-        """Sum of h_k x x^T of some features of sparse rows; None where that is too much work."""
-        parts = []
-        for shard in self._shards:
-            part = block_sums.curved_block_sums(shard, weights, bias, features, least, most_work)
-            if part is None:
-                return None
-            parts.append(part)
-        return _added(parts)
-
-    def _share_of(self, n_sampled: int) -> int:
-        """Return how many of the rows to draw a shard draws."""
-        return -(-n_sampled // len(self._shards))
-
-    def _total(self, function: Callable[[Shard], Array]) -> Array:
-        return reduce(lambda a, b: a + b, map(function, self._shards))
-
-    def _totals(self, function: Callable[[Shard], T]) -> T:
-        """Add up tuples that a function of a shard returns, element by element."""
-
-        def added(a: Any, b: Any) -> Any:
-            return tuple(x + y for x, y in zip(a, b, strict=True))
-
-        total: T = reduce(added, map(function, self._shards))
-        return total
-
-
-def _added(parts: Iterable[list[Array]]) -> list[Array]:
-    """Add up lists of arrays, element by element."""
-    return [sum(arrays[1:], arrays[0]) for arrays in zip(*parts, strict=True)]
+def _added(a: Any, b: Any) -> Any:
+    """Return a + b, element by element where these are tuples or lists, None where either is."""
+    if a is None or b is None:
+        return None
+    if isinstance(a, tuple | list):
+        return type(a)(_added(x, y) for x, y in zip(a, b, strict=True))
+    return a + b

@@ -142,6 +142,10 @@ class Shard(ABC):
         weights: Array = self.targets.row_weights
         return weights
 
+    def total_weight(self) -> float:
+        """Sum of the row weights."""
+        return float(self.row_weights.sum(dtype=np.float64))
+
     @property
     def real(self) -> np.dtype[Any]:
         """The number type that the sums are computed in."""
@@ -296,7 +300,7 @@ class Shard(ABC):
         if labels is not None:
             probs = np.full((1, self.n_classes), spread)
             probs[0, 0] += 1.0 - smoothing
-            return float(_entropies(probs)[0]) * float(self.row_weights.sum(dtype=np.float64))
+            return float(_entropies(probs)[0]) * self.total_weight()
         total = 0.0
         for rows in self.blocks():
             probs = (1.0 - smoothing) * all_probs[rows].astype(np.float64)
