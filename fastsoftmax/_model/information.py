@@ -102,7 +102,7 @@ def contrasts_of(problem: Problem, at: Evaluation, position: int, names: list[st
     sign = -1.0 if k == 1 and position == 1 else 1.0
     coordinates = objective.coordinates
     weights = at.weights.astype(np.float64)
-    hessian = objective.rows.sum(
+    total_hessian = objective.rows.sum(
         hessian, weights, at.bias, coordinates.center, with_bias=objective.fit_intercept
     )
     blocks = total_hessian.reshape(k, m, k, m)[np.ix_(kept, np.arange(m), kept, np.arange(m))]

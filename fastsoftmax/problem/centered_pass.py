@@ -16,7 +16,6 @@ import numpy as np
 from fastsoftmax.arrays import Array
 from fastsoftmax.problem.evaluation import BaseGradient, Dots, Evaluation, square_of
 from fastsoftmax.problem.problem import Problem
-from fastsoftmax.shards.shard import Shard
 
 # Sparse rows are filled for this, which is hopeless beyond so many features.
 _MOST_SPARSE_FEATURES = 2048
@@ -47,7 +46,7 @@ class CenteredPass:
         """Means of the features."""
         if self._is_own:
             return self.problem.coordinates.center
-        return self.problem.rows.sum(Shard.feature_sums) / self.problem.n_rows
+        return self.problem.rows.sum(lambda shard: shard.feature_sums()) / self.problem.n_rows
 
     @staticmethod
     def is_possible(problem: Problem) -> bool:
@@ -146,7 +145,7 @@ class CenteredPass:
         """
         if self._mean_shift is None:
             scale = self.problem.coordinates.scale
-            total = self.problem.rows.sum(Shard.centered_sums, self.mean, scale)
+            total = self.problem.rows.sum(lambda shard: shard.centered_sums(self.mean, scale))
             self._mean_shift = total / self.problem.n_rows
         return self._mean_shift
 

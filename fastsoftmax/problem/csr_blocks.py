@@ -13,7 +13,6 @@ from fastsoftmax.problem.evaluation import Evaluation
 from fastsoftmax.problem.free_blocks import FreeBlocks, split_by_class
 from fastsoftmax.problem.problem import Problem
 from fastsoftmax.shards.block_sums import curvature_sums, curved_block_sums
-from fastsoftmax.shards.shard import Shard
 
 # A row counts for a class from this share of the mean curvature on, both by its weight (so that
 # weight 2 is the row twice); at most this share is left out. (Of text 90000 x 200000 an eighth of
@@ -38,7 +37,7 @@ def build_csr_blocks(
     features = split_by_class(free, n_logits, d)
     if features is None:
         return None
-    weight = max(rows.sum(Shard.total_weight), np.finfo(float).tiny)
+    weight = max(rows.sum(lambda shard: shard.total_weight()), np.finfo(float).tiny)
     least = _LEAST_CURVATURE * rows.sum(curvature_sums, at.weights, at.bias) / weight
     sums = rows.sum(curved_block_sums, at.weights, at.bias, features, least, _MOST_WORK / n_logits)
     if sums is None:

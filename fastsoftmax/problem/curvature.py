@@ -41,7 +41,6 @@ from fastsoftmax.shards.curvature import (
     shared_curvature,
 )
 from fastsoftmax.shards.rows import Rows
-from fastsoftmax.shards.shard import Shard
 from fastsoftmax.solvers.protocols import Preconditioner
 from fastsoftmax.threads import in_threads
 
@@ -79,7 +78,7 @@ def mean_moments(rows: Rows, center: Array) -> Array:
     Its diagonal alone, (d,), where there are many features.
     """
     if rows.n_features > _DENSE_FEATURES:
-        return np.asarray(rows.sum(Shard.squares, center) / max(1, rows.n_rows))
+        return np.asarray(rows.sum(lambda shard: shard.squares(center)) / max(1, rows.n_rows))
     products, weight = rows.sum(second_moments, center, _row_step(rows))
     products /= max(weight, _TINY)
     return products
@@ -218,7 +217,7 @@ def diagonal_bound(problem: Problem) -> Array:
     0 where a feature does not vary and l2 is 0.
     """
     rows, coordinates = problem.rows, problem.coordinates
-    squares = rows.sum(Shard.squares, coordinates.center) / max(1, rows.n_rows)
+    squares = rows.sum(lambda shard: shard.squares(coordinates.center)) / max(1, rows.n_rows)
     squares *= coordinates.scale**2
     share = problem.class_share
     curvature = (share * (1.0 - share))[-rows.n_logits :]

@@ -29,7 +29,6 @@ import numpy as np
 from fastsoftmax.arrays import Array
 from fastsoftmax.problem.coordinates import Coordinates
 from fastsoftmax.shards.rows import Rows
-from fastsoftmax.shards.shard import Shard
 
 
 @dataclass(frozen=True)
@@ -97,7 +96,7 @@ class Problem:
     @cached_property
     def target_entropy(self) -> float:
         """Mean entropy of the targets, in nats."""
-        return self.rows.sum(Shard.target_entropy) / self.n_rows
+        return self.rows.sum(lambda shard: shard.target_entropy()) / self.n_rows
 
     # ---- the same problem but for ... ----
 
@@ -154,12 +153,12 @@ def build_problem(
         Features are shifted and scaled to mean 0 and variance 1 instead (those that do not vary
         are shifted alone).
     """
-    class_sums = rows.sum(Shard.target_sums)
+    class_sums = rows.sum(lambda shard: shard.target_sums())
     class_share = np.asarray(class_sums / np.sum(class_sums))
     center = np.zeros(rows.n_features)
     scale = np.full(rows.n_features, float(input_scale))
     if fit_intercept or standardize:
-        center = rows.sum(Shard.feature_sums) / rows.n_rows
+        center = rows.sum(lambda shard: shard.feature_sums()) / rows.n_rows
     if standardize:
         scale = _reciprocal_deviations(rows, center)
     coordinates = Coordinates(center, scale, rows.n_logits, fit_intercept, standardize)
@@ -169,7 +168,7 @@ def build_problem(
 
 def _reciprocal_deviations(rows: Rows, center: Array) -> Array:
     """1 / standard deviation of each feature; 1 where it does not vary but by rounding."""
-    variance = rows.sum(Shard.squares, center) / rows.n_rows
+    variance = rows.sum(lambda shard: shard.squares(center)) / rows.n_rows
     rounding = rows.n_rows * np.finfo(np.float64).eps
     constant = variance <= rounding * variance + (rounding * center) ** 2
     return 1.0 / np.sqrt(np.where(constant, 1.0, variance))

@@ -208,8 +208,7 @@ class Rows:
     def sum(self, function: Callable[..., T], *args: Any, **options: Any) -> T:
         """Add up what a function of a shard returns: a number, an array, or a tuple of these.
 
-        The functions are methods of `Shard` (`Shard.squares`) and those of `curvature` and
-        `block_sums`; args and options follow the shard.
+        args and options follow the shard, as the functions of `curvature` and `block_sums` want.
         """
         parts = (function(shard, *args, **options) for shard in self._shards)
         return reduce(_added, parts)
