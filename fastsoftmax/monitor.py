@@ -6,11 +6,10 @@ from contextlib import ExitStack
 from dataclasses import dataclass
 from functools import cached_property
 from types import MappingProxyType
-from typing import Any
+from typing import Any, Protocol
 
 import numpy as np
 
-from fastsoftmax._model.early_stopping import EarlyStopping
 from fastsoftmax.arrays import Array
 from fastsoftmax.shards.shard import Shard
 
@@ -110,7 +109,23 @@ class FitState:
         }
 
 
+# What the history has of each iteration.
+HISTORY = ("loss", "accuracy", "objective", "gap", "seconds", "eval_loss", "eval_accuracy")
+
 Callback = Callable[[FitState], object]
+
+
+class Stopping(Protocol):
+    """What decides by a validation loss when a fit stops."""
+
+    def begin(self, loss: float, *, counts: bool) -> None:
+        """Note the validation loss of the start; counts: whether the start may be the result."""
+
+    def see(self, iteration: int, loss: float) -> bool:
+        """Note the validation loss after an iteration, from 1; True to stop."""
+
+    def restore(self) -> bool:
+        """Go back to the best iteration, once; False if it is the last one."""
 
 
 class Monitor:
@@ -128,7 +143,7 @@ class Monitor:
         From 1, a line for each iteration.
     began : float, optional
         When the fit did, by `time.perf_counter`.
-    stopping : EarlyStopping, optional
+    stopping : Stopping, optional
         Sees the loss of the last evaluation set, before the callbacks do.
     """
 
@@ -142,7 +157,7 @@ class Monitor:
         verbose: int,
         *,
         began: float | None = None,
-        stopping: EarlyStopping | None = None,
+        stopping: Stopping | None = None,
     ) -> None:
         self.solver = solver
         self.n_rows = n_rows
@@ -151,12 +166,7 @@ class Monitor:
         self.callbacks = callbacks
         self.verbose = verbose
         self.stopping = stopping
-        self.history: dict[str, list[object]] = {
-            name: []
-            for name in (
-                "loss", "accuracy", "objective", "gap", "seconds", "eval_loss", "eval_accuracy"
-            )
-        }  # fmt: skip
+        self.history: dict[str, list[object]] = {name: [] for name in HISTORY}
         self._clock = time.perf_counter()
         self._began = self._clock if began is None else began
 

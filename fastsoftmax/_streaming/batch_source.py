@@ -8,8 +8,8 @@ import numpy as np
 from sklearn.utils.multiclass import check_classification_targets
 from sklearn.utils.validation import check_consistent_length, column_or_1d
 
-from fastsoftmax._model import inputs
-from fastsoftmax._model.soft_targets import are_probabilities, probabilities_of
+from fastsoftmax._estimator.row_weights import checked_class_weights
+from fastsoftmax._estimator.targets import are_probabilities, checked_probabilities
 from fastsoftmax.arrays import Array
 
 
@@ -28,7 +28,7 @@ class Totals(NamedTuple):
     classes: Array  # labels, sorted
     by_class: Array | None  # weight of each class, None for 1
     n_rows: int
-    weight: float  # sum of sample_weight times class weights
+    weight: float  # sum of sample weights times class weights
 
 
 def are_batches(X: Any, y: Any) -> bool:
@@ -109,12 +109,12 @@ def _batch(number: int, item: Any) -> Batch:
             f"batch {number} must be (X, y) or (X, y, sample_weight), got {type(item).__name__}"
             + (f" of length {len(item)}" if isinstance(item, tuple | list) else "")
         )
-    X, y, *weights = item
+    X, y, *sample_weight = item
     # tensors: scikit-learn would make float64 of a dtype that is not numpy's
     foreign = hasattr(X, "dtype") and not isinstance(X.dtype, np.dtype)
     if foreign and hasattr(X, "__array__") and not hasattr(X, "columns"):
         X = np.asarray(X)
-    return Batch(number, X, y, weights[0] if weights else None)
+    return Batch(number, X, y, sample_weight[0] if sample_weight else None)
 
 
 def _n_rows(batch: Batch) -> int:
@@ -165,7 +165,7 @@ def totals_of(source: BatchSource, classes: Any, class_weight: Any) -> Totals:
     masses = np.array([mass.get(label, 0.0) for label in known.tolist()])
     by_class = None
     if class_weight is not None:
-        by_class = inputs.class_weights_of(class_weight, known, masses)
+        by_class = checked_class_weights(class_weight, known, masses)
         masses = masses * by_class
     total = float(masses.sum())
     if not 0.0 < total < np.inf:
@@ -179,25 +179,30 @@ def _label_masses(
     """(labels of one batch, sum of the weights of each, what kind of targets, their dtype)."""
     y = np.asarray(batch.y)
     check_consistent_length(batch.X, y)
-    weights = np.ones(len(y))
+    row_weights = np.ones(len(y))
     if batch.sample_weight is not None:
-        weights = np.asarray(batch.sample_weight, dtype=np.float64)
-        if weights.shape != (len(y),) or not (weights >= 0.0).all():
+        row_weights = np.asarray(batch.sample_weight, dtype=np.float64)
+        if row_weights.shape != (len(y),) or not (row_weights >= 0.0).all():
             raise ValueError(f"sample_weight must be {len(y)} numbers >= 0")
     if are_probabilities(y):
         labels = np.arange(y.shape[1]) if classes is None else classes
-        probs = probabilities_of(y, len(labels), np.dtype(np.float64))
+        probs = checked_probabilities(y, len(labels), np.dtype(np.float64))
         if order is not None:
             probs = probs[:, order]
         kind = f"probabilities of {y.shape[1]} classes"
-        return labels.tolist(), weights @ probs, kind, labels.dtype
+        return labels.tolist(), row_weights @ probs, kind, labels.dtype
     y = column_or_1d(y)
     check_classification_targets(y)
     found, positions = np.unique(y, return_inverse=True)
     kind = {"U": "strings", "O": "strings", "T": "strings", "S": "bytes", "b": "booleans"}.get(
         y.dtype.kind, "numbers"
     )
-    return found.tolist(), np.bincount(positions.reshape(-1), weights, len(found)), kind, y.dtype
+    return (
+        found.tolist(),
+        np.bincount(positions.reshape(-1), row_weights, len(found)),
+        kind,
+        y.dtype,
+    )
 
 
 def labels_of(classes: Any) -> Array:
@@ -210,5 +215,5 @@ def labels_of(classes: Any) -> Array:
 
 
 def column_order(classes: Any) -> Array | None:
-    """Return the columns of probabilities in the order of the sorted classes; None for as is."""
+    """Return the columns of probabilities in the order of the sorted classes; None without any."""
     return None if classes is None else np.argsort(np.asarray(classes), kind="stable")

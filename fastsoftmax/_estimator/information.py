@@ -12,12 +12,19 @@ from typing import Any, NamedTuple
 import numpy as np
 from scipy import linalg
 from sklearn.utils import check_consistent_length
-from sklearn.utils.validation import column_or_1d, validate_data
+from sklearn.utils.validation import column_or_1d
 
-from fastsoftmax._arguments import thread_count
-from fastsoftmax._model import inputs
+from fastsoftmax._estimator.features import checked_features, real_type
+from fastsoftmax._estimator.parameters import FitParameters
+from fastsoftmax._estimator.row_weights import checked_sample_weights, scaled_to_mean_1
+from fastsoftmax._estimator.rows import (
+    build_objective,
+    build_shard,
+    computing_of,
+    regularisation,
+)
+from fastsoftmax._estimator.targets import known_labels
 from fastsoftmax.arrays import Array
-from fastsoftmax.backend import resolve_backend
 from fastsoftmax.objective import SoftmaxObjective
 from fastsoftmax.problem.evaluation import Evaluation
 from fastsoftmax.threads import answering_signals
@@ -36,12 +43,12 @@ _NO_OPTIMUM = (
 )
 
 
-class Problem(NamedTuple):
+class FittedProblem(NamedTuple):
     """The rows and the objective of a fit."""
 
     objective: SoftmaxObjective
-    total: float  # sum of the weights; those of the objective have mean 1
-    class_weight: Array  # (n_classes,) sum of the weights of each class's rows
+    total: float  # sum of the row weights; those of the objective have mean 1
+    masses: Array  # (n_classes,) sum of the row weights of each class
 
 
 class Contrasts(NamedTuple):
@@ -54,55 +61,54 @@ class Contrasts(NamedTuple):
     step: Array  # Newton's
 
 
-def problem_of(model: Any, X: Any, y: Any, sample_weight: Any) -> Problem:
-    """Return the problem that a model was fitted to, from the rows of that fit."""
-    X = validate_data(model, X, reset=False, accept_sparse="csr", dtype=inputs.FEATURE_TYPES)
-    X = inputs.features_of(X)
-    y = column_or_1d(y, warn=True)
+def problem_of(estimator: FitParameters, X: Any, y: Any, sample_weight: Any) -> FittedProblem:
+    """Return the problem that an estimator was fitted to, from the rows of that fit."""
+    X, y = checked_features(estimator, X), column_or_1d(y, warn=True)
     check_consistent_length(X, y)
-    weights = inputs.sample_weights_of(sample_weight, X)
-    if (weights == 0.0).any():  # of a class without weight the fit knows nothing
-        y = np.where(weights > 0.0, y, model.classes_[0])
-    labels = inputs.encode_known_labels(y, model.classes_, "y")
-    scaled, total = inputs.scaled_weights(weights, inputs.real_of(X.dtype))
-    class_weight = np.bincount(labels, weights, minlength=len(model.classes_))
-    if not class_weight.all():
-        missing = model.classes_[class_weight == 0.0].tolist()[0]
+    row_weights = checked_sample_weights(sample_weight, X)
+    if (row_weights == 0.0).any():  # of a class without weight the fit knows nothing
+        y = np.where(row_weights > 0.0, y, estimator.classes_[0])
+    targets = known_labels(y, estimator.classes_, "y")
+    scaled, total = scaled_to_mean_1(row_weights, real_type(X.dtype))
+    masses = targets.masses(row_weights)
+    if not masses.all():
+        missing = targets.classes[masses == 0.0].tolist()[0]
         raise ValueError(f"y must hold the labels of the fit; it has none of {missing!r}")
-    backend = resolve_backend(model.backend)
-    options = {"backend": backend, "n_threads": thread_count(model.n_jobs, backend)}
-    shard = inputs.shard_of(X, labels, None, scaled, len(model.classes_), **options)
-    objective = SoftmaxObjective(
-        [shard],
-        inputs.penalty_of(model.C, total),
-        fit_intercept=model.fit_intercept,
-        input_scale=model.input_scale,
-        standardize=model.standardize,
-    )
-    return Problem(objective, total, class_weight)
+    l2, _ = regularisation(estimator.C, total)
+    shard = build_shard(X, targets, scaled, computing_of(estimator))
+    return FittedProblem(build_objective(shard, estimator, l2=l2), total, masses)
 
 
-def names_of(model: Any, objective: SoftmaxObjective) -> list[str]:
+def names_of(estimator: FitParameters, objective: SoftmaxObjective) -> list[str]:
     """Return the names of the features, and of the intercept where there is one, last."""
-    names = getattr(model, "feature_names_in_", None)
+    names = getattr(estimator, "feature_names_in_", None)
     if names is None:
         names = [f"x{j}" for j in range(objective.n_features)]
     return [*map(str, names), *(["intercept"] if objective.fit_intercept else [])]
 
 
-def contrasts_of(problem: Problem, at: Evaluation, position: int, names: list[str]) -> Contrasts:
+def _likelihood_hessian(objective: SoftmaxObjective, weights: Array, bias: Array) -> Array:
+    """Return the Hessian of the loss, summed over the rows, for centred features and intercepts."""
+    return np.asarray(
+        sum(
+            shard.hessian(
+                weights, bias, objective.coordinates.center, with_bias=objective.fit_intercept
+            )
+            for shard in objective.shards
+        )
+    )
+
+
+def contrasts_of(
+    problem: FittedProblem, at: Evaluation, position: int, names: list[str]
+) -> Contrasts:
     """Return information, its inverse and the Newton step of the contrasts."""
     objective, total = problem.objective, problem.total
     k, d, m = objective.n_logits, objective.n_features, len(names)
     kept = np.zeros(1, dtype=int) if k == 1 else np.delete(np.arange(k), position)
     sign = -1.0 if k == 1 and position == 1 else 1.0
-    hessian = np.zeros((k * m, k * m))
     coordinates = objective.coordinates
-    weights = at.weights.astype(np.float64)
-    for shard in objective.shards:
-        hessian += shard.hessian(
-            weights, at.bias, coordinates.center, with_bias=objective.fit_intercept
-        )
+    hessian = _likelihood_hessian(objective, at.weights.astype(np.float64), at.bias)
     blocks = hessian.reshape(k, m, k, m)[np.ix_(kept, np.arange(m), kept, np.arange(m))]
     likelihood = blocks.reshape(len(kept) * m, -1) * (total / objective.n_rows)
     information = likelihood
@@ -128,14 +134,7 @@ def _check_columns(objective: SoftmaxObjective, names: list[str]) -> None:
     """Raise where some columns, centred, are combinations of others, so that no rows tell them."""
     d = objective.n_features
     # the information about one logit of any rows is their moments, where every probability is 1/2
-    moments = np.zeros((len(names), len(names)))
-    for shard in objective.shards:
-        moments += shard.hessian(
-            np.zeros((1, d)),
-            np.zeros(1),
-            objective.coordinates.center,
-            with_bias=objective.fit_intercept,
-        )
+    moments = _likelihood_hessian(objective, np.zeros((1, d)), np.zeros(1))
     empty = np.diag(moments) <= 0.0
     if empty.any():
         raise ValueError(_unidentifiable(names, empty, "they are constant"))
@@ -182,15 +181,17 @@ def _inverse(information: Array) -> Array | None:
     return np.asarray(inverse * unit * unit[:, np.newaxis])
 
 
-def check_optimum(model: Any, objective: SoftmaxObjective, contrasts: Contrasts) -> None:
-    """Raise unless the model is the optimum of the rows, as far as statistics can tell."""
+def check_optimum(
+    estimator: FitParameters, objective: SoftmaxObjective, contrasts: Contrasts
+) -> None:
+    """Raise unless the estimator is the optimum of the rows, as far as statistics can tell."""
     k, d = objective.n_logits, objective.n_features
     steps = np.zeros((k, len(contrasts.step) // len(contrasts.kept)))
     steps[contrasts.kept] = contrasts.step.reshape(len(contrasts.kept), -1)
     point = np.append((steps[:, :d] / objective.coordinates.scale).ravel(), steps[:, d:].ravel())
     by_error = float(np.max(np.abs(contrasts.step) / np.sqrt(np.diag(contrasts.covariance))))
     by_logit = objective.logit_change(point)
-    if np.isinf(model.C) and not getattr(model, "converged_", False) and by_logit > _OFF:
+    if np.isinf(estimator.C) and not getattr(estimator, "converged_", False) and by_logit > _OFF:
         raise ValueError(_NO_OPTIMUM)
     if not max(by_error, by_logit) <= _OFF:
         raise ValueError(
