@@ -19,10 +19,10 @@ from fastsoftmax._arguments import (
     divisor_of,
     features_in_place,
     real_dtype,
+    row_weights_of,
     smoothing_of,
     targets_of,
     thread_count,
-    weights_of,
 )
 from fastsoftmax.arrays import Array
 from fastsoftmax.backend import resolve_backend
@@ -132,16 +132,23 @@ def cross_entropy(
     z = adjacent_rows(z)
     n_rows, n_classes = z.shape
     labels, probs = targets_of(y, n_rows, n_classes, z.dtype)
-    weights = weights_of(sample_weight, n_rows, z.dtype)
-    total = divisor_of(weights, reduction)
+    row_weights = row_weights_of(sample_weight, n_rows, z.dtype)
+    total = divisor_of(row_weights, reduction)
     smoothing = smoothing_of(label_smoothing)
     kernels = resolve_backend(backend)
     loss = np.empty(n_rows, dtype=z.dtype)
     grad = np.empty(z.shape, dtype=z.dtype) if return_grad else None
     kernels.cross_entropy_rows(
-        loss, grad, z, labels, probs, weights, smoothing, n_threads=thread_count(n_jobs, kernels)
+        loss,
+        grad,
+        z,
+        labels,
+        probs,
+        row_weights,
+        smoothing,
+        n_threads=thread_count(n_jobs, kernels),
     )
-    absent = weights == 0.0  # 0 * inf or 0 * NaN would be NaN
+    absent = row_weights == 0.0  # 0 * inf or 0 * NaN would be NaN
     loss[absent] = 0.0
     if grad is not None:
         grad[absent] = 0.0
@@ -239,8 +246,8 @@ def linear_cross_entropy(
     real = W.dtype
     n_rows, n_classes = len(X), len(W)
     labels, probs = targets_of(y, n_rows, n_classes, real)
-    weights = weights_of(sample_weight, n_rows, real)
-    total = divisor_of(weights, reduction)
+    row_weights = row_weights_of(sample_weight, n_rows, real)
+    total = divisor_of(row_weights, reduction)
     smoothing = smoothing_of(label_smoothing)
     kernels = resolve_backend(backend)
     n_threads = thread_count(n_jobs, kernels)
@@ -258,7 +265,7 @@ def linear_cross_entropy(
             X[rows],
             None if labels is None else labels[rows],
             None if probs is None else probs[rows],
-            weights[rows],
+            row_weights[rows],
             smoothing,
             W,
             bias,
@@ -268,8 +275,8 @@ def linear_cross_entropy(
         return float(loss)
 
     loss = add_up(slice(None))
-    if not math.isfinite(loss) and not weights.all():
-        loss = add_up(weights > 0.0)  # 0 * inf or 0 * NaN: leave those rows out
+    if not math.isfinite(loss) and not row_weights.all():
+        loss = add_up(row_weights > 0.0)  # 0 * inf or 0 * NaN: leave those rows out
     if not return_grad:
         return loss / total
     grad_W, grad_b = (cast(np.divide(grad, total), dtype) for grad in grads)
@@ -340,8 +347,8 @@ def accuracy(
                 f"got dtypes {truth.dtype} and {predicted.dtype}"
             )
         hits = truth == predicted
-    weights = weights_of(sample_weight, len(truth), np.dtype(np.float64))
-    return float(weights[hits.astype(bool)].sum()) / divisor_of(weights, "mean")
+    row_weights = row_weights_of(sample_weight, len(truth), np.dtype(np.float64))
+    return float(row_weights[hits.astype(bool)].sum()) / divisor_of(row_weights, "mean")
 
 
 def _affine_arguments(

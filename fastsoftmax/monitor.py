@@ -129,7 +129,7 @@ class Stopping(Protocol):
 
 
 class Monitor:
-    """Collects the history of a fit and passes it on.
+    """The history of a fit, and those who are told of it.
 
     Parameters
     ----------
@@ -171,7 +171,7 @@ class Monitor:
         self._began = self._clock if began is None else began
 
     def note_start(self, weights: Array, bias: Array, *, is_model: bool) -> None:
-        """See the coefficients that the first iteration begins with; is_model: of a fit before."""
+        """Evaluate the start; is_model: whether it is the result of an earlier fit."""
         if self.stopping is not None:
             loss, _ = _evaluated(self.eval_shards[-1], weights, bias)
             self.stopping.begin(loss, counts=is_model)
@@ -179,7 +179,7 @@ class Monitor:
 
     @property
     def is_watched(self) -> bool:
-        """Whether anybody wants to know what happens before the fit has ended."""
+        """Whether anything has to be told before the fit has ended."""
         return bool(self.callbacks or self.eval_shards or self.verbose or self.stopping)
 
     def record(
@@ -193,7 +193,7 @@ class Monitor:
     ) -> bool:
         """Note an iteration; True if the fit is to stop."""
         seconds = time.perf_counter() - self._clock
-        if not self.is_watched:  # for tiny problems a state costs as much as the iteration
+        if not self.is_watched:  # for tiny problems a state takes as long as the iteration
             entry = loss, accuracy, objective, gap, seconds, (), ()
             for values, value in zip(self.history.values(), entry, strict=True):
                 values.append(value)
@@ -226,7 +226,7 @@ class Monitor:
             stop = self.stopping.see(iteration, state.eval_loss[-1])
         state.__dict__["_source"] = coefficients
         try:
-            # every callback is called, also after one that wants to stop
+            # all callbacks are called, also after one that returns True
             wishes = [_is_true(callback(state)) for callback in self.callbacks]
         finally:
             del state.__dict__["_source"]
@@ -292,7 +292,7 @@ class TqdmProgress:
             bar.close()
 
     def __getstate__(self) -> dict[str, Any]:
-        """Return what is pickled: the bar itself is of this process."""
+        """Return what is pickled; the bar belongs to this process."""
         return {"options": self.options, "_bar": None}
 
 

@@ -1,6 +1,6 @@
 """What a fit says of its own uncertainty: standard errors, tests and intervals of coefficients.
 
-Probabilities depend on differences of the classes' coefficients alone, so everything here is about
+Probabilities depend on differences of the classes' coefficients alone. So statistics are those of
 contrasts: the coefficients of each class minus those of a reference class, as in statsmodels'
 `MNLogit`.
 """
@@ -159,7 +159,7 @@ def statistics_of(
 
 
 def _check_options(estimator: FitParameters, covariance: str, confidence_level: Any) -> None:
-    """Refuse fits whose statistics are not known, and options."""
+    """Raise for fits whose statistics are not known, and for wrong options."""
     if covariance not in ("fisher", "laplace"):
         raise ValueError(f'covariance must be "fisher" or "laplace", got {covariance!r}')
     try:
@@ -207,7 +207,7 @@ def _result(
     covariance_type: str,
     confidence_level: float,
 ) -> FitStatistics:
-    """Return what is known of the contrasts, of raw features and with the intercept first."""
+    """Return the statistics of the contrasts for raw features, with the intercept first."""
     objective, total = problem.objective, problem.total
     m, d = len(names), objective.n_features
     q = len(contrasts.kept)

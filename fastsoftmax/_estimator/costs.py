@@ -69,7 +69,7 @@ def _named_costs(cost: Any) -> tuple[list[Any], list[Any], Any]:
 
 
 def _order_of(truths: list[Any], classes: Array) -> list[int]:
-    """Where the row of each class is."""
+    """Return the number of the row of each class."""
     known = classes.tolist()
     if len(truths) != len(set(truths)) or set(truths) != set(known):
         raise ValueError(
@@ -82,7 +82,8 @@ def _order_of(truths: list[Any], classes: Array) -> list[int]:
 def labels_of(values: Sequence[Any]) -> Array:
     """Return labels in an array that holds each as it is.
 
-    That is one of objects where another type would change any (0 beside "ask" would become "0").
+    The array holds objects where another type would change a label (0 beside "ask" would become
+    "0").
     """
     if any(np.ndim(value) for value in values):
         raise ValueError(f"labels of decisions must be scalars, got {values!r}")

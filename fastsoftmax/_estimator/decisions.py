@@ -1,4 +1,4 @@
-"""What to decide about rows: by costs, with the right to refuse, by calibrated probabilities."""
+"""Decisions about rows: by costs, with a reject option, and by calibrated probabilities."""
 
 import math
 import warnings
@@ -109,8 +109,9 @@ class DecidingModel(PredictingModel):
         """
         given = given_rows(self, X)
         table, labels = costs_of(cost, decisions, self.classes_)
-        # Costs beyond the least of each class, and in the last row that: what all decisions have in
-        # common would hide their differences in rounding.
+        # The rows of `extra` are the decisions' costs minus the least cost of each class; its last
+        # row is that least cost. A large cost that all decisions share would hide their differences
+        # in rounding.
         least = table.min(axis=1)
         with np.errstate(over="ignore"):
             extra = np.ascontiguousarray(np.vstack([(table - least[:, np.newaxis]).T, least]))

@@ -1,4 +1,4 @@
-"""Stopping where the loss on rows that are not fitted to no longer falls; which rows those are."""
+"""Early stopping by the loss on rows that are not fitted to, and the choice of those rows."""
 
 import math
 from typing import Any
@@ -12,7 +12,7 @@ from fastsoftmax._estimator.row_hash import row_hashes
 from fastsoftmax._estimator.targets import Targets
 from fastsoftmax.arrays import Array
 
-# Shares of weights that differ by less are the same but for rounding.
+# Shares of weights that differ by less count as equal: the difference is rounding.
 _ROUNDING = 2.0**-32
 
 
@@ -51,7 +51,7 @@ class EarlyStopping:
         return bool(iteration - self._last_gain >= self.estimator.n_iter_no_change)
 
     def _keep(self) -> None:
-        # every iteration makes new arrays, which nothing writes to
+        # (no copies: every iteration makes new arrays, and nothing writes to them)
         now = self.estimator
         self._best = Learnt(
             coef=now.coef_, intercept=now.intercept_, gap=now.gap_, objective=now.objective_
@@ -69,9 +69,10 @@ class EarlyStopping:
 def held_out_rows(estimator: FitParameters, X: Any, targets: Targets, row_weights: Array) -> Array:
     """Return the numbers of the rows that a fit holds out for early stopping.
 
-    A row with probabilities counts as of its most likely class. Rows of weight 0 count as absent,
-    and one of weight 2 as two: what is held out depends on the rows' contents, not on their order,
-    and of equal rows all or none. Of the different rows of a class one stays.
+    A row with probabilities counts as of its most likely class. A row of weight 0
+    counts as absent, and one of weight 2 as two. What is held out depends on the contents of the
+    rows, not on their order: of equal rows all are held out or none. At least one of the different
+    rows of a class is fitted to.
     """
     labels = targets.most_likely
     present = np.flatnonzero(row_weights > 0.0)
@@ -95,9 +96,9 @@ def held_out_rows(estimator: FitParameters, X: Any, targets: Targets, row_weight
 
 
 def _held_groups(classes: Array, masses: Array, fraction: float) -> Array:
-    """Choose a share of the mass of groups of equal rows, of each class in proportion, never all.
+    """Choose groups of equal rows with a share of the mass of each class, never all of a class.
 
-    classes, ascending, and masses are those of the groups, whose order is that of the choice.
+    classes, ascending, and masses are those of the groups. Earlier groups are chosen first.
     Returns whether each is held out.
     """
     wanted = fraction * np.bincount(classes, masses)
@@ -105,7 +106,7 @@ def _held_groups(classes: Array, masses: Array, fraction: float) -> Array:
     by_mass = np.lexsort((masses, classes))
     may_go = np.ones(len(classes), dtype=bool)
     may_go[by_mass[np.append(np.flatnonzero(np.diff(classes)), len(classes) - 1)]] = False
-    # those that come first, as far as they fit
+    # 1. of each class the first groups whose masses fit into its share
     left = wanted * (1.0 + _ROUNDING)
     groups = np.flatnonzero(may_go)
     while len(groups := groups[masses[groups] <= left[classes[groups]]]):
@@ -118,7 +119,7 @@ def _held_groups(classes: Array, masses: Array, fraction: float) -> Array:
         held[groups[fits]] = True
         left -= np.bincount(number[fits], mass[fits], minlength=len(left))
         groups = groups[~fits]
-    # one more of the classes that lack most of one, until there are enough of all
+    # 2. where the sum is too small, one more group of the classes that lack the most
     lightest = by_mass[(may_go & ~held)[by_mass]]
     lightest = lightest[np.unique(classes[lightest], return_index=True)[1]]
     lacking = np.round(left[classes[lightest]] / masses[lightest], 8)
@@ -131,7 +132,7 @@ def _held_groups(classes: Array, masses: Array, fraction: float) -> Array:
 
 
 def _give_back(held: Array, group: Array, shares: Array) -> None:
-    """Let go of groups until no class has all its probability in rows that are held out.
+    """Hold out fewer groups, until no class has all its probability in rows that are held out.
 
     shares (n_rows, n_classes) are the rows' probabilities times their weights.
     """
@@ -142,7 +143,7 @@ def _give_back(held: Array, group: Array, shares: Array) -> None:
 
 
 def _significant(sums: Array) -> Array:
-    """Return sums without the digits in which the order of their terms shows."""
+    """Return sums without the last digits, which depend on the order of the terms."""
     mantissas, exponents = np.frexp(sums)
     rounded: Array = np.ldexp(np.round(mantissas / _ROUNDING) * _ROUNDING, exponents)
     return rounded

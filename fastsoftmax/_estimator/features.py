@@ -1,4 +1,4 @@
-"""Features as users pass them, checked and in the form that shards take: in place if possible."""
+"""Users' features, checked and in the form that shards take, without a copy if possible."""
 
 from types import ModuleType
 from typing import Any

@@ -1,4 +1,4 @@
-"""A fit as it runs: from an objective and a start to the attributes of the estimator."""
+"""Fits to arrays: from checked rows over an objective and a solver to the learned attributes."""
 
 import copy
 import math
@@ -47,7 +47,7 @@ class Watch(NamedTuple):
 
     @property
     def has_sets(self) -> bool:
-        """Whether there are evaluation sets; other types are for `eval_shards` to refuse."""
+        """Whether there are evaluation sets. `eval_shards` refuses other types."""
         sets = self.eval_set
         return sets is not None and not (isinstance(sets, list | tuple) and not sets)
 
@@ -89,8 +89,8 @@ def fit_arrays(
 
 
 def _fit_rows(estimator: FitParameters, rows: TrainingRows, watch: Watch) -> str | None:
-    shard, classes = rows.shard, rows.targets.classes
-    sets = eval_shards(estimator, watch.eval_set, classes, rows.all_targets.classes, shard)
+    shard, classes = rows.shard, rows.classes
+    sets = eval_shards(estimator, watch.eval_set, classes, rows.seen, shard)
     if rows.held_out is not None:
         sets = [held_out_shard(rows.held_out, shard)]
     start = previous_coefficients(estimator, classes) if estimator.warm_start else None
@@ -179,9 +179,9 @@ def forget_best(estimator: FitParameters) -> None:
 
 @contextmanager
 def watching(estimator: FitParameters, monitor: Monitor) -> Iterator[None]:
-    """Watch a fit from its start, of which the estimator has the coefficients, to its end.
+    """Watch a fit to its end; the estimator has the coefficients of the start already.
 
-    However it ends, the best coefficients are kept where it stops early, and callbacks are told.
+    However the fit ends, early stopping restores the best coefficients and callbacks are told.
     """
     if estimator.early_stopping:
         monitor.stopping = EarlyStopping(estimator)
@@ -196,7 +196,7 @@ def watching(estimator: FitParameters, monitor: Monitor) -> Iterator[None]:
 def keep(
     estimator: FitParameters, real: np.dtype[Any], weights: Array, bias: Array, n_iter: int
 ) -> None:
-    """Give the estimator coefficients, in arrays of its own."""
+    """Set copies of coefficients."""
     coef, intercept = np.array(weights, dtype=real), np.array(bias, dtype=real)
     set_learnt(estimator, coef=coef, intercept=intercept, n_iter=n_iter)
 
@@ -215,7 +215,7 @@ def _fit_full_batch(
     latest: tuple[int, Evaluation, float] | None = None
 
     def show(n_iter: int, at: Evaluation, gap: float) -> None:
-        # (those of an evaluation, not copies: nobody writes to them, and a text's take 16 MB)
+        # (no copies: nothing writes to the arrays of an evaluation, and those of text take 16 MB)
         coef, intercept = (np.asarray(a, dtype=real) for a in (at.weights, at.bias))
         set_learnt(
             estimator, coef=coef, intercept=intercept, n_iter=n_iter, gap=gap, objective=at.value
@@ -237,7 +237,7 @@ def _fit_full_batch(
 
     real = number_type(objective)
     point = objective.start_from(start)
-    keep(estimator, real, *objective.coefficients_of(point), 0)  # should it be interrupted
+    keep(estimator, real, *objective.coefficients_of(point), 0)  # for a fit that is interrupted
     resumes = start is not None and point is not objective.null_point()
     monitor.note_start(estimator.coef_, estimator.intercept_, is_model=resumes)
     try:
@@ -250,13 +250,13 @@ def _fit_full_batch(
             on_iteration=note,
             expired=watch.expired,
         ).result
-    except BaseException:  # Ctrl-C, and errors in callbacks: what there is so far is kept
+    except BaseException:  # Ctrl-C and errors in callbacks: the last iteration is kept
         if latest is not None:
             show(*latest)
         raise
     converged = full_batch.is_converged(result, estimator.tol)
     if monitor.stopping is not None and monitor.stopping.restore():
-        if estimator.best_iteration_ == 0:  # at the start nothing was certified
+        if estimator.best_iteration_ == 0:  # the start has no certificate yet
             _certify(estimator, objective)
         set_learnt(estimator, converged=bool(estimator.gap_ <= estimator.tol))
     else:
@@ -306,7 +306,7 @@ def _fit_sgd(
         late = not stop and epoch < estimator.max_iter and watch.expired()
         return stop or late
 
-    keep(estimator, real, weights, bias, 0)  # should it be interrupted
+    keep(estimator, real, weights, bias, 0)  # for a fit that is interrupted
     monitor.note_start(weights, bias, is_model=start is not None)
     n_epochs = sgd.descend(
         objective if rows is None else _RowsFittedTo(objective, rows),
@@ -328,7 +328,7 @@ def _fit_sgd(
 
 
 class _RowsFittedTo:
-    """The rows of an objective but for those held out, for steps over some of them at a time."""
+    """The rows of an objective without those held out, for steps over some of them at a time."""
 
     def __init__(self, objective: SoftmaxObjective, rows: Array) -> None:
         (shard,) = objective.shards
@@ -349,14 +349,14 @@ class _RowsFittedTo:
         momentum: float,
     ) -> tuple[float, float]:
         """Take the steps of `SoftmaxObjective.sgd_steps`; order holds numbers among the rows."""
-        batch_size = min(batch_size, self.n_rows)  # as if there were no others
+        batch_size = min(batch_size, self.n_rows)  # as without the rows held out
         return self.objective.sgd_steps(
             params, velocity, self.rows[order], batch_size, learning_rate, momentum
         )
 
 
 def diverged(estimator: FitParameters, epoch: int) -> str:
-    """Say that descent diverged, and what to do."""
+    """Return the message that descent diverged, and what to do."""
     return (
         f"solver='sgd' diverged in epoch {epoch}: learning_rate={estimator.learning_rate:g} "
         "is too large for these features. Lower it, or scale the features."
@@ -364,7 +364,7 @@ def diverged(estimator: FitParameters, epoch: int) -> str:
 
 
 def too_few_epochs(estimator: FitParameters, n_epochs: int) -> str:
-    """Say that time was up."""
+    """Return the message that the time was up."""
     return (
         f"solver='sgd' stopped after {n_epochs} of max_iter={estimator.max_iter} epochs: it "
         f"took all of max_time={estimator.max_time or 0.0:g} seconds. Raise max_time."
@@ -372,6 +372,6 @@ def too_few_epochs(estimator: FitParameters, n_epochs: int) -> str:
 
 
 def _certify(estimator: FitParameters, objective: SoftmaxObjective) -> None:
-    """Set the objective at the estimator's coefficients, and the bound on its excess."""
+    """Set the objective at the estimator's coefficients, and the bound on its relative gap."""
     at = objective.evaluate_coefficients(estimator.coef_, estimator.intercept_)
     set_learnt(estimator, gap=descent.relative_gap(objective, at), objective=at.value)

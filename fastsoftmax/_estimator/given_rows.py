@@ -1,4 +1,4 @@
-"""Rows that a fitted model is asked about, and the model, as the kernels take them.
+"""Rows to predict and the coefficients of an estimator, as the kernels take them.
 
 X is not searched for NaN and infinities beforehand, which would read all of it once more. They
 make the logits of their row non-finite and the kernels report that; only then X is searched.
@@ -47,7 +47,7 @@ class GivenRows(NamedTuple):
         return self._replace(X=X, rows=backend_rows(X, self.computing.backend))
 
     def check(self, finite: bool) -> None:
-        """Raise scikit-learn's error where the logits are not finite and X is to blame."""
+        """Raise scikit-learn's error where logits are not finite because X is not."""
         if not finite:
             assert_all_finite(self.X, estimator_name=self.name, input_name="X")
 
@@ -95,7 +95,7 @@ class GivenRows(NamedTuple):
 
 
 def given_rows(estimator: FittedModel, X: Any, temperature: float | None = None) -> GivenRows:
-    """Check everything but that X is finite. Checks of X take microseconds where it is plain.
+    """Check everything except that X is finite; a plain ndarray takes microseconds.
 
     The logits are those at a temperature: `temperature_` for None.
     """

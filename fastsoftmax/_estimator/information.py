@@ -1,10 +1,10 @@
 """The information that rows hold about contrasts of classes, and its inverse.
 
 A contrast is a class's coefficients minus those of the reference class. Their information is the
-block of the Hessian that leaves the reference class out; a penalty on all classes' coefficients V
-adds (1 / C) (I - 1 1^T / n_classes) to each feature's block of it, as the shift common to all
-classes takes its best value. Everything is about centred features, which makes intercepts nearly
-independent of the rest, and judged after scaling to a unit diagonal.
+block of the Hessian that leaves the reference class out. A penalty on all classes' coefficients V
+adds (1 / C) (I - 1 1^T / n_classes) to each feature's block, because the shift common to all
+classes takes its best value. Features are centred, which makes intercepts nearly independent of
+the rest, and matrices are judged after scaling to a unit diagonal.
 """
 
 from typing import Any, NamedTuple
@@ -32,9 +32,9 @@ from fastsoftmax.threads import answering_signals
 # A Newton step of more than this share of a standard error, or this much of a logit, tells that
 # the coefficients are not the optimum of the rows.
 _OFF = 0.1
-# Components of a direction without information below this are taken for rounding.
+# In a direction without information, components below this count as rounding.
 _TAKES_PART = 1e-3
-# So is a sum below this share of its terms.
+# A sum below this share of its terms counts as rounding.
 _NO_SUM = 1e-6
 _NO_OPTIMUM = (
     "the coefficients are not identifiable: the fit did not converge, as the classes are "
@@ -58,7 +58,7 @@ class Contrasts(NamedTuple):
     sign: float  # -1 where the only logit is that of the reference class
     likelihood: Array  # information in the rows alone
     covariance: Array  # inverse of the information, a penalty's included
-    step: Array  # Newton's
+    step: Array  # Newton step from the coefficients
 
 
 def problem_of(estimator: FitParameters, X: Any, y: Any, sample_weight: Any) -> FittedProblem:
@@ -66,7 +66,7 @@ def problem_of(estimator: FitParameters, X: Any, y: Any, sample_weight: Any) -> 
     X, y = checked_features(estimator, X), column_or_1d(y, warn=True)
     check_consistent_length(X, y)
     row_weights = checked_sample_weights(sample_weight, X)
-    if (row_weights == 0.0).any():  # of a class without weight the fit knows nothing
+    if (row_weights == 0.0).any():  # their labels need not be classes of the fit
         y = np.where(row_weights > 0.0, y, estimator.classes_[0])
     targets = known_labels(y, estimator.classes_, "y")
     scaled, total = scaled_to_mean_1(row_weights, real_type(X.dtype))
@@ -131,9 +131,9 @@ def contrasts_of(
 
 
 def _check_columns(objective: SoftmaxObjective, names: list[str]) -> None:
-    """Raise where some columns, centred, are combinations of others, so that no rows tell them."""
+    """Raise where centred columns are linear combinations of others."""
     d = objective.n_features
-    # the information about one logit of any rows is their moments, where every probability is 1/2
+    # where all probabilities are 1/2, the information about one logit is 1/4 of the second moments
     moments = _likelihood_hessian(objective, np.zeros((1, d)), np.zeros(1))
     empty = np.diag(moments) <= 0.0
     if empty.any():
@@ -144,7 +144,7 @@ def _check_columns(objective: SoftmaxObjective, names: list[str]) -> None:
     flat = vectors[:, values < 1.0 / _most(len(names))]
     if flat.size:
         part = np.abs(flat).max(axis=1) > _TAKES_PART
-        if objective.fit_intercept:  # a constant combination vanishes once it is centred
+        if objective.fit_intercept:  # a constant combination is 0 after centring
             terms = (flat * unit[:, np.newaxis])[:d] * objective.coordinates.center[:, np.newaxis]
             part[d] |= bool((np.abs(terms.sum(axis=0)) > _NO_SUM * np.abs(terms).sum(axis=0)).any())
         raise ValueError(_unidentifiable(names, part, "they are collinear"))
@@ -160,12 +160,12 @@ def _unidentifiable(names: list[str], which: Array, reason: str) -> str:
 
 
 def _most(size: int) -> float:
-    """Return the largest element of an inverse of unit diagonal that is not mere rounding."""
+    """Return the largest element that rounding allows in the inverse of a unit-diagonal matrix."""
     return 1.0 / (64.0 * size * float(np.finfo(np.float64).eps))
 
 
 def _inverse(information: Array) -> Array | None:
-    """Return the inverse of a positive definite matrix; None where rounding leaves none."""
+    """Return the inverse of a matrix; None where it is not positive definite up to rounding."""
     diagonal = np.diag(information)
     if not (diagonal > 0.0).all():
         return None
@@ -184,7 +184,7 @@ def _inverse(information: Array) -> Array | None:
 def check_optimum(
     estimator: FitParameters, objective: SoftmaxObjective, contrasts: Contrasts
 ) -> None:
-    """Raise unless the estimator is the optimum of the rows, as far as statistics can tell."""
+    """Raise unless the coefficients are the optimum of these rows, as far as statistics need it."""
     k, d = objective.n_logits, objective.n_features
     steps = np.zeros((k, len(contrasts.step) // len(contrasts.kept)))
     steps[contrasts.kept] = contrasts.step.reshape(len(contrasts.kept), -1)

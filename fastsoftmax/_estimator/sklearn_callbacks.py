@@ -29,7 +29,7 @@ def watched(
 ) -> T:
     """Return what a fit returns. It gets a callback that calls those of `set_callbacks`.
 
-    The fit is a task of its own, or that of a meta-estimator, and each iteration one below it.
+    The fit is a task of its own or of a meta-estimator, and each iteration is a task below it.
     """
     if not (hasattr(estimator, "_skl_callbacks") or hasattr(estimator, "_parent_callback_ctx")):
         return run([])

@@ -18,7 +18,7 @@ class Coefficients(NamedTuple):
 
     @property
     def of_all_classes(self) -> tuple[Array, Array]:
-        """(coef, intercept) with a row for each class; of two the first has zeros."""
+        """(coef, intercept) with a row for each class; of two classes the first has zeros."""
         if len(self.classes) > 2:
             return self.coef, self.intercept
         return (

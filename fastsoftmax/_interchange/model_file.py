@@ -7,7 +7,7 @@ Members, all stored without compression, so that none is larger than the file:
 - ``coef.npy`` (n_logits, n_features) and ``intercept.npy`` (n_logits,), both float32 or float64;
 - ``velocity.npy``, only where mini-batch steps have momentum: of all coefficients, flat.
 
-What is read is taken for hostile until it is checked, sizes first.
+Nothing that is read is trusted before it is checked, sizes first.
 """
 
 import errno

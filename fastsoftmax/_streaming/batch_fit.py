@@ -147,14 +147,14 @@ def _epochs(
     monitor: Monitor,
     watch: fitting.Watch,
 ) -> str | None:
-    """Run them; coefficients are views of params, and shards those of the first epoch."""
+    """Run the epochs; coefficients are views of params, shards are those of the first epoch."""
     estimator = rows.estimator
     velocity = np.zeros_like(params) if estimator.momentum else None
     for n_iter in range(1, estimator.max_iter + 1):
         try:
             sums = _epoch(rows, shards, params, velocity)
         finally:
-            # also in the midst of an epoch, which may be the only one
+            # also when an epoch is interrupted: it may be the only one
             finite = bool(np.isfinite(params).all())
             if finite:
                 fitting.keep(estimator, params.dtype, *coefficients, n_iter - 1)

@@ -32,7 +32,7 @@ class Totals(NamedTuple):
 
 
 def are_batches(X: Any, y: Any) -> bool:
-    """Whether a fit without y has got batches, and not rows whose labels were forgotten."""
+    """Whether a fit without y got batches, not rows whose labels were forgotten."""
     if y is not None or isinstance(X, str | bytes | Mapping | numbers.Number):
         return False
     if any(hasattr(X, name) for name in ("shape", "__array__", "__dataframe__")):
@@ -46,13 +46,13 @@ def are_batches(X: Any, y: Any) -> bool:
 
 
 def _has_rows(X: Any) -> bool:
-    """Whether something has two dimensions, to tell a batch from a row of a list of lists."""
+    """Whether X has two dimensions: otherwise it is a row of a list of lists, not a batch."""
     shape = getattr(X, "shape", None)
     if shape is None:
         try:
             shape = np.shape(X)
         except ValueError:
-            return True  # rows of different lengths, which is for the batch to say
+            return True  # rows of different lengths: the batch raises that error
     return len(shape) >= 2 or 0 in shape
 
 
@@ -81,7 +81,7 @@ class BatchSource:
         self._last: Any = None
 
     def __iter__(self) -> Iterator[Batch]:
-        """Read all batches that have rows, of which some weigh more than 0."""
+        """Read all batches that have rows with a weight above 0."""
         batches = self._batches
         if not isinstance(batches, Iterable):
             found = batches()
@@ -110,7 +110,7 @@ def _batch(number: int, item: Any) -> Batch:
             + (f" of length {len(item)}" if isinstance(item, tuple | list) else "")
         )
     X, y, *sample_weight = item
-    # tensors: scikit-learn would make float64 of a dtype that is not numpy's
+    # tensors: scikit-learn would convert a dtype that is not numpy's to float64
     foreign = hasattr(X, "dtype") and not isinstance(X.dtype, np.dtype)
     if foreign and hasattr(X, "__array__") and not hasattr(X, "columns"):
         X = np.asarray(X)

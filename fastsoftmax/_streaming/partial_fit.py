@@ -24,7 +24,7 @@ from fastsoftmax.shards.shard import Shard
 
 
 def has_steps(estimator: FitParameters) -> bool:
-    """Whether the parameters allow for steps over some rows; otherwise there is no partial_fit."""
+    """Whether the parameters allow steps over some rows; an AttributeError where they do not."""
     if (estimator.l1_ratio or 0.0) > 0.0 and not np.isinf(estimator.C):
         raise AttributeError("with l1_ratio > 0 there is no partial_fit: its steps have no 1-norm")
     if estimator.standardize or estimator.class_weight == "balanced":
@@ -150,7 +150,7 @@ def take_steps(
 
 
 def first_coefficients(estimator: FitParameters, like: Shard) -> Array:
-    """Return W from N(0, 0.01^2) and b = 0 to begin with, flat, of the number type of the rows."""
+    """Return a start, flat: W from N(0, 0.01^2) and b = 0, in the number type of the rows."""
     n_logits = count_logits(like.n_classes)
     rng = check_random_state(estimator.random_state)
     weights = rng.normal(0.0, 0.01, (n_logits, like.n_features)) * estimator.input_scale

@@ -15,12 +15,12 @@ from fastsoftmax.arrays import Array
 from fastsoftmax.estimator import FastSoftmax
 from fastsoftmax.optimum.full_batch import suits_newton
 
-# What a pass over the rows left out returns by itself.
+# Scores that a pass over the rows left out returns by itself.
 FUSED = ("accuracy", "neg_log_loss")
 
 
 class Paths(NamedTuple):
-    """What there is for each fold and C, the first two axes of every array."""
+    """Results for each fold and C, which are the first two axes of every array."""
 
     coefs: Array  # (n_folds, n_Cs, n_logits, n_features) of the number type computed in
     intercepts: Array  # (n_folds, n_Cs, n_logits) of it
@@ -40,8 +40,8 @@ def paths_of(
 ) -> Paths:
     """Fit and score all folds at a C, each from its own fit at the C before.
 
-    What a fit to all rows has learnt of the Hessian serves the folds; there is none where Newton's
-    method needs no such help. score is a function of a fold and the coefficients of its classes.
+    The folds take over what a fit to all rows has learnt about the Hessian. There is no such fit
+    where Newton's method suits. score is a function of a fold and the coefficients of its classes.
     """
     shape, whole, real = (len(folds), len(Cs)), rows.family.objective, rows.shard.real
     paths = Paths(
@@ -111,7 +111,7 @@ def score_function(
 
 
 def _with_labels(scorer: Any, classes: Array) -> Any:
-    """Return the scorer, told of all classes where its metric can be: the rows may lack some."""
+    """Return the scorer with all classes as labels, if its metric takes them: rows may lack some."""
     metric = getattr(scorer, "_score_func", None)
     if metric is None:
         return scorer

@@ -22,8 +22,8 @@ from fastsoftmax.optimum.full_batch import suits_newton
 from fastsoftmax.problem.curvature import mean_moments
 from fastsoftmax.shards.shard import Shard
 
-# What a row counts at least, in nats, when its class does not occur in the training rows: as in
-# sklearn.metrics.log_loss, which takes no probability for less than the epsilon of its type.
+# The loss of a row, in nats, whose class does not occur in the training rows, as in
+# sklearn.metrics.log_loss, which raises probabilities to at least the epsilon of their type.
 _LARGEST_LOSS = -math.log(np.finfo(np.float64).eps)
 
 
@@ -60,18 +60,17 @@ def sweep_rows(estimator: FittedModel, X: Any, targets: Targets, sample_weight: 
     """
     # one weight for each class, from all rows: the folds are parts of one problem
     rows = training_rows(estimator, X, targets, sample_weight)
-    shard, classes = rows.shard, rows.targets.classes
-    objective = build_objective(shard, estimator)
+    objective = build_objective(rows.shard, estimator)
     l1_ratio = float(estimator.l1_ratio or 0.0)
     if l1_ratio == 0.0 and not suits_newton(objective):
-        objective.moments = mean_moments([shard], objective.coordinates.center)
+        objective.moments = mean_moments([rows.shard], objective.coordinates.center)
     return SweepRows(
         estimator,
         Family(objective, l1_ratio, rows.total),
-        shard,
-        classes,
-        rows.targets.most_likely,
-        ~np.isin(targets.classes, classes)[targets.most_likely],
+        rows.shard,
+        rows.classes,
+        np.asarray(rows.labels),
+        ~np.isin(targets.classes, rows.classes)[targets.most_likely],
         rows.unscaled,
         checked_sample_weights(sample_weight, X),
     )
@@ -120,10 +119,10 @@ def folds_of(rows: SweepRows, splits: Iterable[tuple[Any, Any]]) -> list[Fold]:
 
 def _fold(rows: SweepRows, i: int, train: Any, test: Any) -> Fold:
     train, test = _numbers(train, rows, i), _numbers(test, rows, i)
-    like, n_classes = rows.shard, len(rows.classes)
+    like = rows.shard
     row_weights = rows.training_weights * np.bincount(train, minlength=like.n_rows)
-    # rows of removed classes are counted as of class 0, where they weigh nothing
-    present = np.bincount(rows.labels, row_weights, minlength=n_classes) > 0.0
+    # rows of removed classes count as class 0, with weight 0
+    present = np.bincount(rows.labels, row_weights, minlength=len(rows.classes)) > 0.0
     if present.sum() < 2:
         raise ValueError(
             f"the training rows of split {i} of cv need a weight above 0 in at least 2 classes, "
@@ -139,7 +138,7 @@ def _fold(rows: SweepRows, i: int, train: Any, test: Any) -> Fold:
     largest = float(left_out.max())
     if largest <= 0.0:
         raise ValueError(f"the test rows of split {i} of cv need a weight above 0, got none")
-    # no sum overflows, and where all weigh the same accuracies are exact: equal ones compare equal
+    # no sum overflows, and with equal weights accuracies are exact: equal ones compare equal
     left_out /= largest
     test_weight = float(left_out.sum())
     unseen = rows.removed | ~present[rows.labels]
