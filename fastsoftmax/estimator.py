@@ -28,7 +28,9 @@ from fastsoftmax.threads import single_threaded_blas
 Batches = Iterable[tuple[Any, ...]] | Callable[[], Iterable[tuple[Any, ...]]]
 
 
-class FastSoftmax(sklearn_callbacks.CallbackSupportMixin, portable.PortableModel, FitParameters):
+class FastSoftmax(
+    sklearn_callbacks.CallbackSupportMixin, portable.PortableEstimator, FitParameters
+):
     r"""Softmax regression (multinomial logistic regression), exact and certified.
 
     For rows x_i with labels y_i and weights s_i, the fit minimises

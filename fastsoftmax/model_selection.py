@@ -18,7 +18,7 @@ from sklearn.utils._param_validation import Interval, StrOptions
 from fastsoftmax._estimator.features import checked_rows
 from fastsoftmax._estimator.fitted import set_learnt
 from fastsoftmax._estimator.targets import new_labels
-from fastsoftmax._interchange.portable import PortableModel
+from fastsoftmax._interchange.portable import PortableEstimator
 from fastsoftmax._sweep.cross_validation import Paths, best_index, paths_of, score_function
 from fastsoftmax._sweep.folds import SweepRows, folds_of, sweep_rows
 from fastsoftmax._sweep.path import Fit, Limits, path_of, shortfall, solve
@@ -134,7 +134,7 @@ def fastsoftmax_path(
     return path
 
 
-class FastSoftmaxCV(PortableModel):
+class FastSoftmaxCV(PortableEstimator):
     """Softmax regression with the penalty chosen by cross-validation, exact and certified.
 
     Along a path of C, `FastSoftmax` is fitted to the training rows of each fold and scored on the

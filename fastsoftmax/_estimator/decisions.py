@@ -12,7 +12,7 @@ from sklearn.exceptions import ConvergenceWarning
 from fastsoftmax._estimator.costs import costs_of, labels_of
 from fastsoftmax._estimator.fitted import set_learnt
 from fastsoftmax._estimator.given_rows import GivenRows, given_rows
-from fastsoftmax._estimator.prediction import PredictingModel
+from fastsoftmax._estimator.prediction import PredictingEstimator
 from fastsoftmax._estimator.temperature import best_temperature
 from fastsoftmax.arrays import Array
 
@@ -20,7 +20,7 @@ from fastsoftmax.arrays import Array
 _BLOCK_NUMBERS = 1 << 18
 
 
-class DecidingModel(PredictingModel):
+class DecidingEstimator(PredictingEstimator):
     """The methods of a fitted model that decide by its probabilities, and calibrate them."""
 
     @overload

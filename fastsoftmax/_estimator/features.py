@@ -8,7 +8,7 @@ from scipy import sparse
 from sklearn.utils.validation import check_consistent_length, validate_data
 
 from fastsoftmax._arguments import features_in_place
-from fastsoftmax._estimator.fitted import FittedModel
+from fastsoftmax._estimator.fitted import FittedEstimator
 from fastsoftmax._estimator.targets import are_probabilities
 
 # The number types that X may keep; the first is what any other is converted to.
@@ -20,7 +20,7 @@ def real_type(features: np.dtype[Any]) -> np.dtype[Any]:
     return np.dtype(np.float64 if features == np.float64 else np.float32)
 
 
-def checked_features(estimator: FittedModel, X: Any, *, finite: bool = True) -> Any:
+def checked_features(estimator: FittedEstimator, X: Any, *, finite: bool = True) -> Any:
     """Return features as a shard takes them, checked against those of the estimator's fit.
 
     finite: whether NaN and infinities are refused.
@@ -30,7 +30,7 @@ def checked_features(estimator: FittedModel, X: Any, *, finite: bool = True) -> 
 
 
 def checked_rows(
-    estimator: FittedModel, X: Any, y: Any, *, reset: bool, real: np.dtype[Any] | None = None
+    estimator: FittedEstimator, X: Any, y: Any, *, reset: bool, real: np.dtype[Any] | None = None
 ) -> tuple[Any, Any]:
     """(features as a shard takes them, labels or probabilities), a target for each row.
 

@@ -32,7 +32,7 @@ class Learnt(TypedDict, total=False):
     feature_names_in: Array
 
 
-class FittedModel(ClassifierMixin, BaseEstimator):
+class FittedEstimator(ClassifierMixin, BaseEstimator):
     """The parameters and attributes that `FastSoftmax` and `FastSoftmaxCV` share."""
 
     l1_ratio: float | None
@@ -93,7 +93,7 @@ class FittedModel(ClassifierMixin, BaseEstimator):
         super().__setstate__(state)
 
 
-def set_learnt(estimator: FittedModel, **learnt: Unpack[Learnt]) -> None:
+def set_learnt(estimator: FittedEstimator, **learnt: Unpack[Learnt]) -> None:
     """Set what a fit, or a step of one, has learnt; nothing else sets these attributes."""
     if "n_iter" in learnt:
         learnt["n_iter"] = np.atleast_1d(np.array(learnt["n_iter"], dtype=np.int32))

@@ -13,7 +13,7 @@ from sklearn.utils.validation import check_is_fitted
 
 from fastsoftmax._arguments import are_readable
 from fastsoftmax._estimator.features import backend_rows, checked_features, in_place, real_type
-from fastsoftmax._estimator.fitted import FittedModel, dense_coef
+from fastsoftmax._estimator.fitted import FittedEstimator, dense_coef
 from fastsoftmax._estimator.row_weights import checked_sample_weights, scaled_to_mean_1
 from fastsoftmax._estimator.rows import Computing, build_shard, computing_of
 from fastsoftmax._estimator.targets import known_labels
@@ -94,7 +94,7 @@ class GivenRows(NamedTuple):
         return shard, float(scaled.sum(dtype=np.float64))
 
 
-def given_rows(estimator: FittedModel, X: Any, temperature: float | None = None) -> GivenRows:
+def given_rows(estimator: FittedEstimator, X: Any, temperature: float | None = None) -> GivenRows:
     """Check everything except that X is finite; a plain ndarray takes microseconds.
 
     The logits are those at a temperature: `temperature_` for None.
@@ -128,7 +128,7 @@ def given_rows(estimator: FittedModel, X: Any, temperature: float | None = None)
     return GivenRows(X, rows, coef, intercept, estimator.classes_, computing, name)
 
 
-def _check_learnt(estimator: FittedModel) -> None:
+def _check_learnt(estimator: FittedEstimator) -> None:
     """Raise a ValueError without labels and real numbers, which a damaged pickle may lack."""
     for name in ("classes_", "coef_", "intercept_"):
         dtype = getattr(getattr(estimator, name, None), "dtype", None)

@@ -6,7 +6,7 @@ from typing import Any
 import numpy as np
 from sklearn.utils._param_validation import Interval, StrOptions
 
-from fastsoftmax._estimator.fitted import FittedModel
+from fastsoftmax._estimator.fitted import FittedEstimator
 from fastsoftmax.arrays import Array
 
 _names: dict[type, list[str]] = {}
@@ -22,7 +22,7 @@ class SolverNames(StrOptions):
         )
 
 
-class FitParameters(FittedModel):
+class FitParameters(FittedEstimator):
     """`FastSoftmax` without its methods: the functions that fit, step and test take this."""
 
     # set by fits, beside the attributes that both estimators have
@@ -31,7 +31,7 @@ class FitParameters(FittedModel):
     best_iteration_: int
     best_score_: float
     _velocity: Array | None  # of mini-batch steps, which go on in the next `partial_fit`
-    _weight_seen: float  # sum of the weights of all rows so far
+    _weight_seen: float  # sum of the row weights of all rows so far
 
     _parameter_constraints: dict[str, list[Any]] = {  # noqa: RUF012 (scikit-learn's protocol)
         "C": [Interval(numbers.Real, 0.0, None, closed="right")],

@@ -11,7 +11,7 @@ from sklearn.utils import check_consistent_length
 from sklearn.utils.multiclass import check_classification_targets
 from sklearn.utils.validation import _check_sample_weight, check_is_fitted, column_or_1d
 
-from fastsoftmax._estimator.fitted import FittedModel, dense_coef, set_learnt
+from fastsoftmax._estimator.fitted import FittedEstimator, dense_coef, set_learnt
 from fastsoftmax._estimator.given_rows import given_rows
 from fastsoftmax.arrays import Array
 
@@ -23,8 +23,8 @@ class Metrics(NamedTuple):
     accuracy: float  # share of the rows whose label was predicted
 
 
-class PredictingModel(FittedModel):
-    """The methods of a fitted model."""
+class PredictingEstimator(FittedEstimator):
+    """The methods of a fitted estimator that predict."""
 
     def sparsify(self) -> Self:
         """Convert ``coef_`` to a sparse array, which saves memory where most of it is 0.

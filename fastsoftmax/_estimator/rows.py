@@ -14,7 +14,7 @@ from scipy import sparse
 
 from fastsoftmax._arguments import thread_count
 from fastsoftmax._estimator.features import in_place, real_type
-from fastsoftmax._estimator.fitted import FittedModel
+from fastsoftmax._estimator.fitted import FittedEstimator
 from fastsoftmax._estimator.row_weights import (
     checked_class_weights,
     checked_sample_weights,
@@ -68,7 +68,7 @@ class TrainingRows(NamedTuple):
 
 
 def training_rows(
-    estimator: FittedModel,
+    estimator: FittedEstimator,
     X: Any,
     targets: Targets,
     sample_weight: Any,
@@ -103,13 +103,13 @@ def _without(row_weights: Array, rows: Array | None) -> Array:
     return left
 
 
-def computing_of(estimator: FittedModel) -> Computing:
+def computing_of(estimator: FittedEstimator) -> Computing:
     """Return the backend and the number of threads that an estimator asks for."""
     backend = resolve_backend(estimator.backend)
     return Computing(backend, thread_count(estimator.n_jobs, backend))
 
 
-def smoothing_of(estimator: FittedModel) -> float:
+def smoothing_of(estimator: FittedEstimator) -> float:
     """Return the label smoothing of an estimator; 0 where it has no such parameter."""
     return float(getattr(estimator, "label_smoothing", 0.0))
 
@@ -144,7 +144,7 @@ def held_out_shard(held: HeldOut, like: Shard) -> Shard:
 
 def build_objective(
     shard: Shard,
-    estimator: FittedModel,
+    estimator: FittedEstimator,
     *,
     l2: float = 1.0,
     l1: float = 0.0,

@@ -5,7 +5,7 @@ from typing import Any, NamedTuple
 import numpy as np
 from sklearn.utils.validation import check_is_fitted
 
-from fastsoftmax._estimator.fitted import FittedModel, dense_coef
+from fastsoftmax._estimator.fitted import FittedEstimator, dense_coef
 from fastsoftmax.arrays import Array, count_logits
 
 
@@ -48,7 +48,7 @@ class Coefficients(NamedTuple):
                 raise ValueError(f"{name} must be finite")
 
 
-def coefficients_of(estimator: FittedModel) -> Coefficients:
+def coefficients_of(estimator: FittedEstimator) -> Coefficients:
     """Return copies of what an estimator has learnt; a ValueError if that is damaged."""
     check_is_fitted(estimator, ["classes_", "coef_", "intercept_", "n_features_in_"])
     coef = np.array(dense_coef(estimator.coef_), order="C")
@@ -57,7 +57,7 @@ def coefficients_of(estimator: FittedModel) -> Coefficients:
     return found
 
 
-def tempered_coefficients_of(estimator: FittedModel) -> Coefficients:
+def tempered_coefficients_of(estimator: FittedEstimator) -> Coefficients:
     """Return copies of what an estimator has learnt, with its temperature in the coefficients."""
     found = coefficients_of(estimator)
     temperature = float(getattr(estimator, "temperature_", 1.0))

@@ -11,7 +11,7 @@ from numpy.typing import DTypeLike
 from sklearn.linear_model import LogisticRegression
 from sklearn.utils.validation import check_is_fitted
 
-from fastsoftmax._estimator.fitted import FittedModel, dense_coef, set_learnt
+from fastsoftmax._estimator.fitted import FittedEstimator, dense_coef, set_learnt
 from fastsoftmax._estimator.parameters import FitParameters
 from fastsoftmax._interchange.coefficients import coefficients_of, tempered_coefficients_of
 from fastsoftmax._version import __version__
@@ -31,7 +31,7 @@ _IR_VERSION = 7  # what belongs to it: runtimes refuse newer ones than they know
 # ---- scikit-learn ----
 
 
-def to_sklearn(estimator: FittedModel, C: float) -> LogisticRegression:
+def to_sklearn(estimator: FittedEstimator, C: float) -> LogisticRegression:
     """Return the `LogisticRegression` of an estimator that was fitted with C."""
     fitted = tempered_coefficients_of(estimator)
     ours, names = estimator.get_params(deep=False), LogisticRegression().get_params()
@@ -120,7 +120,7 @@ def _parameters_for(cls: type[FitParameters], other: LogisticRegression) -> dict
 # ---- PyTorch ----
 
 
-def to_torch(estimator: FittedModel) -> Any:
+def to_torch(estimator: FittedEstimator) -> Any:
     """Return the `torch.nn.Linear` of an estimator."""
     fitted = tempered_coefficients_of(estimator)
     try:
@@ -143,7 +143,7 @@ def to_torch(estimator: FittedModel) -> Any:
 # ---- ONNX ----
 
 
-def to_onnx(estimator: FittedModel, dtype: DTypeLike) -> Any:
+def to_onnx(estimator: FittedEstimator, dtype: DTypeLike) -> Any:
     """Return the `onnx.ModelProto` of an estimator, for features of a dtype."""
     given = np.dtype(dtype)
     if given not in (np.float32, np.float64):

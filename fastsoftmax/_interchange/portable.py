@@ -8,7 +8,7 @@ from numpy.typing import DTypeLike
 from sklearn.linear_model import LogisticRegression
 from sklearn.utils.validation import check_is_fitted
 
-from fastsoftmax._estimator.decisions import DecidingModel
+from fastsoftmax._estimator.decisions import DecidingEstimator
 from fastsoftmax._estimator.fitted import set_learnt
 from fastsoftmax._estimator.parameters import FitParameters
 from fastsoftmax._interchange import export
@@ -18,7 +18,7 @@ from fastsoftmax._interchange.model_file import File, SavedModel, read_model, wr
 E = TypeVar("E", bound=FitParameters)
 
 
-class PortableModel(DecidingModel):
+class PortableEstimator(DecidingEstimator):
     """The methods of a fitted model that turn it into files and models of other packages."""
 
     def save(self, file: File) -> None:

@@ -133,7 +133,7 @@ def named(batch: Batch, error: Exception) -> Exception:
 
 
 def totals_of(source: BatchSource, classes: Any, class_weight: Any) -> Totals:
-    """Read labels and weights of all batches; their features are checked when they are used.
+    """Read targets and row weights of all batches; their features are checked when they are used.
 
     Without classes they are those of rows with a weight above 0.
     """
@@ -176,7 +176,7 @@ def totals_of(source: BatchSource, classes: Any, class_weight: Any) -> Totals:
 def _label_masses(
     batch: Batch, classes: Array | None, order: Array | None
 ) -> tuple[list[Any], Array, str, np.dtype[Any]]:
-    """(labels of one batch, sum of the weights of each, what kind of targets, their dtype)."""
+    """(labels of one batch, the row weights of each summed, kind of targets, dtype of labels)."""
     y = np.asarray(batch.y)
     check_consistent_length(batch.X, y)
     row_weights = np.ones(len(y))

@@ -111,7 +111,7 @@ def score_function(
 
 
 def _with_labels(scorer: Any, classes: Array) -> Any:
-    """Return the scorer with all classes as labels, if its metric takes them: rows may lack some."""
+    """Return the scorer with all classes as its labels, if its metric takes any."""
     metric = getattr(scorer, "_score_func", None)
     if metric is None:
         return scorer

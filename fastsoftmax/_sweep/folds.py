@@ -1,4 +1,4 @@
-"""Folds of a cross-validation as weights of the rows of one X, and scores on the rows left out."""
+"""Folds of a cross-validation as row weights of one X, and scores on the rows left out."""
 
 import math
 from collections.abc import Iterable
@@ -6,7 +6,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from fastsoftmax._estimator.fitted import FittedModel
+from fastsoftmax._estimator.fitted import FittedEstimator
 from fastsoftmax._estimator.row_weights import checked_sample_weights, scaled_to_mean_1
 from fastsoftmax._estimator.rows import (
     Computing,
@@ -32,7 +32,7 @@ class Family(NamedTuple):
 
     objective: SoftmaxObjective  # of any regularisation strength
     l1_ratio: float
-    total: float  # sum of the training weights
+    total: float  # sum of the row weights in training
 
     def at(self, C: float) -> SoftmaxObjective:
         """Return the objective at a C."""
@@ -43,7 +43,7 @@ class Family(NamedTuple):
 class SweepRows(NamedTuple):
     """The rows of all problems of a sweep; row weights of 0 are allowed everywhere."""
 
-    estimator: FittedModel  # whose parameters hold for all problems
+    estimator: FittedEstimator  # whose parameters hold for all problems
     family: Family  # of all rows
     shard: Shard  # all rows
     classes: Array  # labels of the classes, each of which has rows of a weight above 0
@@ -53,7 +53,9 @@ class SweepRows(NamedTuple):
     scoring_weights: Array  # (n_rows,) float64: sample weights
 
 
-def sweep_rows(estimator: FittedModel, X: Any, targets: Targets, sample_weight: Any) -> SweepRows:
+def sweep_rows(
+    estimator: FittedEstimator, X: Any, targets: Targets, sample_weight: Any
+) -> SweepRows:
     """Return checked rows with labels, as the parameters of an estimator want them.
 
     Nothing is computed but what all problems share.
