@@ -13,10 +13,12 @@ from sklearn.exceptions import ConvergenceWarning
 from sklearn.linear_model import LogisticRegression
 from sklearn.utils.metaestimators import available_if
 
-from fastsoftmax._estimator import fitting, sklearn_callbacks
+from fastsoftmax._estimator import fitting
 from fastsoftmax._estimator.parameters import FitParameters
-from fastsoftmax._interchange import export, portable
+from fastsoftmax._estimator.sklearn_callbacks import CallbackSupportMixin, watched
+from fastsoftmax._interchange import export
 from fastsoftmax._interchange.model_file import File
+from fastsoftmax._interchange.portable import PortableEstimator, loaded
 from fastsoftmax._streaming import batch_fit
 from fastsoftmax._streaming.batch_source import are_batches
 from fastsoftmax._streaming.partial_fit import has_steps, step_over
@@ -28,9 +30,7 @@ from fastsoftmax.threads import single_threaded_blas
 Batches = Iterable[tuple[Any, ...]] | Callable[[], Iterable[tuple[Any, ...]]]
 
 
-class FastSoftmax(
-    sklearn_callbacks.CallbackSupportMixin, portable.PortableEstimator, FitParameters
-):
+class FastSoftmax(CallbackSupportMixin, PortableEstimator, FitParameters):
     r"""Softmax regression (multinomial logistic regression), exact and certified.
 
     For rows x_i with labels y_i and weights s_i, the fit minimises
@@ -284,14 +284,14 @@ class FastSoftmax(
             raise ValueError("sample_weight of batches is part of them: (X, y, sample_weight)")
 
         def run(more: list[Callback]) -> str | None:
-            watched = watch._replace(callbacks=[*watch.callbacks, *more])
+            by_all = watch._replace(callbacks=[*watch.callbacks, *more])
             with single_threaded_blas():
                 if from_batches:
-                    return batch_fit.fit(self, X, classes, watched)
-                return fitting.fit_arrays(self, X, y, sample_weight, classes, watched)
+                    return batch_fit.fit(self, X, classes, by_all)
+                return fitting.fit_arrays(self, X, y, sample_weight, classes, by_all)
 
         data = {} if from_batches else {"X": X, "y": y, "sample_weight": sample_weight}
-        complaint = sklearn_callbacks.watched(self, run, **data)
+        complaint = watched(self, run, **data)
         if complaint:
             warnings.warn(complaint, ConvergenceWarning, stacklevel=2)
         return self
@@ -536,7 +536,7 @@ class FastSoftmax(
         --------
         FastSoftmax.save : Write it, with an example.
         """
-        return portable.loaded(cls, file)
+        return loaded(cls, file)
 
     @classmethod
     def from_sklearn(cls, clf: LogisticRegression) -> Self:
