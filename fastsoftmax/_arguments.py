@@ -37,7 +37,7 @@ def compute_dtype(dtype: np.dtype[Any]) -> np.dtype[Any]:
 
 
 def cast(array: Array, dtype: np.dtype[Any]) -> Array:
-    """Return the array in a dtype, itself where it has that one."""
+    """Return the array in a dtype; the array itself where it has that dtype."""
     with np.errstate(all="ignore"):  # what is too large for float16 becomes inf
         return array.astype(dtype, copy=False)
 
@@ -50,9 +50,9 @@ def adjacent_rows(rows: Array) -> Array:
 
 
 def features_in_place(X: Array) -> Array:
-    """Return a matrix of features that the kernels can read: X itself but for rare cases.
+    """Return a matrix of features that the kernels can read: X itself except in rare cases.
 
-    Its rows and columns may lie anyhow.
+    The strides of X may be anything.
     """
     if are_readable(X):
         return X
@@ -60,13 +60,13 @@ def features_in_place(X: Array) -> Array:
 
 
 def are_readable(X: Array) -> bool:
-    """Whether every element of a matrix lies where a number of its type may lie."""
+    """Whether every element is aligned, and in the byte order of this machine."""
     whole = all(stride % X.itemsize == 0 for stride in X.strides)
     return bool(whole and X.flags.aligned and X.dtype.isnative)
 
 
 def has_adjacent_rows(rows: Array) -> bool:
-    """Whether the numbers of a row lie side by side, aligned; the rows may lie anywhere."""
+    """Whether the numbers of a row are adjacent and aligned; rows may be any distance apart."""
     row_stride, stride = rows.strides
     together = stride == rows.itemsize and row_stride % rows.itemsize == 0
     return together and rows.flags.aligned and rows.dtype.isnative
@@ -99,7 +99,7 @@ def targets_of(
 
 
 def class_indices(y: Array, n_rows: int, n_classes: int, name: str = "y") -> Array:
-    """Return labels in [0, n_classes) as int32."""
+    """Return labels as int32, checked to lie in [0, n_classes)."""
     if y.shape != (n_rows,):
         raise ValueError(f"{name} must be of shape ({n_rows},), got {y.shape}")
     if y.size and y.dtype.kind not in "biu":
@@ -112,32 +112,32 @@ def class_indices(y: Array, n_rows: int, n_classes: int, name: str = "y") -> Arr
     return np.require(y, np.int32, ["C", "A"])
 
 
-def weights_of(sample_weight: ArrayLike | None, n_rows: int, real: np.dtype[Any]) -> Array:
-    """Return a weight for each row, ones for None."""
+def row_weights_of(sample_weight: ArrayLike | None, n_rows: int, real: np.dtype[Any]) -> Array:
+    """Return row weights, checked; ones for None."""
     if sample_weight is None:
         return np.ones(n_rows, dtype=real)
     given = np.asarray(sample_weight)
     if given.shape != (n_rows,):
         raise ValueError(f"sample_weight must be of shape ({n_rows},), got {given.shape}")
-    weights = cast(as_real("sample_weight", given)[0], real)
-    wrong = np.flatnonzero(~((weights >= 0.0) & (weights < np.inf)))
+    row_weights = cast(as_real("sample_weight", given)[0], real)
+    wrong = np.flatnonzero(~((row_weights >= 0.0) & (row_weights < np.inf)))
     if wrong.size:
         raise ValueError(
             f"sample_weight must be finite and >= 0, got {given[wrong[0]]} in row {wrong[0]}"
         )
-    return np.require(weights, requirements=["C", "A"])
+    return np.require(row_weights, requirements=["C", "A"])
 
 
-def divisor_of(weights: Array, reduction: str) -> float:
+def divisor_of(row_weights: Array, reduction: str) -> float:
     """Return what a sum over rows is divided by."""
     if reduction != "mean":
         return 1.0
     with np.errstate(over="ignore"):
-        total = float(weights.sum(dtype=np.float64))
+        total = float(row_weights.sum(dtype=np.float64))
     if not 0.0 < total < math.inf:
         raise ValueError(
             f"a mean over rows needs weights with a finite sum > 0, "
-            f"got {len(weights)} rows with a sum of {total}"
+            f"got {len(row_weights)} rows with a sum of {total}"
         )
     return total
 

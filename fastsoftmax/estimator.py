@@ -1,53 +1,36 @@
 """FastSoftmax: softmax regression as a scikit-learn estimator.
 
-Parameters, labels and validation are here, the methods of a fitted model in `_model.prediction`;
-the mathematics is in `objective` and `solvers`, the arithmetic in the kernels.
+What its methods do is in `_estimator`, `_streaming`, `_interchange` and `statistics`. The
+mathematics is in `objective` and `solvers`, the arithmetic in the kernels.
 """
 
-import math
-import numbers
-import time
 import warnings
 from collections.abc import Callable, Iterable, Sequence
 from typing import Any, Self
 
-import numpy as np
 from numpy.typing import ArrayLike
-from sklearn.base import BaseEstimator, ClassifierMixin
 from sklearn.exceptions import ConvergenceWarning
-from sklearn.utils._param_validation import Interval, StrOptions
+from sklearn.linear_model import LogisticRegression
+from sklearn.utils.metaestimators import available_if
 
-from fastsoftmax._interchange.mixins import InterchangeMixin
-from fastsoftmax._model import fitting, inputs, sklearn_callbacks, soft_targets
-from fastsoftmax._model.decisions import DecisionMixin
-from fastsoftmax._model.solver_names import SolverNames
+from fastsoftmax._estimator import fitting
+from fastsoftmax._estimator.parameters import FitParameters
+from fastsoftmax._estimator.sklearn_callbacks import CallbackSupportMixin, watched
+from fastsoftmax._interchange import export
+from fastsoftmax._interchange.model_file import File
+from fastsoftmax._interchange.portable import PortableEstimator, loaded
 from fastsoftmax._streaming import batch_fit
 from fastsoftmax._streaming.batch_source import are_batches
-from fastsoftmax._streaming.partial_fit import StreamingMixin
-from fastsoftmax.monitor import Callback, Monitor
-from fastsoftmax.objective import SoftmaxObjective
-from fastsoftmax.optimum import full_batch
-from fastsoftmax.problem.problem import build_problem
-from fastsoftmax.shards.csr_shard import CsrShard
-from fastsoftmax.shards.rows import Rows
-from fastsoftmax.statistics import StatisticsMixin
+from fastsoftmax._streaming.partial_fit import has_steps, step_over
+from fastsoftmax.monitor import Callback
+from fastsoftmax.statistics import FitStatistics, statistics_of
 from fastsoftmax.threads import single_threaded_blas
 
 # Batches of rows, each (X, y) or (X, y, sample_weight).
 Batches = Iterable[tuple[Any, ...]] | Callable[[], Iterable[tuple[Any, ...]]]
 
-_param_names: dict[type, list[str]] = {}
 
-
-class FastSoftmax(
-    StreamingMixin,
-    InterchangeMixin,
-    DecisionMixin,
-    StatisticsMixin,
-    sklearn_callbacks.CallbackSupportMixin,
-    ClassifierMixin,
-    BaseEstimator,
-):
+class FastSoftmax(CallbackSupportMixin, PortableEstimator, FitParameters):
     r"""Softmax regression (multinomial logistic regression), exact and certified.
 
     For rows x_i with labels y_i and weights s_i, the fit minimises
@@ -218,101 +201,7 @@ class FastSoftmax(
     True
     """
 
-    _parameter_constraints: dict[str, list[Any]] = {  # noqa: RUF012 (scikit-learn's protocol)
-        "C": [Interval(numbers.Real, 0.0, None, closed="right")],
-        "l1_ratio": [Interval(numbers.Real, 0.0, 1.0, closed="both"), None],
-        "fit_intercept": ["boolean"],
-        "class_weight": [dict, StrOptions({"balanced"}), None],
-        "label_smoothing": [Interval(numbers.Real, 0.0, 1.0, closed="left")],
-        "standardize": ["boolean"],
-        "input_scale": [Interval(numbers.Real, 0.0, None, closed="neither")],
-        "solver": [SolverNames({"auto", "lbfgs", "newton-cholesky", "owlqn", "sgd"})],
-        "tol": [Interval(numbers.Real, 0.0, None, closed="left")],
-        "max_iter": [Interval(numbers.Integral, 0, None, closed="left")],
-        "max_time": [Interval(numbers.Real, 0.0, None, closed="neither"), None],
-        "batch_size": [Interval(numbers.Integral, 1, None, closed="left")],
-        "learning_rate": [Interval(numbers.Real, 0.0, None, closed="neither")],
-        "momentum": [Interval(numbers.Real, 0.0, 1.0, closed="left")],
-        "early_stopping": ["boolean"],
-        "validation_fraction": [Interval(numbers.Real, 0.0, 1.0, closed="neither")],
-        "n_iter_no_change": [Interval(numbers.Integral, 1, None, closed="left")],
-        "min_delta": [Interval(numbers.Real, 0.0, None, closed="left")],
-        "warm_start": ["boolean"],
-        "random_state": ["random_state"],
-        "n_jobs": [
-            Interval(numbers.Integral, None, -1, closed="right"),
-            Interval(numbers.Integral, 1, None, closed="left"),
-            None,
-        ],
-        "verbose": ["verbose"],
-        "backend": [StrOptions({"auto", "native", "numpy"})],
-    }
-
-    def __init__(
-        self,
-        C: float = 1.0,
-        *,
-        l1_ratio: float | None = 0.0,
-        fit_intercept: bool = True,
-        class_weight: dict[Any, float] | str | None = None,
-        label_smoothing: float = 0.0,
-        standardize: bool = False,
-        input_scale: float = 1.0,
-        solver: str = "auto",
-        tol: float = 1e-4,
-        max_iter: int = 1000,
-        max_time: float | None = None,
-        batch_size: int = 256,
-        learning_rate: float = 0.1,
-        momentum: float = 0.0,
-        early_stopping: bool = False,
-        validation_fraction: float = 0.1,
-        n_iter_no_change: int = 5,
-        min_delta: float = 1e-4,
-        warm_start: bool = False,
-        random_state: int | np.random.RandomState | None = None,
-        n_jobs: int | None = None,
-        verbose: int = 0,
-        backend: str = "auto",
-    ) -> None:
-        self.C = C
-        self.l1_ratio = l1_ratio
-        self.fit_intercept = fit_intercept
-        self.class_weight = class_weight
-        self.label_smoothing = label_smoothing
-        self.standardize = standardize
-        self.input_scale = input_scale
-        self.solver = solver
-        self.tol = tol
-        self.max_iter = max_iter
-        self.max_time = max_time
-        self.batch_size = batch_size
-        self.learning_rate = learning_rate
-        self.momentum = momentum
-        self.early_stopping = early_stopping
-        self.validation_fraction = validation_fraction
-        self.n_iter_no_change = n_iter_no_change
-        self.min_delta = min_delta
-        self.warm_start = warm_start
-        self.random_state = random_state
-        self.n_jobs = n_jobs
-        self.verbose = verbose
-        self.backend = backend
-
-    def __sklearn_tags__(self) -> Any:
-        """Tell scikit-learn what is accepted."""
-        tags = super().__sklearn_tags__()
-        tags.input_tags.sparse = True
-        return tags
-
-    @classmethod
-    def _get_param_names(cls) -> list[str]:
-        # scikit-learn inspects the signature in every fit: 6 % of one of 1 ms
-        if cls not in _param_names:
-            _param_names[cls] = super()._get_param_names()
-        return list(_param_names[cls])
-
-    # ---- fitting ----
+    # ---- fits ----
 
     def fit(
         self,
@@ -389,82 +278,302 @@ class FastSoftmax(
         refused.
         """
         self._validate_params()
-        began = time.perf_counter()
-        end = math.inf if self.max_time is None else time.monotonic() + self.max_time
-        watchers = inputs.callables(callbacks)
+        watch = fitting.watch_of(eval_set, callbacks, self.max_time)
         from_batches = are_batches(X, y)
         if from_batches and sample_weight is not None:
             raise ValueError("sample_weight of batches is part of them: (X, y, sample_weight)")
 
-        def expired() -> bool:
-            return time.monotonic() >= end
-
         def run(more: list[Callback]) -> str | None:
-            called = [*watchers, *more]
+            by_all = watch._replace(callbacks=[*watch.callbacks, *more])
             with single_threaded_blas():
                 if from_batches:
-                    return batch_fit.fit(self, X, classes, eval_set, called, expired, began)
-                hold_out = self.early_stopping and not fitting.has_sets(eval_set)
-                rows = self._training_rows(X, y, sample_weight, classes, hold_out=hold_out)
-                return self._fit_rows(rows, eval_set, called, expired, began)
+                    return batch_fit.fit(self, X, classes, by_all)
+                return fitting.fit_arrays(self, X, y, sample_weight, classes, by_all)
 
         data = {} if from_batches else {"X": X, "y": y, "sample_weight": sample_weight}
-        complaint = sklearn_callbacks.watched(self, run, **data)
+        complaint = watched(self, run, **data)
         if complaint:
             warnings.warn(complaint, ConvergenceWarning, stacklevel=2)
         return self
 
-    def _fit_rows(
+    @available_if(has_steps)  # type: ignore[untyped-decorator]
+    def partial_fit(
         self,
-        rows: inputs.TrainingRows,
-        eval_set: Any,
-        callbacks: list[Callback],
-        expired: Callable[[], bool],
-        began: float,
-    ) -> str | None:
-        """Fit to checked rows; the result says why the fit fell short, where it did."""
-        shard = rows.shard
-        eval_shards = fitting.eval_shards(self, eval_set, rows.classes, rows.left_out, shard)
-        if rows.held_out is not None:
-            eval_shards = [inputs.held_out_shard(rows.held_out, shard)]
-        start = fitting.previous_coefficients(self, rows.classes) if self.warm_start else None
-        shifted = self.standardize and not self.fit_intercept
-        if self.solver == "sgd" and shifted and isinstance(shard, CsrShard):
-            raise ValueError(
-                "solver='sgd' with standardize=True needs fit_intercept=True where X is sparse: "
-                "without an intercept every step would move every feature"
-            )
-        penalty = inputs.penalty_of(self.C, rows.total)
-        l1_ratio = float(self.l1_ratio or 0.0)
-        problem = build_problem(
-            Rows([shard]),
-            penalty * (1.0 - l1_ratio),
-            l1=penalty * l1_ratio,
-            fit_intercept=self.fit_intercept,
-            input_scale=self.input_scale,
-            standardize=self.standardize,
-        )
-        solver = full_batch.solver_for(problem, self.solver)
-        fitted_to = rows.fitted_to
-        n_rows = shard.n_rows if fitted_to is None else len(fitted_to)
-        monitor = Monitor(
-            solver, n_rows, self.max_iter, eval_shards, callbacks, self.verbose, began=began
-        )
-        fitting.begin(self, rows.classes, monitor, rows.total)
-        with fitting.watching(self, monitor):
-            if solver == "sgd":
-                return fitting.fit_sgd(self, problem, monitor, start, expired, fitted_to)
-            return fitting.fit_full_batch(self, SoftmaxObjective(problem), monitor, start, expired)
+        X: ArrayLike,
+        y: ArrayLike,
+        classes: ArrayLike | None = None,
+        sample_weight: ArrayLike | None = None,
+    ) -> Self:
+        """Take steps of mini-batch gradient descent over these rows, in their order.
 
-    def _training_rows(
-        self, X: Any, y: Any, sample_weight: Any, classes: Any, *, hold_out: bool
-    ) -> inputs.TrainingRows:
-        if soft_targets.are_probabilities(y):
-            return soft_targets.training_rows(self, X, y, sample_weight, classes, hold_out=hold_out)
-        if classes is not None:
-            raise ValueError(
-                "classes names the columns of a y of shape (n_rows, n_classes) that holds "
-                f"probabilities; y has the shape {np.shape(y)}"
-            )
-        X, y = inputs.validated(self, X, y)
-        return inputs.training_rows(self, X, y, sample_weight, hold_out=hold_out)
+        With `learning_rate`, `momentum` and batches of `batch_size` rows (in a smaller last batch
+        each row moves the coefficients as much as in the others), whatever `solver` is. The first
+        call starts as ``solver="sgd"`` does, or from the coefficients of an earlier `fit`;
+        every other goes on where the last one ended, the velocity included, also after pickling.
+        The penalty is that of all rows that have been seen, lambda = 1 / (C times the sum of their
+        weights): at the end of a stream it is that of a fit to the whole.
+
+        Parameters
+        ----------
+        X : array-like or sparse matrix of shape (n_rows, n_features)
+            Never written to. Later calls convert X to the number type of the first.
+        y : array-like of shape (n_rows,), or (n_rows, n_classes)
+            Labels, or probabilities of the classes in their sorted order. A batch may lack classes.
+        classes : array-like of shape (n_classes,), optional
+            All labels that will occur; needed in the first call.
+        sample_weight : array-like of shape (n_rows,), optional
+            Weights >= 0, by which a row's gradient is multiplied.
+
+        Returns
+        -------
+        self
+            ``coef_`` and ``intercept_`` are new arrays; ``n_iter_`` counts the calls, ``gap_`` is
+            infinite and ``converged_`` False, as nothing is certified.
+
+        Raises
+        ------
+        ValueError
+            If an argument cannot be used: as for `fit`, or `classes` is missing or differs from
+            that of the first call; if the steps diverge (the coefficients then remain what they
+            were).
+        AttributeError
+            With standardize=True or class_weight="balanced", which need all rows, and with
+            l1_ratio > 0.
+
+        Examples
+        --------
+        >>> from fastsoftmax import FastSoftmax
+        >>> from fastsoftmax.datasets import load_fashion_mnist_sample
+        >>> X, y = load_fashion_mnist_sample("train")
+        >>> model = FastSoftmax(input_scale=1 / 255, random_state=0)
+        >>> for start in range(0, 1000, 250):
+        ...     rows = slice(start, start + 250)
+        ...     model = model.partial_fit(X[rows], y[rows], classes=range(10))
+        >>> model.n_iter_.tolist(), model.score(X, y) > 0.5
+        ([4], True)
+        """
+        self._validate_params()
+        step_over(self, X, y, classes, sample_weight)
+        return self
+
+    # ---- tests of the coefficients ----
+
+    def summary(
+        self,
+        X: ArrayLike,
+        y: ArrayLike,
+        sample_weight: ArrayLike | None = None,
+        *,
+        reference: Any = None,
+        covariance: str = "fisher",
+        confidence_level: float = 0.95,
+        max_parameters: int = 5000,
+    ) -> Any:
+        """Return a table of coefficients, standard errors, z, p-values and confidence intervals.
+
+        Parameters
+        ----------
+        X, y, sample_weight, reference, covariance, confidence_level, max_parameters
+            As of `statistics`: X, y and sample_weight are those of the fit.
+
+        Returns
+        -------
+        pandas.DataFrame or ndarray
+            Indexed by "class" and "term" ("intercept" and the features), with the columns "coef",
+            "std_err", "z", "p_value", "ci_lower" and "ci_upper"; without "z" and "p_value" for
+            covariance="laplace". Where pandas is not installed, a structured array of these fields.
+
+        Raises
+        ------
+        NotFittedError, ValueError, TypeError
+            As `statistics`.
+
+        Examples
+        --------
+        >>> import numpy as np
+        >>> from sklearn.datasets import load_iris
+        >>> from fastsoftmax import FastSoftmax
+        >>> X, y = load_iris(return_X_y=True)
+        >>> X, y = X[50:], y[50:]
+        >>> table = FastSoftmax(C=np.inf).fit(X, y).summary(X, y)
+        >>> np.round(table["std_err"], 2).tolist()
+        [25.71, 2.39, 4.48, 4.74, 9.74]
+        """
+        return self.statistics(
+            X,
+            y,
+            sample_weight,
+            reference=reference,
+            covariance=covariance,
+            confidence_level=confidence_level,
+            max_parameters=max_parameters,
+        ).table()
+
+    def statistics(
+        self,
+        X: ArrayLike,
+        y: ArrayLike,
+        sample_weight: ArrayLike | None = None,
+        *,
+        reference: Any = None,
+        covariance: str = "fisher",
+        confidence_level: float = 0.95,
+        max_parameters: int = 5000,
+    ) -> FitStatistics:
+        r"""Return standard errors, tests, intervals and information criteria of a fit.
+
+        The covariance of the estimates is the inverse of the Fisher information,
+
+        .. math:: I = \sum_i s_i \, (\mathrm{diag}\, p_i - p_i p_i^T) \otimes x_i x_i^T
+                      \;+\; \text{(for a finite } C\text{) the Hessian of the penalty,}
+
+        without the row and column of the reference class.
+
+        Parameters
+        ----------
+        X : array-like or sparse matrix of shape (n_rows, n_features)
+            The rows of the fit, which a model does not keep.
+        y : array-like of shape (n_rows,)
+            Their labels.
+        sample_weight : array-like of shape (n_rows,), optional
+            Their weights in the fit, taken as frequencies: weight 2 is the row twice.
+        reference : label, default=None
+            The class that others are compared with; the first of `classes_` for None.
+        covariance : {"fisher", "laplace"}, default="fisher"
+            "fisher" is the classic inference of maximum likelihood and needs a fit without a
+            penalty (``C=numpy.inf``). "laplace" is for any C: the penalty is a normal prior with
+            mean 0 and variance C of each coefficient (of scaled features where they are scaled),
+            and standard errors and intervals are those of the normal approximation of the
+            posterior. Shrunken coefficients have no p-values.
+        confidence_level : float, default=0.95
+            Coverage of the intervals, in (0, 1).
+        max_parameters : int, default=5000
+            Most coefficients, n_logits * n_terms: memory grows with its square (200 MB at 5000, a
+            few times over), time with that times n_rows.
+
+        Returns
+        -------
+        FitStatistics
+
+        Raises
+        ------
+        NotFittedError
+            If `fit` has not been called.
+        TypeError
+            If an argument is of a type that cannot be used.
+        ValueError
+            If an argument cannot be used; if the fit is none whose statistics are known (a penalty
+            with "fisher", `l1_ratio` above 0, `class_weight`, `label_smoothing`); if the
+            coefficients are not identifiable, with the reason: collinear features (named),
+            separable classes, an optimum that is not that of these rows.
+
+        Notes
+        -----
+        `temperature_` plays no part. Weights that are not frequencies (of a survey, of classes)
+        need a sandwich estimator, which this is not.
+
+        References
+        ----------
+        Agresti, A. (2013). Categorical Data Analysis, 3rd ed., Sections 5.5 and 8.1 (Fisher
+        information of the multinomial logit, Wald inference).
+        Bishop, C. M. (2006). Pattern Recognition and Machine Learning, Section 4.5.1 (Laplace
+        approximation).
+        Gray, R. J. (1992). Flexible methods for analyzing survival data using splines. JASA 87
+        (effective number of parameters, the trace of I\ :sup:`-1` times I without the penalty).
+
+        Examples
+        --------
+        >>> import numpy as np
+        >>> from sklearn.datasets import load_iris
+        >>> from fastsoftmax import FastSoftmax
+        >>> X, y = load_iris(return_X_y=True)
+        >>> result = FastSoftmax(C=np.inf).fit(X[50:], y[50:]).statistics(X[50:], y[50:])
+        >>> result.terms.tolist()
+        ['intercept', 'x0', 'x1', 'x2', 'x3']
+        >>> result.standard_errors.round(2).tolist()
+        [[25.71, 2.39, 4.48, 4.74, 9.74]]
+        >>> round(result.aic, 2), round(result.pseudo_r2, 2)
+        (21.9, 0.91)
+        """
+        return statistics_of(
+            self,
+            X,
+            y,
+            sample_weight,
+            reference=reference,
+            covariance=covariance,
+            confidence_level=confidence_level,
+            max_parameters=max_parameters,
+        )
+
+    # ---- models from elsewhere ----
+
+    @classmethod
+    def load(cls, file: File) -> Self:
+        """Read a model that `save` has written. Nothing in the file is executed or unpickled.
+
+        Parameters
+        ----------
+        file : path-like or seekable binary file object
+
+        Returns
+        -------
+        FastSoftmax
+            Fitted, of the class that this is called on: the same predictions to the last bit.
+
+        Raises
+        ------
+        ValueError
+            If the file is not a model, or is damaged in any way: what it declares is checked
+            before memory is taken for it, and all of it before it is used. Also if a later version
+            has written it in a format that this one does not know.
+        OSError
+            If there is no such file, or it cannot be read.
+        TypeError
+            If file is neither a path nor a seekable binary file.
+
+        See Also
+        --------
+        FastSoftmax.save : Write it, with an example.
+        """
+        return loaded(cls, file)
+
+    @classmethod
+    def from_sklearn(cls, clf: LogisticRegression) -> Self:
+        """Return a fitted model with the coefficients of scikit-learn's.
+
+        Parameters
+        ----------
+        clf : LogisticRegression or LogisticRegressionCV
+            Fitted, and not one-vs-rest with more than two classes.
+
+        Returns
+        -------
+        FastSoftmax
+            Its predictions, probabilities and logits are those of clf, to rounding, and so are the
+            parameters that both have; C is the chosen one of `LogisticRegressionCV`, and infinite
+            for ``penalty=None``; `solver` is "auto" for a solver that is not here. Nothing is
+            certified: ``gap_`` is infinite, ``objective_`` NaN and ``converged_`` False. (With
+            multi_class="multinomial", which scikit-learn had until 1.7, a model of two classes has
+            half the log-odds as its logits: here they are twice as large, the probabilities
+            equal.)
+
+        Raises
+        ------
+        TypeError
+            If clf is another model.
+        NotFittedError
+            If it is not fitted.
+        ValueError
+            If it is one-vs-rest, or its coefficients are not finite.
+
+        Examples
+        --------
+        >>> from sklearn.linear_model import LogisticRegression
+        >>> from fastsoftmax import FastSoftmax
+        >>> other = LogisticRegression(C=2.0).fit([[0.0], [1.0], [5.0]], ["a", "a", "b"])
+        >>> clf = FastSoftmax.from_sklearn(other)
+        >>> clf.C, clf.predict([[4.0]]).tolist()
+        (2.0, ['b'])
+        """
+        return export.from_sklearn(cls, clf)

@@ -19,10 +19,10 @@ from fastsoftmax._arguments import (
     divisor_of,
     features_in_place,
     real_dtype,
+    row_weights_of,
     smoothing_of,
     targets_of,
     thread_count,
-    weights_of,
 )
 from fastsoftmax.arrays import Array
 from fastsoftmax.backend import resolve_backend
@@ -132,7 +132,7 @@ def cross_entropy(
     z = adjacent_rows(z)
     n_rows, n_classes = z.shape
     labels, probs = targets_of(y, n_rows, n_classes, z.dtype)
-    row_weights = weights_of(sample_weight, n_rows, z.dtype)
+    row_weights = row_weights_of(sample_weight, n_rows, z.dtype)
     total = divisor_of(row_weights, reduction)
     smoothing = smoothing_of(label_smoothing)
     kernels = resolve_backend(backend)
@@ -239,7 +239,7 @@ def linear_cross_entropy(
     real = W.dtype
     n_rows, n_classes = len(X), len(W)
     labels, probs = targets_of(y, n_rows, n_classes, real)
-    row_weights = weights_of(sample_weight, n_rows, real)
+    row_weights = row_weights_of(sample_weight, n_rows, real)
     total = divisor_of(row_weights, reduction)
     smoothing = smoothing_of(label_smoothing)
     kernels = resolve_backend(backend)
@@ -339,8 +339,8 @@ def accuracy(
                 f"got dtypes {truth.dtype} and {predicted.dtype}"
             )
         hits = truth == predicted
-    weights = weights_of(sample_weight, len(truth), np.dtype(np.float64))
-    return float(weights[hits.astype(bool)].sum()) / divisor_of(weights, "mean")
+    row_weights = row_weights_of(sample_weight, len(truth), np.dtype(np.float64))
+    return float(row_weights[hits.astype(bool)].sum()) / divisor_of(row_weights, "mean")
 
 
 def _affine_arguments(

@@ -10,17 +10,17 @@ from typing import Any, NamedTuple, Self
 
 import numpy as np
 from numpy.typing import ArrayLike
-from sklearn.base import BaseEstimator, ClassifierMixin
 from sklearn.exceptions import ConvergenceWarning
 from sklearn.metrics import get_scorer, get_scorer_names
 from sklearn.model_selection import check_cv
 from sklearn.utils._param_validation import Interval, StrOptions
 
-from fastsoftmax._interchange.mixins import ExportMixin
-from fastsoftmax._model import inputs
-from fastsoftmax._model.decisions import DecisionMixin
+from fastsoftmax._estimator.features import checked_rows
+from fastsoftmax._estimator.fitted import set_learnt
+from fastsoftmax._estimator.targets import new_labels
+from fastsoftmax._interchange.portable import PortableEstimator
 from fastsoftmax._sweep.cross_validation import Paths, best_index, paths_of, score_function
-from fastsoftmax._sweep.folds import Rows, folds_of, rows_of
+from fastsoftmax._sweep.folds import SweepRows, folds_of, sweep_rows
 from fastsoftmax._sweep.path import Fit, Limits, path_of, shortfall, solve
 from fastsoftmax.arrays import Array
 from fastsoftmax.estimator import FastSoftmax
@@ -97,7 +97,7 @@ def fastsoftmax_path(
     >>> path.Cs.tolist(), path.coefs.shape, bool(path.gaps.max() <= 1e-4)
     ([0.1, 1.0, 10.0], (3, 3, 4), True)
     """
-    model = FastSoftmax(
+    estimator = FastSoftmax(
         l1_ratio=l1_ratio,
         fit_intercept=fit_intercept,
         class_weight=class_weight,
@@ -108,18 +108,18 @@ def fastsoftmax_path(
         n_jobs=n_jobs,
         backend=backend,
     )
-    model._validate_params()
+    estimator._validate_params()
     values, limits = path_of(Cs), Limits(tol, max_iter)
-    X, y = inputs.validated(model, X, y)
+    X, y = checked_rows(estimator, X, y, reset=True)
     fits: list[Fit] = []
     with single_threaded_blas():
-        rows = rows_of(model, X, y, sample_weight)
-        point = rows.base.null_point
+        rows = sweep_rows(estimator, X, new_labels(y), sample_weight)
+        point = rows.family.problem.null_point
         for C in values:
-            fit = solve(rows.problem(C), point, limits)
+            fit = solve(rows.family.at(C), point, limits)
             point = fit.point
             fits.append(fit._replace(curvature=None))
-    real = rows.base.rows.real
+    real = rows.shard.real
     path = SoftmaxPath(
         values,
         np.array([fit.weights for fit in fits], dtype=real),
@@ -134,7 +134,7 @@ def fastsoftmax_path(
     return path
 
 
-class FastSoftmaxCV(ExportMixin, DecisionMixin, ClassifierMixin, BaseEstimator):
+class FastSoftmaxCV(PortableEstimator):
     """Softmax regression with the penalty chosen by cross-validation, exact and certified.
 
     Along a path of C, `FastSoftmax` is fitted to the training rows of each fold and scored on the
@@ -264,12 +264,6 @@ class FastSoftmaxCV(ExportMixin, DecisionMixin, ClassifierMixin, BaseEstimator):
         self.verbose = verbose
         self.backend = backend
 
-    def __sklearn_tags__(self) -> Any:
-        """Tell scikit-learn what is accepted."""
-        tags = super().__sklearn_tags__()
-        tags.input_tags.sparse = True
-        return tags
-
     def fit(
         self,
         X: ArrayLike,
@@ -309,15 +303,16 @@ class FastSoftmaxCV(ExportMixin, DecisionMixin, ClassifierMixin, BaseEstimator):
             Once, if any fit stopped before `tol`: how many did, and the largest gap.
         """
         self._validate_params()
-        X, y = inputs.validated(self, X, y)
+        X, y = checked_rows(self, X, y, reset=True)
         self.Cs_ = path_of(self.Cs)
         limits = Limits(self.tol, self.max_iter)
         with single_threaded_blas():
-            rows = rows_of(self, X, y, sample_weight)
+            rows = sweep_rows(self, X, new_labels(y), sample_weight)
             folds = folds_of(rows, check_cv(self.cv, y, classifier=True).split(X, y, groups))
             if self.one_standard_error and len(folds) < 2:
                 raise ValueError("one_standard_error=True needs at least 2 folds, got 1")
-            score = score_function(self, rows, np.asarray(y), weighted=sample_weight is not None)
+            weighted = sample_weight is not None
+            score = score_function(self.scoring, rows, np.asarray(y), weighted=weighted)
             paths = paths_of(rows, folds, self.Cs_, limits, score, self.verbose)
             self._keep(rows, paths)
             gaps, n_iter = self.gaps_.ravel(), self.n_iter_.ravel()
@@ -326,35 +321,40 @@ class FastSoftmaxCV(ExportMixin, DecisionMixin, ClassifierMixin, BaseEstimator):
                 fit = self._refit(rows, paths, limits)
                 gaps, n_iter = np.append(gaps, fit.gap), np.append(n_iter, fit.n_iter)
                 Cs = np.append(Cs, self.C_)
-        self.converged_ = bool((gaps <= self.tol).all())
+        set_learnt(self, converged=bool((gaps <= self.tol).all()))
         message = shortfall(gaps, n_iter, Cs, limits, self.coef_.dtype)
         if message:
             warnings.warn(message, ConvergenceWarning, stacklevel=2)
         return self
 
-    def _keep(self, rows: Rows, paths: Paths) -> None:
+    def _keep(self, rows: SweepRows, paths: Paths) -> None:
         """Set the attributes, with the mean coefficients of the folds; a refit replaces those."""
-        self.classes_, self.temperature_ = rows.classes, 1.0
         self.coefs_paths_, self.intercepts_paths_ = paths.coefs, paths.intercepts
-        self.scores_, self.gaps_, self.n_iter_ = paths.scores, paths.gaps, paths.n_iter
+        self.scores_, self.gaps_ = paths.scores, paths.gaps
         best = best_index(self.scores_, one_standard_error=self.one_standard_error)
         self.best_index_, self.C_ = best, float(self.Cs_[best])
-        self.coef_ = paths.coefs[:, best].mean(axis=0)
-        self.intercept_ = paths.intercepts[:, best].mean(axis=0)
-        self.gap_ = float(paths.gaps[:, best].max())
+        set_learnt(
+            self,
+            classes=rows.classes,
+            temperature=1.0,
+            n_iter=paths.n_iter,
+            coef=paths.coefs[:, best].mean(axis=0),
+            intercept=paths.intercepts[:, best].mean(axis=0),
+            gap=float(paths.gaps[:, best].max()),
+        )
 
-    def _refit(self, rows: Rows, paths: Paths, limits: Limits) -> Fit:
+    def _refit(self, rows: SweepRows, paths: Paths, limits: Limits) -> Fit:
         """Take the fit to all rows at the chosen C, or make it, from the mean of the folds."""
         real = self.coef_.dtype
         if paths.whole:
             fit = paths.whole[self.best_index_]
         else:
-            objective = rows.problem(self.C_)
+            objective = rows.family.at(self.C_)
             known = bool(np.isfinite(self.intercept_).all())
             start = objective.start_from((self.coef_, self.intercept_) if known else None)
             fit = solve(objective, start, limits)
-        self.coef_, self.intercept_ = fit.weights.astype(real), fit.bias.astype(real)
-        self.gap_ = fit.gap
+        coef, intercept = fit.weights.astype(real), fit.bias.astype(real)
+        set_learnt(self, coef=coef, intercept=intercept, gap=fit.gap)
         return fit
 
     def score(self, X: ArrayLike, y: ArrayLike, sample_weight: ArrayLike | None = None) -> float:

@@ -6,11 +6,10 @@ from contextlib import ExitStack
 from dataclasses import dataclass
 from functools import cached_property
 from types import MappingProxyType
-from typing import Any
+from typing import Any, Protocol
 
 import numpy as np
 
-from fastsoftmax._model.early_stopping import EarlyStopping
 from fastsoftmax.arrays import Array
 from fastsoftmax.shards.shard import Shard
 
@@ -110,11 +109,27 @@ class FitState:
         }
 
 
+# What the history has of each iteration.
+HISTORY = ("loss", "accuracy", "objective", "gap", "seconds", "eval_loss", "eval_accuracy")
+
 Callback = Callable[[FitState], object]
 
 
+class Stopping(Protocol):
+    """What decides by a validation loss when a fit stops."""
+
+    def begin(self, loss: float, *, counts: bool) -> None:
+        """Note the validation loss of the start; counts: whether the start may be the result."""
+
+    def see(self, iteration: int, loss: float) -> bool:
+        """Note the validation loss after an iteration, from 1; True to stop."""
+
+    def restore(self) -> bool:
+        """Go back to the best iteration, once; False if it is the last one."""
+
+
 class Monitor:
-    """Collects the history of a fit and passes it on.
+    """The history of a fit, and those who are told of it.
 
     Parameters
     ----------
@@ -128,7 +143,7 @@ class Monitor:
         From 1, a line for each iteration.
     began : float, optional
         When the fit did, by `time.perf_counter`.
-    stopping : EarlyStopping, optional
+    stopping : Stopping, optional
         Sees the loss of the last evaluation set, before the callbacks do.
     """
 
@@ -142,7 +157,7 @@ class Monitor:
         verbose: int,
         *,
         began: float | None = None,
-        stopping: EarlyStopping | None = None,
+        stopping: Stopping | None = None,
     ) -> None:
         self.solver = solver
         self.n_rows = n_rows
@@ -151,17 +166,12 @@ class Monitor:
         self.callbacks = callbacks
         self.verbose = verbose
         self.stopping = stopping
-        self.history: dict[str, list[object]] = {
-            name: []
-            for name in (
-                "loss", "accuracy", "objective", "gap", "seconds", "eval_loss", "eval_accuracy"
-            )
-        }  # fmt: skip
+        self.history: dict[str, list[object]] = {name: [] for name in HISTORY}
         self._clock = time.perf_counter()
         self._began = self._clock if began is None else began
 
     def note_start(self, weights: Array, bias: Array, *, is_model: bool) -> None:
-        """See the coefficients that the first iteration begins with; is_model: of a fit before."""
+        """Evaluate the start; is_model: whether it is the result of an earlier fit."""
         if self.stopping is not None:
             loss, _ = _evaluated(self.eval_shards[-1], weights, bias)
             self.stopping.begin(loss, counts=is_model)
@@ -169,7 +179,7 @@ class Monitor:
 
     @property
     def is_watched(self) -> bool:
-        """Whether anybody wants to know what happens before the fit has ended."""
+        """Whether anything has to be told before the fit has ended."""
         return bool(self.callbacks or self.eval_shards or self.verbose or self.stopping)
 
     def record(
@@ -183,7 +193,7 @@ class Monitor:
     ) -> bool:
         """Note an iteration; True if the fit is to stop."""
         seconds = time.perf_counter() - self._clock
-        if not self.is_watched:  # for tiny problems a state costs as much as the iteration
+        if not self.is_watched:  # for tiny problems a state takes as long as the iteration
             entry = loss, accuracy, objective, gap, seconds, (), ()
             for values, value in zip(self.history.values(), entry, strict=True):
                 values.append(value)
@@ -216,7 +226,7 @@ class Monitor:
             stop = self.stopping.see(iteration, state.eval_loss[-1])
         state.__dict__["_source"] = coefficients
         try:
-            # every callback is called, also after one that wants to stop
+            # all callbacks are called, also after one that returns True
             wishes = [_is_true(callback(state)) for callback in self.callbacks]
         finally:
             del state.__dict__["_source"]
@@ -282,7 +292,7 @@ class TqdmProgress:
             bar.close()
 
     def __getstate__(self) -> dict[str, Any]:
-        """Return what is pickled: the bar itself is of this process."""
+        """Return what is pickled; the bar belongs to this process."""
         return {"options": self.options, "_bar": None}
 
 

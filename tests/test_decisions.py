@@ -14,7 +14,7 @@ from sklearn.datasets import load_breast_cancer, load_digits
 from sklearn.exceptions import ConvergenceWarning, NotFittedError
 
 from fastsoftmax import FastSoftmax, FastSoftmaxCV
-from fastsoftmax._model.temperature import best_temperature
+from fastsoftmax._estimator.temperature import best_temperature
 
 NAMES = np.array(["ant", "bee", "cat", "dog", "eel"])
 
@@ -132,7 +132,7 @@ class TestCosts:
         options = {"decisions": range(6), "return_cost": True}
         whole = model.predict_cost_sensitive(X, cost, **options)
         for numbers in (1, 40):
-            monkeypatch.setattr("fastsoftmax._model.decisions._BLOCK_NUMBERS", numbers)
+            monkeypatch.setattr("fastsoftmax._estimator.decisions._BLOCK_NUMBERS", numbers)
             for rows in (X, sparse.csr_array(X)):
                 parts = model.predict_cost_sensitive(rows, cost, **options)
                 np.testing.assert_array_equal(parts[0], whole[0])

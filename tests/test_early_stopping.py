@@ -11,8 +11,16 @@ from sklearn.metrics import log_loss
 from sklearn.model_selection import GridSearchCV
 
 from fastsoftmax import FastSoftmax
-from fastsoftmax._model.early_stopping import held_out_rows
+from fastsoftmax._estimator.early_stopping import held_out_rows
+from fastsoftmax._estimator.targets import Targets
 from fastsoftmax.objective import StochasticObjective
+
+
+def targets_of(y):
+    """Labels, which are class numbers, or probabilities as a fit sees them."""
+    if y.ndim == 2:
+        return Targets(np.arange(y.shape[1]), None, y)
+    return Targets(np.unique(y), y)
 
 
 @pytest.fixture
@@ -191,13 +199,7 @@ class TestHeldOutRows:
         X, y = noisy[0].astype(real), noisy[1]
         weights = rng.uniform(0.5, 2.0, len(y))
         target = rng.dirichlet(np.full(3, 0.2), len(y)) if soft else y
-        held = held_out_rows(
-            model_of(solver),
-            form(X),
-            target.argmax(axis=1) if soft else y,
-            weights,
-            target if soft else None,
-        )
+        held = held_out_rows(model_of(solver), form(X), targets_of(target), weights)
         share = weights[held].sum() / weights.sum()
         assert 0.1 <= share <= 0.1 + weights.max() / weights.sum()
         left = np.delete(np.arange(len(y)), held)
@@ -227,7 +229,7 @@ class TestHeldOutRows:
     def test_stratified(self, fraction, n):
         labels = np.repeat([0, 1, 2], [60, 30, 10])
         model = FastSoftmax(validation_fraction=fraction, random_state=3)
-        rows = held_out_rows(model, numbered(100), labels, np.ones(100))
+        rows = held_out_rows(model, numbered(100), targets_of(labels), np.ones(100))
         assert len(rows) == len(set(rows)) == n
         assert (np.diff(rows) > 0).all()
         if n > 1:
@@ -240,14 +242,15 @@ class TestHeldOutRows:
         labels = np.array([0] * 20 + [1, 2])
         for seed in range(20):
             model = FastSoftmax(validation_fraction=0.99, random_state=seed)
-            rows = held_out_rows(model, numbered(22), labels, np.ones(22))
+            rows = held_out_rows(model, numbered(22), targets_of(labels), np.ones(22))
             assert rows.max() < 20
             assert len(rows) == 19
 
     def test_rows_of_weight_0_are_absent(self):
         labels = np.arange(20) % 2
         weights = (np.arange(20) < 10).astype(float)
-        rows = held_out_rows(FastSoftmax(validation_fraction=0.5), numbered(20), labels, weights)
+        model = FastSoftmax(validation_fraction=0.5)
+        rows = held_out_rows(model, numbered(20), targets_of(labels), weights)
         assert len(rows) == 5
         assert rows.max() < 10
 
@@ -255,7 +258,8 @@ class TestHeldOutRows:
         X = rng.integers(0, 3, (400, 3)).astype(float)
         labels = rng.integers(0, 2, 400)
         held = np.zeros(400, dtype=bool)
-        held[held_out_rows(FastSoftmax(random_state=0), X, labels, np.ones(400))] = True
+        model = FastSoftmax(random_state=0)
+        held[held_out_rows(model, X, targets_of(labels), np.ones(400))] = True
         assert 40 <= held.sum() < 60
         sides = {}
         for row, label, side in zip(X, labels, held, strict=True):
@@ -269,7 +273,7 @@ class TestHeldOutRows:
         weights[[3, 30]] = 1e3
         for seed in range(20):
             model = FastSoftmax(validation_fraction=0.1, random_state=seed)
-            rows = held_out_rows(model, numbered(40), labels, weights)
+            rows = held_out_rows(model, numbered(40), targets_of(labels), weights)
             assert len(rows) == 38  # all others together have less than the share
 
     @pytest.mark.parametrize("fraction", [0.1, 0.3, 0.5, 0.8])
@@ -282,10 +286,9 @@ class TestHeldOutRows:
         weights[:4] = 7
         again = rng.permutation(np.repeat(np.arange(80), weights))
         model = FastSoftmax(validation_fraction=fraction, random_state=1)
-        once = held_out_rows(model, X, labels, 0.1 * weights, probs if soft else None)
-        twice = held_out_rows(
-            model, X[again], labels[again], np.full(len(again), 0.1), probs[again] if soft else None
-        )
+        targets = targets_of(probs if soft else labels)
+        once = held_out_rows(model, X, targets, 0.1 * weights)
+        twice = held_out_rows(model, X[again], targets.of_rows(again), np.full(len(again), 0.1))
         assert set(again[twice]) == set(once)
         assert len(twice) == weights[once].sum()
         share = weights[once].sum() / weights.sum()
@@ -309,7 +312,8 @@ class TestHeldOutRows:
 
     def test_many_classes(self, rng):
         labels = np.concatenate([np.arange(500), rng.integers(0, 500, 4500)])
-        rows = held_out_rows(FastSoftmax(random_state=0), numbered(5000), labels, np.ones(5000))
+        model = FastSoftmax(random_state=0)
+        rows = held_out_rows(model, numbered(5000), targets_of(labels), np.ones(5000))
         assert len(rows) == 500
         left = np.bincount(np.delete(labels, rows), minlength=500)
         assert left.min() >= 1
@@ -324,7 +328,7 @@ class TestHeldOutRows:
         probs[4] = [0.6, 0.3, 0.1]
         for seed in range(10):
             model = FastSoftmax(validation_fraction=0.9, random_state=seed)
-            rows = held_out_rows(model, numbered(10), probs.argmax(axis=1), np.ones(10), probs)
+            rows = held_out_rows(model, numbered(10), targets_of(probs), np.ones(10))
             assert 4 not in rows
             assert len(rows) >= 8
 
@@ -343,7 +347,7 @@ class TestHeldOutRows:
     def test_label_smoothing_is_for_the_fit_alone(self, noisy):
         X, y = noisy
         model = model_of("lbfgs", label_smoothing=0.3).fit(X, y)
-        held = held_out_rows(model, X, y, np.ones(len(y)))
+        held = held_out_rows(model, X, targets_of(y), np.ones(len(y)))
         assert model.best_score_ == pytest.approx(
             log_loss(y[held], model.predict_proba(X[held]), labels=[0, 1, 2])
         )

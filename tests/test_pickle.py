@@ -11,7 +11,7 @@ from sklearn.base import clone
 from sklearn.exceptions import NotFittedError
 
 from fastsoftmax import FastSoftmax, FastSoftmaxCV, __version__
-from fastsoftmax._interchange import mixins
+from fastsoftmax._estimator import fitted as fitted_model
 
 METHODS = ("predict", "predict_proba", "predict_log_proba", "decision_function")
 
@@ -48,7 +48,7 @@ def version(monkeypatch):
     """A function that sets the version of this package."""
 
     def set_version(text):
-        monkeypatch.setattr(mixins, "__version__", text)
+        monkeypatch.setattr(fitted_model, "__version__", text)
 
     return set_version
 

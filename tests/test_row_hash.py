@@ -4,8 +4,8 @@ import numpy as np
 import pytest
 from scipy import sparse
 
-from fastsoftmax._model import row_hash
-from fastsoftmax._model.row_hash import row_hashes
+from fastsoftmax._estimator import row_hash
+from fastsoftmax._estimator.row_hash import row_hashes
 
 
 def hashes_of(X, seed=0):

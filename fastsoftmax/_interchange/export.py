@@ -4,17 +4,20 @@ Each package but scikit-learn is optional, and imported where it is needed.
 """
 
 import inspect
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 from numpy.typing import DTypeLike
-from scipy import sparse
 from sklearn.linear_model import LogisticRegression
 from sklearn.utils.validation import check_is_fitted
 
-from fastsoftmax._interchange.fitted import fitted_of, tempered
+from fastsoftmax._estimator.fitted import FittedEstimator, dense_coef, set_learnt
+from fastsoftmax._estimator.parameters import FitParameters
+from fastsoftmax._interchange.coefficients import coefficients_of, tempered_coefficients_of
 from fastsoftmax._version import __version__
 from fastsoftmax.arrays import Array, count_logits
+
+E = TypeVar("E", bound=FitParameters)
 
 # Solvers that have the same name and converge to the same optimum here and in scikit-learn.
 _COMMON_SOLVERS = ("lbfgs", "newton-cholesky")
@@ -28,10 +31,10 @@ _IR_VERSION = 7  # what belongs to it: runtimes refuse newer ones than they know
 # ---- scikit-learn ----
 
 
-def to_sklearn(model: Any, C: float) -> LogisticRegression:
-    """Return the `LogisticRegression` of a model that was fitted with C."""
-    fitted = tempered(model)
-    ours, names = model.get_params(deep=False), LogisticRegression().get_params()
+def to_sklearn(estimator: FittedEstimator, C: float) -> LogisticRegression:
+    """Return the `LogisticRegression` of an estimator that was fitted with C."""
+    fitted = tempered_coefficients_of(estimator)
+    ours, names = estimator.get_params(deep=False), LogisticRegression().get_params()
     parameters = {k: v for k, v in ours.items() if k in names and k not in _NOT_CARRIED}
     solver = ours.get("solver")
     parameters |= {"C": C, "solver": solver if solver in _COMMON_SOLVERS else "lbfgs"}
@@ -44,16 +47,16 @@ def to_sklearn(model: Any, C: float) -> LogisticRegression:
             parameters["penalty"] = "elasticnet"
     other = LogisticRegression(**parameters)
     other.classes_, other.coef_, other.intercept_ = fitted
-    other.n_features_in_ = model.n_features_in_
-    if hasattr(model, "n_iter_"):
-        other.n_iter_ = np.array([np.max(model.n_iter_)], dtype=np.int32)
-    if hasattr(model, "feature_names_in_"):
-        other.feature_names_in_ = np.array(model.feature_names_in_)
+    other.n_features_in_ = estimator.n_features_in_
+    if hasattr(estimator, "n_iter_"):
+        other.n_iter_ = np.array([np.max(estimator.n_iter_)], dtype=np.int32)
+    if hasattr(estimator, "feature_names_in_"):
+        other.feature_names_in_ = np.array(estimator.feature_names_in_)
     return other
 
 
-def from_sklearn(cls: type, other: Any) -> Any:
-    """Return a model of a class with the coefficients of a fitted `LogisticRegression`."""
+def from_sklearn(cls: type[E], other: LogisticRegression) -> E:
+    """Return an estimator of a class with the coefficients of a fitted `LogisticRegression`."""
     if not isinstance(other, LogisticRegression):
         raise TypeError(
             "clf must be a fitted LogisticRegression or LogisticRegressionCV of scikit-learn, "
@@ -69,24 +72,29 @@ def from_sklearn(cls: type, other: Any) -> Any:
             "of its logits. Fit it with another solver than 'liblinear' and without "
             "multi_class='ovr'."
         )
-    coef = other.coef_.toarray() if sparse.issparse(other.coef_) else np.asarray(other.coef_)
+    coef = np.asarray(dense_coef(other.coef_))
     real = np.float32 if coef.dtype == np.float32 else np.float64
     # With two classes that strategy takes a softmax of [-o, o]: the log-odds are 2 o.
     factor = 2.0 if n_logits == 1 and strategy == "multinomial" else 1.0
-    model = cls(**_parameters_for(cls, other))
-    model.classes_ = classes
-    model.n_features_in_ = int(coef.shape[1])
-    model.coef_ = np.array(factor * coef, dtype=real, order="C")
-    model.intercept_ = np.full(n_logits, factor * np.asarray(other.intercept_), dtype=real)
-    fitted_of(model)  # checks it
+    estimator = cls(**_parameters_for(cls, other))
+    set_learnt(
+        estimator,
+        classes=classes,
+        n_features_in=int(coef.shape[1]),
+        coef=np.array(factor * coef, dtype=real, order="C"),
+        intercept=np.full(n_logits, factor * np.asarray(other.intercept_), dtype=real),
+        n_iter=np.max(other.n_iter_),
+        gap=np.inf,
+        objective=np.nan,
+        converged=False,
+    )
+    coefficients_of(estimator)  # checks them
     if hasattr(other, "feature_names_in_"):
-        model.feature_names_in_ = np.array(other.feature_names_in_)
-    model.n_iter_ = np.array([np.max(other.n_iter_)], dtype=np.int32)
-    model.gap_, model.objective_, model.converged_ = np.inf, np.nan, False
-    return model
+        set_learnt(estimator, feature_names_in=np.array(other.feature_names_in_))
+    return estimator
 
 
-def _parameters_for(cls: type, other: LogisticRegression) -> dict[str, Any]:
+def _parameters_for(cls: type[FitParameters], other: LogisticRegression) -> dict[str, Any]:
     names = inspect.signature(cls).parameters
     theirs = other.get_params(deep=False)
     parameters = {k: v for k, v in theirs.items() if k in names and k not in _NOT_CARRIED}
@@ -112,9 +120,9 @@ def _parameters_for(cls: type, other: LogisticRegression) -> dict[str, Any]:
 # ---- PyTorch ----
 
 
-def to_torch(model: Any) -> Any:
-    """Return the `torch.nn.Linear` of a model."""
-    fitted = tempered(model)
+def to_torch(estimator: FittedEstimator) -> Any:
+    """Return the `torch.nn.Linear` of an estimator."""
+    fitted = tempered_coefficients_of(estimator)
     try:
         import torch
     except ImportError as error:
@@ -135,12 +143,12 @@ def to_torch(model: Any) -> Any:
 # ---- ONNX ----
 
 
-def to_onnx(model: Any, dtype: DTypeLike) -> Any:
-    """Return the `onnx.ModelProto` of a model, for features of a dtype."""
+def to_onnx(estimator: FittedEstimator, dtype: DTypeLike) -> Any:
+    """Return the `onnx.ModelProto` of an estimator, for features of a dtype."""
     given = np.dtype(dtype)
     if given not in (np.float32, np.float64):
         raise ValueError(f"dtype must be float32 or float64, got {given}")
-    fitted = tempered(model)
+    fitted = tempered_coefficients_of(estimator)
     labels = _onnx_labels(fitted.classes)
     try:
         from onnx import TensorProto, helper, numpy_helper
@@ -167,7 +175,7 @@ def to_onnx(model: Any, dtype: DTypeLike) -> Any:
     ]
     graph = helper.make_graph(
         nodes,
-        type(model).__name__,
+        type(estimator).__name__,
         [helper.make_tensor_value_info("X", elements[given.type], ["n_rows", coef.shape[1]])],
         [
             helper.make_tensor_value_info("label", classes.data_type, ["n_rows"]),

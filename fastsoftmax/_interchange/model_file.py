@@ -7,7 +7,7 @@ Members, all stored without compression, so that none is larger than the file:
 - ``coef.npy`` (n_logits, n_features) and ``intercept.npy`` (n_logits,), both float32 or float64;
 - ``velocity.npy``, only where mini-batch steps have momentum: of all coefficients, flat.
 
-What is read is taken for hostile until it is checked, sizes first.
+Nothing that is read is trusted before it is checked, sizes first.
 """
 
 import errno
@@ -26,7 +26,7 @@ from typing import IO, Any, NamedTuple
 
 import numpy as np
 
-from fastsoftmax._interchange.fitted import Fitted, are_label_type
+from fastsoftmax._interchange.coefficients import Coefficients, are_label_type
 from fastsoftmax._version import __version__
 from fastsoftmax.arrays import Array
 
@@ -326,7 +326,7 @@ def _scalar(value: Any) -> Any:
 def _check(model: SavedModel) -> None:
     """Raise a ValueError unless the parts of a model fit together and are finite."""
     coef, velocity = model.coef, model.velocity
-    Fitted(model.classes, coef, model.intercept).check(model.n_features_in)
+    Coefficients(model.classes, coef, model.intercept).check(model.n_features_in)
     if velocity is not None:
         length = coef.size + len(coef)
         if velocity.dtype != coef.dtype or velocity.shape != (length,):

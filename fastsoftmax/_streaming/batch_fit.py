@@ -1,18 +1,18 @@
 """Fits to rows that come in batches: epochs of mini-batch descent.
 
-Each batch is a shard of rows for as long as it is used. The full-batch objective is a sum over
-shards, too: a solver of that kind would read the shards of `_Rows` in each of its passes, as the
-epochs do here.
+Each batch is a shard of rows for as long as it is used.
 """
 
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from itertools import chain
 from typing import Any, NamedTuple
 
 import numpy as np
 
-from fastsoftmax._model import fitting
-from fastsoftmax._model.soft_targets import are_probabilities
+from fastsoftmax._estimator import fitting
+from fastsoftmax._estimator.fitted import set_learnt
+from fastsoftmax._estimator.parameters import FitParameters
+from fastsoftmax._estimator.targets import are_probabilities
 from fastsoftmax._streaming.batch_source import (
     Batch,
     BatchSource,
@@ -22,9 +22,9 @@ from fastsoftmax._streaming.batch_source import (
     named,
     totals_of,
 )
-from fastsoftmax._streaming.partial_fit import first_coefficients, rows_of, take_steps
+from fastsoftmax._streaming.partial_fit import batch_shard, first_coefficients, take_steps
 from fastsoftmax.arrays import Array, count_logits
-from fastsoftmax.monitor import Callback, Monitor
+from fastsoftmax.monitor import Monitor
 from fastsoftmax.shards.shard import Shard
 
 
@@ -37,11 +37,13 @@ class Epoch(NamedTuple):
     correct: float
 
 
-class _Rows:
-    """The batches of a fit as shards, whose weights have mean 1 over all batches."""
+class _BatchRows:
+    """The batches of a fit as shards, whose row weights have mean 1 over all batches."""
 
-    def __init__(self, model: Any, source: BatchSource, classes: Any, totals: Totals | None):
-        self.model = model
+    def __init__(
+        self, estimator: FitParameters, source: BatchSource, classes: Any, totals: Totals | None
+    ) -> None:
+        self.estimator = estimator
         self.source = source
         self.order = column_order(classes)
         self.totals = totals
@@ -77,65 +79,60 @@ class _Rows:
         self._all_seen = True
 
     def _shard(self, batch: Batch) -> tuple[Shard, float]:
-        y, weights = batch.y, batch.sample_weight
+        y, sample_weight = batch.y, batch.sample_weight
         by_class = None if self.totals is None else self.totals.by_class
         if are_probabilities(y):
             y = np.asarray(y)
             if self.order is not None and y.shape[1] == len(self.order):
                 y = y[:, self.order]
-        elif weights is not None:
-            absent = np.asarray(weights) == 0.0
+        elif sample_weight is not None:
+            absent = np.asarray(sample_weight) == 0.0
             y = np.asarray(y)
             if absent.any() and absent.shape == y.shape:  # as if removed: of whatever class
                 y = np.where(absent, self.classes[:1], y)
-        return rows_of(self.model, batch.X, y, weights, self.classes, self.real, by_class=by_class)
+        batch = batch._replace(y=y)
+        return batch_shard(self.estimator, batch, self.classes, self.real, by_class)
 
 
-def fit(
-    model: Any,
-    batches: Any,
-    classes: Any,
-    eval_set: Any,
-    callbacks: list[Callback],
-    expired: Callable[[], bool],
-    began: float,
-) -> str | None:
-    """Fit a model to batches; the result says why there were too few epochs, if that is so."""
-    _check(model, eval_set)
+def fit(estimator: FitParameters, batches: Any, classes: Any, watch: fitting.Watch) -> str | None:
+    """Fit to batches; the result says why there were too few epochs, if that is so."""
+    _check(estimator, watch)
     source, totals = BatchSource(batches), None
-    if classes is None or model.class_weight == "balanced":
-        totals = totals_of(source, classes, model.class_weight)
-    rows = _Rows(model, source, classes, totals)
+    if classes is None or estimator.class_weight == "balanced":
+        totals = totals_of(source, classes, estimator.class_weight)
+    rows = _BatchRows(estimator, source, classes, totals)
     epoch = rows.epoch()
     first = next(epoch)
     like = first[0]
-    eval_shards = fitting.eval_shards(model, eval_set, rows.classes, np.empty(0), like)
-    start = fitting.previous_coefficients(model, rows.classes) if model.warm_start else None
-    params = first_coefficients(model, like)
+    sets = fitting.eval_shards(estimator, watch.eval_set, rows.classes, rows.classes, like)
+    start = None
+    if estimator.warm_start:
+        start = fitting.previous_coefficients(estimator, rows.classes)
+    params = first_coefficients(estimator, like)
     if start is not None:
         params = np.concatenate([part.ravel() for part in start]).astype(like.real)
-    monitor = Monitor(
-        "sgd", rows.n_rows, model.max_iter, eval_shards, callbacks, model.verbose, began=began
-    )
-    fitting.begin(model, rows.classes, monitor, rows.weight)
+    monitor = fitting.monitor_of(estimator, "sgd", rows.n_rows, sets, watch)
+    fitting.begin(estimator, rows.classes, monitor, rows.weight)
     n_logits = count_logits(like.n_classes)
     coefficients = params[:-n_logits].reshape(n_logits, -1), params[-n_logits:]
-    fitting.keep(model, like.real, *coefficients, 0)
-    with fitting.watching(model, monitor):
+    fitting.keep(estimator, like.real, *coefficients, 0)
+    with fitting.watching(estimator, monitor):
         monitor.note_start(*coefficients, is_model=start is not None)
-        return _epochs(model, rows, chain([first], epoch), params, coefficients, monitor, expired)
+        return _epochs(rows, chain([first], epoch), params, coefficients, monitor, watch)
 
 
-def _check(model: Any, eval_set: Any) -> None:
-    if model.solver != "sgd":
-        raise ValueError(f"fit takes batches with solver='sgd' only, got solver={model.solver!r}")
-    if (model.l1_ratio or 0.0) > 0.0 and not np.isinf(model.C):
+def _check(estimator: FitParameters, watch: fitting.Watch) -> None:
+    if estimator.solver != "sgd":
+        raise ValueError(
+            f"fit takes batches with solver='sgd' only, got solver={estimator.solver!r}"
+        )
+    if (estimator.l1_ratio or 0.0) > 0.0 and not np.isinf(estimator.C):
         raise ValueError("fit takes no batches with l1_ratio > 0: steps of 'sgd' have no 1-norm")
-    if model.standardize:
+    if estimator.standardize:
         raise ValueError(
             "standardize=True needs all rows at once: scale the batches, or give an input_scale"
         )
-    if model.early_stopping and not fitting.has_sets(eval_set):
+    if estimator.early_stopping and not watch.has_sets:
         raise ValueError(
             "early_stopping=True needs an eval_set where fit gets batches: none of their rows are "
             "held out"
@@ -143,51 +140,50 @@ def _check(model: Any, eval_set: Any) -> None:
 
 
 def _epochs(
-    model: Any,
-    rows: _Rows,
+    rows: _BatchRows,
     shards: Iterator[tuple[Shard, float, float]],
     params: Array,
     coefficients: tuple[Array, Array],
     monitor: Monitor,
-    expired: Callable[[], bool],
+    watch: fitting.Watch,
 ) -> str | None:
-    """Run them; coefficients are views of params, and shards those of the first epoch."""
-    velocity = np.zeros_like(params) if model.momentum else None
-    for n_iter in range(1, model.max_iter + 1):
+    """Run the epochs; coefficients are views of params, shards are those of the first epoch."""
+    estimator = rows.estimator
+    velocity = np.zeros_like(params) if estimator.momentum else None
+    for n_iter in range(1, estimator.max_iter + 1):
         try:
-            sums = _epoch(model, rows, shards, params, velocity)
+            sums = _epoch(rows, shards, params, velocity)
         finally:
-            # also in the midst of an epoch, which may be the only one
+            # also when an epoch is interrupted: it may be the only one
             finite = bool(np.isfinite(params).all())
             if finite:
-                fitting.keep(model, params.dtype, *coefficients, n_iter - 1)
-            model._weight_seen = rows.weight
+                fitting.keep(estimator, params.dtype, *coefficients, n_iter - 1)
+            estimator._weight_seen = rows.weight
         if finite:
-            model.n_iter_ = np.array([n_iter], dtype=np.int32)
+            set_learnt(estimator, n_iter=n_iter)
         monitor.n_rows = sums.n_rows
         stop = monitor.record(
             n_iter, sums.loss / sums.weight, sums.correct / sums.weight, lambda: coefficients
         )
         if not finite:
-            raise ValueError(fitting.diverged(model, n_iter))
+            raise ValueError(fitting.diverged(estimator, n_iter))
         if stop:
             break
-        if n_iter < model.max_iter and expired():
-            return fitting.too_few_epochs(model, n_iter)
+        if n_iter < estimator.max_iter and watch.expired():
+            return fitting.too_few_epochs(estimator, n_iter)
         shards = rows.epoch()
     return None
 
 
 def _epoch(
-    model: Any,
-    rows: _Rows,
+    rows: _BatchRows,
     shards: Iterator[tuple[Shard, float, float]],
     params: Array,
     velocity: Array | None,
 ) -> Epoch:
     n_rows, weight, loss, correct = 0, 0.0, 0.0, 0.0
     for shard, own, mean in shards:
-        sums = take_steps(model, shard, params, velocity, rows.weight)
+        sums = take_steps(rows.estimator, shard, params, velocity, rows.weight)
         n_rows, weight = n_rows + shard.n_rows, weight + own
         loss, correct = loss + mean * sums[0], correct + mean * sums[1]
     return Epoch(n_rows, weight, loss, correct)

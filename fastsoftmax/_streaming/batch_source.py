@@ -8,8 +8,8 @@ import numpy as np
 from sklearn.utils.multiclass import check_classification_targets
 from sklearn.utils.validation import check_consistent_length, column_or_1d
 
-from fastsoftmax._model import inputs
-from fastsoftmax._model.soft_targets import are_probabilities, probabilities_of
+from fastsoftmax._estimator.row_weights import checked_class_weights
+from fastsoftmax._estimator.targets import are_probabilities, checked_probabilities
 from fastsoftmax.arrays import Array
 
 
@@ -28,11 +28,11 @@ class Totals(NamedTuple):
     classes: Array  # labels, sorted
     by_class: Array | None  # weight of each class, None for 1
     n_rows: int
-    weight: float  # sum of sample_weight times class weights
+    weight: float  # sum of sample weights times class weights
 
 
 def are_batches(X: Any, y: Any) -> bool:
-    """Whether a fit without y has got batches, and not rows whose labels were forgotten."""
+    """Whether a fit without y got batches, not rows whose labels were forgotten."""
     if y is not None or isinstance(X, str | bytes | Mapping | numbers.Number):
         return False
     if any(hasattr(X, name) for name in ("shape", "__array__", "__dataframe__")):
@@ -46,13 +46,13 @@ def are_batches(X: Any, y: Any) -> bool:
 
 
 def _has_rows(X: Any) -> bool:
-    """Whether something has two dimensions, to tell a batch from a row of a list of lists."""
+    """Whether X has two dimensions: otherwise it is a row of a list of lists, not a batch."""
     shape = getattr(X, "shape", None)
     if shape is None:
         try:
             shape = np.shape(X)
         except ValueError:
-            return True  # rows of different lengths, which is for the batch to say
+            return True  # rows of different lengths: the batch raises that error
     return len(shape) >= 2 or 0 in shape
 
 
@@ -81,7 +81,7 @@ class BatchSource:
         self._last: Any = None
 
     def __iter__(self) -> Iterator[Batch]:
-        """Read all batches that have rows, of which some weigh more than 0."""
+        """Read all batches that have rows with a weight above 0."""
         batches = self._batches
         if not isinstance(batches, Iterable):
             found = batches()
@@ -109,12 +109,12 @@ def _batch(number: int, item: Any) -> Batch:
             f"batch {number} must be (X, y) or (X, y, sample_weight), got {type(item).__name__}"
             + (f" of length {len(item)}" if isinstance(item, tuple | list) else "")
         )
-    X, y, *weights = item
-    # tensors: scikit-learn would make float64 of a dtype that is not numpy's
+    X, y, *sample_weight = item
+    # tensors: scikit-learn would convert a dtype that is not numpy's to float64
     foreign = hasattr(X, "dtype") and not isinstance(X.dtype, np.dtype)
     if foreign and hasattr(X, "__array__") and not hasattr(X, "columns"):
         X = np.asarray(X)
-    return Batch(number, X, y, weights[0] if weights else None)
+    return Batch(number, X, y, sample_weight[0] if sample_weight else None)
 
 
 def _n_rows(batch: Batch) -> int:
@@ -133,7 +133,7 @@ def named(batch: Batch, error: Exception) -> Exception:
 
 
 def totals_of(source: BatchSource, classes: Any, class_weight: Any) -> Totals:
-    """Read labels and weights of all batches; their features are checked when they are used.
+    """Read targets and row weights of all batches; their features are checked when they are used.
 
     Without classes they are those of rows with a weight above 0.
     """
@@ -165,7 +165,7 @@ def totals_of(source: BatchSource, classes: Any, class_weight: Any) -> Totals:
     masses = np.array([mass.get(label, 0.0) for label in known.tolist()])
     by_class = None
     if class_weight is not None:
-        by_class = inputs.class_weights_of(class_weight, known, masses)
+        by_class = checked_class_weights(class_weight, known, masses)
         masses = masses * by_class
     total = float(masses.sum())
     if not 0.0 < total < np.inf:
@@ -176,28 +176,33 @@ def totals_of(source: BatchSource, classes: Any, class_weight: Any) -> Totals:
 def _label_masses(
     batch: Batch, classes: Array | None, order: Array | None
 ) -> tuple[list[Any], Array, str, np.dtype[Any]]:
-    """(labels of one batch, sum of the weights of each, what kind of targets, their dtype)."""
+    """(labels of one batch, the row weights of each summed, kind of targets, dtype of labels)."""
     y = np.asarray(batch.y)
     check_consistent_length(batch.X, y)
-    weights = np.ones(len(y))
+    row_weights = np.ones(len(y))
     if batch.sample_weight is not None:
-        weights = np.asarray(batch.sample_weight, dtype=np.float64)
-        if weights.shape != (len(y),) or not (weights >= 0.0).all():
+        row_weights = np.asarray(batch.sample_weight, dtype=np.float64)
+        if row_weights.shape != (len(y),) or not (row_weights >= 0.0).all():
             raise ValueError(f"sample_weight must be {len(y)} numbers >= 0")
     if are_probabilities(y):
         labels = np.arange(y.shape[1]) if classes is None else classes
-        probs = probabilities_of(y, len(labels), np.dtype(np.float64))
+        probs = checked_probabilities(y, len(labels), np.dtype(np.float64))
         if order is not None:
             probs = probs[:, order]
         kind = f"probabilities of {y.shape[1]} classes"
-        return labels.tolist(), weights @ probs, kind, labels.dtype
+        return labels.tolist(), row_weights @ probs, kind, labels.dtype
     y = column_or_1d(y)
     check_classification_targets(y)
     found, positions = np.unique(y, return_inverse=True)
     kind = {"U": "strings", "O": "strings", "T": "strings", "S": "bytes", "b": "booleans"}.get(
         y.dtype.kind, "numbers"
     )
-    return found.tolist(), np.bincount(positions.reshape(-1), weights, len(found)), kind, y.dtype
+    return (
+        found.tolist(),
+        np.bincount(positions.reshape(-1), row_weights, len(found)),
+        kind,
+        y.dtype,
+    )
 
 
 def labels_of(classes: Any) -> Array:
@@ -210,5 +215,5 @@ def labels_of(classes: Any) -> Array:
 
 
 def column_order(classes: Any) -> Array | None:
-    """Return the columns of probabilities in the order of the sorted classes; None for as is."""
+    """Return the columns of probabilities in the order of the sorted classes; None without any."""
     return None if classes is None else np.argsort(np.asarray(classes), kind="stable")

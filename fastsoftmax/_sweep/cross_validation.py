@@ -8,18 +8,19 @@ from typing import Any, NamedTuple
 import numpy as np
 from sklearn.metrics import get_scorer
 
-from fastsoftmax._sweep.folds import Fold, Rows
+from fastsoftmax._estimator.fitted import set_learnt
+from fastsoftmax._sweep.folds import Fold, SweepRows
 from fastsoftmax._sweep.path import Fit, Limits, curvature_at, solve
 from fastsoftmax.arrays import Array
 from fastsoftmax.estimator import FastSoftmax
 from fastsoftmax.optimum.full_batch import suits_newton
 
-# What a pass over the rows left out returns by itself.
+# Scores that a pass over the rows left out returns by itself.
 FUSED = ("accuracy", "neg_log_loss")
 
 
 class Paths(NamedTuple):
-    """What there is for each fold and C, the first two axes of every array."""
+    """Results for each fold and C, which are the first two axes of every array."""
 
     coefs: Array  # (n_folds, n_Cs, n_logits, n_features) of the number type computed in
     intercepts: Array  # (n_folds, n_Cs, n_logits) of it
@@ -30,7 +31,7 @@ class Paths(NamedTuple):
 
 
 def paths_of(
-    rows: Rows,
+    rows: SweepRows,
     folds: list[Fold],
     Cs: Array,
     limits: Limits,
@@ -39,11 +40,10 @@ def paths_of(
 ) -> Paths:
     """Fit and score all folds at a C, each from its own fit at the C before.
 
-    What a fit to all rows has learnt of the Hessian serves the folds; there is none where Newton's
-    method needs no such help. score is a function of a fold and the coefficients of its classes.
+    The folds take over what a fit to all rows has learnt about the Hessian. There is no such fit
+    where Newton's method suits. score is a function of a fold and the coefficients of its classes.
     """
-    shape, whole = (len(folds), len(Cs)), rows.base
-    real = whole.rows.real
+    shape, whole, real = (len(folds), len(Cs)), rows.family.problem, rows.shard.real
     paths = Paths(
         np.empty((*shape, whole.n_logits, whole.n_features), dtype=real),
         np.empty((*shape, whole.n_logits), dtype=real),
@@ -52,18 +52,20 @@ def paths_of(
         np.empty(shape, dtype=np.int32),
         [],
     )
-    points = [fold.base.null_point for fold in folds]
-    point, leads = whole.null_point, rows.l1_ratio == 0.0 and not suits_newton(whole)
+    points = [fold.family.problem.null_point for fold in folds]
+    point, leads = whole.null_point, rows.family.l1_ratio == 0.0 and not suits_newton(whole)
     for j, C in enumerate(Cs):
         curvature = None
         if leads:
-            objective = rows.problem(C)
+            objective = rows.family.at(C)
             lead = solve(objective, point, limits, curvature_at(objective, point))
             point, curvature = lead.point, lead.curvature
             paths.whole.append(lead._replace(curvature=None))
         for i, fold in enumerate(folds):
-            objective = fold.problem(C)
-            alike = fold.base.n_logits == whole.n_logits  # a fold that lacks a class has fewer
+            objective = fold.family.at(C)
+            alike = (
+                fold.family.problem.n_logits == whole.n_logits
+            )  # a fold that lacks a class has fewer
             fit = solve(objective, points[i], limits, curvature if alike else None)
             points[i] = fit.point
             paths.gaps[i, j], paths.n_iter[i, j] = fit.gap, fit.n_iter
@@ -79,34 +81,39 @@ def paths_of(
 
 
 def score_function(
-    estimator: Any, rows: Rows, y: Array, *, weighted: bool
+    scoring: str | Callable[..., float] | None, rows: SweepRows, y: Array, *, weighted: bool
 ) -> Callable[[Fold, Array, Array], float]:
-    """Return what `paths_of` scores with, as an estimator's parameters want it.
+    """Return what `paths_of` scores with: a function of a fold and its coefficients.
 
     weighted: whether scorers get sample weights.
     """
-    name = estimator.scoring or "accuracy"
+    name = scoring or "accuracy"
     if isinstance(name, str) and name in FUSED:
         return lambda fold, weights, bias: fold.score(weights, bias, name)
     scorer = get_scorer(name)
-    shard = rows.shard
+    shard, real = rows.shard, rows.shard.real
 
     def score(fold: Fold, weights: Array, bias: Array) -> float:
-        model: Any = FastSoftmax(n_jobs=estimator.n_jobs, backend=estimator.backend)
+        estimator = FastSoftmax(n_jobs=rows.estimator.n_jobs, backend=rows.estimator.backend)
         coef, intercept = fold.expanded(weights, bias)
-        model.coef_, model.intercept_ = coef.astype(shard.real), intercept.astype(shard.real)
-        model.classes_, model.n_features_in_ = rows.classes, shard.n_features
+        set_learnt(
+            estimator,
+            classes=rows.classes,
+            coef=coef.astype(real),
+            intercept=intercept.astype(real),
+            n_features_in=shard.n_features,
+        )
         options = {"sample_weight": rows.scoring_weights[fold.test]} if weighted else {}
         truth = y[fold.test]
         complete = len(np.unique(truth)) == len(rows.classes)
         measure = scorer if complete else _with_labels(scorer, rows.classes)
-        return float(measure(model, shard.X[fold.test], truth, **options))
+        return float(measure(estimator, shard.X[fold.test], truth, **options))
 
     return score
 
 
 def _with_labels(scorer: Any, classes: Array) -> Any:
-    """Return the scorer, told of all classes where its metric can be: the rows may lack some."""
+    """Return the scorer with all classes as its labels, if its metric takes any."""
     metric = getattr(scorer, "_score_func", None)
     if metric is None:
         return scorer

@@ -46,7 +46,8 @@ class CenteredPass:
         """Means of the features."""
         if self._is_own:
             return self.problem.coordinates.center
-        return self.problem.rows.sum(lambda shard: shard.feature_sums()) / self.problem.n_rows
+        sums: Array = self.problem.rows.sum(lambda shard: shard.feature_sums())
+        return sums / self.problem.n_rows
 
     @staticmethod
     def is_possible(problem: Problem) -> bool:

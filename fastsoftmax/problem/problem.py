@@ -96,7 +96,8 @@ class Problem:
     @cached_property
     def target_entropy(self) -> float:
         """Mean entropy of the targets, in nats."""
-        return self.rows.sum(lambda shard: shard.target_entropy()) / self.n_rows
+        total: float = self.rows.sum(lambda shard: shard.target_entropy())
+        return total / self.n_rows
 
     # ---- the same problem but for ... ----
 

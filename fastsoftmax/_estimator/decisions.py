@@ -1,32 +1,27 @@
-"""What to decide about rows: by costs, with the right to refuse, by calibrated probabilities."""
+"""Decisions about rows: by costs, with a reject option, and by calibrated probabilities."""
 
 import math
 import warnings
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator
 from typing import Any, Literal, Self, overload
 
 import numpy as np
 from numpy.typing import ArrayLike
 from sklearn.exceptions import ConvergenceWarning
 
-from fastsoftmax._arguments import as_real
-from fastsoftmax._model import inputs
-from fastsoftmax._model.prediction import PredictionMixin, _Inputs
-from fastsoftmax._model.temperature import best_temperature
+from fastsoftmax._estimator.costs import costs_of, labels_of
+from fastsoftmax._estimator.fitted import set_learnt
+from fastsoftmax._estimator.given_rows import GivenRows, given_rows
+from fastsoftmax._estimator.prediction import PredictingEstimator
+from fastsoftmax._estimator.temperature import best_temperature
 from fastsoftmax.arrays import Array
 
 # Probabilities or expected costs that are held at a time.
 _BLOCK_NUMBERS = 1 << 18
-_COST_FORMS = (
-    "cost must be an array of shape (n_classes, n_decisions), a pandas frame with the classes as "
-    "its index, or a dict {class: {decision: cost}}"
-)
 
 
-class DecisionMixin(PredictionMixin):
-    """Decisions of a fitted model."""
-
-    temperature_: float
+class DecidingEstimator(PredictingEstimator):
+    """The methods of a fitted model that decide by its probabilities, and calibrate them."""
 
     @overload
     def predict_cost_sensitive(
@@ -112,22 +107,22 @@ class DecisionMixin(PredictionMixin):
         >>> clf.predict_cost_sensitive(X, costs).tolist()
         ['test', 'test', 'ill']
         """
-        given = self._inputs_for(X)
-        table, labels = _costs_of(cost, decisions, self.classes_)
-        # Costs beyond the least of each class, and in the last row that: what all decisions have in
-        # common would hide their differences in rounding.
+        given = given_rows(self, X)
+        table, labels = costs_of(cost, decisions, self.classes_)
+        # The rows of `extra` are the decisions' costs minus the least cost of each class; its last
+        # row is that least cost. A large cost that all decisions share would hide their differences
+        # in rounding.
         least = table.min(axis=1)
         with np.errstate(over="ignore"):
             extra = np.ascontiguousarray(np.vstack([(table - least[:, np.newaxis]).T, least]))
         if not np.isfinite(extra).all():
             raise ValueError("cost holds numbers whose differences are too large for float64")
-        best = np.empty(given.X.shape[0], dtype=np.intp)
-        expected_cost = np.empty(given.X.shape[0])
-        for rows, probs in self._probabilities_by_block(given, len(extra)):
+        best = np.empty(given.n_rows, dtype=np.intp)
+        expected_cost = np.empty(given.n_rows)
+        backend, n_threads = given.computing
+        for rows, probs in _probabilities_by_block(given, len(extra)):
             costs = np.empty((len(probs), len(extra)))
-            given.backend.affine_rows(
-                costs, probs, extra, np.zeros(len(extra)), n_threads=given.n_threads
-            )
+            backend.affine_rows(costs, probs, extra, np.zeros(len(extra)), n_threads=n_threads)
             if not np.isfinite(costs).all():
                 raise ValueError("expected costs are not finite: logits or costs are too large")
             best[rows] = costs[:, :-1].argmin(axis=1)
@@ -178,7 +173,7 @@ class DecisionMixin(PredictionMixin):
         >>> clf.predict_with_reject([[0.0], [1.4], [3.0]], 0.9, reject_label=-1).tolist()
         [0, -1, 1]
         """
-        given = self._inputs_for(X)
+        given = given_rows(self, X)
         try:
             inside = bool(0.0 <= threshold <= 1.0)
         except (TypeError, ValueError):
@@ -189,10 +184,10 @@ class DecisionMixin(PredictionMixin):
             raise ValueError(f"reject_label must be a scalar, got {reject_label!r}")
         if reject_label in list(self.classes_):
             raise ValueError(f"reject_label must be none of the classes, got {reject_label!r}")
-        labels = _labels_of([*self.classes_, reject_label])
+        labels = labels_of([*self.classes_, reject_label])
         labels = labels.astype(np.result_type(labels, self.classes_), copy=False)
         probability = given.empty(1)
-        best = self._top(given, 1, probability)[:, 0]
+        best = given.top(1, probability)[:, 0]
         best[~(probability[:, 0] >= float(threshold))] = len(self.classes_)
         return labels[best]
 
@@ -258,8 +253,8 @@ class DecisionMixin(PredictionMixin):
         >>> model.temperature_ > 1.1, after.loss < before.loss, after.accuracy == before.accuracy
         (True, True, True)
         """
-        given = self._inputs_for(X, temperature=1.0)
-        shard, total = self._labelled(given, y, sample_weight)
+        given = given_rows(self, X, temperature=1.0)
+        shard, total = given.labelled(y, sample_weight)
         coef, intercept = given.coef.astype(np.float64), given.intercept.astype(np.float64)
 
         def slope_at(beta: float) -> float:
@@ -267,13 +262,13 @@ class DecisionMixin(PredictionMixin):
                 sums = shard.loss_grad(beta * coef, beta * intercept)
             slope = float(np.vdot(sums.grad_weights, coef) + sums.grad_bias @ intercept) / total
             if not (math.isfinite(sums.loss) and math.isfinite(slope)):
-                self._check(given, False)
+                given.check(False)
                 raise ValueError("logits are not finite: coef_ or X are too large")
             return slope
 
         tolerance = 1e-12 if given.coef.dtype == np.float64 else 1e-6
-        temperature, reason = best_temperature(slope_at, given.n_classes, tolerance)
-        self.temperature_ = temperature
+        temperature, reason = best_temperature(slope_at, len(self.classes_), tolerance)
+        set_learnt(self, temperature=temperature)
         if reason:
             warnings.warn(
                 f"calibrate_temperature: {reason} temperature_ is {temperature:g}",
@@ -282,107 +277,10 @@ class DecisionMixin(PredictionMixin):
             )
         return self
 
-    def _probabilities_by_block(
-        self, given: _Inputs, n_columns: int
-    ) -> Iterator[tuple[slice, Array]]:
-        """Yield (rows, their probabilities as float64), a number of rows at a time."""
-        size = max(1, _BLOCK_NUMBERS // max(given.n_classes, n_columns))
-        for start in range(0, given.X.shape[0], size):
-            rows = slice(start, start + size)
-            X = inputs.features_of(given.X[rows])
-            part = given._replace(X=X, rows=inputs.backend_rows(X, given.backend))
-            probs = part.empty(given.n_classes)
-            finite = given.backend.predict_rows(
-                probs, part.rows, given.coef, given.intercept, False, n_threads=given.n_threads
-            )
-            self._check(part, finite)
-            yield rows, probs.astype(np.float64, copy=False)
 
-
-def _costs_of(cost: Any, decisions: Any, classes: Array) -> tuple[Array, Array]:
-    """(costs of shape (n_classes, n_decisions), float64; labels of the decisions), checked."""
-    named = isinstance(cost, Mapping) or (hasattr(cost, "index") and hasattr(cost, "columns"))
-    if named:
-        if decisions is not None:
-            raise ValueError("decisions must be None where cost names them itself")
-        truths, decisions, cost = _named_costs(cost)
-        cost = np.asarray(cost)[_order_of(truths, classes)]
-    table = np.asarray(as_real("cost", cost)[0], dtype=np.float64)
-    if table.ndim != 2 or len(table) != len(classes) or table.shape[1] == 0:
-        raise ValueError(
-            f"{_COST_FORMS}; there are {len(classes)} classes, and its shape is {table.shape}"
-        )
-    if not np.isfinite(table).all():
-        raise ValueError(f"cost must be finite, got {table[~np.isfinite(table)][0]}")
-    n_decisions = table.shape[1]
-    if decisions is None:
-        if n_decisions != len(classes):
-            raise ValueError(
-                f"cost has {n_decisions} columns for {len(classes)} classes: name what they stand "
-                "for by decisions="
-            )
-        return table, classes
-    if np.shape(decisions)[:1] != (n_decisions,) or isinstance(decisions, str):
-        raise ValueError(
-            f"decisions must hold a label for each of the {n_decisions} columns of cost, "
-            f"got {decisions!r}"
-        )
-    if isinstance(decisions, np.ndarray) or hasattr(decisions, "to_numpy"):
-        labels = np.asarray(decisions)
-    else:
-        labels = _labels_of(list(decisions))
-    if labels.ndim != 1:
-        raise ValueError(f"decisions must be of one dimension, got {decisions!r}")
-    return table, labels
-
-
-def _named_costs(cost: Any) -> tuple[list[Any], list[Any], Any]:
-    """(truths, decisions, costs by both) of a dict of dicts or a frame."""
-    if not isinstance(cost, Mapping):
-        return cost.index.tolist(), cost.columns.tolist(), cost.to_numpy()
-    truths = list(cost)
-    if not truths or not all(isinstance(row, Mapping) for row in cost.values()):
-        raise ValueError(f"{_COST_FORMS}, got {cost!r}")
-    names = list(cost[truths[0]])
-    for truth, row in cost.items():
-        if set(row) != set(names):
-            raise ValueError(
-                f"cost must name the same decisions for each class, got {names} for "
-                f"{truths[0]!r} and {list(row)} for {truth!r}"
-            )
-    return truths, names, [[row[name] for name in names] for row in cost.values()]
-
-
-def _order_of(truths: list[Any], classes: Array) -> list[int]:
-    """Where the row of each class is."""
-    known = classes.tolist()
-    if len(truths) != len(set(truths)) or set(truths) != set(known):
-        raise ValueError(
-            f"cost must have one row for each of the classes {known}, got rows for {truths}; an "
-            "array needs no names"
-        )
-    return [truths.index(label) for label in known]
-
-
-def _labels_of(values: Sequence[Any]) -> Array:
-    """Return labels in an array that holds each as it is.
-
-    That is one of objects where another type would change any (0 beside "ask" would become "0").
-    """
-    if any(np.ndim(value) for value in values):
-        raise ValueError(f"labels of decisions must be scalars, got {values!r}")
-    kinds = {np.asarray(value).dtype.kind for value in values}
-    exact = [_plain(value) for value in values]
-    if len(kinds) == 1 or kinds <= set("iuf"):
-        labels = np.asarray(values)
-        if all(_plain(a) == b or a != a for a, b in zip(labels, exact, strict=True)):
-            return labels
-    objects = np.empty(len(values), dtype=object)
-    objects[:] = exact
-    return objects
-
-
-def _plain(value: Any) -> Any:
-    """Return a number, bool or string of numpy as Python's."""
-    plain = isinstance(value, np.generic) and value.dtype.kind in "biufSU"
-    return value.item() if plain else value
+def _probabilities_by_block(given: GivenRows, n_columns: int) -> Iterator[tuple[slice, Array]]:
+    """Yield (rows, their probabilities as float64), a number of rows at a time."""
+    size = max(1, _BLOCK_NUMBERS // max(len(given.classes), n_columns))
+    for start in range(0, given.n_rows, size):
+        rows = slice(start, start + size)
+        yield rows, given.part(rows).distributions().astype(np.float64, copy=False)

@@ -10,7 +10,7 @@ from collections.abc import Callable
 
 from scipy.optimize import brentq
 
-# f counts as flat where a change of beta by a factor e changes it by this share of log(n_classes).
+# f counts as flat where a factor e in beta changes it by at most this share of log(n_classes).
 _FLAT = 1e-6
 _FACTOR = 4.0
 _MOST_FACTORS = 500  # 1e300
@@ -37,9 +37,9 @@ def best_temperature(
     flat = _FLAT * math.log(n_classes)
     first, slope = slope_at(0.0), slope_at(1.0)
     low = high = 1.0
-    if slope < 0.0 or (slope == 0.0 and first < 0.0):  # (0: also what rounding leaves far out)
+    if slope < 0.0 or (slope == 0.0 and first < 0.0):  # (far out, a negative slope rounds to 0)
         for _ in range(_MOST_FACTORS):
-            # (where logits are tiny f is flat too, with the slope that it has at 0)
+            # (tiny logits make f flat too, but then the slope is still that at 0)
             ends = high * -slope <= flat and slope > 0.5 * first
             low, high = high, high * _FACTOR
             slope = slope_at(high)

@@ -3,6 +3,7 @@
 from collections.abc import Callable
 from typing import Any, TypeVar
 
+from fastsoftmax._estimator.parameters import FitParameters
 from fastsoftmax.monitor import Callback, FitState
 
 try:
@@ -19,18 +20,18 @@ T = TypeVar("T")
 
 
 def watched(
-    model: Any,
+    estimator: FitParameters,
     run: Callable[[list[Callback]], T],
     *,
     X: Any = None,
     y: Any = None,
     sample_weight: Any = None,
 ) -> T:
-    """Return what a fit returns, which gets a callback that speaks for those of `set_callbacks`.
+    """Return what a fit returns. It gets a callback that calls those of `set_callbacks`.
 
-    The fit is a task of its own, or that of a meta-estimator, and each iteration one below it.
+    The fit is a task of its own or of a meta-estimator, and each iteration is a task below it.
     """
-    if not (hasattr(model, "_skl_callbacks") or hasattr(model, "_parent_callback_ctx")):
+    if not (hasattr(estimator, "_skl_callbacks") or hasattr(estimator, "_parent_callback_ctx")):
         return run([])
     from sklearn.callback import with_callbacks
 
@@ -59,5 +60,5 @@ def watched(
         context.call_on_fit_task_end(estimator=estimator, reconstruction_attributes={}, **data)
         return result
 
-    answer: T = with_callbacks(fit)(model)
+    answer: T = with_callbacks(fit)(estimator)
     return answer

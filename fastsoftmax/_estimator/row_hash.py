@@ -1,4 +1,4 @@
-"""Numbers that stand for the contents of rows, whatever they are stored in."""
+"""Hashes of the contents of rows, the same for every storage of the same values."""
 
 from typing import Any
 
@@ -7,16 +7,16 @@ from scipy import sparse
 
 from fastsoftmax.arrays import Array
 
-# Numbers at a time that are brought to float64: they stay in a CPU's cache.
+# Numbers that are converted to float64 at a time: they stay in a CPU's cache.
 _BLOCK_NUMBERS = 1 << 15
 
 
 def row_hashes(X: Any, rng: np.random.RandomState) -> Array:
     """Return an integer for each row that depends on its values alone.
 
-    Rows of equal values have equal numbers, dense or sparse, in any number type and place. Others
-    have them by chance: for float32 and short decimals about once in 2^40 pairs. The order of the
-    numbers is a random one, drawn from rng.
+    Rows of equal values have equal numbers, dense or sparse, in any number type and place. Other
+    rows have equal numbers by chance: for float32 and short decimals about once in 2^40 pairs. The
+    order of the numbers is random, drawn from rng.
 
     Parameters
     ----------
@@ -73,7 +73,7 @@ def _sparse_sums(X: Any, factors: Array) -> Array:
 
 
 def _bits(x: Array) -> Array:
-    """Return the bits of float64 values, 0 for both zeros, so that the low half tells as much."""
+    """Return the bits of float64 values, 0 for both zeros, the high half mixed into the low."""
     values = x.astype(np.float64)  # a copy
     values += 0.0  # -0.0 becomes 0.0
     bits = values.view(np.uint64)

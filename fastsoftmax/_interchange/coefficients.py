@@ -1,15 +1,15 @@
-"""What a softmax regression has learnt, apart from any estimator, and what holds of it."""
+"""What a softmax regression has learnt, apart from any estimator, and how it is checked."""
 
 from typing import Any, NamedTuple
 
 import numpy as np
-from scipy import sparse
 from sklearn.utils.validation import check_is_fitted
 
+from fastsoftmax._estimator.fitted import FittedEstimator, dense_coef
 from fastsoftmax.arrays import Array, count_logits
 
 
-class Fitted(NamedTuple):
+class Coefficients(NamedTuple):
     """Labels and coefficients."""
 
     classes: Array  # (n_classes,)
@@ -18,7 +18,7 @@ class Fitted(NamedTuple):
 
     @property
     def of_all_classes(self) -> tuple[Array, Array]:
-        """(coef, intercept) with a row for each class; of two the first has zeros."""
+        """(coef, intercept) with a row for each class; of two classes the first has zeros."""
         if len(self.classes) > 2:
             return self.coef, self.intercept
         return (
@@ -48,24 +48,23 @@ class Fitted(NamedTuple):
                 raise ValueError(f"{name} must be finite")
 
 
-def tempered(model: Any) -> Fitted:
-    """Return copies of what a model has learnt, with its temperature in the coefficients."""
-    fitted = fitted_of(model)
-    temperature = float(getattr(model, "temperature_", 1.0))
+def coefficients_of(estimator: FittedEstimator) -> Coefficients:
+    """Return copies of what an estimator has learnt; a ValueError if that is damaged."""
+    check_is_fitted(estimator, ["classes_", "coef_", "intercept_", "n_features_in_"])
+    coef = np.array(dense_coef(estimator.coef_), order="C")
+    found = Coefficients(np.array(estimator.classes_), coef, np.array(estimator.intercept_))
+    found.check(estimator.n_features_in_)
+    return found
+
+
+def tempered_coefficients_of(estimator: FittedEstimator) -> Coefficients:
+    """Return copies of what an estimator has learnt, with its temperature in the coefficients."""
+    found = coefficients_of(estimator)
+    temperature = float(getattr(estimator, "temperature_", 1.0))
     if not 0.0 < temperature < np.inf:
         raise ValueError(f"temperature_ must be finite and > 0, got {temperature}")
-    divisor = fitted.coef.dtype.type(temperature)
-    return fitted._replace(coef=fitted.coef / divisor, intercept=fitted.intercept / divisor)
-
-
-def fitted_of(model: Any) -> Fitted:
-    """Return copies of what a model has learnt; a ValueError if that is damaged."""
-    check_is_fitted(model, ["classes_", "coef_", "intercept_", "n_features_in_"])
-    coef = model.coef_.toarray() if sparse.issparse(model.coef_) else np.array(model.coef_)
-    classes, intercept = np.array(model.classes_), np.array(model.intercept_)
-    fitted = Fitted(classes, np.ascontiguousarray(coef), intercept)
-    fitted.check(model.n_features_in_)
-    return fitted
+    divisor = found.coef.dtype.type(temperature)
+    return found._replace(coef=found.coef / divisor, intercept=found.intercept / divisor)
 
 
 def are_label_type(dtype: np.dtype[Any]) -> bool:

@@ -1,98 +1,92 @@
-"""Stopping where the loss on rows that are not fitted to no longer falls; which rows those are."""
+"""Early stopping by the loss on rows that are not fitted to, and the choice of those rows."""
 
 import math
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 from sklearn.utils import check_random_state
 
-from fastsoftmax._model.row_hash import row_hashes
+from fastsoftmax._estimator.fitted import Learnt, set_learnt
+from fastsoftmax._estimator.parameters import FitParameters
+from fastsoftmax._estimator.row_hash import row_hashes
+from fastsoftmax._estimator.targets import Targets
 from fastsoftmax.arrays import Array
 
-# What a model is, besides what never changes during a fit.
-_ATTRIBUTES = ("coef_", "intercept_", "gap_", "objective_")
-# Shares of weights that differ by less are the same but for rounding.
+# Shares of weights that differ by less count as equal: the difference is rounding.
 _ROUNDING = 2.0**-32
 
 
 class EarlyStopping:
-    """The best model so far, by the validation loss, and how long ago that was.
+    """The best coefficients so far, by the validation loss, and how long ago they were found.
 
     Parameters
     ----------
-    model : FastSoftmax
-        Its `n_iter_no_change` and `min_delta` decide; its attributes are those of the iteration
-        that is seen. Gets `best_iteration_` and `best_score_`.
+    estimator : FastSoftmax
+        Its `n_iter_no_change` and `min_delta` decide. Its attributes are those of the iteration
+        that is seen. It gets `best_iteration_` and `best_score_`.
     """
 
-    def __init__(self, model: Any) -> None:
-        self.model = model
-        model.best_iteration_, model.best_score_ = 0, math.inf
-        self._best: dict[str, Any] = {}
+    def __init__(self, estimator: FitParameters) -> None:
+        self.estimator = estimator
+        set_learnt(estimator, best_iteration=0, best_score=math.inf)
+        self._best: Learnt | None = None
         self._best_loss = self._reference = math.inf
         self._last_gain = 0
 
     def begin(self, loss: float, *, counts: bool) -> None:
-        """Note the validation loss of the start; counts: whether it is a model to fall back on."""
-        self.model.best_score_ = float(loss)
+        """Note the validation loss of the start; counts: whether the start may be the result."""
+        set_learnt(self.estimator, best_score=float(loss))
         if counts:
             self._best_loss = self._reference = loss
             self._keep()
 
     def see(self, iteration: int, loss: float) -> bool:
         """Note the validation loss after an iteration, from 1; True to stop."""
-        model = self.model
         if loss < self._best_loss:
-            model.best_iteration_, model.best_score_ = iteration, float(loss)
+            set_learnt(self.estimator, best_iteration=iteration, best_score=float(loss))
             self._best_loss = loss
             self._keep()
-        if loss < self._reference - model.min_delta:
+        if loss < self._reference - self.estimator.min_delta:
             self._reference, self._last_gain = loss, iteration
-        return bool(iteration - self._last_gain >= model.n_iter_no_change)
+        return bool(iteration - self._last_gain >= self.estimator.n_iter_no_change)
 
     def _keep(self) -> None:
-        # every iteration makes new arrays, which nothing writes to
-        self._best = {name: getattr(self.model, name) for name in _ATTRIBUTES}
+        # (no copies: every iteration makes new arrays, and nothing writes to them)
+        now = self.estimator
+        self._best = Learnt(
+            coef=now.coef_, intercept=now.intercept_, gap=now.gap_, objective=now.objective_
+        )
 
     def restore(self) -> bool:
-        """Give the model its best coefficients back, once; False if it has them."""
-        best, self._best = self._best, {}
-        if not best or best["coef_"] is self.model.coef_:
+        """Give the estimator its best coefficients back, once; False if it has them."""
+        best, self._best = self._best, None
+        if best is None or best["coef"] is self.estimator.coef_:
             return False
-        vars(self.model).update(best)
+        set_learnt(self.estimator, **best)
         return True
 
 
-class HeldOut(NamedTuple):
-    """Rows for validation."""
+def held_out_rows(estimator: FitParameters, X: Any, targets: Targets, row_weights: Array) -> Array:
+    """Return the numbers of the rows that a fit holds out for early stopping.
 
-    rows: Array  # their numbers, ascending
-    weights: Array  # (n_rows,) sample weights times class weights
-    labels: Array | None  # (n_rows,) class numbers, or else
-    probs: Array | None  # (n_rows, n_classes)
-
-
-def held_out_rows(
-    model: Any, X: Any, labels: Array, weights: Array, probs: Array | None = None
-) -> Array:
-    """Return the numbers of the rows that a fit holds out for early stopping, as the model wants.
-
-    labels are class numbers, of probs the most likely ones. Rows of weight 0 count as absent, and
-    one of weight 2 as two: what is held out depends on the rows' contents, not on their order, and
-    of equal rows all or none. Of the different rows of a class one stays.
+    A row with probabilities counts as of its most likely class. A row of weight 0
+    counts as absent, and one of weight 2 as two. What is held out depends on the contents of the
+    rows, not on their order: of equal rows all are held out or none. At least one of the different
+    rows of a class is fitted to.
     """
-    present = np.flatnonzero(weights > 0.0)
-    hashes = row_hashes(X, check_random_state(model.random_state))[present]
+    labels = targets.most_likely
+    present = np.flatnonzero(row_weights > 0.0)
+    hashes = row_hashes(X, check_random_state(estimator.random_state))[present]
     order = np.lexsort((hashes, labels[present]))
     present, hashes = present[order], hashes[order]
     number = labels[present]
     differs = (hashes[1:] != hashes[:-1]) | (number[1:] != number[:-1])
     first = np.concatenate([np.ones(1, dtype=bool), differs])
     group = np.cumsum(first) - 1
-    masses = _significant(np.bincount(group, weights[present]))
-    held = _held_groups(number[first], masses, model.validation_fraction)
-    if probs is not None:
-        _give_back(held, group, weights[present, np.newaxis] * probs[present])
+    masses = _significant(np.bincount(group, row_weights[present]))
+    held = _held_groups(number[first], masses, estimator.validation_fraction)
+    if targets.probs is not None:
+        _give_back(held, group, row_weights[present, np.newaxis] * targets.probs[present])
     if not held.any():
         raise ValueError(
             "early_stopping=True needs rows to hold out, and no class has two different ones with "
@@ -102,9 +96,9 @@ def held_out_rows(
 
 
 def _held_groups(classes: Array, masses: Array, fraction: float) -> Array:
-    """Choose a share of the mass of groups of equal rows, of each class in proportion, never all.
+    """Choose groups of equal rows with a share of the mass of each class, never all of a class.
 
-    classes, ascending, and masses are those of the groups, whose order is that of the choice.
+    classes, ascending, and masses are those of the groups. Earlier groups are chosen first.
     Returns whether each is held out.
     """
     wanted = fraction * np.bincount(classes, masses)
@@ -112,7 +106,7 @@ def _held_groups(classes: Array, masses: Array, fraction: float) -> Array:
     by_mass = np.lexsort((masses, classes))
     may_go = np.ones(len(classes), dtype=bool)
     may_go[by_mass[np.append(np.flatnonzero(np.diff(classes)), len(classes) - 1)]] = False
-    # those that come first, as far as they fit
+    # 1. of each class the first groups whose masses fit into its share
     left = wanted * (1.0 + _ROUNDING)
     groups = np.flatnonzero(may_go)
     while len(groups := groups[masses[groups] <= left[classes[groups]]]):
@@ -125,7 +119,7 @@ def _held_groups(classes: Array, masses: Array, fraction: float) -> Array:
         held[groups[fits]] = True
         left -= np.bincount(number[fits], mass[fits], minlength=len(left))
         groups = groups[~fits]
-    # one more of the classes that lack most of one, until there are enough of all
+    # 2. where the sum is too small, one more group of the classes that lack the most
     lightest = by_mass[(may_go & ~held)[by_mass]]
     lightest = lightest[np.unique(classes[lightest], return_index=True)[1]]
     lacking = np.round(left[classes[lightest]] / masses[lightest], 8)
@@ -138,7 +132,7 @@ def _held_groups(classes: Array, masses: Array, fraction: float) -> Array:
 
 
 def _give_back(held: Array, group: Array, shares: Array) -> None:
-    """Let go of groups until no class has all its probability in rows that are held out.
+    """Hold out fewer groups, until no class has all its probability in rows that are held out.
 
     shares (n_rows, n_classes) are the rows' probabilities times their weights.
     """
@@ -149,7 +143,7 @@ def _give_back(held: Array, group: Array, shares: Array) -> None:
 
 
 def _significant(sums: Array) -> Array:
-    """Return sums without the digits in which the order of their terms shows."""
+    """Return sums without the last digits, which depend on the order of the terms."""
     mantissas, exponents = np.frexp(sums)
     rounded: Array = np.ldexp(np.round(mantissas / _ROUNDING) * _ROUNDING, exponents)
     return rounded

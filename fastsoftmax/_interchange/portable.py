@@ -1,54 +1,25 @@
-"""How models travel: pickles that name their version, model files, and models of other packages."""
+"""How fitted estimators travel: to files and back, and to other packages."""
 
 import inspect
-import re
-import warnings
-from typing import Any, Self
+from typing import Any, TypeVar
 
 import numpy as np
 from numpy.typing import DTypeLike
 from sklearn.linear_model import LogisticRegression
 from sklearn.utils.validation import check_is_fitted
 
+from fastsoftmax._estimator.decisions import DecidingEstimator
+from fastsoftmax._estimator.fitted import set_learnt
+from fastsoftmax._estimator.parameters import FitParameters
 from fastsoftmax._interchange import export
-from fastsoftmax._interchange.fitted import fitted_of
+from fastsoftmax._interchange.coefficients import coefficients_of
 from fastsoftmax._interchange.model_file import File, SavedModel, read_model, write_model
-from fastsoftmax._version import __version__
+
+E = TypeVar("E", bound=FitParameters)
 
 
-class ExportMixin:
-    """What every fitted model can become."""
-
-    def __getstate__(self) -> dict[str, Any]:
-        """Return the state for pickle, joblib, skops and copies, with the version."""
-        state: dict[str, Any] = dict(super().__getstate__())  # type: ignore[call-overload]
-        return {**state, "_fastsoftmax_version": __version__}
-
-    def __setstate__(self, state: dict[str, Any]) -> None:
-        """Restore a state, with a warning if its version may mean something else by it."""
-        name = type(self).__name__
-        if not (isinstance(state, dict) and all(isinstance(key, str) for key in state)):
-            raise ValueError(
-                f"the state of a {name} must be a dict of its attributes, "
-                f"got {type(state).__name__}: what it was read from is damaged"
-            )
-        state = dict(state)
-        version = state.pop("_fastsoftmax_version", None)
-        if version != __version__:
-            if not _is_compatible(version):
-                saved_by = "an unnamed version" if version is None else f"version {version}"
-                warnings.warn(
-                    f"this {name} was saved by {saved_by} of fastsoftmax and is read by "
-                    f"{__version__}: its parameters or predictions may differ. Save it again, or "
-                    "use save(path) and load(path), whose files every later version reads.",
-                    UserWarning,
-                    stacklevel=2,
-                )
-            parameters = inspect.signature(type(self).__init__).parameters
-            for parameter in parameters.values():  # those that the other version lacked
-                if parameter.default is not inspect.Parameter.empty:
-                    state.setdefault(parameter.name, parameter.default)
-        super().__setstate__(state)  # type: ignore[misc]
+class PortableEstimator(DecidingEstimator):
+    """The methods of a fitted model that turn it into files and models of other packages."""
 
     def save(self, file: File) -> None:
         """Write the fitted model to a file that is safe to read: it holds numbers, no code.
@@ -100,9 +71,9 @@ class ExportMixin:
         >>> FastSoftmax.load(file).predict([[4.0]]).tolist()
         ['b']
         """
-        fitted = fitted_of(self)
+        fitted = coefficients_of(self)
         names = getattr(self, "feature_names_in_", None)
-        own: dict[str, Any] = vars(self)
+        own: dict[str, Any] = self.__dict__
         chosen = "C_" in own
         n_iter = None if chosen else own.get("n_iter_")
         write_model(
@@ -222,134 +193,45 @@ class ExportMixin:
 
     def _parameters(self) -> dict[str, Any]:
         """Return the parameters of the `FastSoftmax` that this model is, or has chosen."""
-        own: dict[str, Any] = self.get_params(deep=False)  # type: ignore[attr-defined]
+        own: dict[str, Any] = self.get_params(deep=False)
         if "C_" not in vars(self):
             return own
-        from fastsoftmax.estimator import FastSoftmax
-
-        shared = inspect.signature(FastSoftmax).parameters
+        shared = inspect.signature(FitParameters).parameters
         return {k: v for k, v in own.items() if k in shared} | {"C": vars(self)["C_"]}
 
 
-class InterchangeMixin(ExportMixin):
-    """What a model can become, and what can become one."""
-
-    @classmethod
-    def load(cls, file: File) -> Self:
-        """Read a model that `save` has written. Nothing in the file is executed or unpickled.
-
-        Parameters
-        ----------
-        file : path-like or seekable binary file object
-
-        Returns
-        -------
-        FastSoftmax
-            Fitted, of the class that this is called on: the same predictions to the last bit.
-
-        Raises
-        ------
-        ValueError
-            If the file is not a model, or is damaged in any way: what it declares is checked
-            before memory is taken for it, and all of it before it is used. Also if a later version
-            has written it in a format that this one does not know.
-        OSError
-            If there is no such file, or it cannot be read.
-        TypeError
-            If file is neither a path nor a seekable binary file.
-
-        See Also
-        --------
-        FastSoftmax.save : Write it, with an example.
-        """
-        saved = read_model(file)
-        known = inspect.signature(cls).parameters
-        unknown = sorted(saved.parameters.keys() - known.keys())
-        if unknown:
-            raise ValueError(
-                f"the file holds a {saved.estimator[:80]!r} with parameters that {cls.__name__} "
-                f"lacks: {', '.join(unknown)[:200]}"
-            )
-        model = cls(**saved.parameters)
-        model._validate_params()  # type: ignore[attr-defined]
-        vars(model).update(_attributes_of(saved))
-        return model
-
-    @classmethod
-    def from_sklearn(cls, clf: LogisticRegression) -> Self:
-        """Return a fitted model with the coefficients of scikit-learn's.
-
-        Parameters
-        ----------
-        clf : LogisticRegression or LogisticRegressionCV
-            Fitted, and not one-vs-rest with more than two classes.
-
-        Returns
-        -------
-        FastSoftmax
-            Its predictions, probabilities and logits are those of clf, to rounding, and so are the
-            parameters that both have; C is the chosen one of `LogisticRegressionCV`, and infinite
-            for ``penalty=None``; `solver` is "auto" for a solver that is not here. Nothing is
-            certified: ``gap_`` is infinite, ``objective_`` NaN and ``converged_`` False. (With
-            multi_class="multinomial", which scikit-learn had until 1.7, a model of two classes has
-            half the log-odds as its logits: here they are twice as large, the probabilities
-            equal.)
-
-        Raises
-        ------
-        TypeError
-            If clf is another model.
-        NotFittedError
-            If it is not fitted.
-        ValueError
-            If it is one-vs-rest, or its coefficients are not finite.
-
-        Examples
-        --------
-        >>> from sklearn.linear_model import LogisticRegression
-        >>> from fastsoftmax import FastSoftmax
-        >>> other = LogisticRegression(C=2.0).fit([[0.0], [1.0], [5.0]], ["a", "a", "b"])
-        >>> clf = FastSoftmax.from_sklearn(other)
-        >>> clf.C, clf.predict([[4.0]]).tolist()
-        (2.0, ['b'])
-        """
-        model: Self = export.from_sklearn(cls, clf)
-        return model
-
-
-def _attributes_of(saved: SavedModel) -> dict[str, Any]:
-    """Return the learned attributes of a model that was read; what it lacked is left out."""
+def loaded(cls: type[E], file: File) -> E:
+    """Return an estimator of a class from a file that `save` has written."""
+    saved = read_model(file)
+    unknown = sorted(saved.parameters.keys() - inspect.signature(cls).parameters.keys())
+    if unknown:
+        raise ValueError(
+            f"the file holds a {saved.estimator[:80]!r} with parameters that {cls.__name__} "
+            f"lacks: {', '.join(unknown)[:200]}"
+        )
+    estimator = cls(**saved.parameters)
+    estimator._validate_params()
     names = saved.feature_names_in
-    attributes = {
-        "classes_": saved.classes,
-        "coef_": saved.coef,
-        "intercept_": saved.intercept,
-        "n_features_in_": saved.n_features_in,
-        "feature_names_in_": None if names is None else np.array(names, dtype=object),
-        "n_iter_": None if saved.n_iter is None else np.array([saved.n_iter], dtype=np.int32),
-        "gap_": _float_or_none(saved.gap),
-        "converged_": saved.converged,
-        "objective_": _float_or_none(saved.objective),
-        "temperature_": _float_or_none(saved.temperature),
-        "_weight_seen": _float_or_none(saved.weight_seen),
-        "_velocity": saved.velocity,
+    learnt: dict[str, Any] = {
+        "classes": saved.classes,
+        "coef": saved.coef,
+        "intercept": saved.intercept,
+        "n_features_in": saved.n_features_in,
+        "feature_names_in": None if names is None else np.array(names, dtype=object),
+        "n_iter": saved.n_iter,
+        "gap": _float_or_none(saved.gap),
+        "converged": saved.converged,
+        "objective": _float_or_none(saved.objective),
+        "temperature": _float_or_none(saved.temperature),
     }
-    return {name: value for name, value in attributes.items() if value is not None}
+    # what the saved estimator lacked is left out
+    set_learnt(estimator, **{name: value for name, value in learnt.items() if value is not None})
+    if saved.weight_seen is not None:
+        estimator._weight_seen = float(saved.weight_seen)
+    if saved.velocity is not None:
+        estimator._velocity = saved.velocity
+    return estimator
 
 
 def _float_or_none(value: Any) -> float | None:
     return None if value is None else float(value)
-
-
-def _is_compatible(version: Any) -> bool:
-    """Whether what a version has pickled means the same here, by semantic versioning."""
-    saved, here = (
-        re.match(r"(\d+)\.(\d+)", text) if isinstance(text, str) else None
-        for text in (version, __version__)
-    )
-    if saved is None or here is None:
-        return False
-    (major, minor), (our_major, our_minor) = (tuple(map(int, m.groups())) for m in (saved, here))
-    if major != our_major:
-        return False
-    return minor == our_minor or (major > 0 and minor < our_minor)

@@ -1,0 +1,120 @@
+"""What every estimator is once it is fitted: its attributes, who sets them, and its pickles."""
+
+import inspect
+import re
+import warnings
+from typing import Any, TypedDict, Unpack
+
+import numpy as np
+from numpy.typing import ArrayLike
+from scipy import sparse
+from sklearn.base import BaseEstimator, ClassifierMixin
+
+from fastsoftmax._version import __version__
+from fastsoftmax.arrays import Array
+
+
+class Learnt(TypedDict, total=False):
+    """What a fit sets: each key is the attribute of that name with "_" behind it."""
+
+    classes: Array
+    coef: Any
+    intercept: Array
+    temperature: float
+    n_iter: ArrayLike
+    gap: float
+    objective: float
+    converged: bool
+    history: dict[str, list[Any]]
+    best_iteration: int
+    best_score: float
+    n_features_in: int
+    feature_names_in: Array
+
+
+class FittedEstimator(ClassifierMixin, BaseEstimator):
+    """The parameters and attributes that `FastSoftmax` and `FastSoftmaxCV` share."""
+
+    l1_ratio: float | None
+    fit_intercept: bool
+    class_weight: dict[Any, float] | str | None
+    standardize: bool
+    input_scale: float
+    tol: float
+    max_iter: int
+    random_state: int | np.random.RandomState | None
+    n_jobs: int | None
+    verbose: int
+    backend: str
+
+    n_features_in_: int
+    classes_: Array
+    coef_: Any  # ndarray or, after `sparsify`, a csr_array
+    intercept_: Array
+    temperature_: float
+    n_iter_: Array
+    gap_: float
+    converged_: bool
+
+    def __sklearn_tags__(self) -> Any:
+        """Tell scikit-learn what is accepted."""
+        tags = super().__sklearn_tags__()
+        tags.input_tags.sparse = True
+        return tags
+
+    def __getstate__(self) -> dict[str, Any]:
+        """Return the state for pickle, joblib, skops and copies, with the version."""
+        return {**super().__getstate__(), "_fastsoftmax_version": __version__}
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        """Restore a state, with a warning if its version may mean something else by it."""
+        name = type(self).__name__
+        if not (isinstance(state, dict) and all(isinstance(key, str) for key in state)):
+            raise ValueError(
+                f"the state of a {name} must be a dict of its attributes, "
+                f"got {type(state).__name__}: what it was read from is damaged"
+            )
+        state = dict(state)
+        version = state.pop("_fastsoftmax_version", None)
+        if version != __version__:
+            if not _is_compatible(version):
+                saved_by = "an unnamed version" if version is None else f"version {version}"
+                warnings.warn(
+                    f"this {name} was saved by {saved_by} of fastsoftmax and is read by "
+                    f"{__version__}: its parameters or predictions may differ. Save it again, or "
+                    "use save(path) and load(path), whose files every later version reads.",
+                    UserWarning,
+                    stacklevel=2,
+                )
+            parameters = inspect.signature(type(self).__init__).parameters
+            for parameter in parameters.values():  # those that the other version lacked
+                if parameter.default is not inspect.Parameter.empty:
+                    state.setdefault(parameter.name, parameter.default)
+        super().__setstate__(state)
+
+
+def set_learnt(estimator: FittedEstimator, **learnt: Unpack[Learnt]) -> None:
+    """Set what a fit, or a step of one, has learnt; nothing else sets these attributes."""
+    if "n_iter" in learnt:
+        learnt["n_iter"] = np.atleast_1d(np.array(learnt["n_iter"], dtype=np.int32))
+    for name, value in learnt.items():
+        setattr(estimator, f"{name}_", value)
+
+
+def dense_coef(coef: Any) -> Any:
+    """Return coefficients that may have been sparsified as an array."""
+    return coef.toarray() if sparse.issparse(coef) else coef
+
+
+def _is_compatible(version: Any) -> bool:
+    """Whether what a version has pickled means the same here, by semantic versioning."""
+    saved, here = (
+        re.match(r"(\d+)\.(\d+)", text) if isinstance(text, str) else None
+        for text in (version, __version__)
+    )
+    if saved is None or here is None:
+        return False
+    (major, minor), (our_major, our_minor) = (tuple(map(int, m.groups())) for m in (saved, here))
+    if major != our_major:
+        return False
+    return minor == our_minor or (major > 0 and minor < our_minor)

@@ -1,0 +1,349 @@
+"""Fits to arrays: from checked rows over an objective and a solver to the learned attributes."""
+
+import math
+import time
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
+from functools import partial
+from typing import Any, NamedTuple
+
+import numpy as np
+from sklearn.utils import check_random_state
+
+from fastsoftmax._estimator.early_stopping import EarlyStopping, held_out_rows
+from fastsoftmax._estimator.features import checked_rows
+from fastsoftmax._estimator.fitted import dense_coef, set_learnt
+from fastsoftmax._estimator.parameters import FitParameters
+from fastsoftmax._estimator.rows import (
+    TrainingRows,
+    evaluation_shard,
+    held_out_shard,
+    make_problem,
+    regularisation,
+    training_rows,
+)
+from fastsoftmax._estimator.targets import known_labels, new_targets
+from fastsoftmax.arrays import Array, count_logits
+from fastsoftmax.monitor import Callback, Monitor
+from fastsoftmax.objective import SoftmaxObjective, StochasticObjective
+from fastsoftmax.optimum import full_batch, outcome
+from fastsoftmax.problem.evaluation import Seen
+from fastsoftmax.problem.problem import Problem
+from fastsoftmax.shards.shard import Shard
+from fastsoftmax.solvers import sgd
+from fastsoftmax.solvers.lower_bound import relative_gap
+from fastsoftmax.solvers.protocols import Limits
+
+Coefficients = tuple[Array, Array]  # (n_logits, n_features) and (n_logits,)
+
+
+class Watch(NamedTuple):
+    """Who watches a fit, and until when it may run."""
+
+    eval_set: Any
+    callbacks: list[Callback]
+    began: float  # by time.perf_counter
+    end: float  # by time.monotonic
+
+    @property
+    def has_sets(self) -> bool:
+        """Whether there are evaluation sets. `eval_shards` refuses other types."""
+        sets = self.eval_set
+        return sets is not None and not (isinstance(sets, list | tuple) and not sets)
+
+    def expired(self) -> bool:
+        """Whether the time is up."""
+        return time.monotonic() >= self.end
+
+
+def watch_of(eval_set: Any, callbacks: Any, max_time: float | None) -> Watch:
+    """Return who watches a fit that begins now."""
+    end = math.inf if max_time is None else time.monotonic() + max_time
+    return Watch(eval_set, _callables(callbacks), time.perf_counter(), end)
+
+
+def _callables(callbacks: Any) -> list[Callback]:
+    if callbacks is None:
+        return []
+    if isinstance(callbacks, Iterable):
+        found = list(callbacks)
+        if all(map(callable, found)):
+            return found
+    raise TypeError(f"callbacks must be an iterable of callables, got {callbacks!r}")
+
+
+def fit_arrays(
+    estimator: FitParameters, X: Any, y: Any, sample_weight: Any, classes: Any, watch: Watch
+) -> str | None:
+    """Fit to rows that users pass; the result says why the fit fell short, where it did."""
+    hold_out = estimator.early_stopping and not watch.has_sets
+    X, y = checked_rows(estimator, X, y, reset=True)
+    rows = training_rows(
+        estimator,
+        X,
+        new_targets(y, classes),
+        sample_weight,
+        hold_out=partial(held_out_rows, estimator) if hold_out else None,
+    )
+    return _fit_rows(estimator, rows, watch)
+
+
+def _fit_rows(estimator: FitParameters, rows: TrainingRows, watch: Watch) -> str | None:
+    shard, classes = rows.shard, rows.classes
+    sets = eval_shards(estimator, watch.eval_set, classes, rows.seen, shard)
+    if rows.held_out is not None:
+        sets = [held_out_shard(rows.held_out, shard)]
+    start = previous_coefficients(estimator, classes) if estimator.warm_start else None
+    shifted = estimator.standardize and not estimator.fit_intercept
+    if estimator.solver == "sgd" and shifted and not shard.is_dense:
+        raise ValueError(
+            "solver='sgd' with standardize=True needs fit_intercept=True where X is sparse: "
+            "without an intercept every step would move every feature"
+        )
+    l2, l1 = regularisation(estimator.C, rows.total, estimator.l1_ratio)
+    problem = make_problem(shard, estimator, l2=l2, l1=l1)
+    solver = full_batch.solver_for(problem, estimator.solver)
+    fitted_to = rows.fitted_to
+    n_rows = shard.n_rows if fitted_to is None else len(fitted_to)
+    monitor = monitor_of(estimator, solver, n_rows, sets, watch)
+    begin(estimator, classes, monitor, rows.total)
+    with watching(estimator, monitor):
+        if solver == "sgd":
+            return _fit_sgd(estimator, problem, monitor, start, watch, fitted_to)
+        return _fit_full_batch(estimator, SoftmaxObjective(problem), monitor, start, watch)
+
+
+def eval_shards(
+    estimator: FitParameters, eval_set: Any, classes: Array, seen: Array, like: Shard
+) -> list[Shard]:
+    """Return the rows of an `eval_set`, checked, as shards like that of the training rows.
+
+    seen: labels of the fit, also those that it leaves out.
+    """
+    shards = []
+    if not isinstance(eval_set, list | tuple | None):
+        raise TypeError(f"eval_set must be a list of (X, y) pairs, got {type(eval_set).__name__}")
+    for i, pair in enumerate(eval_set or ()):
+        if not (isinstance(pair, tuple | list) and len(pair) == 2):
+            raise TypeError(f"eval_set must be a list of (X, y) pairs, got {type(pair).__name__}")
+        X, y = checked_rows(estimator, *pair, reset=False, real=like.real)
+        targets = known_labels(y, classes, f"eval_set[{i}]", seen)
+        shards.append(evaluation_shard(X, targets, np.ones(X.shape[0]), like))
+    return shards
+
+
+def monitor_of(
+    estimator: FitParameters, solver: str, n_rows: int, sets: list[Shard], watch: Watch
+) -> Monitor:
+    """Return what notes the iterations of a fit."""
+    most = estimator.max_iter
+    return Monitor(
+        solver, n_rows, most, sets, watch.callbacks, estimator.verbose, began=watch.began
+    )
+
+
+def previous_coefficients(estimator: FitParameters, classes: Array) -> Coefficients | None:
+    """Coefficients of an earlier fit, if they are of the shape that this one needs."""
+    coef: Any = dense_coef(getattr(estimator, "coef_", None))
+    intercept: Any = getattr(estimator, "intercept_", None)
+    n_logits = count_logits(len(classes))
+    shapes = (n_logits, estimator.n_features_in_), (n_logits,)
+    if (np.shape(coef), np.shape(intercept)) != shapes:
+        return None
+    if not (np.isfinite(coef).all() and np.isfinite(intercept).all()):
+        return None
+    return np.asarray(coef, np.float64), np.asarray(intercept, np.float64)
+
+
+def begin(estimator: FitParameters, classes: Array, monitor: Monitor, total: float) -> None:
+    """Set the attributes that a fit has from its start on, and forget those of an earlier one."""
+    estimator._velocity, estimator._weight_seen = None, total
+    set_learnt(
+        estimator,
+        classes=classes,
+        temperature=1.0,
+        history=monitor.history,
+        converged=False,
+        gap=np.inf,
+        objective=np.nan,
+    )
+    forget_best(estimator)
+
+
+def forget_best(estimator: FitParameters) -> None:
+    """Forget which iteration of an earlier fit was the best."""
+    for name in ("best_iteration_", "best_score_"):
+        if hasattr(estimator, name):
+            delattr(estimator, name)
+
+
+@contextmanager
+def watching(estimator: FitParameters, monitor: Monitor) -> Iterator[None]:
+    """Watch a fit to its end; the estimator has the coefficients of the start already.
+
+    However the fit ends, early stopping restores the best coefficients and callbacks are told.
+    """
+    if estimator.early_stopping:
+        monitor.stopping = EarlyStopping(estimator)
+    try:
+        yield
+    finally:
+        if monitor.stopping is not None:
+            monitor.stopping.restore()
+        monitor.close()
+
+
+def keep(
+    estimator: FitParameters, real: np.dtype[Any], weights: Array, bias: Array, n_iter: int
+) -> None:
+    """Set copies of coefficients."""
+    coef, intercept = np.array(weights, dtype=real), np.array(bias, dtype=real)
+    set_learnt(estimator, coef=coef, intercept=intercept, n_iter=n_iter)
+
+
+# ---- full-batch solvers ----
+
+
+def _fit_full_batch(
+    estimator: FitParameters,
+    objective: SoftmaxObjective,
+    monitor: Monitor,
+    start: Coefficients | None,
+    watch: Watch,
+) -> str | None:
+    """Run a solver that sees all rows; the result says why it fell short, where it did."""
+    latest: tuple[int, Seen, float] | None = None
+
+    def show(n_iter: int, at: Seen, gap: float) -> None:
+        # (no copies: nothing writes to the arrays of an evaluation, and those of text take 16 MB)
+        coef, intercept = (np.asarray(a, dtype=real) for a in (at.weights, at.bias))
+        set_learnt(
+            estimator, coef=coef, intercept=intercept, n_iter=n_iter, gap=gap, objective=at.value
+        )
+
+    def note(n_iter: int, at: Seen, gap: float) -> bool:
+        nonlocal latest
+        latest = n_iter, at, gap
+        if monitor.is_watched:
+            show(*latest)
+        return monitor.record(
+            n_iter,
+            at.loss,
+            at.accuracy,
+            lambda: (estimator.coef_, estimator.intercept_),
+            at.value,
+            gap,
+        )
+
+    problem, real = objective.problem, objective.problem.rows.real
+    point = objective.start_from(start)
+    keep(
+        estimator, real, *problem.coordinates.coefficients_of(point), 0
+    )  # for a fit that is interrupted
+    resumes = start is not None and point is not problem.null_point
+    monitor.note_start(estimator.coef_, estimator.intercept_, is_model=resumes)
+    try:
+        result = full_batch.solve(
+            objective,
+            point,
+            Limits(estimator.tol, estimator.max_iter, note, watch.expired),
+            newton=monitor.solver == "newton-cholesky",
+        ).result
+    except BaseException:  # Ctrl-C and errors in callbacks: the last iteration is kept
+        if latest is not None:
+            show(*latest)
+        raise
+    converged = outcome.is_converged(result, estimator.tol)
+    if monitor.stopping is not None and monitor.stopping.restore():
+        if estimator.best_iteration_ == 0:  # the start has no certificate yet
+            _certify(estimator, objective)
+        set_learnt(estimator, converged=bool(estimator.gap_ <= estimator.tol))
+    else:
+        at = result.evaluation
+        keep(estimator, real, at.weights, at.bias, result.n_iter)
+        set_learnt(estimator, gap=result.gap, objective=at.value, converged=converged)
+    if converged or result.reason == "stopped":
+        return None
+    return outcome.advice(
+        result,
+        tol=estimator.tol,
+        max_iter=estimator.max_iter,
+        max_time=estimator.max_time,
+        real=estimator.coef_.dtype,
+    )
+
+
+# ---- mini-batch descent ----
+
+
+def _fit_sgd(
+    estimator: FitParameters,
+    problem: Problem,
+    monitor: Monitor,
+    start: Coefficients | None,
+    watch: Watch,
+    rows: Array | None,
+) -> str | None:
+    """Run epochs of mini-batch descent; the result says why there were too few, if that is so.
+
+    rows: numbers of those to fit to; None for all.
+    """
+    rng = check_random_state(estimator.random_state)
+    real = problem.rows.real
+    shape = problem.n_logits, problem.n_features
+    steps = StochasticObjective(problem, rows)
+    first = steps.start(rng) if start is None else start
+    params = np.concatenate([part.ravel() for part in first]).astype(real)
+    weights, bias = params[: problem.n_weights].reshape(shape), params[problem.n_weights :]
+
+    late = False
+
+    def note(epoch: int, loss: float, accuracy: float) -> bool:
+        nonlocal late
+        if np.isfinite(params).all():
+            keep(estimator, real, weights, bias, epoch)
+        stop = monitor.record(epoch, loss, accuracy, lambda: (weights, bias))
+        late = not stop and epoch < estimator.max_iter and watch.expired()
+        return stop or late
+
+    keep(estimator, real, weights, bias, 0)  # for a fit that is interrupted
+    monitor.note_start(weights, bias, is_model=start is not None)
+    n_epochs = sgd.descend(
+        steps,
+        params,
+        n_epochs=estimator.max_iter,
+        batch_size=estimator.batch_size,
+        learning_rate=estimator.learning_rate,
+        momentum=estimator.momentum,
+        rng=rng,
+        on_epoch=note,
+    )
+    if not np.isfinite(params).all():
+        raise ValueError(diverged(estimator, n_epochs))
+    if monitor.stopping is not None:
+        monitor.stopping.restore()
+    _certify(estimator, SoftmaxObjective(problem))
+    set_learnt(estimator, converged=bool(estimator.gap_ <= estimator.tol))
+    return too_few_epochs(estimator, n_epochs) if late else None
+
+
+def diverged(estimator: FitParameters, epoch: int) -> str:
+    """Return the message that descent diverged, and what to do."""
+    return (
+        f"solver='sgd' diverged in epoch {epoch}: learning_rate={estimator.learning_rate:g} "
+        "is too large for these features. Lower it, or scale the features."
+    )
+
+
+def too_few_epochs(estimator: FitParameters, n_epochs: int) -> str:
+    """Return the message that the time was up."""
+    return (
+        f"solver='sgd' stopped after {n_epochs} of max_iter={estimator.max_iter} epochs: it "
+        f"took all of max_time={estimator.max_time or 0.0:g} seconds. Raise max_time."
+    )
+
+
+def _certify(estimator: FitParameters, objective: SoftmaxObjective) -> None:
+    """Set the objective at the estimator's coefficients, and the bound on its relative gap."""
+    at = objective.evaluate_coefficients(estimator.coef_, estimator.intercept_)
+    set_learnt(estimator, gap=relative_gap(objective, at), objective=at.value)

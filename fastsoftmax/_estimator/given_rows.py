@@ -1,0 +1,152 @@
+"""Rows to predict and the coefficients of an estimator, as the kernels take them.
+
+X is not searched for NaN and infinities beforehand, which would read all of it once more. They
+make the logits of their row non-finite and the kernels report that; only then X is searched.
+"""
+
+import math
+from typing import Any, NamedTuple, Self
+
+import numpy as np
+from sklearn.utils import assert_all_finite, check_consistent_length
+from sklearn.utils.validation import check_is_fitted
+
+from fastsoftmax._arguments import are_readable
+from fastsoftmax._estimator.features import backend_rows, checked_features, in_place, real_type
+from fastsoftmax._estimator.fitted import FittedEstimator, dense_coef
+from fastsoftmax._estimator.row_weights import checked_sample_weights, scaled_to_mean_1
+from fastsoftmax._estimator.rows import Computing, computing_of, make_shard
+from fastsoftmax._estimator.targets import known_labels
+from fastsoftmax.arrays import Array, count_logits
+from fastsoftmax.shards.shard import Shard
+
+
+class GivenRows(NamedTuple):
+    """Features and coefficients of one number type."""
+
+    X: Any  # (n_rows, n_features), dense or CSR; may hold what is not finite
+    rows: Any  # the same as the backend takes it
+    coef: Array  # (n_logits, n_features) of the number type to compute in
+    intercept: Array  # (n_logits,) of it
+    classes: Array
+    computing: Computing
+    name: str  # of the estimator, for errors
+
+    @property
+    def n_rows(self) -> int:
+        """Rows of X."""
+        return int(self.X.shape[0])
+
+    def empty(self, n_columns: int) -> Array:
+        """Room for some real numbers for each row."""
+        return np.empty((self.n_rows, n_columns), dtype=self.coef.dtype)
+
+    def part(self, rows: slice) -> Self:
+        """Return some of the rows."""
+        X = in_place(self.X[rows])
+        return self._replace(X=X, rows=backend_rows(X, self.computing.backend))
+
+    def check(self, finite: bool) -> None:
+        """Raise scikit-learn's error where logits are not finite because X is not."""
+        if not finite:
+            assert_all_finite(self.X, estimator_name=self.name, input_name="X")
+
+    def logits(self) -> Array:
+        """(n_rows, n_logits) the logits."""
+        backend, n_threads = self.computing
+        logits = self.empty(len(self.coef))
+        backend.affine_rows(logits, self.rows, self.coef, self.intercept, n_threads=n_threads)
+        self.check(bool(np.isfinite(logits).all()))
+        return logits
+
+    def distributions(self, *, as_log: bool = False) -> Array:
+        """(n_rows, n_classes) the probabilities or their logarithms."""
+        backend, n_threads = self.computing
+        probs = self.empty(len(self.classes))
+        finite = backend.predict_rows(
+            probs, self.rows, self.coef, self.intercept, as_log, n_threads=n_threads
+        )
+        self.check(finite)
+        return probs
+
+    def top(self, n_top: int, probabilities: Array | None = None) -> Array:
+        """(n_rows, n_top) the numbers of the likeliest classes."""
+        top = np.empty((self.n_rows, n_top), dtype=np.int64)
+        finite = self.computing.backend.predict_top(
+            top,
+            probabilities,
+            self.rows,
+            self.coef,
+            self.intercept,
+            len(self.classes),
+            n_threads=self.computing.n_threads,
+        )
+        self.check(finite)
+        return top
+
+    def labelled(self, y: Any, sample_weight: Any) -> tuple[Shard, float]:
+        """Return the rows with their true labels, checked, and the sum of their row weights."""
+        targets = known_labels(y, self.classes, "y")
+        check_consistent_length(self.X, targets.labels)
+        row_weights = checked_sample_weights(sample_weight, self.X)
+        scaled, _ = scaled_to_mean_1(row_weights, self.coef.dtype)
+        shard = make_shard(self.X, targets, scaled, self.computing)
+        return shard, float(scaled.sum(dtype=np.float64))
+
+
+def given_rows(estimator: FittedEstimator, X: Any, temperature: float | None = None) -> GivenRows:
+    """Check everything except that X is finite; a plain ndarray takes microseconds.
+
+    The logits are those at a temperature: `temperature_` for None.
+    """
+    fitted = vars(estimator)
+    if "coef_" not in fitted:
+        check_is_fitted(estimator)
+    _check_learnt(estimator)
+    if "feature_names_in_" in fitted or not _is_plain(X, fitted.get("n_features_in_")):
+        X = checked_features(estimator, X, finite=False)
+    n_logits = count_logits(len(estimator.classes_))
+    coef = dense_coef(estimator.coef_)
+    real = np.result_type(real_type(X.dtype), coef)
+    coef = np.ascontiguousarray(coef, dtype=real)
+    intercept = np.ascontiguousarray(estimator.intercept_, dtype=real)
+    if coef.shape != (n_logits, X.shape[1]) or intercept.shape != (n_logits,):
+        raise ValueError(
+            f"coef_ and intercept_ must have shapes {(n_logits, X.shape[1])} and "
+            f"{(n_logits,)}, got {coef.shape} and {intercept.shape}"
+        )
+    if temperature is None:  # (models of an earlier version have none)
+        temperature = fitted.get("temperature_", 1.0)
+    if temperature != 1.0:
+        divisor = real.type(temperature)
+        if not 0.0 < divisor < math.inf:
+            raise ValueError(f"temperature_ must be finite and > 0, got {temperature!r}")
+        coef, intercept = coef / divisor, intercept / divisor
+    computing = computing_of(estimator)
+    rows = backend_rows(X, computing.backend)
+    name = type(estimator).__name__
+    return GivenRows(X, rows, coef, intercept, estimator.classes_, computing, name)
+
+
+def _check_learnt(estimator: FittedEstimator) -> None:
+    """Raise a ValueError without labels and real numbers, which a damaged pickle may lack."""
+    for name in ("classes_", "coef_", "intercept_"):
+        dtype = getattr(getattr(estimator, name, None), "dtype", None)
+        accepted = dtype is not None and (dtype.kind in "fiub" or name == "classes_")
+        if not accepted:
+            found = "nothing" if dtype is None else f"an array of dtype {dtype}"
+            raise ValueError(f"{name} must be an array of what fit has learnt, got {found}")
+    if estimator.classes_.ndim != 1:
+        raise ValueError(f"classes_ must have one dimension, got {estimator.classes_.ndim}")
+
+
+def _is_plain(X: Any, n_features: Any) -> bool:
+    """Whether validate_data would find nothing to convert or refuse, and the kernels can read X."""
+    return (
+        type(X) is np.ndarray
+        and X.ndim == 2
+        and X.shape[1] == n_features
+        and len(X) > 0
+        and X.dtype.char in "dfeBb"
+        and are_readable(X)
+    )

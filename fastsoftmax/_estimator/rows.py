@@ -1,0 +1,179 @@
+"""From what users pass to rows with targets and weights, to shards and to problems.
+
+Every entry point (fits, sweeps, batches, evaluation, statistics) takes the same steps: `features`
+checks X and leaves it in place, `targets` decodes y, `row_weights` checks and scales the weights,
+and `make_shard` puts them together.
+"""
+
+from collections.abc import Callable
+from types import ModuleType
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from fastsoftmax._arguments import thread_count
+from fastsoftmax._estimator.features import in_place, real_type
+from fastsoftmax._estimator.fitted import FittedEstimator
+from fastsoftmax._estimator.row_weights import (
+    checked_class_weights,
+    checked_sample_weights,
+    class_weighted,
+    scaled_to_mean_1,
+)
+from fastsoftmax._estimator.targets import Targets, with_weight
+from fastsoftmax.arrays import Array
+from fastsoftmax.backend import resolve_backend
+from fastsoftmax.problem.problem import Problem, build_problem
+from fastsoftmax.shards.rows import Rows, build_shard
+from fastsoftmax.shards.shard import Shard
+
+# A finite C has a strength above 0 even where its product with the sum of the row weights
+# overflows: with a strength of 0 nothing would be certified, and nobody would be told.
+_LEAST_STRENGTH = 1e-300
+
+
+class Computing(NamedTuple):
+    """How sums over rows are computed."""
+
+    backend: ModuleType
+    n_threads: int
+
+
+class HeldOut(NamedTuple):
+    """Rows that are not fitted to but validated on."""
+
+    rows: Array  # their numbers, ascending
+    targets: Targets
+    row_weights: Array  # (n_rows,) sample weights times class weights
+
+
+class TrainingRows(NamedTuple):
+    """Rows to fit to, checked."""
+
+    shard: Shard  # its row weights have mean 1, and are 0 for rows held out
+    total: float  # sum of the row weights before that scaling
+    unscaled: Array  # (n_rows,) float64, the row weights before it
+    classes: Array  # labels of the classes, each of which has rows of a weight above 0
+    labels: Array | None  # (n_rows,) class numbers; None where targets are probabilities
+    seen: Array  # labels of all classes that occur
+    held_out: HeldOut | None
+
+    @property
+    def fitted_to(self) -> Array | None:
+        """Numbers of the rows that are fitted to; None where no row is held out."""
+        if self.held_out is None:
+            return None
+        return np.delete(np.arange(self.shard.n_rows), self.held_out.rows)
+
+
+def training_rows(
+    estimator: FittedEstimator,
+    X: Any,
+    targets: Targets,
+    sample_weight: Any,
+    *,
+    hold_out: Callable[[Any, Targets, Array], Array] | None = None,
+) -> TrainingRows:
+    """Return checked rows with the weights that count in a fit.
+
+    hold_out returns the numbers of the rows to hold out, for features, targets and sample weights.
+    """
+    row_weights = checked_sample_weights(sample_weight, X)
+    held = None if hold_out is None else hold_out(X, targets, row_weights)
+    if estimator.class_weight is not None:
+        masses = targets.masses(_without(row_weights, held))
+        by_class = checked_class_weights(estimator.class_weight, targets.classes, masses)
+        targets, row_weights = class_weighted(targets, row_weights, by_class)
+    fitted = _without(row_weights, held)
+    scaled, total = scaled_to_mean_1(fitted, real_type(X.dtype))
+    smoothing = smoothing_of(estimator)
+    kept = with_weight(targets, scaled, smoothed=smoothing > 0.0)
+    shard = make_shard(X, kept, scaled, computing_of(estimator), smoothing)
+    held_out = None if held is None else HeldOut(held, kept.of_rows(held), row_weights[held])
+    return TrainingRows(shard, total, fitted, kept.classes, kept.labels, targets.classes, held_out)
+
+
+def _without(row_weights: Array, rows: Array | None) -> Array:
+    """Return the row weights with 0 for some rows."""
+    if rows is None:
+        return row_weights
+    left = row_weights.copy()
+    left[rows] = 0.0
+    return left
+
+
+def computing_of(estimator: FittedEstimator) -> Computing:
+    """Return the backend and the number of threads that an estimator asks for."""
+    backend = resolve_backend(estimator.backend)
+    return Computing(backend, thread_count(estimator.n_jobs, backend))
+
+
+def smoothing_of(estimator: FittedEstimator) -> float:
+    """Return the label smoothing of an estimator; 0 where it has no such parameter."""
+    return float(getattr(estimator, "label_smoothing", 0.0))
+
+
+def make_shard(
+    X: Any, targets: Targets, row_weights: Array, computing: Computing, smoothing: float = 0.0
+) -> Shard:
+    """Return rows with targets, dense or CSR, that are computed on in the row weights' type."""
+    probs = targets.probs
+    return build_shard(
+        X,
+        targets.labels,
+        None if probs is None else np.ascontiguousarray(probs, dtype=row_weights.dtype),
+        row_weights,
+        len(targets.classes),
+        backend=computing.backend,
+        label_smoothing=smoothing,
+        n_threads=computing.n_threads,
+    )
+
+
+def evaluation_shard(X: Any, targets: Targets, row_weights: Array, like: Shard) -> Shard:
+    """Return rows to evaluate a fit on, which are computed on as its own rows are."""
+    scaled, _ = scaled_to_mean_1(row_weights, like.real)
+    return make_shard(X, targets, scaled, Computing(like.backend, like.n_threads))
+
+
+def held_out_shard(held: HeldOut, like: Shard) -> Shard:
+    """Return a copy of the rows that were held out of a shard."""
+    return evaluation_shard(in_place(like.X[held.rows]), held.targets, held.row_weights, like)
+
+
+def make_problem(
+    shard: Shard,
+    estimator: FittedEstimator,
+    *,
+    l2: float = 1.0,
+    l1: float = 0.0,
+    moments: Array | None = None,
+) -> Problem:
+    """Return the problem of rows, with the intercept and the scaling that an estimator asks for.
+
+    moments as of `Problem`.
+    """
+    return build_problem(
+        Rows([shard]),
+        l2,
+        l1=l1,
+        fit_intercept=estimator.fit_intercept,
+        input_scale=estimator.input_scale,
+        standardize=estimator.standardize,
+        moments=moments,
+    )
+
+
+def regularisation(C: float, total: float, l1_ratio: float | None = 0.0) -> tuple[float, float]:
+    """(l2, l1), the strengths of squared norm and 1-norm, for row weights of a sum.
+
+    Together they are 1 / (C total), which is 0 only where C is infinite.
+    """
+    ratio = float(l1_ratio or 0.0)
+    if np.isinf(C):
+        return 0.0, 0.0
+    share = float(C) * total
+    strength = max(1.0 / share if share > 0.0 else np.inf, _LEAST_STRENGTH)
+    if np.isinf(strength):
+        raise ValueError(f"C={C} is too small for weights with a sum of {total:g}: raise C")
+    return strength * (1.0 - ratio), strength * ratio

@@ -1,1 +1,0 @@
-"""What `FastSoftmax` is made of: its inputs, the running of a fit, what it says of rows."""
