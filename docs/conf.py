@@ -4,17 +4,18 @@ Nothing comes from elsewhere, neither when it is built (inventories) nor when it
 scripts): the site works offline. Formulas become MathML, which browsers draw themselves.
 """
 
+import sys
 from pathlib import Path
 from typing import Any
 
-from fastsoftmax import __version__
+import fastsoftmax
 
 _ROOT = Path(__file__).resolve().parents[1]
 
 project = "fastsoftmax"
 author = "fastsoftmax developers"
 copyright = author
-version = release = __version__
+version = release = fastsoftmax.__version__
 
 extensions = [
     "myst_parser",
@@ -77,6 +78,23 @@ copybutton_prompt_text = r">>> |\.\.\. |\$ "
 copybutton_prompt_is_regexp = True
 
 
+def _add_architecture(app: Any) -> None:
+    """Add the directive that draws the package's floors, of the modules as they are."""
+    sys.path.insert(0, str(_ROOT / "docs"))
+    from architecture import draw
+    from docutils import nodes
+    from docutils.parsers.rst import Directive
+
+    class Architecture(Directive):
+        def run(self) -> list[nodes.Node]:
+            self.state.document.settings.env.note_reread()  # modules change without the page
+            package = Path(fastsoftmax.__file__).parent
+            contributing = (_ROOT / "CONTRIBUTING.md").read_text(encoding="utf-8")
+            return [nodes.raw("", draw(package, contributing), format="html")]
+
+    app.add_directive("architecture", Architecture)
+
+
 def _mathml(writer: Any, node: Any) -> None:
     """Write a formula as MathML, a block in a box that scrolls by itself."""
     from docutils.nodes import SkipNode
@@ -115,6 +133,7 @@ def _strip_code(app: Any, doctree: Any) -> None:
 
 def setup(app: Any) -> None:
     """Register what is defined here; Sphinx calls it."""
+    _add_architecture(app)
     app.connect("doctree-read", _strip_code)
     app.add_html_math_renderer("mathml", (_mathml, None), (_mathml, None))
     app.connect("autodoc-skip-member", _is_skipped)
