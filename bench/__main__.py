@@ -24,6 +24,7 @@ def main(arguments: Sequence[str]) -> int:
             print(f"    {command:<8} {what}")
         return int(name not in ("-h", "--help"))
     module, _, function = COMMANDS[name][0].partition(":")
+    sys.argv = [f"python bench {name}", *rest]  # what --help shows
     return getattr(importlib.import_module(module), function)(rest)
 
 

@@ -67,8 +67,7 @@ def timed(benchmark, make_race):
         builder, arguments = entry
         race = make_race(builder, arguments)
         if contestant not in race.runs:
-            absent = contestant == "torch" and rivals.torch_or_none() is None
-            pytest.skip(f"{contestant} " + ("is not installed" if absent else "has no such task"))
+            pytest.skip(rivals.why_absent(contestant))
         race.verify(contestant)
         harness.settle()
         benchmark.group = race.name

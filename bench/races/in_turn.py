@@ -27,7 +27,7 @@ from measuring import harness, problems, record
 from measuring.floor import Floor
 from measuring.harness import NATIVE, ONE_THREAD, Race, rounded
 from measuring.problems import FASHION, ONE_ROW, PROBE_100, PROBE_1000, TEXT
-from races import native, prediction, rows, training
+from races import native, prediction, rivals, rows, training
 
 Builder = Callable[..., Race]
 LOGITS = [{"n_rows": n, "n_classes": K} for n, K in rows.SHAPES]
@@ -174,7 +174,7 @@ def _ratio_rows(options: argparse.Namespace, floor: Floor) -> Iterator[dict[str,
             race, previous = builder(**given, scale=options.scale), (builder, given)
         row = ratio(race, rival, floor, options.seconds)
         if row is None:
-            print(f"{race.name}: {rival} does not take part", file=sys.stderr)
+            print(f"{race.name}: {rivals.why_absent(rival)}", file=sys.stderr)
         else:
             yield row
     if options.rows in "memory":

@@ -28,6 +28,13 @@ def torch_or_none() -> ModuleType | None:
     return torch
 
 
+def why_absent(contestant: str) -> str:
+    """The reason why a contestant has no part in a race, after its name."""
+    if contestant == "torch" and torch_or_none() is None:
+        return "torch is not installed"
+    return f"{contestant} cannot do this"
+
+
 # ---- numpy ----
 # The rival is not `fastsoftmax.reference`, which is written for accuracy (float64 after the
 # products, log1p of the sum of the others). It is numpy written for speed: in the type of the rows,
