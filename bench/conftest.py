@@ -1,4 +1,4 @@
-"""Options and fixtures of the benchmarks, and what their JSON says about the machine."""
+"""Options and fixtures of the benchmarks, and the description of the machine in their JSON."""
 
 import gc
 import os
@@ -10,16 +10,19 @@ import pytest
 # Only this folder: the package that is measured is the installed one.
 sys.path.insert(0, str(Path(__file__).parent))
 
-import harness
-import machine
-import races
-from floor import Floor
+from measuring import harness, record
+from measuring.floor import Floor
+from races import native, rivals
 
 SCALE_VARIABLE = "FASTSOFTMAX_BENCH_SCALE"
-# The rest of the modules hold neither tests nor doctests, and import rivals.
-collect_ignore_glob = ["[!bt]*.py"]
-_floor = Floor(races.N_THREADS)
-_machine = machine.describe()  # now: by the end of a long run the files may be others
+# The other modules hold neither tests nor doctests, and import rivals.
+collect_ignore = [
+    str(path)
+    for path in Path(__file__).parent.rglob("*.py")
+    if not path.name.startswith(("bench_", "test_"))
+]
+_floor = Floor(native.N_THREADS)
+_machine = record.describe()  # now: by the end of a long run the files may have changed
 
 
 def pytest_addoption(parser):
@@ -33,15 +36,15 @@ def pytest_addoption(parser):
 
 @pytest.fixture(scope="session")
 def scale(request):
-    """What the rows of every problem are multiplied by."""
+    """The factor of the numbers of rows."""
     return request.config.getoption("--scale")
 
 
 @pytest.fixture(scope="session")
 def make_race(scale):
-    """A function that makes a race, or hands out the previous one again.
+    """A function that makes a race, or returns the previous one if that is asked for again.
 
-    One at a time: the largest takes 2 GB.
+    Only one is kept: the largest takes 2 GB.
     """
     previous = {}
 
@@ -64,13 +67,11 @@ def timed(benchmark, make_race):
         builder, arguments = entry
         race = make_race(builder, arguments)
         if contestant not in race.runs:
-            pytest.skip(f"{contestant} does not take part")
+            pytest.skip(rivals.why_absent(contestant))
         race.verify(contestant)
         harness.settle()
         benchmark.group = race.name
         benchmark.extra_info["contestant"] = contestant
-        if contestant in race.notes:
-            benchmark.extra_info["note"] = race.notes[contestant]
         benchmark(race.runs[contestant])
         if benchmark.stats is not None:  # None where benchmarks are disabled
             seconds = benchmark.stats.stats.median
@@ -92,7 +93,7 @@ def pytest_benchmark_generate_commit_info(config):
 
 @pytest.hookimpl(optionalhook=True)
 def pytest_benchmark_update_json(config, benchmarks, output_json):
-    """Keep what summary.py shows, and nothing that names a folder."""
+    """Keep what results/tables.py shows, and nothing that names a folder."""
     output_json["kind"] = "suite"
     output_json["scale"] = config.getoption("--scale")
     output_json["floor"] = _floor.as_dict()

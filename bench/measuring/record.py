@@ -1,4 +1,7 @@
-"""What a result has to tell about where it comes from: no names of hosts, users or folders."""
+"""Files of results: the machine that they are from, and one line of JSON for each point.
+
+They hold no names of hosts, users or folders.
+"""
 
 import json
 import platform
@@ -6,17 +9,57 @@ import re
 import subprocess
 from importlib import metadata
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
-import problems
+from measuring import problems
 from threadpoolctl import threadpool_info
 
 from fastsoftmax._show_versions import describe as describe_package
 
 PACKAGES = ("numpy", "scipy", "scikit-learn", "torch", "pytest-benchmark")
 MISSING = "not installed"
-RIVALS = ("cyanure", "scikit-learn-intelex", "snapml")  # of fits only: named where they are
+RIVALS = ("cyanure", "scikit-learn-intelex", "snapml")  # of fits only: named where installed
 FROM_PACKAGE = ("fastsoftmax", "CPU", "instruction sets", "OpenMP", "threads")
+
+
+class Record(NamedTuple):
+    """What a file of results holds."""
+
+    kind: str  # of table, see results/tables.py
+    scale: float  # what numbers of rows were multiplied by
+    machine_info: dict[str, str]  # `describe`, called before the run: commits may follow
+    floor: dict[str, float]
+    rows: list[dict[str, Any]]
+
+    def write(self, path: Path) -> None:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(as_lines(self._asdict()) + "\n", encoding="utf-8")
+
+
+def read(path: Path) -> dict[str, Any]:
+    """A file of results."""
+    return json.loads(path.read_text(encoding="utf-8"))
+
+
+def as_lines(value: Any, indent: str = "") -> str:
+    """JSON with each object and list that holds no other object on a line of its own."""
+    inner = indent + " "
+    if isinstance(value, dict) and any(map(_holds_objects, value.values())):
+        parts = [f"{json.dumps(name)}: {as_lines(part, inner)}" for name, part in value.items()]
+        brackets = "{}"
+    elif isinstance(value, list | tuple) and any(map(_holds_objects, value)):
+        parts, brackets = [as_lines(part, inner) for part in value], "[]"
+    else:
+        return json.dumps(value)
+    body = ",\n".join(inner + part for part in parts)
+    return f"{brackets[0]}\n{body}\n{indent}{brackets[1]}"
+
+
+def _holds_objects(value: Any) -> bool:
+    """Whether a value is an object or holds one."""
+    return isinstance(value, dict) or (
+        isinstance(value, list | tuple) and any(map(_holds_objects, value))
+    )
 
 
 def describe() -> dict[str, str]:
@@ -36,22 +79,8 @@ def describe() -> dict[str, str]:
     }
 
 
-def write_results(
-    path: Path,
-    kind: str,
-    scale: float,
-    described: dict[str, str],
-    floor: dict[str, float],
-    rows: list[dict[str, Any]],
-) -> None:
-    """JSON as summary.py reads it; `described` is from before the run, as commits may follow."""
-    record = {"kind": kind, "scale": scale, "machine_info": described, "floor": floor, "rows": rows}
-    path.parent.mkdir(parents=True, exist_ok=True)
-    path.write_text(json.dumps(record, indent=1) + "\n", encoding="utf-8")
-
-
-def summary(machine: dict[str, str]) -> str:
-    """The same in a sentence or two."""
+def sentence(machine: dict[str, str]) -> str:
+    """The same for people."""
     parts = (
         "{CPU}; fastsoftmax {fastsoftmax} at commit {commit}, {compiler}, {instruction sets}, "
         "{threads} threads; {system}, Python {python}, numpy {numpy} ({BLAS}), scipy {scipy}, "
@@ -61,7 +90,7 @@ def summary(machine: dict[str, str]) -> str:
 
 
 def _cpu_family() -> str:
-    """Family and model: a virtual machine's CPU may call itself no more than "AMD EPYC"."""
+    """Family and model: the CPU of a virtual machine may be named "AMD EPYC" and no more."""
     try:
         text = Path("/proc/cpuinfo").read_text(encoding="utf-8")
     except OSError:
@@ -72,11 +101,11 @@ def _cpu_family() -> str:
 
 def _compiler() -> str:
     """The compiler of the kernels, as it has signed them."""
-    from fastsoftmax import kernels  # summary.py has no need of them
+    from fastsoftmax import kernels  # tables can be made without them
 
     signatures = rb"GCC: \([^)]*\) [\d.]+|(?:Apple )?clang version [\d.]+"
     found = re.findall(signatures, Path(kernels.__file__).read_bytes())
-    # Start-up files of the C library may bear another compiler's name; the kernels' is the last.
+    # The start-up files of the C library may have another signature; that of the kernels is last.
     return found[-1].decode() if found else "unknown compiler"
 
 
@@ -88,7 +117,7 @@ def _commit() -> str:
         changed = subprocess.run([*git, "status", "--porcelain", "-uno"], **options).stdout
     except (OSError, subprocess.CalledProcessError):
         return "unknown"
-    # New results are no change of what is measured.
+    # New results do not change what is measured.
     code = [line for line in changed.splitlines() if "bench/" not in line]
     return commit.strip() + " with changes" * bool(code)
 
@@ -101,7 +130,7 @@ def _version(name: str) -> str:
 
 
 def _blas() -> str:
-    """numpy's BLAS, and the CPU that it takes this one for: rivals are as quick as that allows."""
+    """numpy's BLAS, and the CPU that its code is chosen for: it decides how quick rivals are."""
     pools = [pool for pool in threadpool_info() if pool["user_api"] == "blas"]
     # Others may be loaded too: scipy's wheel brings its own.
     for pool in sorted(pools, key=lambda pool: "numpy" not in pool["filepath"])[:1]:

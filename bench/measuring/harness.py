@@ -1,13 +1,12 @@
-"""A race: one task, several contestants, answers compared before anything is timed."""
+"""A race: one task, several contestants, and answers that are compared before anything is timed."""
 
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
-import pytest
-from floor import Floor, Work
+from measuring.floor import Floor, Work
 
 Run = Callable[[], Any]
 # (answer, expected answer): raises AssertionError where they differ by more than they may.
@@ -20,46 +19,44 @@ _CHUNK = 1 << 22
 
 @dataclass
 class Race:
-    """One task and who does it.
+    """One task and its contestants.
 
     Parameters
     ----------
     name : str
         The task with its sizes.
     runs : dict of str to callable
-        By contestant: does the task once, and returns the answer or what `answer` makes it from.
+        By contestant: does the task once. Returns the answer, or what `answer` makes it from.
     check : callable
         See `Check`.
+    referee : str
+        The contestant whose answer the others are checked against.
     work : Work, optional
-        What the task takes at least; without it there are no rates.
+        The least work of the task. Without it there are no rates.
     formula : str
-        Where `work` comes from.
-    referee : str, optional
-        The contestant whose answer the others are checked against; without it `check` is passed
-        None as the expected answer.
+        The formula of `work`, in words.
     answer : callable
-        From what a run returns to what is checked, outside of the time that is taken.
+        Makes the answer from what a run returns. It is not timed.
     prepare : callable
-        Called before a run whose answer is checked, where runs change what they start from.
+        Called before a run whose answer is checked, where runs change their own input.
     by_threads : callable, optional
-        The native contestant with a number of threads.
+        The native contestant as a function of the number of threads.
     """
 
     name: str
     runs: dict[str, Run]
     check: Check
+    referee: str
     work: Work | None = None
     formula: str = ""
-    referee: str | None = None
     answer: Callable[[Any], Any] = lambda result: result
-    notes: dict[str, Any] = field(default_factory=dict)
     prepare: Callable[[], None] = lambda: None
     by_threads: Callable[[int], Any] | None = None
     _expected: Any = None
 
     def verify(self, contestant: str) -> None:
         """Run a contestant once and check its answer."""
-        if self.referee is not None and self._expected is None:
+        if self._expected is None:
             self._expected = _copied(self._answer_of(self.referee))
         answer = self._answer_of(contestant)
         try:
@@ -73,7 +70,7 @@ class Race:
 
 
 def _copied(answer: Any) -> Any:
-    """An answer of its own: contestants may share the array that they write to."""
+    """A copy of an answer: contestants may write to the same array."""
     if isinstance(answer, tuple):
         return tuple(_copied(part) for part in answer)
     return np.array(answer)
@@ -82,8 +79,9 @@ def _copied(answer: Any) -> Any:
 def close(rtol: float, *, elementwise: bool = False) -> Check:
     """A check that numbers and arrays differ by at most rtol.
 
-    Relative to each number, or else to the largest of its array: sums with cancellation, as in a
-    gradient, have no small relative error in their small elements, whoever computes them.
+    The difference is relative to each number (`elementwise`) or to the largest number of its array.
+    The second is for sums with cancellation, such as gradients: the relative error of their small
+    elements is large in every implementation.
     """
 
     def check(answer: Any, expected: Any) -> None:
@@ -111,10 +109,10 @@ def _largest_error(a: np.ndarray, e: np.ndarray, elementwise: bool) -> float:
 
 
 def settle() -> None:
-    """Wait until this process rests.
+    """Wait until this process uses almost no CPU time.
 
     The threads of OpenBLAS and of each OpenMP (torch and scikit-learn bring their own) spin for up
-    to some 30 ms after their work is done, and would take the cores from the next contestant.
+    to 30 ms after their work is done. They would take the cores from the next contestant.
     """
     give_up = time.perf_counter() + PATIENCE_SECONDS
     while time.perf_counter() < give_up:
@@ -125,7 +123,7 @@ def settle() -> None:
 
 
 def seconds_of(run: Run, n_calls: int = 1) -> float:
-    """Seconds of one call, by the clock, over n_calls in a row."""
+    """Seconds of wall time of a call: the mean of n_calls in a row."""
     start = time.perf_counter()
     for _ in range(n_calls):
         run()
@@ -133,23 +131,22 @@ def seconds_of(run: Run, n_calls: int = 1) -> float:
 
 
 def take_turns(runs: Sequence[Run], *, seconds: float, least_rounds: int = 7) -> list[list[float]]:
-    """Time contestants in turn, so that they meet the same machine.
+    """Time contestants in turn, so that other load on the machine concerns all of them.
 
-    A turn is: settle, one call that is not timed (it wakes the contestant's threads and fills the
-    caches), then the timed calls in a row, enough of them for 20 ms. The order is reversed in
-    every other round.
+    A turn is: `settle`, one call that is not timed (it wakes the contestant's threads and fills
+    the caches), then 20 ms of timed calls. The order is reversed in every other round.
 
     Parameters
     ----------
     runs : sequence of callable
     seconds : float
-        No round begins after this time, once there were least_rounds.
+        After this time no further round begins, unless there were fewer than least_rounds.
     least_rounds : int
 
     Returns
     -------
     list of lists of float
-        For each contestant its seconds a call, one value for each round.
+        For each contestant the seconds a call, one value for each round.
     """
     n_calls = []
     for run in runs:
@@ -169,7 +166,7 @@ def take_turns(runs: Sequence[Run], *, seconds: float, least_rounds: int = 7) ->
 
 
 def rates(work: Work | None, seconds: float, floor: Floor) -> dict[str, float]:
-    """GB/s, GFLOP/s, and the floor's time, also as a share of the time taken."""
+    """GB/s, GFLOP/s, the time of the floor, and its share of the time taken."""
     if work is None:
         return {}
     figures = {"GB/s": work.n_bytes / seconds / 1e9}
@@ -178,23 +175,9 @@ def rates(work: Work | None, seconds: float, floor: Floor) -> dict[str, float]:
     least = floor.seconds(work)
     if least is not None:
         figures |= {"floor, ms": 1e3 * least, "floor / time": least / seconds}
-    return {name: float(f"{value:.4g}") for name, value in figures.items()}
+    return {name: rounded(value) for name, value in figures.items()}
 
 
-def entries(
-    builder: Callable[..., Race], arguments: Sequence[dict[str, Any]], contestants: Sequence[str]
-) -> pytest.MarkDecorator:
-    """Parametrise a benchmark by `entry` (a builder and its arguments) and `contestant`.
-
-    Contestants of one race follow each other, so that its data is made once.
-    """
-    values = []
-    for given in arguments:
-        label = "-".join(map(_label, given.values()))
-        for contestant in contestants:
-            values.append(pytest.param((builder, given), contestant, id=f"{label}-{contestant}"))
-    return pytest.mark.parametrize(("entry", "contestant"), values)
-
-
-def _label(value: Any) -> str:
-    return "x".join(map(str, value)) if isinstance(value, tuple) else str(value)
+def rounded(value: float) -> float:
+    """Four digits: times have no more that repeat."""
+    return float(f"{value:.4g}")

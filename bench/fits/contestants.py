@@ -1,7 +1,7 @@
-"""Who takes part in fit_to_optimum.py, and how each is asked to fit.
+"""The packages whose fits are compared, and how each of them is called.
 
-Everyone minimises mean cross-entropy + ||W||^2 / (2 C n) from zero, with as many threads. A rival
-is stopped by its number of iterations alone: its own tolerance is set to nothing.
+All of them minimise the objective of a `workloads.Workload` from zero, with as many threads.
+A rival is stopped by its number of iterations alone: its tolerance is 0, or almost 0.
 """
 
 import importlib.util
@@ -18,19 +18,20 @@ OURS = "fastsoftmax"
 
 
 class Task(NamedTuple):
-    """A fit to be made; what is set up for it takes no time that counts."""
+    """A fit to be made."""
 
     X: Any
     labels: np.ndarray  # int64 from 0 on
     n_classes: int
     C: float
+    l1_ratio: float
     input_scale: float
     n_threads: int
     settings: dict[str, Any]  # "max_iter", and for ourselves "tol"
 
 
 class Fitted(NamedTuple):
-    """What came of it."""
+    """The result."""
 
     W: np.ndarray  # (K, d), of two classes (1, d): coefficients of the scaled rows
     b: np.ndarray
@@ -38,7 +39,7 @@ class Fitted(NamedTuple):
     more: dict[str, Any]
 
 
-# A function that makes the fit, which is timed, and returns one that tells what came of it.
+# Makes the fit, and is timed; it returns a function that returns the result.
 Run = Callable[[], Callable[[], Fitted]]
 
 
@@ -50,14 +51,17 @@ class Contestant:
     ----------
     name : str
     module : str
-        What has to be installed.
+        The module that has to be installed.
     prepare : callable (Task) -> Run
+        What it does takes no time that counts.
     first : int
-        Iterations of the first rung of the ladder.
+        Iterations of the first fit.
     most_coefficients : float
-        More are not tried; for solvers with a square matrix of them.
+        For solvers with a square matrix of them: more are not tried.
     most_classes : float
-        More are another problem to it.
+        With more classes, the solver minimises another objective.
+    elastic : bool
+        Whether it is asked for L1 and elastic net.
     """
 
     name: str
@@ -66,13 +70,14 @@ class Contestant:
     first: int = 8
     most_coefficients: float = np.inf
     most_classes: float = np.inf
+    elastic: bool = False
 
-    @property
-    def is_here(self) -> bool:
-        return importlib.util.find_spec(self.module) is not None
-
-    def sits_out(self, n_coefficients: int, n_classes: int) -> str:
-        """Why it does not try; empty where it does."""
+    def absent(self, n_coefficients: int, n_classes: int, l1_ratio: float) -> str:
+        """The reason why it does not take part; empty if it does."""
+        if importlib.util.find_spec(self.module) is None:
+            return "is not installed"
+        if l1_ratio and not self.elastic:
+            return "is asked for L2 only"
         if n_coefficients > self.most_coefficients:
             return f"needs a square matrix of {n_coefficients} coefficients"
         return "fits each class against the rest" if n_classes > self.most_classes else ""
@@ -91,26 +96,32 @@ def _ours(task: Task) -> Run:
         def note(state: Any) -> None:
             trace.append((time.perf_counter() - start, state.objective))
 
-        model = FastSoftmax(
-            C=task.C, input_scale=task.input_scale, n_jobs=task.n_threads, **settings
+        estimator = FastSoftmax(
+            C=task.C,
+            l1_ratio=task.l1_ratio,
+            input_scale=task.input_scale,
+            n_jobs=task.n_threads,
+            **settings,
         ).fit(task.X, task.labels, callbacks=[note] if traced else None)
 
-        def told() -> Fitted:
-            more = {"bound": float(model.gap_), "certified": bool(model.converged_)}
+        def result() -> Fitted:
+            more = {"bound": float(estimator.gap_), "certified": bool(estimator.converged_)}
             if traced:
                 more["trace"] = trace
-            W = np.asarray(model.coef_, np.float64) / task.input_scale
-            return Fitted(W, model.intercept_, int(model.n_iter_[0]), more)
+            W = np.asarray(estimator.coef_, np.float64) / task.input_scale
+            return Fitted(W, estimator.intercept_, int(estimator.n_iter_[0]), more)
 
-        return told
+        return result
 
     return run
 
 
 def _like_sklearn(make: Callable[..., Any], task: Task, **parameters: Any) -> Run:
     def run() -> Callable[[], Fitted]:
-        model = make(C=task.C, tol=0.0, **parameters, **task.settings).fit(task.X, task.labels)
-        return lambda: Fitted(model.coef_, model.intercept_, int(np.max(model.n_iter_)), {})
+        given = {"C": task.C, "tol": 0.0, **parameters, **task.settings}
+        estimator = make(**given).fit(task.X, task.labels)
+        n_iter = int(np.max(estimator.n_iter_))
+        return lambda: Fitted(estimator.coef_, estimator.intercept_, n_iter, {})
 
     return run
 
@@ -119,8 +130,10 @@ def _sklearn(solver: str) -> Callable[[Task], Run]:
     def prepare(task: Task) -> Run:
         from sklearn.linear_model import LogisticRegression
 
-        seed = {"random_state": 0} if solver == "saga" else {}
-        return _like_sklearn(LogisticRegression, task, solver=solver, **seed)
+        more: dict[str, Any] = {"random_state": 0} if solver == "saga" else {}
+        if task.l1_ratio:
+            more["l1_ratio"] = task.l1_ratio
+        return _like_sklearn(LogisticRegression, task, solver=solver, **more)
 
     return prepare
 
@@ -128,22 +141,22 @@ def _sklearn(solver: str) -> Callable[[Task], Run]:
 def _sklearnex(task: Task) -> Run:
     from sklearnex.linear_model import LogisticRegression
 
-    said: list[str] = []
+    messages: list[str] = []
     handler = logging.Handler()
-    handler.emit = lambda record: said.append(record.getMessage())  # type: ignore[method-assign]
+    handler.emit = lambda record: messages.append(record.getMessage())  # type: ignore[method-assign]
     logger = logging.getLogger("sklearnex")
     logger.handlers, logger.propagate = [handler], False
     logger.setLevel(logging.INFO)
     run = _like_sklearn(LogisticRegression, task, solver="lbfgs", n_jobs=task.n_threads)
 
-    def noted() -> Callable[[], Fitted]:
-        told = run()
+    def checked() -> Callable[[], Fitted]:
+        result = run()
         logger.setLevel(logging.WARNING)
-        if any("fallback" in text for text in said):
-            return lambda: told()._replace(more={"failed": "hands it to scikit-learn"})
-        return told
+        if any("fallback" in text for text in messages):
+            return lambda: result()._replace(more={"failed": "passes it to scikit-learn"})
+        return result
 
-    return noted
+    return checked
 
 
 def _cyanure(task: Task) -> Run:
@@ -162,17 +175,17 @@ def _cyanure(task: Task) -> Run:
     }
 
     def run() -> Callable[[], Fitted]:
-        model = Classifier(**parameters).fit(task.X, task.labels)
+        estimator = Classifier(**parameters).fit(task.X, task.labels)
 
-        def told() -> Fitted:
-            W = np.asarray(model.coef_)
+        def result() -> Fitted:
+            W = np.asarray(estimator.coef_)
             W = W.reshape(1, d) if task.n_classes == 2 else W.T
-            # It counts in steps of its duality gaps.
-            max_iter, n_iter = task.settings["max_iter"], int(np.max(model.n_iter_))
-            ran_out = n_iter > max_iter - model.duality_gap_interval
-            return Fitted(W, np.ravel(model.intercept_), max_iter if ran_out else n_iter, {})
+            # It counts iterations in steps of duality_gap_interval.
+            max_iter, n_iter = task.settings["max_iter"], int(np.max(estimator.n_iter_))
+            ran_out = n_iter > max_iter - estimator.duality_gap_interval
+            return Fitted(W, np.ravel(estimator.intercept_), max_iter if ran_out else n_iter, {})
 
-        return told
+        return result
 
     return run
 
@@ -192,13 +205,13 @@ def _snapml(task: Task) -> Run:
     }
 
     def run() -> Callable[[], Fitted]:
-        model = LogisticRegression(**parameters).fit(X, labels)
+        estimator = LogisticRegression(**parameters).fit(X, labels)
 
-        def told() -> Fitted:
-            W = np.asarray(model.coef_).reshape(1, -1)
-            return Fitted(W, np.ravel(model.intercept_), task.settings["max_iter"], {})
+        def result() -> Fitted:
+            W = np.asarray(estimator.coef_).reshape(1, -1)
+            return Fitted(W, np.ravel(estimator.intercept_), task.settings["max_iter"], {})
 
-        return told
+        return result
 
     return run
 
@@ -211,7 +224,7 @@ def _torch(task: Task) -> Run:
     (n, d), labels = task.X.shape, torch.from_numpy(task.labels)
     real = torch.from_numpy(np.empty(0, task.X.dtype)).dtype
     is_sparse, binary = sparse.issparse(task.X), task.n_classes == 2
-    penalty, n_logits = 1.0 / (task.C * n), 1 if binary else task.n_classes
+    l2, n_logits = 1.0 / (task.C * n), 1 if binary else task.n_classes
 
     def tensor(X: Any) -> torch.Tensor:
         parts = (torch.from_numpy(part) for part in (X.indptr, X.indices, X.data))
@@ -240,9 +253,9 @@ def _torch(task: Task) -> Run:
             else:
                 loss = functional.cross_entropy(z, labels)
             loss.backward()
-            W.grad = X_T @ z.grad + penalty * W.detach()
+            W.grad = X_T @ z.grad + l2 * W.detach()
             b.grad = z.grad.sum(0)
-            return loss.detach() + penalty / 2 * (W.detach() ** 2).sum()
+            return loss.detach() + l2 / 2 * (W.detach() ** 2).sum()
 
         optimiser.step(closure)
         n_iter = optimiser.state[W]["n_iter"]
@@ -251,7 +264,7 @@ def _torch(task: Task) -> Run:
     return run
 
 
-NATIVE = Contestant(OURS, "fastsoftmax", _ours)
+FASTSOFTMAX = Contestant(OURS, "fastsoftmax", _ours, elastic=True)
 RIVALS = (
     Contestant("scikit-learn lbfgs", "sklearn", _sklearn("lbfgs")),
     Contestant("scikit-learn newton-cg", "sklearn", _sklearn("newton-cg"), first=1),
@@ -262,11 +275,11 @@ RIVALS = (
         first=1,
         most_coefficients=8_000,
     ),
-    Contestant("scikit-learn saga", "sklearn", _sklearn("saga"), first=4),
+    Contestant("scikit-learn saga", "sklearn", _sklearn("saga"), first=4, elastic=True),
     Contestant("scikit-learn-intelex", "sklearnex", _sklearnex),
     Contestant("cyanure", "cyanure", _cyanure, first=4),
-    # Of more classes each against the rest; and its intercept is penalised.
+    # More than two classes: each against the rest. Its intercept is in the penalty.
     Contestant("snapml", "snapml", _snapml, first=4, most_classes=2),
     Contestant("torch LBFGS", "torch", _torch),
 )
-CONTESTANTS = {contestant.name: contestant for contestant in (NATIVE, *RIVALS)}
+CONTESTANTS = {contestant.name: contestant for contestant in (FASTSOFTMAX, *RIVALS)}

@@ -1,32 +1,33 @@
-"""The chart of fit_to_optimum.py: gap against seconds, both logarithmic, a panel a workload.
+"""The chart of fits: gap against seconds, both logarithmic, a panel a workload.
 
-    python bench/fit_chart.py                     results/fit_to_optimum.json -> .png and .svg
-    python bench/fit_chart.py FILE --out PREFIX   from another file
+    python bench chart                          results/fit_to_optimum.json -> .svg
+    python bench chart FILE --out FILE.svg      from another file
 
-It shows what the file holds and measures nothing. Needs matplotlib.
+It draws what the file holds and measures nothing. Workloads without a trace of our fit have no
+panel. Needs matplotlib.
 """
 
 import argparse
-import json
-import sys
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-RESULTS = Path(__file__).parent / "results" / "fit_to_optimum.json"
+from measuring import record
+
+RESULTS = Path(__file__).with_name("fit_to_optimum.json")
 OURS = "fastsoftmax"
 LEAST_GAP = 1e-9
 COLUMNS = 3
-# Of Okabe and Ito, to be told apart by everyone; ours is black.
+# Of Okabe and Ito, for people with any colour vision; ours is black.
 COLOURS = ("#0072B2", "#E69F00", "#009E73", "#CC79A7", "#56B4E9", "#D55E00", "#999999", "#B8A800")
 
 
-def draw(record: dict[str, Any]) -> Any:
-    """A matplotlib figure of a record."""
+def draw(results: dict[str, Any]) -> Any:
+    """A matplotlib figure of a file of results."""
     from matplotlib.figure import Figure
 
-    rows = record["rows"]
-    # float64 in the colour of its float32
+    rows = [row for row in results["rows"] if row["trace"]]
+    # float32 and float64 of a rival have the same colour
     names = sorted({_family(name) for row in rows for name in row["contestants"]} - {OURS})
     colours = dict(zip(names, COLOURS * len(names), strict=False)) | {OURS: "black"}
     n_columns = min(COLUMNS, len(rows))
@@ -49,10 +50,10 @@ def draw(record: dict[str, Any]) -> Any:
         ncols=2 * n_columns,
         fontsize=7,
     )
-    trial = "" if record["scale"] == 1 else f" (a trial run: rows times {record['scale']:g})"
+    trial = "" if results["scale"] == 1 else f" (a trial run: rows times {results['scale']:g})"
     threads = rows[0]["threads"]
     figure.suptitle(
-        f"From zero to the optimum{trial}\n{record['machine_info']['CPU']}, {threads} threads",
+        f"From zero to the optimum{trial}\n{results['machine_info']['CPU']}, {threads} threads",
         fontsize=10,
     )
     return figure
@@ -82,27 +83,20 @@ def _panel(panel: Any, row: dict[str, Any], colours: dict[str, str]) -> None:
 
 
 def _shown(points: Sequence[Sequence[float]]) -> tuple[list[float], list[float]]:
-    """Times and gaps; a gap that is too small to be drawn is at the lower edge."""
+    """Times and gaps; gaps below the lower edge are drawn there."""
     return [seconds for seconds, _ in points], [max(gap, LEAST_GAP) for _, gap in points]
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Write the chart as PNG and SVG, the same file each time."""
+    """Write the chart as SVG; the same results give the same file."""
     parser = argparse.ArgumentParser(description=(__doc__ or "").partition("\n")[0])
     parser.add_argument("file", nargs="?", type=Path, default=RESULTS)
-    parser.add_argument("--out", type=Path, help="path without ending; as the file's, if not given")
+    parser.add_argument("--out", type=Path, help="beside the file, if not given")
     options = parser.parse_args(arguments)
-    record = json.loads(options.file.read_text(encoding="utf-8"))
-    out = options.out or options.file.with_suffix("")
+    out = options.out or options.file.with_suffix(".svg")
     import matplotlib
 
     with matplotlib.rc_context({"svg.hashsalt": "fastsoftmax"}):
-        figure = draw(record)
-        figure.savefig(f"{out}.png", dpi=110, metadata={"Software": None})
-        figure.savefig(f"{out}.svg", metadata={"Date": None})
-    print(f"{out.name}.png, {out.name}.svg")
+        draw(record.read(options.file)).savefig(out, format="svg", metadata={"Date": None})
+    print(out.name)
     return 0
-
-
-if __name__ == "__main__":
-    sys.exit(main())

@@ -1,17 +1,17 @@
-"""What this machine can do at most, measured in the run that it is compared with.
+"""The limits of this machine, measured in the same run as the contestants.
 
 Three figures, on as many cores as the kernels may use:
 
 - multiply-adds: GFLOP/s of independent fused multiply-adds in registers, float32 or float64;
-- read: GB/s of reading memory of a given size again and again, so that it comes from the level of
-  the cache, or the memory, that data of this size comes from in the benchmarks too;
+- read: GB/s of reading memory of a given size repeatedly, so that it comes from the same level of
+  the cache, or from memory, as data of this size in the benchmarks;
 - copy: GB/s of copying, the bytes read and the bytes written both counted.
 
 The floor of a task that does `flops` operations, reads `n_read` and writes `n_written` bytes is
 
     max(flops / multiply-adds, (n_read + n_written) / bandwidth)    seconds,
 
-with the bandwidth of reading where next to nothing is written, and of copying otherwise.
+with the bandwidth of reading where at most 2 % as much is written, and of copying otherwise.
 """
 
 import ctypes
@@ -31,18 +31,18 @@ import numpy as np
 
 SOURCE = Path(__file__).with_name("floor.c")
 C_TYPES = {"float32": ctypes.c_float, "float64": ctypes.c_double}
-# A trial is long beside the start of a thread, short beside what else the machine does.
+# A trial is much longer than the start of a thread, and short enough to fall between other load.
 N_TRIALS, TRIAL_SECONDS = 15, 0.01
 LEAST_BYTES, MOST_BYTES = 1 << 20, 1 << 29
 GRAIN = 4096  # bytes; a multiple of what floor.c reads in one step
 
-# What a thread did: (thread, times) -> flops or bytes.
+# (thread, n_times) -> the flops or bytes of that thread.
 Trial = Callable[[int, int], float]
 
 
 @dataclass(frozen=True)
 class Work:
-    """What a run has to do at least, by the formula that its race states."""
+    """The least work of a run, by the formula of its race."""
 
     flops: float
     n_read: float  # bytes
@@ -55,14 +55,14 @@ class Work:
 
 
 class Floor:
-    """The figures for a number of threads; each is measured when it is first asked for."""
+    """The figures for a number of threads. Each is measured at its first use."""
 
     def __init__(self, n_threads: int) -> None:
         self.n_threads = n_threads
         self._measured: dict[str, float] = {}
 
     def seconds(self, work: Work) -> float | None:
-        """The least time that a task can take; None where there is no compiler to measure with."""
+        """The least time of a task; None where there is no compiler to measure with."""
         if _library(work.real) is None:
             return None
         mostly_read = work.n_written <= 0.02 * work.n_read
@@ -117,7 +117,7 @@ class Floor:
         return self._once(f"copy {2 * part * self.n_threads / 1e6:.3g} MB, GB/s", prepare)
 
     def as_dict(self) -> dict[str, float]:
-        """What has been measured, by name and unit."""
+        """The figures that have been measured, by name and unit."""
         return {"threads": self.n_threads, **self._measured}
 
     def _once(self, name: str, prepare: Callable[[], Trial]) -> float:
@@ -134,7 +134,7 @@ class Floor:
         return self._measured[name]
 
     def _together(self, trial: Trial, n_times: int) -> tuple[float, float]:
-        """(What all threads did, seconds from the first one's start to the last one's end)."""
+        """(Flops or bytes of all threads, seconds from the first start to the last end)."""
         gate = threading.Barrier(self.n_threads)
         notes: list[tuple[float, float, float]] = []
 
@@ -167,7 +167,7 @@ def _aligned(n_bytes: int) -> np.ndarray:
 
 @functools.cache
 def _library(real: str) -> ctypes.CDLL | None:
-    """floor.c, compiled for this very CPU as no package can be; None without a compiler."""
+    """floor.c, compiled for this CPU; None without a compiler."""
     compiler = shlex.split(os.environ.get("CC") or sysconfig.get_config_var("CC") or "cc")[:1]
     flags = ["-O3", "-march=native", "-ffp-contract=fast", "-shared", "-fPIC"]
     c_name = {"float32": "float", "float64": "double"}[real]

@@ -1,7 +1,7 @@
-"""A fit in a process of its own, so that its peak of memory is its own and a hang can be ended.
+"""A fit in a process of its own: so the peak of memory is that of the fit, and it can be ended.
 
-The process reads the rows into memory, fits a few small ones (imports, threads), waits until it
-rests, and then takes the time of the whole fit.
+The process reads the rows into memory, makes a small fit (imports, threads), waits until it uses
+almost no CPU time, and then times the whole fit.
 """
 
 import json
@@ -10,6 +10,7 @@ import subprocess
 import sys
 import time
 import warnings
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -24,16 +25,16 @@ JOB, ANSWER, COEFFICIENTS = "job.json", "answer.json", "coefficients.npz"
 
 
 class Store:
-    """A problem's rows in files of a folder, as another process reads them into memory.
+    """A problem's rows in files, in the type that a contestant takes.
 
-    So what they take there is known before a fit, and no conversion adds to it.
+    So their memory is taken before a fit, and no conversion adds to its peak.
     """
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
 
     def write(self, problem: Any, storage: str, input_scale: float = 1.0) -> None:
-        """Write X in a type ("as is" for its own, not scaled), if it is not there yet."""
+        """Write X in a type, scaled; or "as is": in its own type, not scaled."""
         np.save(self.folder / "labels.npy", problem.labels)
         X = problem.X
         if storage != "as is":
@@ -59,12 +60,12 @@ class Store:
 
 
 def fit(folder: Path, job: dict[str, Any], limit: float) -> dict[str, Any]:
-    """Have a job done in a new process; what it answers, or {"failed": why}."""
+    """Do a job in a new process; its answer, or {"failed": why}."""
     (folder / JOB).write_text(json.dumps(job), encoding="utf-8")
     for name in (ANSWER, COEFFICIENTS):
         (folder / name).unlink(missing_ok=True)
     environment = {**os.environ, **dict.fromkeys(THREAD_VARIABLES, str(job["n_threads"]))}
-    command = [sys.executable, str(Path(__file__)), str(folder)]
+    command = [sys.executable, str(Path(__file__).parents[1]), "job", str(folder)]
     options: dict[str, Any] = {"capture_output": True, "text": True, "env": environment}
     try:
         done = subprocess.run(command, timeout=START_SECONDS + limit, **options)
@@ -80,29 +81,30 @@ def fit(folder: Path, job: dict[str, Any], limit: float) -> dict[str, Any]:
         return {**answer, "W": arrays["W"], "b": arrays["b"]}
 
 
-def main(folder: Path) -> int:
-    """The other process: do the job that lies in a folder."""
+def main(arguments: Sequence[str]) -> int:
+    """The new process: do the job in a folder."""
+    folder = Path(arguments[0])
     job = json.loads((folder / JOB).read_text(encoding="utf-8"))
-    if hasattr(os, "sched_setaffinity"):  # also those that heed no variable
+    if hasattr(os, "sched_setaffinity"):  # for contestants that ignore the variables
         cpus = sorted(os.sched_getaffinity(0))
         os.sched_setaffinity(0, cpus[: job["n_threads"]])
-    from fit_contestants import CONTESTANTS, Task
-    from harness import settle
+    from fits.contestants import CONTESTANTS, Task
+    from measuring.harness import settle
 
-    warnings.simplefilter("ignore")  # that it ends before its optimum is what it was asked for
+    warnings.simplefilter("ignore")  # that a fit has not converged is intended
     prepare = CONTESTANTS[job["contestant"]].prepare
     X, labels = Store(folder).read(job["storage"])
-    arguments = {name: job[name] for name in ("C", "input_scale", "n_threads")}
+    arguments = {name: job[name] for name in ("C", "l1_ratio", "input_scale", "n_threads")}
     task = Task(X, labels, job["n_classes"], settings=job["settings"], **arguments)
     prepare(_small(task))()
     run = prepare(task)
     settle()
     before = _reset_peak()
     start = time.perf_counter()
-    told = run()
+    result = run()
     seconds = [time.perf_counter() - start]
     peak = _peak() - before
-    fitted = told()
+    fitted = result()
     while sum(seconds) < job["repeat_seconds"] and len(seconds) < MOST_FITS:
         start = time.perf_counter()
         run()
@@ -135,7 +137,7 @@ def _small(task: Any) -> Any:
 
 
 def _reset_peak() -> int:
-    """Bytes of memory now, from which on the peak counts where the system can forget it."""
+    """Bytes of memory now. Linux can set the peak back to them; elsewhere, the peak so far."""
     try:
         Path("/proc/self/clear_refs").write_text("5", encoding="utf-8")
     except OSError:
@@ -144,9 +146,9 @@ def _reset_peak() -> int:
 
 
 def _peak() -> int:
-    """The most bytes of memory so far.
+    """The peak of memory so far, in bytes.
 
-    From /proc where there is one: Linux hands ru_maxrss on from the process that started this one.
+    From /proc where there is one: on Linux, ru_maxrss includes the peak of the parent process.
     """
     found = _status("VmHWM")
     if found is not None:
@@ -166,7 +168,3 @@ def _status(name: str) -> int | None:
         if line.startswith(name + ":"):
             return int(line.split()[1]) * 1024
     return None
-
-
-if __name__ == "__main__":
-    sys.exit(main(Path(sys.argv[1])))

@@ -1,4 +1,4 @@
-"""How long it takes to a gap: fits of more and more iterations, each from the start."""
+"""The time to a gap of a solver without a callback: fits of more and more iterations, from zero."""
 
 import math
 from collections.abc import Callable, Sequence
@@ -10,10 +10,10 @@ import numpy as np
 Fit = Callable[[int], dict[str, Any]]
 Point = dict[str, Any]
 
-LEAST_GROWTH = 1.2  # a rung with fewer more iterations tells too little
-STALL_SHARE = 0.98  # a gap above this share of the one of half the iterations is no progress
-STALLS = 3
-CLOSE = 1.15  # rungs so near each other need none in between
+LEAST_GROWTH = 1.2  # ratio of iterations below which another fit is not worth its time
+STALL_SHARE = 0.98  # of the gap of the previous fit: a gap above this is no progress
+STALLS = 3  # fits without progress that end a ladder
+CLOSE = 1.15  # ratio of iterations below which no fit is made in between
 
 
 class Ladder:
@@ -22,9 +22,9 @@ class Ladder:
     Attributes
     ----------
     points : list of dict
-        Fits that ended, by the number of iterations asked for ("max_iter").
+        The fits, by the number of iterations asked for ("max_iter").
     ended : str
-        Why there were no more.
+        The reason why there are no more.
     """
 
     def __init__(self, fit: Fit) -> None:
@@ -33,7 +33,7 @@ class Ladder:
         self.ended = ""
 
     def climb(self, first: int, smallest_gap: float, limit: float) -> None:
-        """Double the iterations until the gap, the time limit, or the rival's own end."""
+        """Double the iterations until the gap, the time limit, or the solver's own end."""
         max_iter, stalls = first, 0
         while True:
             previous = self.points[-1]["gap"] if self.points else np.inf
@@ -47,7 +47,7 @@ class Ladder:
             stalls = stalls + 1 if not point["gap"] < STALL_SHARE * previous else 0
             if not self.ended and stalls >= STALLS:
                 self.ended = "no progress"
-            # the most iterations that fit into the limit, with some room
+            # the most iterations within 90 % of the limit
             most = int(max_iter * 0.9 * limit / point["seconds"])
             following = min(2 * max_iter, most)
             if not self.ended and following < LEAST_GROWTH * max_iter:
@@ -57,7 +57,7 @@ class Ladder:
             max_iter = following
 
     def run(self, max_iter: int) -> Point | None:
-        """Make a fit, or make it again: its seconds are the median over all."""
+        """Make a fit, maybe once more; its seconds are the median of all its runs."""
         found = self._fit(max_iter)
         if "failed" in found:
             self.ended = found["failed"]
@@ -75,7 +75,7 @@ class Ladder:
         return _quickest([point for point in self.points if point["gap"] <= gap])
 
     def missing(self, gap: float) -> Point | None:
-        """The longest fit before it that does not."""
+        """The fit of most iterations below those of `reaching` that misses the gap."""
         reached = self.reaching(gap)
         most = reached["max_iter"] if reached else math.inf
         return max(
@@ -85,7 +85,7 @@ class Ladder:
         )
 
     def refine(self, gap: float) -> bool:
-        """One more fit between those two, if they are apart; whether there was one."""
+        """Make a fit between `missing` and `reaching`, unless they are close; whether it did."""
         high, low = self.reaching(gap), self.missing(gap)
         if high is None:
             return False
@@ -99,9 +99,9 @@ class Ladder:
 def refine_fastest(
     ladders: dict[str, Ladder], gap: float, also: Sequence[str], *, rounds: int
 ) -> None:
-    """Narrow down who is the fastest to a gap, and when; and when the others named are there.
+    """Find the fastest to a gap and its time, and the times of those named in `also`.
 
-    Those whose longest fit that misses the gap took longer than the fastest takes cannot win.
+    A contestant cannot be the fastest if a fit that misses the gap took longer than the fastest.
     """
     for _ in range(rounds):
         best = fastest(ladders, gap)
@@ -118,7 +118,7 @@ def refine_fastest(
 
 
 def fastest(ladders: dict[str, Ladder], gap: float) -> str | None:
-    """Who reaches a gap first."""
+    """The name of the fastest to a gap."""
     reached = {name: ladder.reaching(gap) for name, ladder in ladders.items()}
     there = {name: point["seconds"] for name, point in reached.items() if point}
     return min(there, key=there.__getitem__, default=None)

@@ -1,4 +1,4 @@
-"""The data that is measured on. Every builder is seeded: the same arguments give the same bits."""
+"""The data of the measurements. Builders are seeded: the same arguments give the same bits."""
 
 import os
 from pathlib import Path
@@ -12,7 +12,14 @@ from fastsoftmax.datasets import load_fashion_mnist, load_fashion_mnist_sample
 # A folder that holds fashion/, with Fashion-MNIST's files, in full or the first rows of them.
 DATA_VARIABLE = "FASTSOFTMAX_TEST_DATA"
 SIDE = 28
-DOCUMENT_TOKENS = 90  # for 77 terms that differ
+DOCUMENT_TOKENS = 90  # of these, 77 terms are different
+
+# Arguments of `named` for the problems that several measurements share.
+FASHION = {"kind": "fashion", "sizes": (60_000,)}
+PROBE_100 = {"kind": "probe", "sizes": (50_000, 512, 100)}
+PROBE_1000 = {"kind": "probe", "sizes": (20_000, 768, 1000)}
+TEXT = {"kind": "text", "sizes": (90_000, 200_000, 20)}
+ONE_ROW = {"kind": "fashion", "sizes": (1,)}
 
 
 class Problem(NamedTuple):
@@ -37,8 +44,8 @@ class Problem(NamedTuple):
     def stored_as(self, storage: str, scale: float = 1.0) -> "Problem":
         """The same rows in another type.
 
-        Those in CSR form as they are; dense ones multiplied by scale, but in an integer type, if
-        they are not in it already, by what makes the largest fill it.
+        Sparse rows keep their values. Dense ones are multiplied by scale. For an integer type that
+        they do not have already, the factor is such that the largest value is the largest integer.
         """
         if self.is_sparse:
             return self._replace(X=self.X.astype(storage, copy=False))
@@ -56,12 +63,12 @@ class Problem(NamedTuple):
 
     @property
     def real(self) -> np.dtype:
-        """The type that is computed in."""
+        """The type of the computation: float32 or float64."""
         return np.result_type(self.X.dtype, np.float32)
 
     @property
     def computed(self) -> np.ndarray | sparse.csr_array:
-        """X in that type."""
+        """X in the type of the computation."""
         return self.X.astype(self.real, copy=False)
 
     @property
@@ -81,14 +88,40 @@ class Problem(NamedTuple):
         return self.X.nbytes
 
 
-def fashion(n_rows: int, n_classes: int = 10, seed: int = 0) -> Problem:
-    """Images of Fashion-MNIST's kind, n_rows x 784 uint8, made from real ones.
+def scaled_rows(n_rows: int, scale: float, multiple: int = 1) -> int:
+    """n_rows * scale, at least 16 and a multiple of `multiple`; n_rows if it is 1 or scale is 1."""
+    if scale == 1 or n_rows == 1:
+        return n_rows
+    return max(16, 2 * multiple, int(n_rows * scale) // multiple * multiple)
 
-    Labels are the real ones modulo n_classes. Each image is a real training image (all come about
-    equally often) that is flipped left to right or not, moved by up to 2 pixels along each axis,
-    multiplied by a gain from 0.8 to 1.2, and given normal noise of 4 grey levels. The real images
-    come from the folder that the environment variable FASTSOFTMAX_TEST_DATA names, otherwise from
-    the sample inside the package; so a result is comparable only with one of the same source
+
+def named(
+    kind: str,
+    sizes: tuple[int, ...],
+    *,
+    storage: str = "float32",
+    order: str = "C",
+    indices: str = "int32",
+    scale: float = 1,
+    multiple: int = 1,
+) -> Problem:
+    """A problem by the name of its builder; sizes are the builder's arguments, rows first."""
+    sizes = scaled_rows(sizes[0], scale, multiple), *sizes[1:]
+    if kind == "text":
+        return text(*sizes, indices=indices).stored_as(storage)
+    made = {"fashion": fashion, "probe": probe}[kind](*sizes)
+    made = made.stored_as(storage, 1 / 255 if kind == "fashion" else 1.0)
+    return made._replace(X=np.asarray(made.X, order=order))
+
+
+def fashion(n_rows: int, n_classes: int = 10, seed: int = 0) -> Problem:
+    """Images like those of Fashion-MNIST, n_rows x 784 uint8, made from real ones.
+
+    Labels are the real ones modulo n_classes. Each image is a real training image (all of them are
+    used about equally often), flipped left to right with probability 1/2, moved by up to 2 pixels
+    along each axis, multiplied by a gain from 0.8 to 1.2, with normal noise of 4 grey levels. The
+    real images are in the folder that the environment variable FASTSOFTMAX_TEST_DATA names, or
+    in the package (a sample). Results are comparable only if their source is the same
     (`fashion_source`).
     """
     images, labels = _real_images()
@@ -109,9 +142,9 @@ def fashion(n_rows: int, n_classes: int = 10, seed: int = 0) -> Problem:
 
 
 def mnist_test() -> Problem | None:
-    """MNIST's 10,000 test images, 784 uint8 each; None where their files are not.
+    """MNIST's 10,000 test images, 784 uint8 each; None without their files.
 
-    From the folder mnist/ inside the one that the environment variable FASTSOFTMAX_TEST_DATA names.
+    These are in the folder mnist/ inside the one that FASTSOFTMAX_TEST_DATA names.
     """
     folder = Path(os.environ.get(DATA_VARIABLE) or os.devnull, "mnist")
     try:
@@ -122,7 +155,7 @@ def mnist_test() -> Problem | None:
 
 
 def fashion_source() -> str:
-    """Where `fashion` takes its images from, without the folder's name."""
+    """The source of the images of `fashion`, without the name of the folder."""
     images, _ = _real_images()
     named = "Fashion-MNIST" if os.environ.get(DATA_VARIABLE) else "the packaged sample"
     return f"{len(images)} images of {named}"
@@ -135,7 +168,7 @@ def _real_images() -> tuple[np.ndarray, np.ndarray]:
 
 
 def _moved(images: np.ndarray, flips: np.ndarray, down: int, right: int) -> np.ndarray:
-    """Images flipped where flips says so and moved, zeros coming in from the edge, as float32."""
+    """Images flipped where `flips` is true and moved, float32. Pixels from outside are 0."""
     images = np.where(flips[:, None, None], images[:, :, ::-1], images)
     moved = np.zeros(images.shape, dtype=np.float32)
 
@@ -147,10 +180,10 @@ def _moved(images: np.ndarray, flips: np.ndarray, down: int, right: int) -> np.n
 
 
 def probe(n_rows: int, n_features: int, n_classes: int, seed: int = 0) -> Problem:
-    """Embeddings as a linear probe sees them: unit-norm float32 rows around class centres.
+    """Embeddings for a linear probe: unit-norm float32 rows around class centres.
 
-    The spread falls off along the features as a power law, as the spectra of learned embeddings
-    do, and classes overlap.
+    The spread decreases along the features as a power law, like the spectra of learned embeddings.
+    Classes overlap.
     """
     rng = np.random.default_rng(seed)
     spread = np.arange(1, n_features + 1, dtype=np.float32) ** -0.5
@@ -166,11 +199,11 @@ def probe(n_rows: int, n_features: int, n_classes: int, seed: int = 0) -> Proble
 def text(
     n_rows: int, n_features: int, n_classes: int, *, indices: str = "int32", seed: int = 0
 ) -> Problem:
-    """Documents as term weights, float32 in CSR form with 77 a row on average where d = 200000.
+    """Documents as values of terms, float32 in CSR form; 77 a row on average where d = 200000.
 
-    The r-th most frequent term occurs about as often as 1 / r (Zipf). A third of the tokens are
-    drawn from terms that the document's class has for itself, every n_classes-th one by frequency.
-    Terms are in no order of frequency; a row's weights 1 + ln(count) are scaled to unit length.
+    The frequency of the r-th most frequent term is about proportional to 1 / r (Zipf). A third of
+    the tokens are drawn from the terms of the document's class: every n_classes-th by frequency.
+    The columns are in random order. The values 1 + ln(count) of a row are scaled to unit length.
     """
     rng = np.random.default_rng(seed)
     labels = rng.integers(n_classes, size=n_rows, dtype=np.int32)
@@ -194,7 +227,7 @@ def text(
 
 
 def _zipf(rng: np.random.Generator, n_ranks: int, size: int) -> np.ndarray:
-    """Ranks from 0 on, of frequency ln((r + 2) / (r + 1)): about as 1 / (r + 1)."""
+    """Ranks r from 0 on, of frequency ln((r + 2) / (r + 1)), about 1 / (r + 1)."""
     ranks = (np.power(n_ranks + 1.0, rng.random(size)) - 1.0).astype(np.int64)
     return np.minimum(ranks, n_ranks - 1)
 
@@ -217,9 +250,9 @@ def logits(n_rows: int, n_classes: int, seed: int = 0) -> Problem:
 
 
 def weights(problem: Problem, seed: int = 1) -> tuple[np.ndarray, np.ndarray]:
-    """W (K, d) and b (K,), of two classes (1, d) and (1,): for logits of about normal(0, 1).
+    """W (K, d) and b (K,), for two classes (1, d) and (1,): logits are about normal(0, 1).
 
-    In the type that is computed in.
+    In the type of the computation.
     """
     rng = np.random.default_rng(seed)
     n, d = problem.X.shape

@@ -1,6 +1,6 @@
-/* What a core can do at most: read, copy, multiply-add. floor.py compiles this for the machine that
- * it runs on, once for each number type (-DREAL=float or double), and calls it from one Python
- * thread for each core. */
+/* The limits of a core: read, copy, multiply-add. floor.py compiles this for the machine that it runs
+ * on, once for each number type (-DREAL=float or double), and calls it from one Python thread for
+ * each core. */
 #include <stddef.h>
 #include <string.h>
 
@@ -15,11 +15,11 @@
 typedef REAL vec __attribute__((vector_size(VEC_BYTES)));
 typedef long long words __attribute__((vector_size(VEC_BYTES)));
 
-/* Independent sums: more than latency times throughput of a multiply-add on any CPU of these days
- * (4 cycles, 2 a cycle), and with two operands no more than the 16 registers of AVX2. */
+/* Independent sums: more than latency times throughput of a multiply-add on current CPUs (4 cycles,
+ * 2 a cycle), and together with two operands at most the 16 registers of AVX2. */
 enum { CHAINS = 12, STREAMS = 8 };
 
-/* Runs n_rounds rounds of CHAINS vector multiply-adds; returns how many flops that was. */
+/* Runs n_rounds rounds of CHAINS vector multiply-adds; returns their number of flops. */
 double multiply_adds(ptrdiff_t n_rounds, REAL factor, REAL term, REAL *sink) {
     vec sum[CHAINS], f, t, all;
     for (size_t i = 0; i < sizeof(vec) / sizeof(REAL); ++i) {
@@ -53,7 +53,7 @@ long long read_memory(const void *memory, ptrdiff_t n_bytes, ptrdiff_t n_times) 
     return sum[0][0];
 }
 
-/* Copies n_bytes n_times, by whatever the C library holds to be quickest. */
+/* Copies n_bytes n_times, as the C library does. */
 void copy_memory(void *to, const void *from, ptrdiff_t n_bytes, ptrdiff_t n_times) {
     for (ptrdiff_t time = 0; time < n_times; ++time) {
         memcpy(to, from, (size_t)n_bytes);

@@ -1,0 +1,32 @@
+"""What is measured by hand: python bench COMMAND. Each command explains itself with --help."""
+
+import importlib
+import sys
+from collections.abc import Sequence
+
+# By command: module and function, and what it does. Modules are imported when they are needed.
+COMMANDS = {
+    "ratios": ("races.in_turn:ratios", "races: native and its rivals, timed in turn"),
+    "scaling": ("races.in_turn:scaling", "races: native with 1, 2, ... threads, timed in turn"),
+    "fits": ("fits.comparison:main", "whole fits of all packages to the same objective gap"),
+    "tables": ("results.tables:main", "bench/README.md's tables from results/"),
+    "chart": ("results.chart:main", "the chart of fits from results/"),
+    "job": ("fits.process:main", "a fit in a process of its own (called by fits)"),
+}
+
+
+def main(arguments: Sequence[str]) -> int:
+    """Run a command, or list them."""
+    name, *rest = arguments or [""]
+    if name not in COMMANDS:
+        print(__doc__)
+        for command, (_, what) in COMMANDS.items():
+            print(f"    {command:<8} {what}")
+        return int(name not in ("-h", "--help"))
+    module, _, function = COMMANDS[name][0].partition(":")
+    sys.argv = [f"python bench {name}", *rest]  # what --help shows
+    return getattr(importlib.import_module(module), function)(rest)
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))
