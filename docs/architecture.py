@@ -35,7 +35,8 @@ FLOORS = (
             "_sweep",
             "estimator",
             "_streaming statistics",
-            "_estimator _interchange",
+            "_interchange",
+            "_estimator",
         ),
         "`fit` checks parameters, X and y. `_estimator/` makes rows of them: classes become "
         "numbers, X is not copied.",
