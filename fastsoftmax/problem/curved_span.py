@@ -5,8 +5,9 @@ from scipy.linalg import block_diag, lapack
 
 from fastsoftmax.arrays import Array
 
-# Beside the curvature 1 that flat directions have in a Hessian of several logits: what may be
-# rounding alone, and what has lost most of its digits.
+# Flat directions have the curvature 1 in a Hessian of several logits. Compared with that, a
+# curvature below the first number may be rounding alone, and one below the second has lost most of
+# its digits.
 _NOTHING, _FAINT = 1e-14, 1e-10
 # From this ratio of the sizes of features on, a basis in their own units keeps more digits.
 _SPREAD = 1e6
@@ -15,12 +16,12 @@ _SPREAD = 1e6
 def curved_span(hessian: Array, n_logits: int, n_weights: int) -> Array | None:
     """Return a basis of the directions in which F is not flat; None for all.
 
-    Where features depend on each other, as more of them than rows do, F does not see weights
-    orthogonal to all (centred) rows. A Hessian's inverse makes of its rounding there what it likes
-    (30 features of 15 rows: weights of 0.03 beside some of 2, which new rows do see); without those
-    directions the steps are functions of weighted sums over the rows, and the weights the shortest
-    of all that predict the same (where features differ much in size, the shortest for features of
-    variance 1).
+    Where features are linearly dependent, for example because there are more of them than rows, F
+    does not change along weights that are orthogonal to all (centred) rows. The inverse of a
+    Hessian holds only rounding errors there, and a step would follow them (30 features of 15 rows:
+    weights of 0.03 beside some of 2, which change the predictions of new rows). In the span of the
+    other directions the minimum is unique: the shortest weights of all that predict the same
+    (where features differ much in size, the shortest for features of variance 1).
 
     Parameters
     ----------
@@ -37,7 +38,7 @@ def curved_span(hessian: Array, n_logits: int, n_weights: int) -> Array | None:
     # sum_i s_i sum_k p_ik (1 - p_ik) z_i z_i^T
     gram = np.einsum("iaib->ab", blocks)
     if n_logits > 1:
-        gram[np.diag_indices(n_features)] -= 1.0  # which `build_hessian` has put there
+        gram[np.diag_indices(n_features)] -= 1.0  # added by `build_hessian`
     squares = np.diagonal(gram).copy()
     nothing, faint = (_NOTHING, _FAINT) if n_logits > 1 else (0.0, 0.0)
     varies = squares > nothing

@@ -1,10 +1,12 @@
 """Approximations of the inverse Hessian, in the solver's (centred) coordinates, and their products.
 
-What they are made of is in `curvature`.
+`curvature` computes what they are made of.
 """
 
+from abc import ABC, abstractmethod
+from dataclasses import dataclass
 from types import ModuleType
-from typing import Any
+from typing import Any, Protocol
 
 import numpy as np
 
@@ -18,45 +20,61 @@ _BLOCK_OF_COLUMNS = 1 << 15
 _LEAST_BLOCKS = 16
 
 
-class DensePreconditioner:
-    """inverse (d, d), applied to each class's row, and a number for the intercepts."""
+@dataclass(frozen=True)
+class _SameForClasses(ABC):
+    """One inverse for the weights of each class, and a number for the intercepts."""
 
-    def __init__(
-        self,
-        inverse: Array,
-        bias_scale: float,
-        n_logits: int,
-        backend: ModuleType,
-        n_threads: int,
-    ) -> None:
-        self.inverse = inverse
-        self.bias_scale = bias_scale
-        self.n_logits = n_logits
-        self.backend = backend
-        self.n_threads = n_threads
+    inverse: Array
+    bias_scale: float
+    n_logits: int
+    backend: ModuleType
+    n_threads: int
 
     def apply(self, gradient: Array) -> Array:
         """Return the product with a flat vector, in a new array."""
         n_weights = self.n_logits * len(self.inverse)
-        rows = gradient[:n_weights].reshape(self.n_logits, -1)
         result = np.empty_like(gradient)
-        product = _product(rows, self.inverse, self.backend, self.n_threads)
-        result[:n_weights] = product.ravel()
+        given, weights = (v[:n_weights].reshape(self.n_logits, -1) for v in (gradient, result))
+        self._multiply(given, weights)
         np.multiply(gradient[n_weights:], self.bias_scale, out=result[n_weights:])
         return result
 
+    @abstractmethod
+    def _multiply(self, given: Array, out: Array) -> None:
+        """Write the product with a matrix (n_logits, d), row by row."""
 
+
+class DensePreconditioner(_SameForClasses):
+    """With an inverse (d, d)."""
+
+    def _multiply(self, given: Array, out: Array) -> None:
+        out[...] = _product(given, self.inverse, self.backend, self.n_threads)
+
+
+class DiagonalPreconditioner(_SameForClasses):
+    """With the diagonal (d,) of an inverse."""
+
+    def _multiply(self, given: Array, out: Array) -> None:
+        zeros = np.zeros((2, self.n_logits))
+        self.backend.within_product(
+            out,
+            zeros[0],
+            given,
+            self.inverse[np.newaxis],
+            None,
+            zeros[1],
+            n_threads=self.n_threads,
+        )
+
+
+@dataclass(frozen=True)
 class BlockPreconditioner:
     """inverses (n_logits, m, m), one for each class; m is d, or d + 1 with the intercept last."""
 
-    def __init__(
-        self, inverses: Array, n_features: int, backend: ModuleType, n_threads: int
-    ) -> None:
-        self.inverses = inverses
-        self.n_features = n_features
-        self.backend = backend
-        self.n_threads = n_threads
-        self._zero = np.zeros(1)
+    inverses: Array
+    n_features: int
+    backend: ModuleType
+    n_threads: int
 
     def apply(self, gradient: Array) -> Array:
         """Return the product with a flat vector, in a new array."""
@@ -65,31 +83,51 @@ class BlockPreconditioner:
         rows = np.empty((n_logits, size))
         rows[:, : self.n_features] = gradient[:n_weights].reshape(n_logits, -1)
         rows[:, self.n_features :] = gradient[n_weights:].reshape(n_logits, -1)
-        products = np.empty((n_logits, size, 1))
+        products, zero = np.empty((n_logits, size, 1)), np.zeros(1)
         for inverse, row, product in zip(self.inverses, rows, products, strict=True):
             self.backend.affine_rows(
-                product, inverse, row[np.newaxis], self._zero, n_threads=self.n_threads
+                product, inverse, row[np.newaxis], zero, n_threads=self.n_threads
             )
-        products -= _shared(products)
+        products -= _mean_over_classes(products)
         weights = products[:, : self.n_features, 0]
         return np.concatenate([weights.ravel(), products[:, self.n_features :, 0].ravel()])
 
 
+class WithinInverse(Protocol):
+    """An inverse (d, d) for each class, D^-1 of `WithinPreconditioner`."""
+
+    @property
+    def n_threads(self) -> int:
+        """Threads that products may use."""
+
+    def blocks(self) -> list[slice]:
+        """Columns that `apply` takes by themselves."""
+
+    def apply(self, rows: Array, columns: slice) -> Array:
+        """Return the product with columns of a matrix (n_logits, d); it may be overwritten."""
+
+    def write_shifted(self, out: Array, given: Array, means: Array, bias_grad: Array) -> Array:
+        """Write the product with given - bias_grad means, less its mean over the classes.
+
+        All (n_logits, d), row by row. Returns the sums of the product's rows times the means.
+        """
+
+
 class SharedInverse:
-    """(share_k M + penalty I)^-1 for each class k, from the eigenvectors of one M (d, d)."""
+    """(share_k M + l2 I)^-1 for each class k, from the eigenvectors of one M (d, d)."""
 
     def __init__(
         self,
         moments: Array,
         share: Array,
-        penalty: float,
+        l2: float,
         real: np.dtype[Any],
         backend: ModuleType,
         n_threads: int,
     ) -> None:
         values, vectors = answering_signals(len(moments), np.linalg.eigh, moments)
         floor = 1e-12 * float(values[-1]) if len(values) else 1.0
-        self.inverse = 1.0 / (share[:, np.newaxis] * np.maximum(values, 0.0) + penalty + floor)
+        self.inverse = 1.0 / (share[:, np.newaxis] * np.maximum(values, 0.0) + l2 + floor)
         # Products in the number type of the passes, unless their rounding errors would be blown up.
         spread = float(self.inverse.max(initial=0.0)) * _SPREAD
         number = real if spread < float(self.inverse.min(initial=np.inf)) else np.float64
@@ -104,19 +142,26 @@ class SharedInverse:
         return [slice(None)]
 
     def apply(self, rows: Array, columns: slice) -> Array:
-        """Return the product with a matrix (n_logits, d), row by row; it may be overwritten."""
+        """Return the product with a matrix (n_logits, d), row by row."""
         inside = _product(rows, self.transposed, self.backend, self.n_threads)
         inside *= self.inverse
         return _product(inside, self.vectors, self.backend, self.n_threads)
 
+    def write_shifted(self, out: Array, given: Array, means: Array, bias_grad: Array) -> Array:
+        """As of `WithinInverse`."""
+        np.multiply(means, bias_grad[:, np.newaxis], out=out)
+        product = self.apply(np.subtract(given, out, out=out), slice(None))
+        np.subtract(product, _mean_over_classes(product), out=out)
+        return _row_dots(means, product)
 
+
+@dataclass(frozen=True)
 class DiagonalInverse:
     """inverse (n_logits, d), the diagonal for each class."""
 
-    def __init__(self, inverse: Array, backend: ModuleType, n_threads: int) -> None:
-        self.inverse = inverse
-        self.backend = backend
-        self.n_threads = n_threads
+    inverse: Array
+    backend: ModuleType
+    n_threads: int
 
     def blocks(self) -> list[slice]:
         """Columns that can be applied by themselves, few enough for a cache near the processor."""
@@ -129,6 +174,14 @@ class DiagonalInverse:
         rows *= self.inverse[:, columns]
         return rows
 
+    def write_shifted(self, out: Array, given: Array, means: Array, bias_grad: Array) -> Array:
+        """As of `WithinInverse`, in one pass."""
+        dots = np.empty(len(bias_grad))
+        self.backend.within_product(
+            out, dots, given, self.inverse, means, bias_grad, n_threads=self.n_threads
+        )
+        return dots
+
 
 class WithinPreconditioner:
     """The inverse of a block for each class, whose intercept and mean features are coupled.
@@ -137,7 +190,7 @@ class WithinPreconditioner:
     of the Hessian is, for weights and intercept,
 
         [ D + c m m^T   c m ]                                  T
-        [ c m^T         c   ],   D = sum h_i (x_i - m) (x_i - m)  + penalty I.
+        [ c m^T         c   ],   D = sum h_i (x_i - m) (x_i - m)  + l2 I.
 
     So with an intercept D alone has to be inverted: to shift the features by m is to change the
     intercept. That m differs from class to class is most of what a shared D or a diagonal one
@@ -146,7 +199,7 @@ class WithinPreconditioner:
 
     Parameters
     ----------
-    within : SharedInverse or DiagonalInverse
+    within : WithinInverse
         D^-1.
     means : ndarray of shape (n_logits, d)
     curvature : ndarray of shape (n_logits,)
@@ -156,12 +209,7 @@ class WithinPreconditioner:
     """
 
     def __init__(
-        self,
-        within: SharedInverse | DiagonalInverse,
-        means: Array,
-        curvature: Array,
-        *,
-        fit_intercept: bool,
+        self, within: WithinInverse, means: Array, curvature: Array, *, fit_intercept: bool
     ) -> None:
         self.within = within
         self.means = means
@@ -180,87 +228,35 @@ class WithinPreconditioner:
         n_weights = self.means.size
         result = np.empty_like(gradient)
         given, weights = (v[:n_weights].reshape(self.means.shape) for v in (gradient, result))
-        bias_grad = gradient[n_weights:]
         if self.fit_intercept:
-            dots = self._shifted(weights, given, bias_grad)
+            bias_grad = gradient[n_weights:]
+            dots = self.within.write_shifted(weights, given, self.means, bias_grad)
             bias = bias_grad / self.curvature - dots
-            result[n_weights:] = bias - _shared(bias)
-            return result
+            result[n_weights:] = bias - _mean_over_classes(bias)
+        else:
+            self._write_unshifted(weights, given)
+        return result
 
-        def unshifted(columns: slice) -> Array:
+    def _write_unshifted(self, weights: Array, given: Array) -> None:
+        """Write the weights of the product, without an intercept."""
+
+        def multiply(columns: slice) -> Array:
             w = weights[:, columns]
             np.copyto(w, given[:, columns])
             w[...] = self.within.apply(w, columns)
             return _row_dots(self.means[:, columns], w)
 
-        dots = np.sum(list(in_threads(unshifted, self._blocks, self._n_threads)), axis=0)
+        dots = np.sum(list(in_threads(multiply, self._blocks, self._n_threads)), axis=0)
         for columns in self._blocks:
             w = weights[:, columns]
             w -= (self._share * dots)[:, np.newaxis] * self._across[:, columns]
-            w -= _shared(w)
-        return result
-
-    def _shifted(self, weights: Array, given: Array, bias_grad: Array) -> Array:
-        """Weights of the product of a block with an intercept; returns their sums by the means."""
-        within = self.within
-        if isinstance(within, DiagonalInverse):
-            dots = np.empty(len(bias_grad))
-            within.backend.within_product(
-                weights,
-                dots,
-                given,
-                within.inverse,
-                self.means,
-                bias_grad,
-                n_threads=within.n_threads,
-            )
-            return dots
-        np.multiply(self.means, bias_grad[:, np.newaxis], out=weights)
-        product = within.apply(np.subtract(given, weights, out=weights), slice(None))
-        np.subtract(product, _shared(product), out=weights)
-        return _row_dots(self.means, product)
+            w -= _mean_over_classes(w)
 
 
-class DiagonalPreconditioner:
-    """inverse (d,), the same for each class, and a number for the intercepts."""
-
-    def __init__(
-        self,
-        inverse: Array,
-        bias_scale: float,
-        n_logits: int,
-        backend: ModuleType,
-        n_threads: int,
-    ) -> None:
-        self.inverse = inverse
-        self.bias_scale = bias_scale
-        self.n_logits = n_logits
-        self.backend = backend
-        self.n_threads = n_threads
-
-    def apply(self, gradient: Array) -> Array:
-        """Return the product with a flat vector, in a new array."""
-        result = np.empty_like(gradient)
-        n_weights = self.n_logits * len(self.inverse)
-        given, weights = (v[:n_weights].reshape(self.n_logits, -1) for v in (gradient, result))
-        zeros = np.zeros((2, self.n_logits))
-        self.backend.within_product(
-            weights,
-            zeros[0],
-            given,
-            self.inverse[np.newaxis],
-            None,
-            zeros[1],
-            n_threads=self.n_threads,
-        )
-        np.multiply(gradient[n_weights:], self.bias_scale, out=result[n_weights:])
-        return result
-
-
-def _shared(products: Array) -> Array:
+def _mean_over_classes(products: Array) -> Array:
     """Return what products of all classes have in common: softmax does not see it."""
-    shared: Array = products.mean(axis=0) if len(products) > 1 else np.zeros(products.shape[1:])
-    return shared
+    mean: Array = products.mean(axis=0) if len(products) > 1 else np.zeros(products.shape[1:])
+    return mean
 
 
 def _row_dots(a: Array, b: Array) -> Array:
