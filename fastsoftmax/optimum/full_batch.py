@@ -29,7 +29,7 @@ from fastsoftmax.optimum.stage import (
     after,
     in_type_of_rows,
     judged,
-    lets_numpy_complain,
+    in_errstate_of_caller,
     seen_outside,
 )
 from fastsoftmax.problem.centered_pass import CenteredPass
@@ -101,7 +101,7 @@ def solve(
         What L-BFGS starts with, such as the curvature learnt in a problem much like this one; None
         for the objective's own preconditioner.
     """
-    limits = lets_numpy_complain(limits)
+    limits = in_errstate_of_caller(limits)
     point, n_iter = start, 0
     # What overflows is seen by the line searches, and does not become a result.
     with np.errstate(over="ignore", invalid="ignore"):

@@ -72,7 +72,7 @@ def after(limits: Limits, n_iter: int) -> Limits:
     return replace(limits, max_iter=limits.max_iter - n_iter, on_iteration=count)
 
 
-def lets_numpy_complain(limits: Limits) -> Limits:
+def in_errstate_of_caller(limits: Limits) -> Limits:
     """Return limits whose on_iteration runs in numpy's error state of now.
 
     It belongs to the user, whose warnings are not ours to silence.

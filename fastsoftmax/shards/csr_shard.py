@@ -32,7 +32,7 @@ class CsrShard(Shard):
         self.adjacent(slice(0, self.n_rows), with_grad=False)  # checks the indices before all else
 
     @property
-    def row_numbers(self) -> float:
+    def numbers_per_row(self) -> float:
         """Numbers that are stored for a row, on average."""
         return float(self.X.nnz) / max(1, self.n_rows)
 
@@ -104,7 +104,7 @@ class CsrShard(Shard):
         squares, sums = np.zeros((2, *weights.shape))
         totals, unused = np.zeros((2, len(bias)))
         size = self._panel_rows()
-        for rows in self.calls(len(bias) * self.row_numbers):
+        for rows in self.calls(len(bias) * self.numbers_per_row):
             plain = self.adjacent(rows, with_grad=True)
             squared = self._squared(rows)  # (of what occurs twice, less: this is an estimate)
             for panel, start in enumerate(range(rows.start, rows.stop, size)):
@@ -123,7 +123,7 @@ class CsrShard(Shard):
     def _column_sums(self, X: Any, function: Callable[[Array, Array], Array]) -> Array:
         """Weighted sums by column of a function of the stored values and their columns."""
         sums = np.zeros(self.n_features)
-        n = max(1, int(_MOMENT_NUMBERS / max(1.0, self.row_numbers)))
+        n = max(1, int(_MOMENT_NUMBERS / max(1.0, self.numbers_per_row)))
         for start in range(0, self.n_rows, n):
             rows = slice(start, min(start + n, self.n_rows))
             part = slice(X.indptr[rows.start], X.indptr[rows.stop])

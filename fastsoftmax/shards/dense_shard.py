@@ -19,7 +19,7 @@ class DenseShard(Shard):
     is_dense = True
 
     @property
-    def row_numbers(self) -> float:
+    def numbers_per_row(self) -> float:
         """Numbers that are stored for a row."""
         return self.n_features
 

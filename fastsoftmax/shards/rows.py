@@ -220,7 +220,7 @@ class Rows:
     @property
     def stored_numbers(self) -> float:
         """Numbers that are stored for all rows."""
-        return sum(shard.row_numbers * shard.n_rows for shard in self._shards)
+        return sum(shard.numbers_per_row * shard.n_rows for shard in self._shards)
 
     def largest_logit_change(self, weights: Array, bias: Array) -> float:
         """Return the largest change of a difference of two logits that o = W x + b makes."""

@@ -74,7 +74,7 @@ class Shard(ABC):
 
     @property
     @abstractmethod
-    def row_numbers(self) -> float:
+    def numbers_per_row(self) -> float:
         """Numbers that are stored for a row, on average."""
 
     @abstractmethod
@@ -192,7 +192,7 @@ class Shard(ABC):
         weights = np.ascontiguousarray(weights, dtype=self.real)
         bias = np.ascontiguousarray(bias, dtype=self.real)
         total: Sums | None = None
-        for rows in self.calls(len(bias) * self.row_numbers):
+        for rows in self.calls(len(bias) * self.numbers_per_row):
             X, targets = self.adjacent(rows, with_grad=with_grad), self.targets[rows]
             if with_grad:
                 part = self._gradient(X, targets, weights, bias, out if total is None else None)
@@ -239,7 +239,7 @@ class Shard(ABC):
         descent = descent._replace(squared_scale=squared_scale, center=center)
         n_logits = len(params) // (self.n_features + 1)
         rows_per_step = descent.batch_size + _ROWS_PER_STEP
-        work = n_logits * self.row_numbers * self.step_cost * rows_per_step
+        work = n_logits * self.numbers_per_row * self.step_cost * rows_per_step
         batches = max(1, min(_STEPS_PER_CALL, int(_WORK_PER_CALL / max(1.0, work))))
         X = self.adjacent(slice(0, self.n_rows), with_grad=False)
         loss = correct = 0.0
