@@ -27,9 +27,9 @@ from fastsoftmax.optimum.stage import (
     Solution,
     Stage,
     after,
+    in_errstate_of_caller,
     in_type_of_rows,
     judged,
-    in_errstate_of_caller,
     seen_outside,
 )
 from fastsoftmax.problem.centered_pass import CenteredPass
@@ -44,8 +44,8 @@ from fastsoftmax.solvers.protocols import Preconditioner
 # Without a penalty, the loss per row and log(number of classes) at which classes count as
 # separable. Margins are about 14 then, and further steps only let the coefficients grow.
 _SEPARATED = 1e-6
-# Without a penalty nothing can be certified. Where half the squared Newton decrement is at most this
-# share of F, one more step of Newton's method finds the last digits.
+# Without a penalty nothing can be certified. Where half the squared Newton decrement is at most
+# this share of F, one more step of Newton's method finds the last digits.
 _LEAST_GAIN = 1e-12
 # A Newton step from a minimum to within rounding changes no logit by as much as this; where the
 # minimum is at infinity, each changes those of the separable rows by 1.
@@ -98,8 +98,8 @@ def solve(
     newton : bool
         Whether Newton's method is used; ignored where there is a 1-norm.
     first : Preconditioner, optional
-        What L-BFGS starts with, such as the curvature of a similar problem; None for the objective's
-        own preconditioner.
+        What L-BFGS starts with, such as the curvature of a similar problem; None for the
+        objective's own preconditioner.
     """
     limits = in_errstate_of_caller(limits)
     point, n_iter = start, 0

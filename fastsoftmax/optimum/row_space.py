@@ -9,9 +9,9 @@ that span, V = B T for some B, and
     V s_i = B z_i with Z = U E^(1/2),    ||V|| = ||B||,
 
 so the problem for the rows z_i has the same values, with at most n_rows coefficients for each
-logit. Newton's method and the Hessian's blocks are affordable there, and not for V: 100 rows of 2000
-features that differ in scale, K = 3: 16 iterations in 0.03 s, instead of 1000 iterations in 3 s
-that do not reach a gap of 0.4.
+logit. Newton's method and the Hessian's blocks are affordable there, and not for V: 100 rows of
+2000 features that differ in scale, K = 3: 16 iterations in 0.03 s, instead of 1000 iterations in
+3 s that do not reach a gap of 0.4.
 
 The Gram matrix squares the condition number of S, so directions of small size are lost. The point
 that is found is judged by the objective itself.

@@ -1,7 +1,7 @@
 """The Hessian's block of each class for the coefficients that are not 0, inverted.
 
-Where most coefficients are 0 these blocks are small. Unlike a diagonal they hold the correlations of
-a class's features. They are estimated from rows drawn in proportion to their curvature, as in
+Where most coefficients are 0 these blocks are small. Unlike a diagonal they hold the correlations
+of a class's features. They are estimated from rows drawn in proportion to their curvature, as in
 `curvature.build_blocks`. Passes to a certified 1e-4 of images 10000 x 784, K = 10, C = 1: 317
 without blocks, 194 with them.
 """
