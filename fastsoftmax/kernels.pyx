@@ -305,20 +305,20 @@ def sgd_steps(params, velocity, X, targets, order, descent, *, isa=None, n_threa
     cdef Array v, o = array_of(order, "order", "q", 1)
     cdef const kernels *kern = table(&p, isa)
     cdef int n = threads(n_threads)
-    cdef const int64_t *index = <const int64_t *>o.data
-    cdef ptrdiff_t i, batch = size_in(descent.batch_size, "batch_size", 1 << 62)
-    cdef fs_sgd sgd
-    cdef fs_scaling scaling
+    cdef fs_order given_order
+    cdef ptrdiff_t i
+    cdef fs_descent how
     cdef bint in_range = True
     cdef fs_sums sums
     cdef _Scratch scratch
     squared_scale, center = descent.squared_scale, descent.center  # held until the end
-    sgd.learning_rate = real_number(descent.learning_rate, "learning_rate")
-    sgd.momentum = real_number(descent.momentum, "momentum")
-    sgd.weight_decay = real_number(descent.l2, "l2")
-    sgd.fit_bias = bool(descent.fit_bias)
-    scaling.squared_scale = per_feature(squared_scale, "squared_scale", &p, x.n_columns)
-    scaling.center = per_feature(center, "center", &p, x.n_columns)
+    how.batch_size = size_in(descent.batch_size, "batch_size", 1 << 62)
+    how.learning_rate = real_number(descent.learning_rate, "learning_rate")
+    how.momentum = real_number(descent.momentum, "momentum")
+    how.l2 = real_number(descent.l2, "l2")
+    how.fit_bias = bool(descent.fit_bias)
+    how.squared_scale = per_feature(squared_scale, "squared_scale", &p, x.n_columns)
+    how.center = per_feature(center, "center", &p, x.n_columns)
     check(center is None or (squared_scale is not None and rows.indptr == NULL),
           "center goes with squared_scale, and with dense X")
     fill_targets(&rows, targets, &p, x.n_rows, "X")
@@ -326,20 +326,20 @@ def sgd_steps(params, velocity, X, targets, order, descent, *, isa=None, n_threa
     check(p.size == rows.n_logits * (x.n_columns + 1),
           f"params must hold weights and bias for {x.n_columns} features, got {p.size} numbers")
     check_classes(&rows)
-    check(velocity is not None or sgd.momentum == 0,
+    check(velocity is not None or how.momentum == 0,
           "velocity must be given where momentum is not 0")
     v.data = NULL
     if velocity is not None:
         v = same_type(velocity, "velocity", &p, 1, True)
         check(v.size == p.size, f"velocity must have {p.size} elements, got {v.size}")
+    given_order.rows, given_order.n = <const int64_t *>o.data, o.size
     with nogil:
-        for i in range(o.size):
-            in_range &= 0 <= index[i] < rows.n_rows
+        for i in range(given_order.n):
+            in_range &= 0 <= given_order.rows[i] < rows.n_rows
     check(in_range, f"order must hold row numbers in [0, {rows.n_rows})")
-    batch = min(batch, max(1, rows.n_rows))
-    scratch = _Scratch(fs_sgd_scratch(kern, &rows, batch, n))
+    how.batch_size = min(how.batch_size, max(1, rows.n_rows))
+    scratch = _Scratch(fs_sgd_scratch(kern, &rows, how.batch_size, n))
     with nogil:
-        sums = fs_sgd_steps(kern, p.data, v.data, &rows, index, o.size, batch, sgd, scaling,
-                            scratch.data, n)
+        sums = fs_sgd_steps(kern, p.data, v.data, &rows, given_order, &how, scratch.data, n)
     raise_if_interrupted()
     return sums.loss, sums.correct

@@ -67,6 +67,24 @@ typedef struct {
                        (of two equal logits the first counts, as argmax does) */
 } fs_sums;
 
+/* How gradient descent goes, and in which coordinates: those of the features
+ * squared_scale_j^(1/2) (x_j - center_j), real. squared_scale NULL: as they are, and center is not
+ * read. center NULL: not shifted, as it has to be where rows are in CSR form. */
+typedef struct {
+    ptrdiff_t batch_size;
+    double learning_rate, momentum, l2;
+    int fit_bias;
+    const void *squared_scale, *center;
+} fs_descent;
+
+/* Partial gradients of a batch, real: that of c is scale * sum_p sums[p * stride + c], p in order.
+ */
+typedef struct {
+    const void *sums;
+    ptrdiff_t stride, n_partials;
+    double scale;
+} fs_partials;
+
 /* The operations that read features, for one type of them. All NULL where a table does not have the
  * type: float arithmetic reads no doubles. */
 typedef struct {
@@ -120,12 +138,12 @@ typedef struct {
 } fs_sparse;
 
 /* A small problem, in double, as a solver has it: rows z (n_rows, n_columns), adjacent, the last
- * column 1 where there is an intercept; its coefficients are not penalised. Targets and weights are
- * as those of fs_rows. class_share is the mean smoothed target of each class. */
+ * column 1 where there is an intercept; l2 does not act on its coefficients. Targets and weights
+ * are as those of fs_rows. class_share is the mean smoothed target of each class. */
 typedef struct {
     const double *z, *target_probs, *row_weights, *class_share;
     const int32_t *labels;
-    double label_smoothing, penalty;
+    double label_smoothing, l2;
     ptrdiff_t n_rows, n_columns, n_classes, n_logits;
     int fit_intercept;
 } fs_small;
@@ -164,8 +182,42 @@ typedef struct {
  * the base: V.V, g.g, g.V, g.base, V.base. */
 enum { FS_N_DOTS = 5 };
 
-/* The solvers' vectors, in double (all NULL where real is float). Matrices have n_logits rows of
- * n_features, adjacent; of those the columns in [begin, end) are worked on. */
+/* Inputs of three operations on matrices (n_logits, n_features) of double, rows adjacent.
+ *
+ * round_weights: weights[k, j] = scaled[k, j] * scale[j], rounded to float where to_float; along[k]
+ * is the sum of what was rounded, times center[j]. scale NULL: ones. */
+typedef struct {
+    const double *scaled, *scale, *center;
+    int to_float;
+    ptrdiff_t n_logits, n_features;
+} fs_rounding;
+
+/* assemble_gradient: from the sums over the rows of the gradient by W to the gradient of F by V, in
+ * place:
+ *   g[k, j] = scale[j] * (share * (g[k, j] - mean over k of g[k, j])
+ *                         - grad_bias[k] * center[j]) + l2 * V[k, j],
+ *   V[k, j] = weights[k, j] / scale[j];
+ * with one logit no mean is taken. weights are float where from_float; scale and base may be
+ * NULL. dots: FS_N_DOTS sums, and after them those of weights[k, j] * center[j] for each k. */
+typedef struct {
+    const void *weights;
+    const double *grad_bias, *center, *scale, *base;
+    double share, l2;
+    int from_float;
+    ptrdiff_t n_logits, n_features;
+} fs_gradient_terms;
+
+/* within_product: w[k, j] = (gradient[k, j] - means[k, j] * grad_bias[k])
+ *                           * inverse[k * inverse_stride + j];
+ * dots[k] = sum of w[k, j] * means[k, j]; result = w less its mean over k (with one logit, w).
+ * means NULL: zeros. */
+typedef struct {
+    const double *gradient, *inverse, *means, *grad_bias;
+    ptrdiff_t inverse_stride, n_logits, n_features;
+} fs_within;
+
+/* The solvers' vectors, in double (all NULL where real is float). Of matrices the columns in
+ * [begin, end) are worked on. */
 typedef struct {
     double (*dot)(const double *a, const double *b, ptrdiff_t n);
 
@@ -174,31 +226,12 @@ typedef struct {
     double (*add_scaled)(double *out, const double *y, double scale, const double *x,
                          const double *with, ptrdiff_t n);
 
-    /* weights[k, j] = scaled[k, j] * scale[j], rounded to float where to_float; along[k] is the sum
-     * of what was rounded, times center[j]. scale NULL: ones. */
-    void (*round_weights)(void *weights, double *along, const double *scaled, const double *scale,
-                          const double *center, int to_float, ptrdiff_t n_logits,
-                          ptrdiff_t n_features, ptrdiff_t begin, ptrdiff_t end);
-
-    /* From the sums over the rows of the gradient by W to the gradient of F by V, in place:
-     *   g[k, j] = scale[j] * (share * (g[k, j] - mean over k of g[k, j])
-     *                         - grad_bias[k] * center[j]) + penalty * V[k, j],
-     *   V[k, j] = weights[k, j] / scale[j];
-     * with one logit no mean is taken. weights are float where from_float; scale and base may be
-     * NULL. dots: FS_N_DOTS sums, and after them those of weights[k, j] * center[j] for each k. */
-    void (*assemble_gradient)(double *gradient, double *dots, const void *weights,
-                              const double *grad_bias, const double *center, const double *scale,
-                              const double *base, int from_float, double share, double penalty,
-                              ptrdiff_t n_logits, ptrdiff_t n_features, ptrdiff_t begin,
-                              ptrdiff_t end);
-
-    /* w[k, j] = (gradient[k, j] - means[k, j] * grad_bias[k]) * inverse[k * inverse_stride + j];
-     * dots[k] = sum of w[k, j] * means[k, j]; result = w less its mean over k (with one logit, w).
-     * means NULL: zeros. */
-    void (*within_product)(double *result, double *dots, const double *gradient,
-                           const double *inverse, const double *means, const double *grad_bias,
-                           ptrdiff_t inverse_stride, ptrdiff_t n_logits, ptrdiff_t n_features,
-                           ptrdiff_t begin, ptrdiff_t end);
+    void (*round_weights)(void *weights, double *along, const fs_rounding *of, ptrdiff_t begin,
+                          ptrdiff_t end);
+    void (*assemble_gradient)(double *gradient, double *dots, const fs_gradient_terms *of,
+                              ptrdiff_t begin, ptrdiff_t end);
+    void (*within_product)(double *result, double *dots, const fs_within *of, ptrdiff_t begin,
+                           ptrdiff_t end);
 } fs_vectors;
 
 typedef struct kernels {
@@ -242,22 +275,18 @@ typedef struct kernels {
     void (*sum_partials)(double *out, const void *partials, ptrdiff_t stride, ptrdiff_t n_partials,
                          ptrdiff_t begin, ptrdiff_t end);
 
-    /* One step of gradient descent for c in [begin, end), partial gradients added in order:
-     *   g = scale * sum_p partials[p * stride + c] + weight_decay * params[c]
+    /* One step of gradient descent for c in [begin, end):
+     *   g = the sum of the partial gradients of c + l2 * params[c]
      *   velocity[c] = momentum * velocity[c] + g;  params[c] -= learning_rate * velocity[c]
      * velocity may be NULL when momentum is 0. */
-    void (*sgd_update)(void *params, void *velocity, const void *partials, ptrdiff_t stride,
-                       ptrdiff_t n_partials, ptrdiff_t begin, ptrdiff_t end, double scale,
-                       double learning_rate, double momentum, double weight_decay);
+    void (*sgd_update)(void *params, void *velocity, const fs_partials *gradient,
+                       const fs_descent *how, ptrdiff_t begin, ptrdiff_t end);
 
     /* The same for all coefficients of the classes [class_begin, class_end), as fs_sgd_steps lays
-     * them out, in the coordinates of fs_scaling. squares are those of its scale. */
-    void (*sgd_update_scaled)(void *params, void *velocity, const void *partials,
-                              const void *squares, const void *center, ptrdiff_t stride,
-                              ptrdiff_t n_partials, ptrdiff_t n_logits, ptrdiff_t n_features,
-                              ptrdiff_t class_begin, ptrdiff_t class_end, double scale,
-                              double learning_rate, double momentum, double weight_decay,
-                              int fit_bias);
+     * them out, in the coordinates of the descent, whose squared_scale is given. */
+    void (*sgd_update_scaled)(void *params, void *velocity, const fs_partials *gradient,
+                              const fs_descent *how, ptrdiff_t n_logits, ptrdiff_t n_features,
+                              ptrdiff_t class_begin, ptrdiff_t class_end);
 
     /* Steps without a gradient, made up for: see ops/lazy.h. For the features that rows of a block
      * (in CSR form) have, and for those in [begin, end). */
@@ -349,16 +378,11 @@ double fs_dot(const kernels *kern, const double *a, const double *b, ptrdiff_t n
 double fs_add_scaled(const kernels *kern, double *out, const double *y, double scale,
                      const double *x, const double *with, ptrdiff_t n, int n_threads);
 ptrdiff_t fs_column_scratch(ptrdiff_t n_logits, ptrdiff_t n_features);
-void fs_round_weights(const kernels *kern, void *weights, double *along, const double *scaled,
-                      const double *scale, const double *center, int to_float, ptrdiff_t n_logits,
-                      ptrdiff_t n_features, void *scratch, int n_threads);
-void fs_assemble_gradient(const kernels *kern, double *gradient, double *dots, const void *weights,
-                          const double *grad_bias, const double *center, const double *scale,
-                          const double *base, int from_float, double share, double penalty,
-                          ptrdiff_t n_logits, ptrdiff_t n_features, void *scratch, int n_threads);
-void fs_within_product(const kernels *kern, double *result, double *dots, const double *gradient,
-                       const double *inverse, const double *means, const double *grad_bias,
-                       ptrdiff_t inverse_stride, ptrdiff_t n_logits, ptrdiff_t n_features,
+void fs_round_weights(const kernels *kern, void *weights, double *along, const fs_rounding *of,
+                      void *scratch, int n_threads);
+void fs_assemble_gradient(const kernels *kern, double *gradient, double *dots,
+                          const fs_gradient_terms *of, void *scratch, int n_threads);
+void fs_within_product(const kernels *kern, double *result, double *dots, const fs_within *of,
                        void *scratch, int n_threads);
 
 /* ---- newton.c ---- At most most_steps of Newton's method from start. points[i] are the params
@@ -374,37 +398,31 @@ typedef struct {
     fs_newton_status status;
 } fs_newton_end;
 ptrdiff_t fs_newton_scratch(const fs_small *problem);
+typedef struct {
+    ptrdiff_t most_steps;
+    double tol, target;
+} fs_newton_limits;
 fs_newton_end fs_newton_steps(const kernels *kern, double *points, double *records, double *base,
-                              const double *start, const fs_small *problem, ptrdiff_t most_steps,
-                              double tol, double target, void *scratch);
+                              const double *start, const fs_small *problem,
+                              const fs_newton_limits *limits, void *scratch);
 
-/* Coordinates for gradient descent: features squared_scale_j^(1/2) (x_j - center_j), real.
- * squared_scale NULL: as they are, and center is not read. center NULL: not shifted, as it has to
- * be where rows are in CSR form. */
-typedef struct {
-    const void *squared_scale, *center;
-} fs_scaling;
-
-/* Step sizes and penalties of gradient descent. */
-typedef struct {
-    double learning_rate, momentum, weight_decay;
-    int fit_bias;
-} fs_sgd;
-
-/* Stochastic gradient descent over the rows order[0 .. n_order-1], batch_size at a time (the last
- * batch may be smaller). params and velocity (NULL when momentum is 0) are real and hold the
+/* Stochastic gradient descent over the rows order.rows[0 .. order.n - 1], batch_size at a time (the
+ * last batch may be smaller). params and velocity (NULL when momentum is 0) are real and hold the
  * weights (n_logits, n_features) and after them the bias (n_logits). The gradient of a batch is the
  * sum over its rows divided by batch_size, also for a smaller last batch: so every row of an epoch
- * moves the parameters alike. weight_decay acts on the weights, in proportion to the rows of the
- * batch; the bias is left alone unless fit_bias. Where it is interrupted, whole steps have been
- * taken. With a scaling the steps are those of the weights and bias that scaled features have,
- * params hold what that means for x itself; of a shift the bias takes its part also without
- * fit_bias. The sums returned are those that the batches saw before their updates. scratch as
- * above, from fs_sgd_scratch. */
+ * moves the parameters alike. l2 acts on the weights, in proportion to the rows of the batch. The
+ * bias is left alone unless fit_bias. In scaled coordinates the steps are those of the weights and
+ * bias that scaled features have, and params hold what that means for x itself; a shift moves the
+ * bias also without fit_bias. The sums returned are those that the batches saw before their
+ * updates. Where it is interrupted, whole steps have been taken. scratch as above, from
+ * fs_sgd_scratch. */
+typedef struct {
+    const int64_t *rows;
+    ptrdiff_t n;
+} fs_order;
 ptrdiff_t fs_sgd_scratch(const kernels *kern, const fs_rows *rows, ptrdiff_t batch_size,
                          int n_threads);
 fs_sums fs_sgd_steps(const kernels *kern, void *params, void *velocity, const fs_rows *rows,
-                     const int64_t *order, ptrdiff_t n_order, ptrdiff_t batch_size, fs_sgd sgd,
-                     fs_scaling scaling, void *scratch, int n_threads);
+                     fs_order order, const fs_descent *how, void *scratch, int n_threads);
 
 #endif
