@@ -42,14 +42,13 @@ def loss_and_gradient(
 
     The call takes `isa` and `n_threads`, and returns the summed loss and its gradients.
     """
-    ones = np.ones(len(problem.labels), dtype=problem.real)
-    grad_W, grad_b = np.empty(W.shape), np.empty(b.shape)
+    grads = np.empty(W.shape), np.empty(b.shape)
     X = _rows(problem, with_gradient=True) if backend is kernels else _dense(problem)
-    arguments = (X, problem.labels, None, ones, 0.0, W, b, problem.n_classes)
+    call = _pass(backend, grads, X, problem, W, b)
 
     def run(**options: Any) -> tuple[float, Array, Array]:
-        loss, _ = backend.loss_grad(grad_W, grad_b, *arguments, **options)
-        return loss, grad_W, grad_b
+        loss, _ = call(**options)
+        return loss, *grads
 
     return run
 
@@ -57,10 +56,18 @@ def loss_and_gradient(
 def mean_loss_and_accuracy(problem: Problem, W: Array, b: Array) -> tuple[float, float]:
     """Of the rows of a problem, without a gradient, by one thread."""
     n_rows = len(problem.labels)
-    ones = np.ones(n_rows, dtype=problem.real)
-    arguments = (_rows(problem), problem.labels, None, ones, 0.0, W, b, problem.n_classes)
-    loss, n_correct = kernels.loss_grad(None, None, *arguments, n_threads=1)
+    call = _pass(kernels, (None, None), _rows(problem), problem, W, b)
+    loss, n_correct = call(n_threads=1)
     return loss / n_rows, n_correct / n_rows
+
+
+def _pass(
+    backend: Any, grads: tuple[Any, Any], X: Any, problem: Problem, W: Array, b: Array
+) -> Callable[..., tuple[float, float]]:
+    """The call of a pass: summed loss and number of rows that are predicted right."""
+    ones = np.ones(len(problem.labels), dtype=problem.real)
+    targets = problem.labels, None, ones, 0.0
+    return functools.partial(backend.loss_grad, *grads, X, *targets, W, b, problem.n_classes)
 
 
 def epoch_of_descent(
