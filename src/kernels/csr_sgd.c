@@ -1,7 +1,7 @@
 /* Stochastic gradient descent over rows in CSR form. A batch has few of the features, so a step
- * touches those alone; decay and momentum of the others are made up for when a batch needs them,
- * and of all at the end (ops/lazy.h). Residuals are computed in parallel, the updates, which are as
- * many multiply-adds, in order by one thread. */
+ * touches those alone. What l2 and momentum do to the others is made up for when a batch needs
+ * them, and for all at the end (ops/lazy.h). Residuals are computed in parallel. The updates, which
+ * are as many multiply-adds, are made in order by one thread. */
 #include <string.h>
 
 #include "csr.h"

@@ -9,7 +9,7 @@
  *   than the row, or negative; elements within a row are adjacent, but for those of x.
  * - Outputs come first, then inputs, then sizes. Outputs and inputs do not overlap unless a
  *   function says so. Every size and index is a ptrdiff_t; sizes may be 0 unless stated.
- * - Class weights are one row of `weights` for each logit. n_logits equals n_classes, or it is 1
+ * - `weights` are the coefficients, one row for each logit. n_logits equals n_classes, or it is 1
  *   for two classes: the one logit is then the log-odds of class 1 and that of class 0 is 0.
  * - A kernel (a member of struct kernels) is serial, allocates nothing and keeps no state. Threads
  *   are the business of the functions of parallel.c (prefix fs_), memory that of their caller. */
@@ -33,7 +33,7 @@ typedef struct {
     const void *values; /* of x_type */
 } fs_columns;
 
-/* The rows of a problem: features, targets and weights. Nothing is owned. */
+/* The rows of a problem: features, targets and row weights. Nothing is owned. */
 typedef struct {
     const void *x; /* dense: (n_rows, n_features) of x_type; CSR: the values */
     fs_x_type x_type;
@@ -270,7 +270,7 @@ typedef struct kernels {
 
     /* loss[i] = row_weight_i * cross-entropy of row i (in nats); where grad is given,
      * grad_i = row_weight_i * (softmax(logits_i) - target_i); grad may be logits when the strides
-     * agree. Of `rows` only the targets, the weights, n_rows and n_classes are read; the logits
+     * agree. Of `rows` only the targets, the row weights, n_rows and n_classes are read; the logits
      * stand in for the product of x and weights. n_classes >= 1. */
     void (*cross_entropy_rows)(void *loss, void *grad, const void *logits, ptrdiff_t grad_stride,
                                ptrdiff_t logits_stride, const fs_rows *rows, ptrdiff_t first,

@@ -1,4 +1,4 @@
-/* Prediction: the product of rows and class weights, and what is made of the logits while they are
+/* Prediction: the product of rows and weights, and what is made of the logits while they are
  * in the cache. Blocks of rows; every row is computed by itself, so the cut changes nothing. */
 #include <string.h>
 

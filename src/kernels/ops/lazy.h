@@ -1,6 +1,6 @@
-/* Steps of gradient descent that a feature took without a gradient, made up for when it is needed:
- * weights decay and velocity goes on, a linear map of the two that depends on the number of steps
- * alone. With powers[4 s .. 4 s + 3] = (a, b, c, d) for s steps,
+/* Steps of gradient descent without a gradient. They are made up for when a feature is needed: its
+ * weights shrink by l2 and its velocity goes on, which is a linear map of the two. The map depends
+ * on the number of steps alone. With powers[4 s .. 4 s + 3] = (a, b, c, d) for s steps,
  *   weight, velocity = a weight + b velocity, c weight + d velocity.
  * steps[j] is the step that the weights of feature j have got to. velocity may be NULL. */
 
