@@ -219,6 +219,7 @@ def predict_top(classes, probs, X, weights, bias, n_classes, *, isa=None, n_thre
     cdef Array top = array_of(classes, "classes", "q", 2, True)
     cdef const kernels *kern = table(&w, isa)
     cdef int n = threads(n_threads), finite
+    cdef fs_top found
     cdef _Scratch scratch
     check(top.n_rows == rows.n_rows and 1 <= top.n_columns <= rows.n_classes,
           f"classes must have {rows.n_rows} rows and 1 to {rows.n_classes} columns, "
@@ -230,10 +231,12 @@ def predict_top(classes, probs, X, weights, bias, n_classes, *, isa=None, n_thre
         check(out.n_rows == top.n_rows and out.n_columns == top.n_columns,
               f"probs must have the shape of classes, ({top.n_rows}, {top.n_columns}), "
               f"got ({out.n_rows}, {out.n_columns})")
+    found.classes, found.classes_stride = <int64_t *>top.data, top.row_stride
+    found.probs, found.probs_stride = out.data, out.row_stride
+    found.n_top = top.n_columns
     scratch = _Scratch(fs_predict_scratch(kern, &rows, True, n))
     with nogil:
-        finite = fs_predict_top(kern, <int64_t *>top.data, out.data, &rows, w.data, b.data,
-                                top.row_stride, out.row_stride, top.n_columns, scratch.data, n)
+        finite = fs_predict_top(kern, &found, &rows, w.data, b.data, scratch.data, n)
     raise_if_interrupted()
     return bool(finite)
 

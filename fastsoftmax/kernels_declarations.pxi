@@ -53,9 +53,13 @@ cdef extern from "kernels.h" nogil:
     ptrdiff_t fs_predict_scratch(const kernels *, const fs_rows *, int with_logits, int n_threads)
     int fs_predict_rows(const kernels *, void *probs, const fs_rows *, const void *weights,
                         const void *bias, ptrdiff_t, int as_log, void *scratch, int n_threads)
-    int fs_predict_top(const kernels *, int64_t *classes, void *probs, const fs_rows *,
-                       const void *weights, const void *bias, ptrdiff_t, ptrdiff_t,
-                       ptrdiff_t n_top, void *scratch, int n_threads)
+    ctypedef struct fs_top:
+        int64_t *classes
+        void *probs
+        ptrdiff_t classes_stride, probs_stride, n_top
+
+    int fs_predict_top(const kernels *, const fs_top *, const fs_rows *, const void *weights,
+                       const void *bias, void *scratch, int n_threads)
     ptrdiff_t fs_loss_grad_scratch(const kernels *, const fs_rows *, int with_grad, int n_threads)
     fs_sums fs_loss_grad(const kernels *, double *grad_weights, double *grad_bias,
                          const fs_rows *, const void *weights, const void *bias, void *scratch,

@@ -46,7 +46,7 @@ class Problem:
 
     @property
     def weights(self) -> Array:
-        """Class weights, (n_logits, d)."""
+        """Coefficients, (n_logits, d)."""
         n_features = self.X.shape[1]
         n_logits = self.params.size // (n_features + 1)
         return self.params[: n_logits * n_features].reshape(n_logits, n_features)

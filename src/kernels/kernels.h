@@ -9,7 +9,7 @@
  *   than the row, or negative; elements within a row are adjacent, but for those of x.
  * - Outputs come first, then inputs, then sizes. Outputs and inputs do not overlap unless a
  *   function says so. Every size and index is a ptrdiff_t; sizes may be 0 unless stated.
- * - Class weights are one row of `weights` for each logit. n_logits equals n_classes, or it is 1
+ * - `weights` are the coefficients, one row for each logit. n_logits equals n_classes, or it is 1
  *   for two classes: the one logit is then the log-odds of class 1 and that of class 0 is 0.
  * - A kernel (a member of struct kernels) is serial, allocates nothing and keeps no state. Threads
  *   are the business of the functions of parallel.c (prefix fs_), memory that of their caller. */
@@ -33,7 +33,7 @@ typedef struct {
     const void *values; /* of x_type */
 } fs_columns;
 
-/* The rows of a problem: features, targets and weights. Nothing is owned. */
+/* The rows of a problem: features, targets and row weights. Nothing is owned. */
 typedef struct {
     const void *x; /* dense: (n_rows, n_features) of x_type; CSR: the values */
     fs_x_type x_type;
@@ -234,6 +234,23 @@ typedef struct {
                            ptrdiff_t end);
 } fs_vectors;
 
+/* The weights of a descent over rows in CSR form, laid out as those of fs_sparse, and how far each
+ * feature has got: see ops/lazy.h. velocity may be NULL. */
+typedef struct {
+    void *weights, *velocity;
+    int32_t *steps;
+    const double *powers;
+    ptrdiff_t n_logits, stride;
+} fs_lazy;
+
+/* Where the n_top likeliest classes of rows go, and their probabilities, which may be NULL.
+ * 1 <= n_top <= n_classes. */
+typedef struct {
+    int64_t *classes;
+    void *probs;
+    ptrdiff_t classes_stride, probs_stride, n_top;
+} fs_top;
+
 typedef struct kernels {
     const char *isa;     /* "base", "avx2", "avx512" or "neon" */
     ptrdiff_t real_size; /* sizeof(real) */
@@ -253,7 +270,7 @@ typedef struct kernels {
 
     /* loss[i] = row_weight_i * cross-entropy of row i (in nats); where grad is given,
      * grad_i = row_weight_i * (softmax(logits_i) - target_i); grad may be logits when the strides
-     * agree. Of `rows` only the targets, the weights, n_rows and n_classes are read; the logits
+     * agree. Of `rows` only the targets, the row weights, n_rows and n_classes are read; the logits
      * stand in for the product of x and weights. n_classes >= 1. */
     void (*cross_entropy_rows)(void *loss, void *grad, const void *logits, ptrdiff_t grad_stride,
                                ptrdiff_t logits_stride, const fs_rows *rows, ptrdiff_t first,
@@ -263,10 +280,9 @@ typedef struct kernels {
     int (*finite_rows)(const void *x, ptrdiff_t stride, ptrdiff_t n_rows, ptrdiff_t n_classes);
 
     /* The classes of the n_top largest logits of each row, largest first (of equal ones the smaller
-     * class, NaN as -inf), and their softmax; probs may be NULL. 1 <= n_top <= n_classes. */
-    void (*top_rows)(int64_t *classes, void *probs, const void *logits, ptrdiff_t classes_stride,
-                     ptrdiff_t probs_stride, ptrdiff_t logits_stride, ptrdiff_t n_rows,
-                     ptrdiff_t n_classes, ptrdiff_t n_top);
+     * class, NaN as -inf), and their softmax. */
+    void (*top_rows)(const fs_top *top, const void *logits, ptrdiff_t logits_stride,
+                     ptrdiff_t n_rows, ptrdiff_t n_classes);
 
     fs_dense dense[FS_N_X_TYPES];
     fs_sparse sparse[2]; /* values that are float, and (where real is double) double */
@@ -290,19 +306,14 @@ typedef struct kernels {
 
     /* Steps without a gradient, made up for: see ops/lazy.h. For the features that rows of a block
      * (in CSR form) have, and for those in [begin, end). */
-    void (*advance_rows)(void *weights, void *velocity, int32_t *steps, const double *powers,
-                         const fs_rows *rows, ptrdiff_t stride, int32_t step, fs_block block);
-    void (*advance_features)(void *weights, void *velocity, int32_t *steps, const double *powers,
-                             ptrdiff_t n_logits, ptrdiff_t stride, int32_t step, ptrdiff_t begin,
-                             ptrdiff_t end);
+    void (*advance_rows)(const fs_lazy *table, const fs_rows *rows, int32_t step, fs_block block);
+    void (*advance_features)(const fs_lazy *table, int32_t step, ptrdiff_t begin, ptrdiff_t end);
 
-    /* For the features j that rows of a block (in CSR form) have, each once, all laid out as
-     * weights of fs_sparse, velocity and feature_scale may be NULL:
-     *   g = scale * feature_scale[j] * grad[j, k];  grad[j, k] = 0
+    /* For the features j that rows of a block (in CSR form) have, each once; grad lies as weights:
+     *   g = scale * squared_scale[j] * grad[j, k];  grad[j, k] = 0
      *   velocity[j, k] += g;  weights[j, k] -= learning_rate * g */
-    void (*apply_rows)(void *weights, void *velocity, void *grad, const fs_rows *rows,
-                       const void *feature_scale, double scale, double learning_rate,
-                       ptrdiff_t stride, fs_block block);
+    void (*apply_rows)(const fs_lazy *table, void *grad, const fs_rows *rows, const fs_descent *how,
+                       double scale, fs_block block);
 
     fs_vectors vectors;
     fs_newton newton;
@@ -340,7 +351,7 @@ void fs_affine_rows(const kernels *kern, void *logits, const fs_rows *rows, cons
 
 /* Prediction from rows and weights in one pass; of `rows` only the features and the sizes are read.
  * fs_predict_rows: softmax of the logits (as_log: its logarithm) to probs (n_rows, n_classes).
- * fs_predict_top: what top_rows gives, to classes and probs (n_rows, n_top), probs may be NULL.
+ * fs_predict_top: what top_rows gives.
  * Both return whether every logit was finite. scratch is fs_predict_scratch() bytes, aligned to 64
  * bytes (negative: too large to address), with_logits for fs_predict_top. */
 ptrdiff_t fs_predict_scratch(const kernels *kern, const fs_rows *rows, int with_logits,
@@ -348,9 +359,8 @@ ptrdiff_t fs_predict_scratch(const kernels *kern, const fs_rows *rows, int with_
 int fs_predict_rows(const kernels *kern, void *probs, const fs_rows *rows, const void *weights,
                     const void *bias, ptrdiff_t probs_stride, int as_log, void *scratch,
                     int n_threads);
-int fs_predict_top(const kernels *kern, int64_t *classes, void *probs, const fs_rows *rows,
-                   const void *weights, const void *bias, ptrdiff_t classes_stride,
-                   ptrdiff_t probs_stride, ptrdiff_t n_top, void *scratch, int n_threads);
+int fs_predict_top(const kernels *kern, const fs_top *top, const fs_rows *rows, const void *weights,
+                   const void *bias, void *scratch, int n_threads);
 
 /* Loss and gradient in one pass over the rows. grad_weights (n_logits, n_features) and grad_bias
  * (n_logits) are double and are overwritten; both NULL: the loss alone. scratch is

@@ -1,4 +1,4 @@
-/* Prediction: the product of rows and class weights, and what is made of the logits while they are
+/* Prediction: the product of rows and weights, and what is made of the logits while they are
  * in the cache. Blocks of rows; every row is computed by itself, so the cut changes nothing. */
 #include <string.h>
 
@@ -24,10 +24,10 @@ typedef struct {
     csr_weights weights;
     const void *bias;
     predict_plan plan;
-    fs_row_op op;     /* over the logits in place; NULL: the largest n_top */
-    int64_t *classes; /* (n_rows, n_top), where there is no op */
-    void *probs;      /* (n_rows, n_classes), or (n_rows, n_top) or NULL where there is no op */
-    ptrdiff_t classes_stride, probs_stride, n_top;
+    fs_row_op op; /* over the logits in place, which are in probs (n_rows, n_classes); or NULL: */
+    fs_top top;   /* the largest of them, where there is no op */
+    void *probs;
+    ptrdiff_t probs_stride;
     char *flags, *packed,
         *block_logits; /* for each thread: a line with a flag, a block, its logits */
 } predict_task;
@@ -89,16 +89,17 @@ static void predict_part(void *task_, ptrdiff_t part, int thread) {
     int finite = 1;
     for (ptrdiff_t row = begin; row < end; row += plan->block_rows) {
         const fs_block block = {NULL, row, min_size(plan->block_rows, end - row), NULL};
-        char *probs = t->probs ? at(t->probs, row * t->probs_stride, size) : NULL;
         if (t->op) {
+            char *probs = at(t->probs, row * t->probs_stride, size);
             finite &= block_logits(t, probs, t->probs_stride, pack, block);
             t->op(probs, probs, t->probs_stride, t->probs_stride, block.n_rows, n_classes);
         } else {
             char *logits = t->block_logits + thread * plan->logits_bytes;
+            fs_top top = t->top;
+            top.classes += row * top.classes_stride;
+            if (top.probs) top.probs = at(top.probs, row * top.probs_stride, size);
             finite &= block_logits(t, logits, n_classes, pack, block);
-            t->kern->top_rows(t->classes + row * t->classes_stride, probs, logits,
-                              t->classes_stride, t->probs_stride, n_classes, block.n_rows,
-                              n_classes, t->n_top);
+            t->kern->top_rows(&top, logits, n_classes, block.n_rows, n_classes);
         }
     }
     if (!finite) t->flags[thread * LINE] = 1;
@@ -120,27 +121,15 @@ static int run_predict(predict_task *task, const void *weights, void *scratch, i
 int fs_predict_rows(const kernels *kern, void *probs, const fs_rows *rows, const void *weights,
                     const void *bias, ptrdiff_t probs_stride, int as_log, void *scratch,
                     int n_threads) {
-    predict_task task = {0};
-    task.kern = kern;
-    task.rows = rows;
-    task.bias = bias;
+    predict_task task = {.kern = kern, .rows = rows, .bias = bias};
     task.op = as_log ? kern->log_softmax_rows : kern->softmax_rows;
     task.probs = probs;
     task.probs_stride = probs_stride;
     return run_predict(&task, weights, scratch, n_threads);
 }
 
-int fs_predict_top(const kernels *kern, int64_t *classes, void *probs, const fs_rows *rows,
-                   const void *weights, const void *bias, ptrdiff_t classes_stride,
-                   ptrdiff_t probs_stride, ptrdiff_t n_top, void *scratch, int n_threads) {
-    predict_task task = {0};
-    task.kern = kern;
-    task.rows = rows;
-    task.bias = bias;
-    task.classes = classes;
-    task.classes_stride = classes_stride;
-    task.probs = probs;
-    task.probs_stride = probs_stride;
-    task.n_top = n_top;
+int fs_predict_top(const kernels *kern, const fs_top *top, const fs_rows *rows, const void *weights,
+                   const void *bias, void *scratch, int n_threads) {
+    predict_task task = {.kern = kern, .rows = rows, .bias = bias, .top = *top};
     return run_predict(&task, weights, scratch, n_threads);
 }

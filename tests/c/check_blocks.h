@@ -181,9 +181,9 @@ static void check_lazy(const problem *p, int table) {
     if (velocity) memcpy(velocity_was, velocity, (size_t)(n_reals * real_size));
     for (ptrdiff_t j = 0; j < d; ++j) steps[j] = steps_were[j] = (int32_t)random_below(STEPS + 1);
     for (int c = 0; c < 4 * (STEPS + 1); ++c) powers[c] = c < 4 ? none[c] : uniform(-1, 1);
-    tables[table]->advance_rows(weights, velocity, steps, powers, rows, stride, STEPS,
-                                whole_block(p));
-    tables[table]->advance_features(weights, velocity, steps, powers, K, stride, STEPS, begin, end);
+    const fs_lazy lazy = {weights, velocity, steps, powers, K, stride};
+    tables[table]->advance_rows(&lazy, rows, STEPS, whole_block(p));
+    tables[table]->advance_features(&lazy, STEPS, begin, end);
     for (ptrdiff_t j = 0; j < d; ++j) {
         int wanted = j >= begin && j < end;
         for (ptrdiff_t i = row_begin(rows, 0); i < row_begin(rows, rows->n_rows); ++i)

@@ -12,12 +12,13 @@ static void sum_partials(double *RESTRICT out, const void *partials_, ptrdiff_t 
 static void sgd_update(void *params_, void *velocity_, const fs_partials *gradient,
                        const fs_descent *how, ptrdiff_t begin, ptrdiff_t end) {
     real *params = params_, *velocity = velocity_;
+    const real *partials = gradient->sums;
     const ptrdiff_t stride = gradient->stride, n_partials = gradient->n_partials;
     const vec scales = v_set1((real)gradient->scale), decay = v_set1((real)how->l2);
     const vec rate = v_set1((real)how->learning_rate), keep = v_set1((real)how->momentum);
     for (ptrdiff_t c = begin; c < end; c += VEC_WIDTH) {
         const ptrdiff_t lanes = min_size(VEC_WIDTH, end - c);
-        const real *partial = (const real *)gradient->sums + c;
+        const real *partial = partials + c;
         vec sum = v_load_tail(partial, lanes, 0);
         for (ptrdiff_t p = 1; p < n_partials; ++p)
             sum = v_add(sum, v_load_tail(partial + p * stride, lanes, 0));
