@@ -3,9 +3,9 @@ Decisions where errors differ
 =============================
 
 Some of 569 tumours are malignant. To send a malignant one home is far worse than to examine a
-benign one once more, so the most likely class is not the decision to take: that is the one with
-the least expected cost under the model's probabilities. A third decision, to ask for another test,
-is worth its price where the model is in doubt.
+benign one again. So the best decision is not the most likely class, but the decision with the
+lowest expected cost under the model's probabilities. A third decision, another test, is worth its
+price where the model is unsure.
 """
 
 import sys
@@ -28,7 +28,7 @@ model = FastSoftmax(C=0.1, standardize=True).fit(X, y)
 print(f"test accuracy of the most likely class: {model.score(X_test, y_test):.3f}\n")
 
 # %%
-# What each decision costs, by the truth. The third way of deciding may ask for a test.
+# The cost of each decision, by the true class. The third way of deciding may ask for a test.
 costs = {
     "benign": {"send home": 0, "operate": 20, "test again": 2},
     "malignant": {"send home": 200, "operate": 0, "test again": 2},

@@ -2,9 +2,9 @@
 Grid search in a pipeline
 =========================
 
-``FastSoftmax`` is a scikit-learn classifier: it goes into pipelines, is cloned, and its parameters
-can be searched together with those of the steps before it. Where only ``C`` is wanted,
-``FastSoftmaxCV`` is quicker; see the example of the linear probe.
+``FastSoftmax`` is a scikit-learn classifier: it works in pipelines, can be cloned, and its
+parameters can be searched together with those of the steps before it. If only ``C`` is searched,
+``FastSoftmaxCV`` is faster; see the example of the linear probe.
 """
 
 import sys

@@ -3,9 +3,9 @@ Linear probe of embeddings, with a sweep over C
 ===============================================
 
 How good are the features of a frozen network? A linear classifier on top of them tells, if its
-penalty is chosen well. ``FastSoftmaxCV`` tries a range of ``C`` by cross-validation: the folds
-share one X, and each fit is certified, so that the curve shows the penalty and not how long a
-solver ran.
+regularisation strength is chosen well. ``FastSoftmaxCV`` tries a range of ``C`` by
+cross-validation. The folds share one X, and each fit is certified, so the curve shows the effect
+of ``C`` and not of unconverged fits.
 
 The "network" here is a random convolution with ReLU and pooling, applied to real pictures. Put your
 own array of embeddings in its place; float32 and float16 are read as they are.
@@ -40,7 +40,7 @@ images_test, y_test = load_fashion_mnist_sample("test")
 X, X_test = embed(images), embed(images_test)
 
 # %%
-# The sweep: every C on every fold, then a fit to all rows at the best.
+# The sweep: every C on every fold, then a fit to all rows with the best C.
 probe = FastSoftmaxCV(Cs=CS, cv=5, standardize=True).fit(X, y)
 for C, scores in zip(probe.Cs_, probe.scores_.T, strict=True):
     chosen = "  <- chosen" if probe.C_ == C else ""
@@ -48,7 +48,7 @@ for C, scores in zip(probe.Cs_, probe.scores_.T, strict=True):
 print(f"{probe.scores_.size} fits, each within {probe.gaps_.max():.0e} of its optimum")
 
 # %%
-# What the features are worth, on pictures that the sweep has not seen.
+# Accuracy with these features, on pictures that the sweep has not seen.
 pixels = FastSoftmax(C=0.1, input_scale=1 / 255).fit(images, y)
 print(f"test accuracy on {X.shape[1]} embedded features: {probe.score(X_test, y_test):.3f}")
 print(f"test accuracy on the {images.shape[1]} pixels: {pixels.score(images_test, y_test):.3f}")

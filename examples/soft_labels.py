@@ -3,10 +3,10 @@ Soft labels from an ensemble
 ============================
 
 Several models, or several people, label the same rows and do not agree. The shares of their votes
-are probabilities of the classes, and ``FastSoftmax`` is fitted to these as they are: a row on which
-the voters were of two minds pulls both ways. The majority's label would throw that away.
+are probabilities of the classes, and ``FastSoftmax`` can be fitted to these probabilities. The
+label of the majority would lose the information on which rows the voters disagree.
 
-Here 200 labelled pictures teach four voters, which label 800 more for a small linear model.
+Here four voters learn from 200 labelled pictures and label 800 more for a small linear model.
 """
 
 import sys
@@ -28,7 +28,7 @@ X, X_test = images / np.float32(255), images_test / np.float32(255)
 X_known, y_known, X_new = X[:200], y[:200], X[200 : 500 if SMALL else None]
 
 # %%
-# Each voter says one class for each row without a label.
+# Each voter predicts one class for each row without a label.
 voters = [
     ExtraTreesClassifier(N_TREES, random_state=0),
     RandomForestClassifier(N_TREES, random_state=1),
@@ -41,7 +41,7 @@ soft = np.mean(votes, axis=0)
 print(f"{len(soft)} rows; the {len(voters)} voters agree on {(soft.max(axis=1) == 1).mean():.0%}")
 
 # %%
-# Labels that are known count too: certainty is a probability of 1.
+# Known labels are used too, as probabilities of 1.
 both = np.vstack([X_known, X_new])
 targets = {
     "the known labels alone": (X_known, y_known),

@@ -2,9 +2,10 @@
 Data on disk: in place, and as a stream
 =======================================
 
-A file of bytes, more than one wants in memory. ``np.memmap`` makes it an array without reading it.
+``np.memmap`` makes an array of a file that is too large for the memory, without reading it.
 ``fit`` goes over it in place, a few rows at a time, to the certified optimum; ``partial_fit`` takes
-a stream in chunks, each seen once. Neither makes a float copy, eight times as large as the file.
+a stream in chunks, each seen once. Neither makes a float copy, which would be eight times as large
+as the file.
 """
 
 import sys
@@ -36,8 +37,8 @@ X = np.memmap(path, dtype=np.uint8, mode="r", shape=(len(labels), images.shape[1
 print(f"on disk: {X.shape[0]:,} x {X.shape[1]} bytes, {X.nbytes / 1e6:.0f} MB")
 
 # %%
-# In place: every pass of the solver reads the file through the system's cache. The memory is for
-# what the solver learns of the curvature, about as much for any number of rows.
+# In place: every pass of the solver reads the file through the system's cache. The solver needs
+# memory for the curvature only, about the same for any number of rows.
 tracemalloc.start()
 model = FastSoftmax(C=0.1, input_scale=1 / 255).fit(X, labels)
 most = tracemalloc.get_traced_memory()[1]

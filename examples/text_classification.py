@@ -2,10 +2,10 @@
 Text classification with sparse features
 ========================================
 
-Tf-idf makes a sparse matrix with a column for each word. It goes into ``FastSoftmax`` as it is,
-in CSR, and comes out with the words that speak for each class. The texts are paragraphs of scipy's
-own documentation; the task is to guess the subpackage. Whole functions are held out, so that no
-paragraph of a test function has been seen.
+Tf-idf makes a sparse matrix with a column for each word. ``FastSoftmax`` takes this CSR matrix as
+it is, and its coefficients show the most important words of each class. The texts are paragraphs
+of scipy's own documentation; the task is to guess the subpackage. Whole functions are held out, so
+no paragraph of a test function is in the training set.
 """
 
 import importlib
@@ -37,7 +37,7 @@ split = GroupShuffleSplit(1, test_size=0.25, random_state=0)
 train, test = next(split.split(texts, groups=functions))
 
 # %%
-# Words that are no names of the package itself, which would be cheating.
+# Leave out the names of the packages, which would give the answer away.
 vectorizer = TfidfVectorizer(sublinear_tf=True, stop_words=["scipy", *PACKAGES], dtype=np.float32)
 X = vectorizer.fit_transform(texts[train])
 X_test = vectorizer.transform(texts[test])
@@ -50,7 +50,7 @@ print(f"fitted in {seconds:.2f} s, within {model.gap_:.0e} of the optimum")
 print(f"test accuracy {model.score(X_test, labels[test]):.3f}, {len(model.classes_)} classes")
 
 # %%
-# What the model goes by: the largest coefficients of each class.
+# The most important words: the largest coefficients of each class.
 words = vectorizer.get_feature_names_out()
 for package, row in zip(model.classes_, model.coef_, strict=True):
     print(f"{package:>12}: {', '.join(words[row.argsort()[::-1][:7]])}")
