@@ -4,7 +4,8 @@
 The functions are those of `fastsoftmax.reference`, with the same names, arguments and meanings;
 formulas and layouts are stated in src/kernels/kernels.h. Arrays are checked for number type, shape
 and layout, never converted: `fastsoftmax.functional` and the estimator do that. Rows may be strided,
-the elements of a row are adjacent; X may lie anyhow, or be `CsrRows`.
+the elements of a row are adjacent. X may have any strides, or be `CsrRows`. Targets are made once,
+as `Targets`; settings are the tuples of `fastsoftmax.kernel_arguments`.
 """
 
 from cpython.buffer cimport (

@@ -9,6 +9,8 @@ Conventions
   or float32 where real is float64: its elements are converted, a block of rows at a time. X may
   also be a `CsrRows`.
   Outputs come first and are written in place.
+- Targets and row weights are a `Targets`, which is made and checked once. Settings are the tuples
+  of `fastsoftmax.kernel_arguments`.
 - Products of matrices are taken in the real dtype. Everything after them (exponentials,
   logarithms, sums) is float64 and is rounded once, at the end.
 - `n_logits` equals `n_classes`, or it is 1 for two classes: the one logit is then the log-odds of
