@@ -219,6 +219,7 @@ def predict_top(classes, probs, X, weights, bias, n_classes, *, isa=None, n_thre
     cdef Array top = array_of(classes, "classes", "q", 2, True)
     cdef const kernels *kern = table(&w, isa)
     cdef int n = threads(n_threads), finite
+    cdef fs_top found
     cdef _Scratch scratch
     check(top.n_rows == rows.n_rows and 1 <= top.n_columns <= rows.n_classes,
           f"classes must have {rows.n_rows} rows and 1 to {rows.n_classes} columns, "
@@ -230,10 +231,12 @@ def predict_top(classes, probs, X, weights, bias, n_classes, *, isa=None, n_thre
         check(out.n_rows == top.n_rows and out.n_columns == top.n_columns,
               f"probs must have the shape of classes, ({top.n_rows}, {top.n_columns}), "
               f"got ({out.n_rows}, {out.n_columns})")
+    found.classes, found.classes_stride = <int64_t *>top.data, top.row_stride
+    found.probs, found.probs_stride = out.data, out.row_stride
+    found.n_top = top.n_columns
     scratch = _Scratch(fs_predict_scratch(kern, &rows, True, n))
     with nogil:
-        finite = fs_predict_top(kern, <int64_t *>top.data, out.data, &rows, w.data, b.data,
-                                top.row_stride, out.row_stride, top.n_columns, scratch.data, n)
+        finite = fs_predict_top(kern, &found, &rows, w.data, b.data, scratch.data, n)
     raise_if_interrupted()
     return bool(finite)
 
@@ -305,20 +308,20 @@ def sgd_steps(params, velocity, X, targets, order, descent, *, isa=None, n_threa
     cdef Array v, o = array_of(order, "order", "q", 1)
     cdef const kernels *kern = table(&p, isa)
     cdef int n = threads(n_threads)
-    cdef const int64_t *index = <const int64_t *>o.data
-    cdef ptrdiff_t i, batch = size_in(descent.batch_size, "batch_size", 1 << 62)
-    cdef fs_sgd sgd
-    cdef fs_scaling scaling
+    cdef fs_order given_order
+    cdef ptrdiff_t i
+    cdef fs_descent how
     cdef bint in_range = True
     cdef fs_sums sums
     cdef _Scratch scratch
     squared_scale, center = descent.squared_scale, descent.center  # held until the end
-    sgd.learning_rate = real_number(descent.learning_rate, "learning_rate")
-    sgd.momentum = real_number(descent.momentum, "momentum")
-    sgd.weight_decay = real_number(descent.l2, "l2")
-    sgd.fit_bias = bool(descent.fit_bias)
-    scaling.squared_scale = per_feature(squared_scale, "squared_scale", &p, x.n_columns)
-    scaling.center = per_feature(center, "center", &p, x.n_columns)
+    how.batch_size = size_in(descent.batch_size, "batch_size", 1 << 62)
+    how.learning_rate = real_number(descent.learning_rate, "learning_rate")
+    how.momentum = real_number(descent.momentum, "momentum")
+    how.l2 = real_number(descent.l2, "l2")
+    how.fit_bias = bool(descent.fit_bias)
+    how.squared_scale = per_feature(squared_scale, "squared_scale", &p, x.n_columns)
+    how.center = per_feature(center, "center", &p, x.n_columns)
     check(center is None or (squared_scale is not None and rows.indptr == NULL),
           "center goes with squared_scale, and with dense X")
     fill_targets(&rows, targets, &p, x.n_rows, "X")
@@ -326,20 +329,20 @@ def sgd_steps(params, velocity, X, targets, order, descent, *, isa=None, n_threa
     check(p.size == rows.n_logits * (x.n_columns + 1),
           f"params must hold weights and bias for {x.n_columns} features, got {p.size} numbers")
     check_classes(&rows)
-    check(velocity is not None or sgd.momentum == 0,
+    check(velocity is not None or how.momentum == 0,
           "velocity must be given where momentum is not 0")
     v.data = NULL
     if velocity is not None:
         v = same_type(velocity, "velocity", &p, 1, True)
         check(v.size == p.size, f"velocity must have {p.size} elements, got {v.size}")
+    given_order.rows, given_order.n = <const int64_t *>o.data, o.size
     with nogil:
-        for i in range(o.size):
-            in_range &= 0 <= index[i] < rows.n_rows
+        for i in range(given_order.n):
+            in_range &= 0 <= given_order.rows[i] < rows.n_rows
     check(in_range, f"order must hold row numbers in [0, {rows.n_rows})")
-    batch = min(batch, max(1, rows.n_rows))
-    scratch = _Scratch(fs_sgd_scratch(kern, &rows, batch, n))
+    how.batch_size = min(how.batch_size, max(1, rows.n_rows))
+    scratch = _Scratch(fs_sgd_scratch(kern, &rows, how.batch_size, n))
     with nogil:
-        sums = fs_sgd_steps(kern, p.data, v.data, &rows, index, o.size, batch, sgd, scaling,
-                            scratch.data, n)
+        sums = fs_sgd_steps(kern, p.data, v.data, &rows, given_order, &how, scratch.data, n)
     raise_if_interrupted()
     return sums.loss, sums.correct

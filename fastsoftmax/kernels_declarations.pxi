@@ -53,25 +53,31 @@ cdef extern from "kernels.h" nogil:
     ptrdiff_t fs_predict_scratch(const kernels *, const fs_rows *, int with_logits, int n_threads)
     int fs_predict_rows(const kernels *, void *probs, const fs_rows *, const void *weights,
                         const void *bias, ptrdiff_t, int as_log, void *scratch, int n_threads)
-    int fs_predict_top(const kernels *, int64_t *classes, void *probs, const fs_rows *,
-                       const void *weights, const void *bias, ptrdiff_t, ptrdiff_t,
-                       ptrdiff_t n_top, void *scratch, int n_threads)
+    ctypedef struct fs_top:
+        int64_t *classes
+        void *probs
+        ptrdiff_t classes_stride, probs_stride, n_top
+
+    int fs_predict_top(const kernels *, const fs_top *, const fs_rows *, const void *weights,
+                       const void *bias, void *scratch, int n_threads)
     ptrdiff_t fs_loss_grad_scratch(const kernels *, const fs_rows *, int with_grad, int n_threads)
     fs_sums fs_loss_grad(const kernels *, double *grad_weights, double *grad_bias,
                          const fs_rows *, const void *weights, const void *bias, void *scratch,
                          int n_threads)
-    ctypedef struct fs_scaling:
+    ctypedef struct fs_descent:
+        ptrdiff_t batch_size
+        double learning_rate, momentum, l2
+        int fit_bias
         const void *squared_scale
         const void *center
 
-    ctypedef struct fs_sgd:
-        double learning_rate, momentum, weight_decay
-        int fit_bias
+    ctypedef struct fs_order:
+        const int64_t *rows
+        ptrdiff_t n
 
     ptrdiff_t fs_sgd_scratch(const kernels *, const fs_rows *, ptrdiff_t batch_size, int n_threads)
-    fs_sums fs_sgd_steps(const kernels *, void *params, void *velocity, const fs_rows *,
-                         const int64_t *order, ptrdiff_t n_order, ptrdiff_t batch_size, fs_sgd,
-                         fs_scaling, void *scratch, int n_threads)
+    fs_sums fs_sgd_steps(const kernels *, void *params, void *velocity, const fs_rows *, fs_order,
+                         const fs_descent *, void *scratch, int n_threads)
     int FS_N_DOTS
     ptrdiff_t fs_columns_scratch(const kernels *, const fs_rows *)
     void fs_columns_product(const kernels *, double *sums, double *totals, const fs_rows *,
@@ -80,17 +86,36 @@ cdef extern from "kernels.h" nogil:
     double fs_add_scaled(const kernels *, double *out, const double *y, double scale,
                          const double *x, const double *with_, ptrdiff_t, int n_threads)
     ptrdiff_t fs_column_scratch(ptrdiff_t n_logits, ptrdiff_t n_features)
-    void fs_round_weights(const kernels *, void *weights, double *along, const double *scaled,
-                          const double *scale, const double *center, int to_float,
-                          ptrdiff_t n_logits, ptrdiff_t n_features, void *scratch, int n_threads)
+
+    ctypedef struct fs_rounding:
+        const double *scaled
+        const double *scale
+        const double *center
+        int to_float
+        ptrdiff_t n_logits, n_features
+
+    ctypedef struct fs_gradient_terms:
+        const void *weights
+        const double *grad_bias
+        const double *center
+        const double *scale
+        const double *base
+        double share, l2
+        int from_float
+        ptrdiff_t n_logits, n_features
+
+    ctypedef struct fs_within:
+        const double *gradient
+        const double *inverse
+        const double *means
+        const double *grad_bias
+        ptrdiff_t inverse_stride, n_logits, n_features
+
+    void fs_round_weights(const kernels *, void *weights, double *along, const fs_rounding *,
+                          void *scratch, int n_threads)
     void fs_assemble_gradient(const kernels *, double *gradient, double *dots,
-                              const void *weights, const double *grad_bias, const double *center,
-                              const double *scale, const double *base, int from_float,
-                              double share, double penalty, ptrdiff_t n_logits,
-                              ptrdiff_t n_features, void *scratch, int n_threads)
-    void fs_within_product(const kernels *, double *result, double *dots, const double *gradient,
-                           const double *inverse, const double *means, const double *grad_bias,
-                           ptrdiff_t inverse_stride, ptrdiff_t n_logits, ptrdiff_t n_features,
+                              const fs_gradient_terms *, void *scratch, int n_threads)
+    void fs_within_product(const kernels *, double *result, double *dots, const fs_within *,
                            void *scratch, int n_threads)
 
     ctypedef struct fs_small:
@@ -99,7 +124,7 @@ cdef extern from "kernels.h" nogil:
         const double *row_weights
         const double *class_share
         const int32_t *labels
-        double label_smoothing, penalty
+        double label_smoothing, l2
         ptrdiff_t n_rows, n_columns, n_classes, n_logits
         int fit_intercept
 
@@ -109,7 +134,10 @@ cdef extern from "kernels.h" nogil:
     ctypedef struct fs_newton_end:
         ptrdiff_t n_steps
         fs_newton_status status
+    ctypedef struct fs_newton_limits:
+        ptrdiff_t most_steps
+        double tol, target
     ptrdiff_t fs_newton_scratch(const fs_small *)
-    fs_newton_end fs_newton_steps(const kernels *, double *points, double *records,
-                                  double *base, const double *start, const fs_small *, ptrdiff_t most_steps,
-                                  double tol, double target, void *scratch)
+    fs_newton_end fs_newton_steps(const kernels *, double *points, double *records, double *base,
+                                  const double *start, const fs_small *, const fs_newton_limits *,
+                                  void *scratch)

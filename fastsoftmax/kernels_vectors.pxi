@@ -22,6 +22,12 @@ cdef const double *optional_vector(object array, str name, ptrdiff_t size) excep
     return <const double *>vector_of(array, name, size).data
 
 
+cdef const double *optional_matrix(object array, str name, const Array *like) except? NULL:
+    if array is None:
+        return NULL
+    return <const double *>matrix_of(array, name, like).data
+
+
 cdef Array weights_like(object weights, const Array *like, bint writable) except *:
     cdef Array w = array_of(weights, "weights", "fd", 2, writable)
     check(w.n_rows == like.n_rows and w.n_columns == like.n_columns
@@ -66,18 +72,21 @@ def round_weights(weights, along, scaled, scale, center, *, isa=None, n_threads=
     weights (n_logits, d) is float32 or float64, everything else float64; along is that of the
     products before they are rounded.
     """
+    cdef fs_rounding of
     cdef Array v = array_of(scaled, "scaled", "d", 2)
     matrix_of(scaled, "scaled", &v)
     cdef Array w = weights_like(weights, &v, True)
     cdef Array sums = vector_of(along, "along", v.n_rows, True)
-    cdef const double *s = optional_vector(scale, "scale", v.n_columns)
-    cdef Array c = vector_of(center, "center", v.n_columns)
     cdef const kernels *kern = table(&v, isa)
-    cdef int n = threads(n_threads), to_float = w.kind == b"f"
+    cdef int n = threads(n_threads)
     cdef _Scratch scratch = _Scratch(fs_column_scratch(v.n_rows, v.n_columns))
+    of.scaled = <const double *>v.data
+    of.scale = optional_vector(scale, "scale", v.n_columns)
+    of.center = <const double *>vector_of(center, "center", v.n_columns).data
+    of.to_float = w.kind == b"f"
+    of.n_logits, of.n_features = v.n_rows, v.n_columns
     with nogil:
-        fs_round_weights(kern, w.data, <double *>sums.data, <double *>v.data, s, <double *>c.data,
-                         to_float, v.n_rows, v.n_columns, scratch.data, n)
+        fs_round_weights(kern, w.data, <double *>sums.data, &of, scratch.data, n)
 
 
 def assemble_gradient(gradient, along, weights, grad_bias, terms, *, isa=None, n_threads=1):
@@ -89,28 +98,28 @@ def assemble_gradient(gradient, along, weights, grad_bias, terms, *, isa=None, n
     (n_logits, d) or None: those five are of `GradientTerms`. along = weights @ center. Returns the
     sums over all elements of V V, g g, g V, g base and V base, g the result.
     """
+    cdef fs_gradient_terms of
     cdef Array g = array_of(gradient, "gradient", "d", 2, True)
     matrix_of(gradient, "gradient", &g, True)
     center, scale, base = terms.center, terms.scale, terms.base  # held until the end
     cdef Array w = weights_like(weights, &g, False)
-    cdef Array b = vector_of(grad_bias, "grad_bias", g.n_rows)
-    cdef Array c = vector_of(center, "center", g.n_columns)
-    cdef const double *s = optional_vector(scale, "scale", g.n_columns)
-    cdef const double *from_base = NULL
-    cdef double rows_share = real_number(terms.share, "share")
-    cdef double strength = real_number(terms.l2, "l2")
     cdef Array sums = vector_of(along, "along", g.n_rows, True)
     cdef const kernels *kern = table(&g, isa)
-    cdef int n = threads(n_threads), from_float = w.kind == b"f"
+    cdef int n = threads(n_threads)
     cdef _Scratch scratch = _Scratch(fs_column_scratch(g.n_rows, g.n_columns))
     cdef _Scratch totals = _Scratch((FS_N_DOTS + g.n_rows) * <ptrdiff_t>sizeof(double))
     cdef double *dots = <double *>totals.data
-    if base is not None:
-        from_base = <const double *>matrix_of(base, "base", &g).data
+    of.weights = w.data
+    of.from_float = w.kind == b"f"
+    of.grad_bias = <const double *>vector_of(grad_bias, "grad_bias", g.n_rows).data
+    of.center = <const double *>vector_of(center, "center", g.n_columns).data
+    of.scale = optional_vector(scale, "scale", g.n_columns)
+    of.base = optional_matrix(base, "base", &g)
+    of.share = real_number(terms.share, "share")
+    of.l2 = real_number(terms.l2, "l2")
+    of.n_logits, of.n_features = g.n_rows, g.n_columns
     with nogil:
-        fs_assemble_gradient(kern, <double *>g.data, dots, w.data, <double *>b.data,
-                             <double *>c.data, s, from_base, from_float, rows_share, strength,
-                             g.n_rows, g.n_columns, scratch.data, n)
+        fs_assemble_gradient(kern, <double *>g.data, dots, &of, scratch.data, n)
         memcpy(sums.data, dots + FS_N_DOTS, g.n_rows * sizeof(double))
     return dots[0], dots[1], dots[2], dots[3], dots[4]
 
@@ -125,22 +134,21 @@ def within_product(result, along, gradient, inverse, means, grad_bias, *, isa=No
     matrix_of(gradient, "gradient", &g)
     cdef Array r = matrix_of(result, "result", &g, True)
     cdef Array sums = vector_of(along, "along", g.n_rows, True)
-    cdef Array b = vector_of(grad_bias, "grad_bias", g.n_rows)
     cdef Array d = array_of(inverse, "inverse", "d", 2)
-    cdef ptrdiff_t stride = g.n_columns if d.n_rows == g.n_rows else 0
-    cdef const double *m = NULL
+    cdef fs_within of
     cdef const kernels *kern = table(&g, isa)
     cdef int n = threads(n_threads)
     cdef _Scratch scratch = _Scratch(fs_column_scratch(g.n_rows, g.n_columns))
     check(d.n_columns == g.n_columns and (d.n_rows == 1 or d.n_rows == g.n_rows)
           and (d.n_rows == 1 or d.row_stride == d.n_columns),
           f"inverse must be contiguous, with 1 or {g.n_rows} rows of {g.n_columns}")
-    if means is not None:
-        m = <const double *>matrix_of(means, "means", &g).data
+    of.gradient, of.inverse = <const double *>g.data, <const double *>d.data
+    of.inverse_stride = g.n_columns if d.n_rows == g.n_rows else 0
+    of.means = optional_matrix(means, "means", &g)
+    of.grad_bias = <const double *>vector_of(grad_bias, "grad_bias", g.n_rows).data
+    of.n_logits, of.n_features = g.n_rows, g.n_columns
     with nogil:
-        fs_within_product(kern, <double *>r.data, <double *>sums.data, <double *>g.data,
-                          <double *>d.data, m, <double *>b.data, stride, g.n_rows, g.n_columns,
-                          scratch.data, n)
+        fs_within_product(kern, <double *>r.data, <double *>sums.data, &of, scratch.data, n)
 
 
 def columns_product(sums, totals, X, factors, panel, *, isa=None, n_threads=1):
@@ -195,8 +203,7 @@ def newton_steps(points, records, base, start, Z, targets, settings, *, isa=None
     cdef Array b = array_of(base, "base", "d", 2, True)
     cdef const kernels *kern = table(&z, isa)
     cdef fs_newton_end end
-    cdef double most = real_number(settings.tol, "tol")
-    cdef double least = real_number(settings.target, "target")
+    cdef fs_newton_limits limits
     cdef _Scratch scratch
     class_share = settings.class_share  # held until the end
     fill_targets(&rows, targets, &z, z.n_rows, "Z")
@@ -217,13 +224,16 @@ def newton_steps(points, records, base, start, Z, targets, settings, *, isa=None
     problem.class_share = <const double *>vector_of(class_share, "class_share",
                                                     rows.n_classes).data
     problem.label_smoothing = rows.label_smoothing
-    problem.penalty = real_number(settings.l2, "l2")
-    check(problem.penalty > 0, f"l2 must be > 0, got {settings.l2}")
+    problem.l2 = real_number(settings.l2, "l2")
+    check(problem.l2 > 0, f"l2 must be > 0, got {settings.l2}")
     problem.fit_intercept = bool(settings.fit_intercept)
     problem.n_rows, problem.n_columns = z.n_rows, z.n_columns
     problem.n_classes, problem.n_logits = rows.n_classes, s.n_rows
+    limits.most_steps = p.n_rows
+    limits.tol = real_number(settings.tol, "tol")
+    limits.target = real_number(settings.target, "target")
     scratch = _Scratch(fs_newton_scratch(&problem))
     with nogil:
         end = fs_newton_steps(kern, <double *>p.data, <double *>r.data, <double *>b.data,
-                              <double *>s.data, &problem, p.n_rows, most, least, scratch.data)
+                              <double *>s.data, &problem, &limits, scratch.data)
     return end.n_steps, end.status == FS_NEWTON_DONE, end.status == FS_NEWTON_STUCK

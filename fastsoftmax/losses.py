@@ -198,7 +198,7 @@ def linear_cross_entropy(
         ``numpy.result_type(X, W, b)`` (float64 if all are integers); X is read in place if it has
         that dtype or is float32, float16, uint8 or int8.
     W : array_like of shape (K, d)
-        Coefficients, K >= 1.
+        Coefficients, one row for each class, K >= 1.
     b : array_like of shape (K,) or None
         Intercepts; None means none.
     y, sample_weight, label_smoothing

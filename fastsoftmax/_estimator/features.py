@@ -40,7 +40,7 @@ def checked_rows(
     kept = [t for t in FEATURE_TYPES if real is None or real_type(np.dtype(t)) == real]
     options = {"reset": reset, "accept_sparse": "csr", "dtype": kept}
     if are_probabilities(y):
-        X = validate_data(estimator, X, **options)
+        X, y = validate_data(estimator, X, **options), np.asarray(y)
         check_consistent_length(X, y)
     else:
         X, y = validate_data(estimator, X, y, **options)

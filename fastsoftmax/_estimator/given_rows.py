@@ -88,10 +88,12 @@ class GivenRows(NamedTuple):
         """Return the rows with their true labels, checked, and the sum of their row weights."""
         targets = known_labels(y, self.classes, "y")
         check_consistent_length(self.X, targets.labels)
-        row_weights = checked_sample_weights(sample_weight, self.X)
-        scaled, _ = scaled_to_mean_1(row_weights, self.coef.dtype)
-        shard = make_shard(self.X, targets, scaled, self.computing)
-        return shard, float(scaled.sum(dtype=np.float64))
+        row_weights = np.ones(self.n_rows, dtype=self.coef.dtype)
+        if sample_weight is not None:
+            own = checked_sample_weights(sample_weight, self.X)
+            row_weights, _ = scaled_to_mean_1(own, self.coef.dtype)
+        shard = make_shard(self.X, targets, row_weights, self.computing)
+        return shard, float(row_weights.sum(dtype=np.float64))
 
 
 def given_rows(estimator: FittedEstimator, X: Any, temperature: float | None = None) -> GivenRows:

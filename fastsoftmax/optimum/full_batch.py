@@ -7,8 +7,8 @@
                                  L-BFGS instead of Newton's method
     with a 1-norm                see `working_set`
 
-Each goes on from where the one before had to stop: where rounding ends a solver before the
-tolerance, the next one has more digits, or needs fewer.
+Each stage goes on from the point where the one before had to stop: where rounding ends a solver
+before the tolerance, the next stage computes with more digits, or needs fewer.
 """
 
 from collections.abc import Iterator
@@ -27,9 +27,9 @@ from fastsoftmax.optimum.stage import (
     Solution,
     Stage,
     after,
+    in_errstate_of_caller,
     in_type_of_rows,
     judged,
-    in_errstate_of_caller,
     seen_outside,
 )
 from fastsoftmax.problem.centered_pass import CenteredPass
@@ -42,10 +42,10 @@ from fastsoftmax.solvers.newton import NewtonModel
 from fastsoftmax.solvers.protocols import Preconditioner
 
 # Without a penalty, the loss per row and log(number of classes) at which classes count as
-# separable. Margins are about 14 then; below it only coefficients grow, without a limit.
+# separable. Margins are about 14 then, and further steps only let the coefficients grow.
 _SEPARATED = 1e-6
-# Without a penalty nothing can be certified. Where half the squared Newton decrement is this share
-# of F, and Newton's method takes one more step, it has the last digits.
+# Without a penalty nothing can be certified. Where half the squared Newton decrement is at most
+# this share of F, one more step of Newton's method finds the last digits.
 _LEAST_GAIN = 1e-12
 # A Newton step from a minimum to within rounding changes no logit by as much as this; where the
 # minimum is at infinity, each changes those of the separable rows by 1.
@@ -54,7 +54,7 @@ _SEPARATING_CHANGE = 0.1
 # 64 features (digits) are just over: there both methods take about as long.
 _NEWTON_PARAMS = 320
 _NEWTON_WORK = 5e8
-# Coefficients that a stage finds in float64 are rounded afterwards, which costs a little.
+# Share of the tolerance for stages whose result is rounded, which costs the rest.
 _BEFORE_ROUNDING = 0.5
 
 
@@ -96,10 +96,10 @@ def solve(
     start : ndarray, flat
     limits : Limits
     newton : bool
-        Whether Newton's method is taken; without a meaning where there is a 1-norm.
+        Whether Newton's method is used; ignored where there is a 1-norm.
     first : Preconditioner, optional
-        What L-BFGS starts with, such as the curvature learnt in a problem much like this one; None
-        for the objective's own preconditioner.
+        What L-BFGS starts with, such as the curvature of a similar problem; None for the
+        objective's own preconditioner.
     """
     limits = in_errstate_of_caller(limits)
     point, n_iter = start, 0

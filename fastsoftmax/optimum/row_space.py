@@ -8,13 +8,13 @@ that span, V = B T for some B, and
 
     V s_i = B z_i with Z = U E^(1/2),    ||V|| = ||B||,
 
-so the problem for the rows z_i has the same values, with n_rows coefficients for each logit or
-fewer. Newton's method and the Hessian's blocks suit it where they are hopeless for V: 100 rows of
-2000 features that differ in scale, K = 3: 16 iterations in 0.03 s instead of 1000 in 3 s without
-reaching a gap of 0.4.
+so the problem for the rows z_i has the same values, with at most n_rows coefficients for each
+logit. Newton's method and the Hessian's blocks are affordable there, and not for V: 100 rows of
+2000 features that differ in scale, K = 3: 16 iterations in 0.03 s, instead of 1000 iterations in
+3 s that do not reach a gap of 0.4.
 
-The Gram matrix squares the condition of S, so what is small beside the rest is lost. The objective
-itself has the last word about the point that is found.
+The Gram matrix squares the condition number of S, so directions of small size are lost. The point
+that is found is judged by the objective itself.
 """
 
 from collections.abc import Iterator

@@ -1,14 +1,14 @@
 """The optimum of an elastic net: which features are worked on, and in which number type.
 
-With a 1-norm in the penalty most features of a wide problem have no coefficient but 0. So a problem
-is solved for some of its features, the working set; a pass over all of them then tells which others
-have to join it, and certifies the whole (Massias, Gramfort & Salmon 2018, ICML, "Celer", and the
-sources there). Of text 90000 x 200000, K = 20, C = 10, 3600 features have coefficients.
+With a 1-norm in the penalty, most features of a wide problem have coefficients of 0. So the problem
+is solved for some of its features, the working set. A pass over all features then finds those that
+have to join the set, and certifies the whole (Massias, Gramfort & Salmon 2018, ICML, "Celer", and
+the sources there). Of text 90000 x 200000, K = 20, C = 10, 3600 features have coefficients.
 
-The gap that the dual point certifies is in proportion to how far gradients are above l1, not to the
-square of that as without a 1-norm, so float32 ends at about 1e-2. From there the features of the
-working set are copied, centred, in float64, if that copy is not large; if it is, passes go on over
-centred rows without a copy (`centered`).
+The certified gap is proportional to the distance of gradients above l1, not to its square as
+without a 1-norm, so float32 ends at about 1e-2. From there the features of the working set are
+copied in float64, and centred, if that copy is not large. Otherwise passes over centred rows go on
+without a copy (`problem.centered_pass`).
 """
 
 from collections.abc import Iterator
@@ -34,10 +34,10 @@ from fastsoftmax.problem.problem import Problem, build_problem
 from fastsoftmax.solvers.lower_bound import LowerBound, share_of
 from fastsoftmax.solvers.orthant_wise import OrthantModel, minimise
 
-# From so many features on, most are left out until they are needed, in the type of X.
+# From this number of features on, most are left out until they are needed, in the type of X.
 _WIDE = 4096
 _LEAST_FEATURES = 2048
-# Features join when a gradient is at least this share of l1: those may be needed soon.
+# Features join where a gradient is at least this share of l1, as they may be needed soon.
 _NEAR = 0.9
 # Each round goes on to this share of the gap before, and the last to this share of tol.
 _ROUND = 0.2

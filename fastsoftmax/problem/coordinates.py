@@ -1,8 +1,8 @@
 """The coordinates in which a problem is solved: scaled and shifted features, without a copy of X.
 
-A model o = V z + c of the features z = scale * (x - center) is the model o = W x + b with
-W = V * scale (each column by its feature's scale) and b = c - W center. Every pass over the rows is
-made with W and b; what it returns is brought back by the chain rule.
+The model o = V z + c for features z = scale * (x - center) is the model o = W x + b with
+W = V * scale (each column times its feature's scale) and b = c - W center. Passes over the rows
+take W and b, and the chain rule turns their gradients into those by V and c.
 """
 
 from dataclasses import dataclass, replace

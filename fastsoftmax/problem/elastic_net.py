@@ -1,8 +1,6 @@
 """The penalty of an elastic net, l1 ||V||_1 + (l2 / 2) ||V||^2, and its certificate.
 
-l1 = lambda * l1_ratio and l2 = lambda * (1 - l1_ratio) for lambda = 1 / (C S), S the sum of the
-weights of the rows. Objectives hand out the gradient of their smooth part; what l1 adds to it is
-here.
+The certificate needs the gradient of the smooth part alone; `problem` states l1 and l2.
 """
 
 from typing import NamedTuple
@@ -16,9 +14,9 @@ _MOST_STEPS = 50
 
 
 class DualPoint(NamedTuple):
-    """Distributions Q_i with mean Q_i = mean y_i (if there is an intercept), as `gap_bound` sees.
+    """What `gap_bound` needs of distributions Q_i with mean Q_i = mean y_i (with an intercept).
 
-    excess = F - entropy is apart because the loss in both would cancel.
+    excess = F - entropy is a number of its own, because the loss would cancel in the difference.
     """
 
     excess: float

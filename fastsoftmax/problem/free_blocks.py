@@ -1,9 +1,9 @@
 """The Hessian's block of each class for the coefficients that are not 0, inverted.
 
-Where most coefficients are 0 those blocks are small, though the whole ones would be large; they
-know how the features of a class hang together, which a diagonal does not. They are computed from
-rows that are drawn in proportion to their curvature, as `curvature.build_blocks` does. Passes to a
-certified 1e-4 of images 10000 x 784, K = 10, C = 1: 317 without blocks, 194 with them.
+Where most coefficients are 0 these blocks are small. Unlike a diagonal they hold the correlations
+of a class's features. They are estimated from rows drawn in proportion to their curvature, as in
+`curvature.build_blocks`. Passes to a certified 1e-4 of images 10000 x 784, K = 10, C = 1: 317
+without blocks, 194 with them.
 """
 
 import numpy as np
@@ -25,7 +25,7 @@ _ADDED = 1e-3
 
 
 class FreeBlocks:
-    """Blocks for the coefficients that were free, for solves with those that are.
+    """Blocks for the coefficients that are free now, for solves with those that are free later.
 
     Parameters
     ----------
@@ -36,8 +36,8 @@ class FreeBlocks:
     n_features : int
     fit_intercept : bool
     is_exact : bool
-        Whether they are of all rows that matter: then steps to the minimum of the model which they
-        make, 1-norm included, are worth taking (`solvers.proximal`).
+        Whether they are sums over all rows with curvature. Then steps to the minimum of their
+        quadratic model, 1-norm included, are worth taking (`solvers.proximal`).
     """
 
     def __init__(
@@ -113,9 +113,9 @@ def build_free_blocks(
 ) -> FreeBlocks | None:
     """Take the blocks at a point; None where they are too large.
 
-    None also of sparse rows: most features occur in none of those that are drawn, and steps along
-    these would be far too long (text 90000 x 200000, K = 20: no progress after 250 passes). For
-    them there is `csr_blocks`.
+    None also for sparse rows: most features occur in none of the rows that are drawn, and steps
+    along these features would be far too long (text 90000 x 200000, K = 20: no progress after 250
+    passes). `csr_blocks` is for sparse rows.
 
     bound is `curvature.diagonal_bound`; free holds the numbers of the coefficients that the blocks
     are for, in the solver's vector, ascending.

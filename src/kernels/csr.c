@@ -6,7 +6,7 @@
 
 #include <string.h>
 
-#include "pass.h"
+#include "rows.h"
 
 /* Residuals of a panel, which columns gather from: in a shared third-level cache. In smaller panels
  * the columns of rare features are cut into single entries, and what is done for each piece costs
@@ -27,24 +27,23 @@ ptrdiff_t fs_table_stride(ptrdiff_t n_logits) {
     return n_logits == 1 ? 1 : ceil_div(n_logits, 4) * 4;
 }
 
-double fs_table_bytes(const kernels *kern, double n_rows, ptrdiff_t n_logits) {
-    const double reals = n_rows * (double)fs_table_stride(n_logits) + TABLE_ROOM;
-    return (double)line_bytes(reals * (double)kern->real_size);
+static double table_bytes(const kernels *kern, ptrdiff_t n_rows, ptrdiff_t n_logits) {
+    const double reals = (double)n_rows * (double)fs_table_stride(n_logits) + TABLE_ROOM;
+    return reals * (double)kern->real_size;
+}
+
+void *fs_take_table(arena *memory, const kernels *kern, ptrdiff_t n_rows, ptrdiff_t n_logits) {
+    return take(memory, table_bytes(kern, n_rows, n_logits));
+}
+
+void fs_clear_table(const kernels *kern, void *table, ptrdiff_t n_rows, ptrdiff_t n_logits) {
+    memset(table, 0, (size_t)table_bytes(kern, n_rows, n_logits));
 }
 
 ptrdiff_t fs_panel_rows(const kernels *kern, ptrdiff_t n_logits) {
     const ptrdiff_t row_bytes = fs_table_stride(n_logits) * kern->real_size;
     const ptrdiff_t rows = PANEL_BYTES / max_size(1, row_bytes) / CSR_BLOCK_ROWS * CSR_BLOCK_ROWS;
     return max_size(FEWEST_ROWS, min_size(MOST_PANEL_ROWS, rows));
-}
-
-ptrdiff_t fs_csr_entries(const fs_rows *rows) {
-    if (rows->wide_index) {
-        const int64_t *indptr = rows->indptr;
-        return (ptrdiff_t)(indptr[rows->n_rows] - indptr[0]);
-    }
-    const int32_t *indptr = rows->indptr;
-    return (ptrdiff_t)indptr[rows->n_rows] - (ptrdiff_t)indptr[0];
 }
 
 /* ---- weights by feature ---- */
@@ -110,16 +109,16 @@ void fs_table_to_weights(const kernels *kern, void *weights, const void *table,
 /* Fewer entries than features: turning the weights over would cost more than it gives. */
 static int few_entries(const fs_rows *rows) { return fs_csr_entries(rows) < rows->n_features; }
 
-double fs_csr_weights_bytes(const kernels *kern, const fs_rows *rows) {
-    if (!rows->indptr || few_entries(rows)) return 0;
-    return fs_table_bytes(kern, (double)rows->n_features, rows->n_logits);
+void *fs_take_csr_weights(arena *memory, const kernels *kern, const fs_rows *rows) {
+    if (!rows->indptr || few_entries(rows)) return NULL;
+    return fs_take_table(memory, kern, rows->n_features, rows->n_logits);
 }
 
 csr_weights fs_csr_weights(const kernels *kern, const fs_rows *rows, const void *weights,
-                           void *scratch, int n_threads) {
-    if (!rows->indptr || few_entries(rows)) return (csr_weights){weights, 1, rows->n_features};
-    fs_weights_to_table(kern, scratch, weights, rows->n_features, rows->n_logits, n_threads);
-    return (csr_weights){scratch, fs_table_stride(rows->n_logits), 1};
+                           void *table, int n_threads) {
+    if (!table) return (csr_weights){weights, 1, rows->n_features};
+    fs_weights_to_table(kern, table, weights, rows->n_features, rows->n_logits, n_threads);
+    return (csr_weights){table, fs_table_stride(rows->n_logits), 1};
 }
 
 /* ---- the pass ---- */
@@ -192,14 +191,29 @@ static ptrdiff_t panel_rows_of(const kernels *kern, const fs_rows *rows) {
     return rows->columns ? rows->columns->panel_rows : fs_panel_rows(kern, rows->n_logits);
 }
 
-ptrdiff_t fs_csr_loss_grad_scratch(const kernels *kern, const fs_rows *rows, int n_threads) {
-    const ptrdiff_t panel = min_size(panel_rows_of(kern, rows), rows->n_rows);
+void fs_take_residuals(csr_task *task, arena *memory, ptrdiff_t n_rows, int n_threads) {
+    const fs_rows *rows = task->rows;
     const double logits = (double)rows->n_classes * CSR_BLOCK_ROWS * (double)n_threads;
-    const double bytes = fs_table_bytes(kern, (double)rows->n_features, rows->n_logits) +
-                         fs_table_bytes(kern, (double)panel, rows->n_logits) +
-                         logits * (double)kern->real_size + 64 +
-                         (double)ceil_div(panel, CSR_BLOCK_ROWS) * (double)sizeof(fs_sums);
-    return scratch_bytes(bytes);
+    const double n_blocks = (double)ceil_div(n_rows, CSR_BLOCK_ROWS);
+    task->residuals = fs_take_table(memory, task->kern, n_rows, rows->n_logits);
+    task->logits = take(memory, logits * (double)task->kern->real_size);
+    task->sums = take(memory, n_blocks * (double)sizeof(fs_sums));
+}
+
+/* The task of fs_csr_loss_grad, and its memory; returns the table for the weights. */
+static void *begin_pass(csr_task *task, const kernels *kern, const fs_rows *rows, int n_threads,
+                        arena *memory) {
+    *task = (csr_task){.kern = kern, .rows = rows};
+    void *table = fs_take_table(memory, kern, rows->n_features, rows->n_logits);
+    fs_take_residuals(task, memory, min_size(panel_rows_of(kern, rows), rows->n_rows), n_threads);
+    return table;
+}
+
+ptrdiff_t fs_csr_loss_grad_scratch(const kernels *kern, const fs_rows *rows, int n_threads) {
+    arena memory = {0};
+    csr_task task;
+    begin_pass(&task, kern, rows, n_threads, &memory);
+    return taken_bytes(&memory);
 }
 
 fs_sums fs_csr_loss_grad(const kernels *kern, double *grad_weights, double *grad_bias,
@@ -208,19 +222,16 @@ fs_sums fs_csr_loss_grad(const kernels *kern, double *grad_weights, double *grad
     const ptrdiff_t n_rows = rows->n_rows, panel_rows = min_size(panel_rows_of(kern, rows), n_rows);
     const double work =
         ((double)fs_csr_entries(rows) + 8.0 * (double)n_rows) * (double)rows->n_logits;
-    char *p = scratch;
-    csr_task task = {kern, rows, p, bias, NULL, NULL, NULL, NULL, 0, 0};
-    p += (ptrdiff_t)fs_table_bytes(kern, (double)rows->n_features, rows->n_logits);
-    task.residuals = p;
-    p += (ptrdiff_t)fs_table_bytes(kern, (double)panel_rows, rows->n_logits);
-    task.logits = p;
-    p += ceil_div(rows->n_classes * CSR_BLOCK_ROWS * n_threads * kern->real_size, 64) * 64;
-    task.sums = (fs_sums *)(void *)p;
+    arena memory = {scratch, 0};
+    csr_task task;
+    void *table = begin_pass(&task, kern, rows, n_threads, &memory);
+    task.table = table;
+    task.bias = bias;
     const ptrdiff_t n_residuals = panel_rows * fs_table_stride(rows->n_logits);
     memset(at(task.residuals, n_residuals, kern->real_size), 0,
            (size_t)(TABLE_ROOM * kern->real_size));
     if (work < SERIAL_CSR) n_threads = 1;
-    fs_weights_to_table(kern, scratch, weights, rows->n_features, rows->n_logits, n_threads);
+    fs_weights_to_table(kern, table, weights, rows->n_features, rows->n_logits, n_threads);
     fs_sums total = {0, 0};
     column_task columns = {&task, grad_weights, grad_bias, 0, COLUMN_PARTS};
     for (; task.first < n_rows; task.first += panel_rows, ++columns.panel) {
@@ -241,7 +252,9 @@ fs_sums fs_csr_loss_grad(const kernels *kern, double *grad_weights, double *grad
 
 ptrdiff_t fs_columns_scratch(const kernels *kern, const fs_rows *rows) {
     const ptrdiff_t panel = min_size(panel_rows_of(kern, rows), rows->n_rows);
-    return scratch_bytes(fs_table_bytes(kern, (double)panel, rows->n_logits));
+    arena memory = {0};
+    fs_take_table(&memory, kern, panel, rows->n_logits);
+    return taken_bytes(&memory);
 }
 
 void fs_columns_product(const kernels *kern, double *sums, double *totals, const fs_rows *rows,
@@ -250,7 +263,8 @@ void fs_columns_product(const kernels *kern, double *sums, double *totals, const
     const ptrdiff_t n_rows = min_size(panel_rows, rows->n_rows - first);
     const ptrdiff_t stride = fs_table_stride(rows->n_logits), size = kern->real_size;
     const ptrdiff_t row_bytes = rows->n_logits * size;
-    csr_task task = {kern, rows, NULL, NULL, scratch, NULL, NULL, NULL, first, n_rows};
+    csr_task task = {
+        .kern = kern, .rows = rows, .residuals = scratch, .first = first, .n_rows = n_rows};
     column_task columns = {&task, sums, totals, panel, COLUMN_PARTS};
     memset(at(scratch, n_rows * stride, size), 0, (size_t)(TABLE_ROOM * size));
     for (ptrdiff_t i = 0; i < n_rows; ++i) {

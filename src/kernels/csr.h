@@ -2,9 +2,7 @@
 #ifndef FASTSOFTMAX_CSR_H
 #define FASTSOFTMAX_CSR_H
 
-#include "parallel.h"
-
-ptrdiff_t fs_csr_entries(const fs_rows *rows);
+#include "arena.h"
 
 /* Rows whose logits are computed together. */
 enum { CSR_BLOCK_ROWS = 64 };
@@ -13,8 +11,9 @@ enum { CSR_BLOCK_ROWS = 64 };
  * (rows of 20 classes then touch two lines, as they would with more). */
 ptrdiff_t fs_table_stride(ptrdiff_t n_logits);
 
-/* Bytes of such a table with the room behind it that may be read, a multiple of 64. */
-double fs_table_bytes(const kernels *kern, double n_rows, ptrdiff_t n_logits);
+/* Memory for such a table with the room behind it that may be read; and all of it 0. */
+void *fs_take_table(arena *memory, const kernels *kern, ptrdiff_t n_rows, ptrdiff_t n_logits);
+void fs_clear_table(const kernels *kern, void *table, ptrdiff_t n_rows, ptrdiff_t n_logits);
 
 /* table[j * stride + k] = weights[k * n_features + j], and back. */
 void fs_weights_to_table(const kernels *kern, void *table, const void *weights,
@@ -22,16 +21,16 @@ void fs_weights_to_table(const kernels *kern, void *table, const void *weights,
 void fs_table_to_weights(const kernels *kern, void *weights, const void *table,
                          ptrdiff_t n_features, ptrdiff_t n_logits, int n_threads);
 
-/* Weights as affine_rows of fs_sparse takes them: a table in scratch, of fs_csr_weights_bytes(), or
- * for few rows as they are. */
+/* Weights as affine_rows of fs_sparse takes them: written to a table, or as they are, where the
+ * rows are few or dense and fs_take_csr_weights gives none. */
 typedef struct {
     const void *weights;
     ptrdiff_t weights_stride, class_stride;
 } csr_weights;
 
-double fs_csr_weights_bytes(const kernels *kern, const fs_rows *rows);
+void *fs_take_csr_weights(arena *memory, const kernels *kern, const fs_rows *rows);
 csr_weights fs_csr_weights(const kernels *kern, const fs_rows *rows, const void *weights,
-                           void *scratch, int n_threads);
+                           void *table, int n_threads);
 
 /* The logits of a block of rows, dense or CSR; pack is fs_pack_bytes() for the block. */
 void fs_affine_block(const kernels *kern, void *logits, const fs_rows *rows,
@@ -50,6 +49,9 @@ typedef struct {
     ptrdiff_t first, n_rows; /* the panel, or the batch in order */
 } csr_task;
 
+/* Takes the memory for the residuals of n_rows rows. */
+void fs_take_residuals(csr_task *task, arena *memory, ptrdiff_t n_rows, int n_threads);
+
 /* Returns whether it was interrupted before the end. */
 int fs_csr_residuals(csr_task *task, int n_threads);
 
@@ -61,7 +63,6 @@ fs_sums fs_csr_loss_grad(const kernels *kern, double *grad_weights, double *grad
 ptrdiff_t fs_csr_sgd_scratch(const kernels *kern, const fs_rows *rows, ptrdiff_t batch_size,
                              int n_threads);
 fs_sums fs_csr_sgd_steps(const kernels *kern, void *params, void *velocity, const fs_rows *rows,
-                         const int64_t *order, ptrdiff_t n_order, ptrdiff_t batch_size, fs_sgd sgd,
-                         fs_scaling scaling, void *scratch, int n_threads);
+                         fs_order order, const fs_descent *how, void *scratch, int n_threads);
 
 #endif

@@ -9,7 +9,7 @@
  *   than the row, or negative; elements within a row are adjacent, but for those of x.
  * - Outputs come first, then inputs, then sizes. Outputs and inputs do not overlap unless a
  *   function says so. Every size and index is a ptrdiff_t; sizes may be 0 unless stated.
- * - Class weights are one row of `weights` for each logit. n_logits equals n_classes, or it is 1
+ * - `weights` are the coefficients, one row for each logit. n_logits equals n_classes, or it is 1
  *   for two classes: the one logit is then the log-odds of class 1 and that of class 0 is 0.
  * - A kernel (a member of struct kernels) is serial, allocates nothing and keeps no state. Threads
  *   are the business of the functions of parallel.c (prefix fs_), memory that of their caller. */
@@ -33,7 +33,7 @@ typedef struct {
     const void *values; /* of x_type */
 } fs_columns;
 
-/* The rows of a problem: features, targets and weights. Nothing is owned. */
+/* The rows of a problem: features, targets and row weights. Nothing is owned. */
 typedef struct {
     const void *x; /* dense: (n_rows, n_features) of x_type; CSR: the values */
     fs_x_type x_type;
@@ -66,6 +66,24 @@ typedef struct {
     double correct; /* sum of row_weight over the rows whose largest logit is that of the target
                        (of two equal logits the first counts, as argmax does) */
 } fs_sums;
+
+/* How gradient descent goes, and in which coordinates: those of the features
+ * squared_scale_j^(1/2) (x_j - center_j), real. squared_scale NULL: as they are, and center is not
+ * read. center NULL: not shifted, as it has to be where rows are in CSR form. */
+typedef struct {
+    ptrdiff_t batch_size;
+    double learning_rate, momentum, l2;
+    int fit_bias;
+    const void *squared_scale, *center;
+} fs_descent;
+
+/* Partial gradients of a batch, real: that of c is scale * sum_p sums[p * stride + c], p in order.
+ */
+typedef struct {
+    const void *sums;
+    ptrdiff_t stride, n_partials;
+    double scale;
+} fs_partials;
 
 /* The operations that read features, for one type of them. All NULL where a table does not have the
  * type: float arithmetic reads no doubles. */
@@ -120,12 +138,12 @@ typedef struct {
 } fs_sparse;
 
 /* A small problem, in double, as a solver has it: rows z (n_rows, n_columns), adjacent, the last
- * column 1 where there is an intercept; its coefficients are not penalised. Targets and weights are
- * as those of fs_rows. class_share is the mean smoothed target of each class. */
+ * column 1 where there is an intercept; l2 does not act on its coefficients. Targets and weights
+ * are as those of fs_rows. class_share is the mean smoothed target of each class. */
 typedef struct {
     const double *z, *target_probs, *row_weights, *class_share;
     const int32_t *labels;
-    double label_smoothing, penalty;
+    double label_smoothing, l2;
     ptrdiff_t n_rows, n_columns, n_classes, n_logits;
     int fit_intercept;
 } fs_small;
@@ -164,8 +182,42 @@ typedef struct {
  * the base: V.V, g.g, g.V, g.base, V.base. */
 enum { FS_N_DOTS = 5 };
 
-/* The solvers' vectors, in double (all NULL where real is float). Matrices have n_logits rows of
- * n_features, adjacent; of those the columns in [begin, end) are worked on. */
+/* Inputs of three operations on matrices (n_logits, n_features) of double, rows adjacent.
+ *
+ * round_weights: weights[k, j] = scaled[k, j] * scale[j], rounded to float where to_float; along[k]
+ * is the sum of what was rounded, times center[j]. scale NULL: ones. */
+typedef struct {
+    const double *scaled, *scale, *center;
+    int to_float;
+    ptrdiff_t n_logits, n_features;
+} fs_rounding;
+
+/* assemble_gradient: from the sums over the rows of the gradient by W to the gradient of F by V, in
+ * place:
+ *   g[k, j] = scale[j] * (share * (g[k, j] - mean over k of g[k, j])
+ *                         - grad_bias[k] * center[j]) + l2 * V[k, j],
+ *   V[k, j] = weights[k, j] / scale[j];
+ * with one logit no mean is taken. weights are float where from_float; scale and base may be
+ * NULL. dots: FS_N_DOTS sums, and after them those of weights[k, j] * center[j] for each k. */
+typedef struct {
+    const void *weights;
+    const double *grad_bias, *center, *scale, *base;
+    double share, l2;
+    int from_float;
+    ptrdiff_t n_logits, n_features;
+} fs_gradient_terms;
+
+/* within_product: w[k, j] = (gradient[k, j] - means[k, j] * grad_bias[k])
+ *                           * inverse[k * inverse_stride + j];
+ * dots[k] = sum of w[k, j] * means[k, j]; result = w less its mean over k (with one logit, w).
+ * means NULL: zeros. */
+typedef struct {
+    const double *gradient, *inverse, *means, *grad_bias;
+    ptrdiff_t inverse_stride, n_logits, n_features;
+} fs_within;
+
+/* The solvers' vectors, in double (all NULL where real is float). Of matrices the columns in
+ * [begin, end) are worked on. */
 typedef struct {
     double (*dot)(const double *a, const double *b, ptrdiff_t n);
 
@@ -174,32 +226,30 @@ typedef struct {
     double (*add_scaled)(double *out, const double *y, double scale, const double *x,
                          const double *with, ptrdiff_t n);
 
-    /* weights[k, j] = scaled[k, j] * scale[j], rounded to float where to_float; along[k] is the sum
-     * of what was rounded, times center[j]. scale NULL: ones. */
-    void (*round_weights)(void *weights, double *along, const double *scaled, const double *scale,
-                          const double *center, int to_float, ptrdiff_t n_logits,
-                          ptrdiff_t n_features, ptrdiff_t begin, ptrdiff_t end);
-
-    /* From the sums over the rows of the gradient by W to the gradient of F by V, in place:
-     *   g[k, j] = scale[j] * (share * (g[k, j] - mean over k of g[k, j])
-     *                         - grad_bias[k] * center[j]) + penalty * V[k, j],
-     *   V[k, j] = weights[k, j] / scale[j];
-     * with one logit no mean is taken. weights are float where from_float; scale and base may be
-     * NULL. dots: FS_N_DOTS sums, and after them those of weights[k, j] * center[j] for each k. */
-    void (*assemble_gradient)(double *gradient, double *dots, const void *weights,
-                              const double *grad_bias, const double *center, const double *scale,
-                              const double *base, int from_float, double share, double penalty,
-                              ptrdiff_t n_logits, ptrdiff_t n_features, ptrdiff_t begin,
-                              ptrdiff_t end);
-
-    /* w[k, j] = (gradient[k, j] - means[k, j] * grad_bias[k]) * inverse[k * inverse_stride + j];
-     * dots[k] = sum of w[k, j] * means[k, j]; result = w less its mean over k (with one logit, w).
-     * means NULL: zeros. */
-    void (*within_product)(double *result, double *dots, const double *gradient,
-                           const double *inverse, const double *means, const double *grad_bias,
-                           ptrdiff_t inverse_stride, ptrdiff_t n_logits, ptrdiff_t n_features,
-                           ptrdiff_t begin, ptrdiff_t end);
+    void (*round_weights)(void *weights, double *along, const fs_rounding *of, ptrdiff_t begin,
+                          ptrdiff_t end);
+    void (*assemble_gradient)(double *gradient, double *dots, const fs_gradient_terms *of,
+                              ptrdiff_t begin, ptrdiff_t end);
+    void (*within_product)(double *result, double *dots, const fs_within *of, ptrdiff_t begin,
+                           ptrdiff_t end);
 } fs_vectors;
+
+/* The weights of a descent over rows in CSR form, laid out as those of fs_sparse, and how far each
+ * feature has got: see ops/lazy.h. velocity may be NULL. */
+typedef struct {
+    void *weights, *velocity;
+    int32_t *steps;
+    const double *powers;
+    ptrdiff_t n_logits, stride;
+} fs_lazy;
+
+/* Where the n_top likeliest classes of rows go, and their probabilities, which may be NULL.
+ * 1 <= n_top <= n_classes. */
+typedef struct {
+    int64_t *classes;
+    void *probs;
+    ptrdiff_t classes_stride, probs_stride, n_top;
+} fs_top;
 
 typedef struct kernels {
     const char *isa;     /* "base", "avx2", "avx512" or "neon" */
@@ -220,7 +270,7 @@ typedef struct kernels {
 
     /* loss[i] = row_weight_i * cross-entropy of row i (in nats); where grad is given,
      * grad_i = row_weight_i * (softmax(logits_i) - target_i); grad may be logits when the strides
-     * agree. Of `rows` only the targets, the weights, n_rows and n_classes are read; the logits
+     * agree. Of `rows` only the targets, the row weights, n_rows and n_classes are read; the logits
      * stand in for the product of x and weights. n_classes >= 1. */
     void (*cross_entropy_rows)(void *loss, void *grad, const void *logits, ptrdiff_t grad_stride,
                                ptrdiff_t logits_stride, const fs_rows *rows, ptrdiff_t first,
@@ -230,10 +280,9 @@ typedef struct kernels {
     int (*finite_rows)(const void *x, ptrdiff_t stride, ptrdiff_t n_rows, ptrdiff_t n_classes);
 
     /* The classes of the n_top largest logits of each row, largest first (of equal ones the smaller
-     * class, NaN as -inf), and their softmax; probs may be NULL. 1 <= n_top <= n_classes. */
-    void (*top_rows)(int64_t *classes, void *probs, const void *logits, ptrdiff_t classes_stride,
-                     ptrdiff_t probs_stride, ptrdiff_t logits_stride, ptrdiff_t n_rows,
-                     ptrdiff_t n_classes, ptrdiff_t n_top);
+     * class, NaN as -inf), and their softmax. */
+    void (*top_rows)(const fs_top *top, const void *logits, ptrdiff_t logits_stride,
+                     ptrdiff_t n_rows, ptrdiff_t n_classes);
 
     fs_dense dense[FS_N_X_TYPES];
     fs_sparse sparse[2]; /* values that are float, and (where real is double) double */
@@ -242,38 +291,29 @@ typedef struct kernels {
     void (*sum_partials)(double *out, const void *partials, ptrdiff_t stride, ptrdiff_t n_partials,
                          ptrdiff_t begin, ptrdiff_t end);
 
-    /* One step of gradient descent for c in [begin, end), partial gradients added in order:
-     *   g = scale * sum_p partials[p * stride + c] + weight_decay * params[c]
+    /* One step of gradient descent for c in [begin, end):
+     *   g = the sum of the partial gradients of c + l2 * params[c]
      *   velocity[c] = momentum * velocity[c] + g;  params[c] -= learning_rate * velocity[c]
      * velocity may be NULL when momentum is 0. */
-    void (*sgd_update)(void *params, void *velocity, const void *partials, ptrdiff_t stride,
-                       ptrdiff_t n_partials, ptrdiff_t begin, ptrdiff_t end, double scale,
-                       double learning_rate, double momentum, double weight_decay);
+    void (*sgd_update)(void *params, void *velocity, const fs_partials *gradient,
+                       const fs_descent *how, ptrdiff_t begin, ptrdiff_t end);
 
     /* The same for all coefficients of the classes [class_begin, class_end), as fs_sgd_steps lays
-     * them out, in the coordinates of fs_scaling. squares are those of its scale. */
-    void (*sgd_update_scaled)(void *params, void *velocity, const void *partials,
-                              const void *squares, const void *center, ptrdiff_t stride,
-                              ptrdiff_t n_partials, ptrdiff_t n_logits, ptrdiff_t n_features,
-                              ptrdiff_t class_begin, ptrdiff_t class_end, double scale,
-                              double learning_rate, double momentum, double weight_decay,
-                              int fit_bias);
+     * them out, in the coordinates of the descent, whose squared_scale is given. */
+    void (*sgd_update_scaled)(void *params, void *velocity, const fs_partials *gradient,
+                              const fs_descent *how, ptrdiff_t n_logits, ptrdiff_t n_features,
+                              ptrdiff_t class_begin, ptrdiff_t class_end);
 
     /* Steps without a gradient, made up for: see ops/lazy.h. For the features that rows of a block
      * (in CSR form) have, and for those in [begin, end). */
-    void (*advance_rows)(void *weights, void *velocity, int32_t *steps, const double *powers,
-                         const fs_rows *rows, ptrdiff_t stride, int32_t step, fs_block block);
-    void (*advance_features)(void *weights, void *velocity, int32_t *steps, const double *powers,
-                             ptrdiff_t n_logits, ptrdiff_t stride, int32_t step, ptrdiff_t begin,
-                             ptrdiff_t end);
+    void (*advance_rows)(const fs_lazy *table, const fs_rows *rows, int32_t step, fs_block block);
+    void (*advance_features)(const fs_lazy *table, int32_t step, ptrdiff_t begin, ptrdiff_t end);
 
-    /* For the features j that rows of a block (in CSR form) have, each once, all laid out as
-     * weights of fs_sparse, velocity and feature_scale may be NULL:
-     *   g = scale * feature_scale[j] * grad[j, k];  grad[j, k] = 0
+    /* For the features j that rows of a block (in CSR form) have, each once; grad lies as weights:
+     *   g = scale * squared_scale[j] * grad[j, k];  grad[j, k] = 0
      *   velocity[j, k] += g;  weights[j, k] -= learning_rate * g */
-    void (*apply_rows)(void *weights, void *velocity, void *grad, const fs_rows *rows,
-                       const void *feature_scale, double scale, double learning_rate,
-                       ptrdiff_t stride, fs_block block);
+    void (*apply_rows)(const fs_lazy *table, void *grad, const fs_rows *rows, const fs_descent *how,
+                       double scale, fs_block block);
 
     fs_vectors vectors;
     fs_newton newton;
@@ -311,7 +351,7 @@ void fs_affine_rows(const kernels *kern, void *logits, const fs_rows *rows, cons
 
 /* Prediction from rows and weights in one pass; of `rows` only the features and the sizes are read.
  * fs_predict_rows: softmax of the logits (as_log: its logarithm) to probs (n_rows, n_classes).
- * fs_predict_top: what top_rows gives, to classes and probs (n_rows, n_top), probs may be NULL.
+ * fs_predict_top: what top_rows gives.
  * Both return whether every logit was finite. scratch is fs_predict_scratch() bytes, aligned to 64
  * bytes (negative: too large to address), with_logits for fs_predict_top. */
 ptrdiff_t fs_predict_scratch(const kernels *kern, const fs_rows *rows, int with_logits,
@@ -319,9 +359,8 @@ ptrdiff_t fs_predict_scratch(const kernels *kern, const fs_rows *rows, int with_
 int fs_predict_rows(const kernels *kern, void *probs, const fs_rows *rows, const void *weights,
                     const void *bias, ptrdiff_t probs_stride, int as_log, void *scratch,
                     int n_threads);
-int fs_predict_top(const kernels *kern, int64_t *classes, void *probs, const fs_rows *rows,
-                   const void *weights, const void *bias, ptrdiff_t classes_stride,
-                   ptrdiff_t probs_stride, ptrdiff_t n_top, void *scratch, int n_threads);
+int fs_predict_top(const kernels *kern, const fs_top *top, const fs_rows *rows, const void *weights,
+                   const void *bias, void *scratch, int n_threads);
 
 /* Loss and gradient in one pass over the rows. grad_weights (n_logits, n_features) and grad_bias
  * (n_logits) are double and are overwritten; both NULL: the loss alone. scratch is
@@ -349,16 +388,11 @@ double fs_dot(const kernels *kern, const double *a, const double *b, ptrdiff_t n
 double fs_add_scaled(const kernels *kern, double *out, const double *y, double scale,
                      const double *x, const double *with, ptrdiff_t n, int n_threads);
 ptrdiff_t fs_column_scratch(ptrdiff_t n_logits, ptrdiff_t n_features);
-void fs_round_weights(const kernels *kern, void *weights, double *along, const double *scaled,
-                      const double *scale, const double *center, int to_float, ptrdiff_t n_logits,
-                      ptrdiff_t n_features, void *scratch, int n_threads);
-void fs_assemble_gradient(const kernels *kern, double *gradient, double *dots, const void *weights,
-                          const double *grad_bias, const double *center, const double *scale,
-                          const double *base, int from_float, double share, double penalty,
-                          ptrdiff_t n_logits, ptrdiff_t n_features, void *scratch, int n_threads);
-void fs_within_product(const kernels *kern, double *result, double *dots, const double *gradient,
-                       const double *inverse, const double *means, const double *grad_bias,
-                       ptrdiff_t inverse_stride, ptrdiff_t n_logits, ptrdiff_t n_features,
+void fs_round_weights(const kernels *kern, void *weights, double *along, const fs_rounding *of,
+                      void *scratch, int n_threads);
+void fs_assemble_gradient(const kernels *kern, double *gradient, double *dots,
+                          const fs_gradient_terms *of, void *scratch, int n_threads);
+void fs_within_product(const kernels *kern, double *result, double *dots, const fs_within *of,
                        void *scratch, int n_threads);
 
 /* ---- newton.c ---- At most most_steps of Newton's method from start. points[i] are the params
@@ -374,37 +408,31 @@ typedef struct {
     fs_newton_status status;
 } fs_newton_end;
 ptrdiff_t fs_newton_scratch(const fs_small *problem);
+typedef struct {
+    ptrdiff_t most_steps;
+    double tol, target;
+} fs_newton_limits;
 fs_newton_end fs_newton_steps(const kernels *kern, double *points, double *records, double *base,
-                              const double *start, const fs_small *problem, ptrdiff_t most_steps,
-                              double tol, double target, void *scratch);
+                              const double *start, const fs_small *problem,
+                              const fs_newton_limits *limits, void *scratch);
 
-/* Coordinates for gradient descent: features squared_scale_j^(1/2) (x_j - center_j), real.
- * squared_scale NULL: as they are, and center is not read. center NULL: not shifted, as it has to
- * be where rows are in CSR form. */
-typedef struct {
-    const void *squared_scale, *center;
-} fs_scaling;
-
-/* Step sizes and penalties of gradient descent. */
-typedef struct {
-    double learning_rate, momentum, weight_decay;
-    int fit_bias;
-} fs_sgd;
-
-/* Stochastic gradient descent over the rows order[0 .. n_order-1], batch_size at a time (the last
- * batch may be smaller). params and velocity (NULL when momentum is 0) are real and hold the
+/* Stochastic gradient descent over the rows order.rows[0 .. order.n - 1], batch_size at a time (the
+ * last batch may be smaller). params and velocity (NULL when momentum is 0) are real and hold the
  * weights (n_logits, n_features) and after them the bias (n_logits). The gradient of a batch is the
  * sum over its rows divided by batch_size, also for a smaller last batch: so every row of an epoch
- * moves the parameters alike. weight_decay acts on the weights, in proportion to the rows of the
- * batch; the bias is left alone unless fit_bias. Where it is interrupted, whole steps have been
- * taken. With a scaling the steps are those of the weights and bias that scaled features have,
- * params hold what that means for x itself; of a shift the bias takes its part also without
- * fit_bias. The sums returned are those that the batches saw before their updates. scratch as
- * above, from fs_sgd_scratch. */
+ * moves the parameters alike. l2 acts on the weights, in proportion to the rows of the batch. The
+ * bias is left alone unless fit_bias. In scaled coordinates the steps are those of the weights and
+ * bias that scaled features have, and params hold what that means for x itself; a shift moves the
+ * bias also without fit_bias. The sums returned are those that the batches saw before their
+ * updates. Where it is interrupted, whole steps have been taken. scratch as above, from
+ * fs_sgd_scratch. */
+typedef struct {
+    const int64_t *rows;
+    ptrdiff_t n;
+} fs_order;
 ptrdiff_t fs_sgd_scratch(const kernels *kern, const fs_rows *rows, ptrdiff_t batch_size,
                          int n_threads);
 fs_sums fs_sgd_steps(const kernels *kern, void *params, void *velocity, const fs_rows *rows,
-                     const int64_t *order, ptrdiff_t n_order, ptrdiff_t batch_size, fs_sgd sgd,
-                     fs_scaling scaling, void *scratch, int n_threads);
+                     fs_order order, const fs_descent *how, void *scratch, int n_threads);
 
 #endif

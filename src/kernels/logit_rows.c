@@ -2,6 +2,7 @@
  * computed by itself, so the cut changes nothing. */
 #include "csr.h"
 #include "pack.h"
+#include "rows.h"
 
 static ptrdiff_t row_parts(ptrdiff_t n_rows, ptrdiff_t row_work, ptrdiff_t grain) {
     const ptrdiff_t rows = max_size(1, grain / max_size(1, row_work));
@@ -105,7 +106,7 @@ static void affine_part(void *task_, ptrdiff_t part, int thread) {
     const affine_task *t = task_;
     const fs_rows *rows = t->rows;
     const ptrdiff_t begin = first_row(t, part), end = first_row(t, part + 1);
-    const ptrdiff_t pack_bytes = fs_pack_bytes(rows, PACK_ROWS);
+    const ptrdiff_t pack_bytes = (ptrdiff_t)fs_pack_bytes(rows, PACK_ROWS);
     const ptrdiff_t step = pack_bytes ? PACK_ROWS : end - begin;
     for (ptrdiff_t row = begin; row < end; row += step)
         fs_affine_block(t->kern, at(t->logits, row * t->logits_stride, t->kern->real_size), rows,
@@ -125,16 +126,27 @@ void fs_affine_block(const kernels *kern, void *logits, const fs_rows *rows,
                                               fs_pack(rows, block, pack));
 }
 
+/* Takes the memory of fs_affine_rows: of the rows to be packed; returns the table for weights. */
+static void *take_affine(affine_task *task, arena *memory, int n_threads) {
+    void *table = fs_take_csr_weights(memory, task->kern, task->rows);
+    task->pack = take(memory, (double)n_threads * fs_pack_bytes(task->rows, PACK_ROWS));
+    return table;
+}
+
 ptrdiff_t fs_affine_scratch(const kernels *kern, const fs_rows *rows, int n_threads) {
-    const double bytes = fs_csr_weights_bytes(kern, rows) +
-                         (double)n_threads * (double)fs_pack_bytes(rows, PACK_ROWS);
-    return scratch_bytes(bytes);
+    arena memory = {0};
+    affine_task task = {.kern = kern, .rows = rows};
+    take_affine(&task, &memory, n_threads);
+    return taken_bytes(&memory);
 }
 
 void fs_affine_rows(const kernels *kern, void *logits, const fs_rows *rows, const void *weights,
                     const void *bias, ptrdiff_t logits_stride, void *scratch, int n_threads) {
-    const csr_weights laid = fs_csr_weights(kern, rows, weights, scratch, n_threads);
-    affine_task task = {kern, logits, rows, laid, bias, scratch, logits_stride, 0};
+    arena memory = {scratch, 0};
+    affine_task task = {
+        .kern = kern, .logits = logits, .rows = rows, .bias = bias, .logits_stride = logits_stride};
+    void *table = take_affine(&task, &memory, n_threads);
+    task.weights = fs_csr_weights(kern, rows, weights, table, n_threads);
     const ptrdiff_t n_products =
         rows->indptr ? fs_csr_entries(rows) / max_size(1, rows->n_rows) + 1 : rows->n_features;
     const ptrdiff_t row_work = n_products < GRAIN_PRODUCTS / max_size(1, rows->n_logits)

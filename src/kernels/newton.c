@@ -1,12 +1,13 @@
-/* Newton's method for problems so small that what is around the arithmetic costs more than it.
- * The mathematics is that of objective.py, descent.py and newton.py, which go on where this stops
- * early: the objective with its certificate. Steps are as long as they should be: logits along a
- * step are sums of two matrices that are there. */
+/* Newton's method for problems so small that what is around the arithmetic costs more than it: a
+ * fit of iris takes 0.6 ms by this file, and 2.7 ms by the solvers in Python, which have the same
+ * mathematics (the objective with its certificate, solvers/newton.py) and go on where this stops
+ * early. That is why it exists a second time; the third, reference/_newton.py, is the twin.
+ * A line search costs little here: the logits along a step are sums of two matrices. */
 #include <float.h>
 #include <math.h>
 #include <string.h>
 
-#include "parallel.h"
+#include "arena.h"
 
 enum { MOST_HALVINGS = 30, MOST_LENGTHS = 6, LEVEL = 64 };
 
@@ -28,28 +29,29 @@ typedef struct {
     double base_square;
 } small_task;
 
-ptrdiff_t fs_newton_scratch(const fs_small *problem) {
-    const double size = (double)problem->n_logits * (double)problem->n_columns;
-    const double by_row = 2.0 * (double)problem->n_classes + 2.0 * (double)problem->n_logits + 1;
-    const double numbers =
-        size * size + 2 * size + (double)problem->n_classes + by_row * (double)problem->n_rows;
-    return scratch_bytes(numbers * (double)sizeof(double));
+static double *take_doubles(arena *memory, ptrdiff_t n, ptrdiff_t by) {
+    return take(memory, (double)n * (double)by * (double)sizeof(double));
 }
 
-static small_task lay_out(const kernels *kern, const fs_small *problem, double *base,
-                          double *scratch) {
+static small_task begin(const kernels *kern, const fs_small *problem, double *base, arena *memory) {
     const ptrdiff_t size = problem->n_logits * problem->n_columns, n = problem->n_rows;
     small_task t = {.kern = kern, .problem = problem, .size = size, .base = base};
-    t.hessian = scratch;
-    t.gradient = t.hessian + size * size;
-    t.step = t.gradient + size;
-    t.mixture = t.step + size;
-    t.targets = t.mixture + problem->n_classes;
-    t.probs = t.targets + problem->n_classes * n;
-    t.logits = t.probs + problem->n_classes * n;
-    t.along = t.logits + problem->n_logits * n;
-    t.right = t.along + problem->n_logits * n;
+    t.hessian = take_doubles(memory, size, size);
+    t.gradient = take_doubles(memory, size, 1);
+    t.step = take_doubles(memory, size, 1);
+    t.mixture = take_doubles(memory, problem->n_classes, 1);
+    t.targets = take_doubles(memory, problem->n_classes, n);
+    t.probs = take_doubles(memory, problem->n_classes, n);
+    t.logits = take_doubles(memory, problem->n_logits, n);
+    t.along = take_doubles(memory, problem->n_logits, n);
+    t.right = take_doubles(memory, n, 1);
     return t;
+}
+
+ptrdiff_t fs_newton_scratch(const fs_small *problem) {
+    arena memory = {0};
+    begin(NULL, problem, NULL, &memory);
+    return taken_bytes(&memory);
 }
 
 /* Smoothed targets, and the classes that are the right ones. */
@@ -102,9 +104,9 @@ static double gap_bound(const small_task *t, const double *params, double loss, 
     const fs_small *problem = t->problem;
     const ptrdiff_t m = problem->n_columns, n_classes = problem->n_classes;
     const ptrdiff_t first = n_classes - problem->n_logits;
-    const double penalty = problem->penalty, *g = t->gradient;
+    const double l2 = problem->l2, *g = t->gradient;
     const double rr = along_weights(t, g, g);
-    if (!problem->fit_intercept) return rr / (2 * penalty);
+    if (!problem->fit_intercept) return rr / (2 * l2);
     double room = INFINITY, total = 0, bias_term = 0, entropy_u = 0, sum = 0;
     double *excess = t->mixture;
     for (ptrdiff_t l = 0; l < problem->n_logits; ++l) {
@@ -116,7 +118,7 @@ static double gap_bound(const small_task *t, const double *params, double loss, 
     for (ptrdiff_t k = 0; k < n_classes; ++k)
         if (excess[k] > 0 && problem->class_share[k] / excess[k] < room)
             room = problem->class_share[k] / excess[k];
-    if (isinf(room)) return rr / (2 * penalty);
+    if (isinf(room)) return rr / (2 * l2);
     for (ptrdiff_t k = 0; k < n_classes; ++k) {
         excess[k] = fmax(problem->class_share[k] - room * excess[k], 0);
         total += excess[k];
@@ -126,11 +128,11 @@ static double gap_bound(const small_task *t, const double *params, double loss, 
     const double share = 1 / (1 + room);
     const double rv = along_weights(t, g, params), rb = along_weights(t, g, t->base);
     const double vb = along_weights(t, params, t->base);
-    const double rd = rb - rr + penalty * rv, vd = vb - rv + penalty * square;
-    const double dd = t->base_square - rb - rd + penalty * (vb + vd);
-    const double entropy = loss - (rv - penalty * square) - bias_term;
-    return fmax((rr + 2 * share * rd + share * share * dd) / (2 * penalty) - share * vd +
-                    bias_term + share * (entropy - entropy_u),
+    const double rd = rb - rr + l2 * rv, vd = vb - rv + l2 * square;
+    const double dd = t->base_square - rb - rd + l2 * (vb + vd);
+    const double entropy = loss - (rv - l2 * square) - bias_term;
+    return fmax((rr + 2 * share * rd + share * share * dd) / (2 * l2) - share * vd + bias_term +
+                    share * (entropy - entropy_u),
                 0);
 }
 
@@ -147,11 +149,11 @@ static small_point point_at(const small_task *t, const double *params, const fs_
         mean /= (double)n_logits;
         for (ptrdiff_t k = 0; k < n_logits; ++k) {
             double *g = t->gradient + k * m + j;
-            *g = (*g - mean) / n_rows + (j < d ? problem->penalty * params[k * m + j] : 0);
+            *g = (*g - mean) / n_rows + (j < d ? problem->l2 * params[k * m + j] : 0);
         }
     }
     const double loss = sums->loss / n_rows;
-    return (small_point){loss + problem->penalty * square / 2, loss, sums->correct / n_rows,
+    return (small_point){loss + problem->l2 * square / 2, loss, sums->correct / n_rows,
                          gap_bound(t, params, loss, square)};
 }
 
@@ -166,7 +168,7 @@ static int newton_step(const small_task *t) {
     for (ptrdiff_t a = 0; a < size; ++a)
         for (ptrdiff_t b = a; b < size; ++b) t->hessian[a * size + b] *= scale;
     for (ptrdiff_t k = 0; k < n_logits; ++k) {
-        for (ptrdiff_t j = 0; j < d; ++j) t->hessian[(k * m + j) * (size + 1)] += problem->penalty;
+        for (ptrdiff_t j = 0; j < d; ++j) t->hessian[(k * m + j) * (size + 1)] += problem->l2;
         for (ptrdiff_t l = k; d < m && n_logits > 1 && l < n_logits; ++l)
             t->hessian[(k * m + d) * size + l * m + d] += 1 / (double)n_logits;
     }
@@ -185,7 +187,7 @@ static double next_length(double length, double slope, double curvature, double 
  * while the objective has not fallen (Nocedal & Wright 2006, section 3.1). */
 static int descend(small_task *t, double *trial, const double *params, small_point *at) {
     const fs_small *problem = t->problem;
-    const double n_rows = (double)problem->n_rows, penalty = problem->penalty;
+    const double n_rows = (double)problem->n_rows, l2 = problem->l2;
     const double first_slope = along(t, t->step, t->gradient, t->size);
     const double across = along_weights(t, params, t->step);
     const double square = along_weights(t, t->step, t->step);
@@ -195,14 +197,13 @@ static int descend(small_task *t, double *trial, const double *params, small_poi
     for (int n_lengths = 1, halvings = 0; halvings <= MOST_HALVINGS; ++n_lengths) {
         const fs_line sums = t->kern->newton.line(t->probs, problem, t->targets, t->right,
                                                   t->logits, t->along, length);
-        const double slope = sums.slope / n_rows + penalty * (across + length * square);
+        const double slope = sums.slope / n_rows + l2 * (across + length * square);
         if (!halvings && n_lengths < MOST_LENGTHS && fabs(slope) > -SLOPE_LEFT * first_slope) {
             if (slope < 0)
                 low = length;
             else
                 high = length;
-            length =
-                next_length(length, slope, sums.curvature / n_rows + penalty * square, low, high);
+            length = next_length(length, slope, sums.curvature / n_rows + l2 * square, low, high);
             continue;
         }
         for (ptrdiff_t c = 0; c < t->size; ++c) trial[c] = params[c] + length * t->step[c];
@@ -224,9 +225,10 @@ static int descend(small_task *t, double *trial, const double *params, small_poi
 }
 
 fs_newton_end fs_newton_steps(const kernels *kern, double *points, double *records, double *base,
-                              const double *start, const fs_small *problem, ptrdiff_t most_steps,
-                              double tol, double target, void *scratch) {
-    small_task t = lay_out(kern, problem, base, scratch);
+                              const double *start, const fs_small *problem,
+                              const fs_newton_limits *limits, void *scratch) {
+    arena memory = {scratch, 0};
+    small_task t = begin(kern, problem, base, &memory);
     set_targets(&t);
     set_base(&t);
     kern->newton.logits(t.logits, problem, start);
@@ -236,10 +238,10 @@ fs_newton_end fs_newton_steps(const kernels *kern, double *points, double *recor
     const double *params = start;
     small_point at = point_at(&t, params, &sums);
     fs_newton_end end = {0, FS_NEWTON_LIMIT};
-    while (at.bound > target * at.value) {
+    while (at.bound > limits->target * at.value) {
         const double before = at.value;
         double *next = points + end.n_steps * t.size;
-        if (end.n_steps == most_steps) return end;
+        if (end.n_steps == limits->most_steps) return end;
         end.status = FS_NEWTON_STUCK;
         if (!newton_step(&t) || !descend(&t, next, params, &at)) return end;
         double *record = records + end.n_steps * FS_NEWTON_RECORD;
@@ -252,10 +254,10 @@ fs_newton_end fs_newton_steps(const kernels *kern, double *points, double *recor
         end.status = FS_NEWTON_LIMIT;
         if (before - at.value <= DBL_EPSILON * fabs(before)) {
             /* as far as rounding allows */
-            end.status = at.bound <= tol * at.value ? FS_NEWTON_DONE : FS_NEWTON_STUCK;
+            end.status = at.bound <= limits->tol * at.value ? FS_NEWTON_DONE : FS_NEWTON_STUCK;
             return end;
         }
     }
-    end.status = at.bound <= target * at.value ? FS_NEWTON_DONE : FS_NEWTON_STUCK;
+    end.status = at.bound <= limits->target * at.value ? FS_NEWTON_DONE : FS_NEWTON_STUCK;
     return end;
 }

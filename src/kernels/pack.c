@@ -1,6 +1,7 @@
 /* Copies of blocks of rows whose elements are not adjacent. */
 #include "pack.h"
 
+#include <math.h>
 #include <string.h>
 
 /* Bytes of an element, by fs_x_type. */
@@ -10,11 +11,11 @@ const ptrdiff_t fs_x_size[FS_N_X_TYPES] = {4, 8, 1, 1, 2};
  * Fortran order the rows are where they come from. */
 enum { PACK_FEATURES = 8 };
 
-ptrdiff_t fs_pack_bytes(const fs_rows *rows, ptrdiff_t block_rows) {
+double fs_pack_bytes(const fs_rows *rows, ptrdiff_t block_rows) {
     if (rows->indptr || rows->x_feature_stride == 1 || rows->n_features == 0) return 0;
     const double bytes =
         (double)block_rows * (double)rows->n_features * (double)fs_x_size[rows->x_type];
-    return line_bytes(bytes);
+    return ceil(bytes / 64) * 64;
 }
 
 /* By memcpy: elements are read as they are written, whatever their type is. */

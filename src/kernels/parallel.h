@@ -51,18 +51,6 @@ static inline ptrdiff_t part_begin(ptrdiff_t n, ptrdiff_t n_parts, ptrdiff_t p) 
     return n / n_parts * p + min_size(p, n % n_parts);
 }
 
-/* A number of bytes that was computed in double, where it cannot overflow, as kernels.h wants it:
- * negative where it is too large to address. */
-static inline ptrdiff_t scratch_bytes(double bytes) {
-    return bytes < (double)(PTRDIFF_MAX / 2) ? (ptrdiff_t)bytes : -1;
-}
-
-/* The same where more is added to it: too many bytes remain too many. A multiple of 64. */
-static inline ptrdiff_t line_bytes(double bytes) {
-    return bytes < (double)(PTRDIFF_MAX / 2) ? ((ptrdiff_t)bytes + 63) / 64 * 64
-                                             : PTRDIFF_MAX / 64 * 64;
-}
-
 static inline char *at(const void *base, ptrdiff_t i, ptrdiff_t size) {
     return (char *)base + i * size;
 }

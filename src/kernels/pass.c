@@ -5,6 +5,7 @@
 
 #include "csr.h"
 #include "pack.h"
+#include "rows.h"
 
 /* Rows of a block: its features stay in half of a small second-level cache between the two halves
  * of the pass. A multiple of 16 in [16, 128], which kernels.h promises the operations. */
@@ -16,15 +17,9 @@ static ptrdiff_t block_rows(const fs_rows *problem) {
     return max_size(LEAST_ROWS, min_size(MOST_ROWS, rows));
 }
 
-ptrdiff_t fs_pass_work(const fs_rows *rows, ptrdiff_t n_rows) {
-    const double row_products =
-        rows->indptr ? (double)fs_csr_entries(rows) / (double)max_size(1, rows->n_rows)
-                     : (double)rows->n_features;
-    const double work =
-        2.0 * (double)n_rows * (row_products + 8) * (double)max_size(1, rows->n_logits);
-    const double most = (double)(PTRDIFF_MAX / 2);
-    return (ptrdiff_t)(work < most ? work : most / 2);
-}
+/* Multiply-adds of a pass that stays in one thread, about 0.1 ms: many of those follow each other,
+ * and where other programs want the processors, each would wait for its threads to be given one. */
+#define SERIAL_PASS ((ptrdiff_t)1 << 24)
 
 /* Two ways to add up the gradient. With few coefficients each part of the rows has a gradient of
  * its own, and the parts are added at the end ("parts"). With many, that memory would be large: the
@@ -32,9 +27,6 @@ ptrdiff_t fs_pass_work(const fs_rows *rows, ptrdiff_t n_rows) {
  * range of classes is added up over the panel's blocks by one thread ("panels").
  * Threshold: 16 parts must fit PARTS_BYTES. Panels of 2, 4 and 8 MB take the same time
  * (20000 x 768, K = 1000: 0.172, 0.175, 0.179 s); of 4 MB there are 13 blocks for threads. */
-/* Multiply-adds of a pass that stays in one thread, about 0.1 ms: many of those follow each other,
- * and where other programs want the processors, each would wait for its threads to be given one. */
-#define SERIAL_PASS ((ptrdiff_t)1 << 24)
 #define PANEL_BYTES ((double)(4 << 20))
 enum { FEWEST_PARTS = 16, PANEL_CLASSES = 48 };
 
@@ -64,24 +56,6 @@ pass_plan fs_plan_pass(const kernels *kern, const fs_rows *rows) {
     return plan;
 }
 
-double fs_line_bytes(double n_reals, const kernels *kern) {
-    return n_reals * (double)kern->real_size + 64;
-}
-
-ptrdiff_t fs_loss_grad_scratch(const kernels *kern, const fs_rows *rows, int with_grad,
-                               int n_threads) {
-    if (rows->indptr) return fs_csr_loss_grad_scratch(kern, rows, n_threads);
-    const pass_plan plan = fs_plan_pass(kern, rows);
-    const double n_residuals = plan.panel_blocks ? (double)plan.n_parts : (double)n_threads;
-    const double pack_bytes = n_residuals * (double)plan.pack_bytes;
-    const double n_partials = !with_grad ? 0 : plan.panel_blocks ? 1 : (double)plan.n_parts;
-    const double bytes = n_residuals * fs_line_bytes((double)plan.residual_size, kern) +
-                         n_partials * fs_line_bytes((double)plan.partial_stride, kern) +
-                         fs_line_bytes((double)plan.n_params, kern) + (double)plan.n_parts * 64 +
-                         pack_bytes + 256;
-    return scratch_bytes(bytes);
-}
-
 static fs_block block_at(const pass_task *t, ptrdiff_t row, ptrdiff_t end) {
     return (fs_block){t->order, row, max_size(0, min_size(t->plan.block_rows, end - row)), NULL};
 }
@@ -93,7 +67,7 @@ static char *residual_of(const pass_task *t, ptrdiff_t i) {
 }
 
 static fs_block packed(const pass_task *t, fs_block block, ptrdiff_t slot) {
-    return fs_pack(t->rows, block, t->packed + slot * t->plan.pack_bytes);
+    return fs_pack(t->rows, block, t->packed + slot * (ptrdiff_t)t->plan.pack_bytes);
 }
 
 static ptrdiff_t first_row(const pass_task *t, ptrdiff_t part) {
@@ -194,8 +168,8 @@ static void panel_gradient_part(void *task_, ptrdiff_t part, int thread) {
     memset(at(bias, k0, size), 0, (size_t)((k1 - k0) * size));
     for (ptrdiff_t row = t->first, i = 0; row < end; ++i) {
         fs_block now = block_at(t, row, end), next = block_at(t, row += now.n_rows, end);
-        if (t->plan.pack_bytes) {
-            now.packed = t->packed + i * t->plan.pack_bytes;
+        if (t->plan.pack_bytes > 0) {
+            now.packed = t->packed + i * (ptrdiff_t)t->plan.pack_bytes;
             next.n_rows = 0;
         }
         dense_of(t)->grad_block(t->partials, bias, residual_of(t, i), t->rows, t->plan.block_rows,
@@ -203,15 +177,6 @@ static void panel_gradient_part(void *task_, ptrdiff_t part, int thread) {
     }
     t->kern->sum_partials(t->grad_weights, t->partials, 0, 1, k0 * d, k1 * d);
     t->kern->sum_partials(t->grad_bias, bias, 0, 1, k0, k1);
-}
-
-fs_sums fs_add_sums(const fs_sums *sums, ptrdiff_t n) {
-    fs_sums total = {0, 0};
-    for (ptrdiff_t part = 0; part < n; ++part) {
-        total.loss += sums[part].loss;
-        total.correct += sums[part].correct;
-    }
-    return total;
 }
 
 static fs_sums pass_by_panels(pass_task *task, int n_threads) {
@@ -237,26 +202,52 @@ static fs_sums pass_by_panels(pass_task *task, int n_threads) {
     return total;
 }
 
-char *fs_place_scratch(pass_task *task, void *scratch, ptrdiff_t n_partials, ptrdiff_t n_slots) {
-    char *p = scratch;
-    task->partials = n_partials ? p : NULL;
-    p += n_partials * task->plan.partial_stride * task->kern->real_size;
-    p += (64 - (p - (char *)scratch) % 64) % 64;
-    task->sums = (fs_sums *)(void *)p;
-    p += ceil_div(task->plan.n_parts * (ptrdiff_t)sizeof(fs_sums), 64) * 64;
-    task->residuals = p;
-    p += ceil_div(n_slots * task->plan.residual_size * task->kern->real_size, 64) * 64;
-    task->packed = p;
-    return p + n_slots * task->plan.pack_bytes;
+void fs_take_pass(pass_task *task, arena *memory, ptrdiff_t n_partials, ptrdiff_t n_slots) {
+    const pass_plan *plan = &task->plan;
+    const double real_size = (double)task->kern->real_size, slots = (double)n_slots;
+    task->partials = NULL;
+    if (n_partials)
+        task->partials =
+            take(memory, (double)n_partials * (double)plan->partial_stride * real_size);
+    task->sums = take(memory, (double)plan->n_parts * (double)sizeof(fs_sums));
+    task->residuals = take(memory, slots * (double)plan->residual_size * real_size);
+    task->packed = take(memory, slots * plan->pack_bytes);
+}
+
+/* The task of fs_loss_grad, and its memory; returns where the weights may be copied to. */
+static char *begin_pass(pass_task *task, const kernels *kern, const fs_rows *rows, int with_grad,
+                        int n_threads, arena *memory) {
+    *task = (pass_task){0};
+    task->kern = kern;
+    task->rows = rows;
+    task->plan = fs_plan_pass(kern, rows);
+    task->n_rows = rows->n_rows;
+    task->n_threads = n_threads;
+    const int panels = task->plan.panel_blocks != 0;
+    fs_take_pass(task, memory,
+                 !with_grad ? 0
+                 : panels   ? 1
+                            : task->plan.n_parts,
+                 panels ? task->plan.n_parts : n_threads);
+    return take(memory, (double)task->plan.n_params * (double)kern->real_size);
+}
+
+ptrdiff_t fs_loss_grad_scratch(const kernels *kern, const fs_rows *rows, int with_grad,
+                               int n_threads) {
+    if (rows->indptr) return fs_csr_loss_grad_scratch(kern, rows, n_threads);
+    arena memory = {0};
+    pass_task task;
+    begin_pass(&task, kern, rows, with_grad, n_threads, &memory);
+    return taken_bytes(&memory);
 }
 
 /* The weights at the start of a line, copied where they are not: every row tile loads them, and a
  * vector that spans two lines takes two loads (numpy aligns to 16 bytes; 3% of a pass). Rows of
  * weights that are no whole lines long gain nothing. */
-static const void *align_weights(const pass_task *t, char *copy) {
+static const void *align_weights(const pass_task *t, const void *weights, char *copy) {
     const ptrdiff_t row_bytes = t->rows->n_features * t->kern->real_size;
-    if (row_bytes % 64 || (uintptr_t)t->weights % 64 == 0) return t->weights;
-    return memcpy(copy, t->weights, (size_t)(t->rows->n_logits * row_bytes));
+    if (row_bytes % 64 || (uintptr_t)weights % 64 == 0) return weights;
+    return memcpy(copy, weights, (size_t)(t->rows->n_logits * row_bytes));
 }
 
 fs_sums fs_loss_grad(const kernels *kern, double *grad_weights, double *grad_bias,
@@ -270,20 +261,13 @@ fs_sums fs_loss_grad(const kernels *kern, double *grad_weights, double *grad_bia
     if (rows->indptr)
         return fs_csr_loss_grad(kern, grad_weights, grad_bias, rows, weights, bias, scratch,
                                 n_threads);
-    pass_task task = {0};
-    task.kern = kern;
-    task.rows = rows;
-    task.weights = weights;
+    arena memory = {scratch, 0};
+    pass_task task;
+    char *copy = begin_pass(&task, kern, rows, grad_weights != NULL, n_threads, &memory);
+    task.weights = align_weights(&task, weights, copy);
     task.bias = bias;
-    task.plan = fs_plan_pass(kern, rows);
     task.grad_weights = grad_weights;
     task.grad_bias = grad_bias;
-    task.n_rows = rows->n_rows;
-    task.n_threads = n_threads;
-    const ptrdiff_t n_partials = task.plan.panel_blocks ? 1 : task.plan.n_parts;
-    const ptrdiff_t n_slots = task.plan.panel_blocks ? task.plan.n_parts : n_threads;
-    char *end = fs_place_scratch(&task, scratch, grad_weights ? n_partials : 0, n_slots);
-    task.weights = align_weights(&task, end);
     if (task.plan.panel_blocks) return pass_by_panels(&task, n_threads);
     if (fs_gradient_parts(&task, n_threads)) return (fs_sums){0, 0};
     if (grad_weights)

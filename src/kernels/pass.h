@@ -2,7 +2,7 @@
 #ifndef FASTSOFTMAX_PASS_H
 #define FASTSOFTMAX_PASS_H
 
-#include "parallel.h"
+#include "arena.h"
 
 /* Most parts that a pass is cut into, most memory for their gradients, fewest rows of a block, and
  * coefficients that one thread adds up at a time. */
@@ -15,7 +15,7 @@ typedef struct {
     ptrdiff_t n_params;       /* weights and bias */
     ptrdiff_t partial_stride; /* reals from one partial gradient to the next */
     ptrdiff_t residual_size;  /* reals in the residuals of one block */
-    ptrdiff_t pack_bytes;     /* see pack.h */
+    double pack_bytes;        /* see pack.h */
     ptrdiff_t panel_blocks;   /* 0: gradient by parts */
 } pass_plan;
 
@@ -39,22 +39,11 @@ typedef struct {
 
 pass_plan fs_plan_pass(const kernels *kern, const fs_rows *rows);
 
-/* Multiply-adds of the two halves of a pass over n_rows of the rows, bounded so that sums of them
- * cannot overflow. */
-ptrdiff_t fs_pass_work(const fs_rows *rows, ptrdiff_t n_rows);
-
-/* Bytes of an array of reals and of the line that it may not share. */
-double fs_line_bytes(double n_reals, const kernels *kern);
-
-/* Lay out the scratch: partial gradients, sums, residuals and rows of n_slots blocks, each from a
- * line of its own. Returns its end. */
-char *fs_place_scratch(pass_task *task, void *scratch, ptrdiff_t n_partials, ptrdiff_t n_slots);
+/* Takes the memory of a pass: partial gradients, sums, and residuals and rows of n_slots blocks. */
+void fs_take_pass(pass_task *task, arena *memory, ptrdiff_t n_partials, ptrdiff_t n_slots);
 
 /* The parts of the rows, the gradient of each added up in a place of its own; in rounds, each of
  * which goes on where the last one ended. Returns whether it was interrupted between them. */
 int fs_gradient_parts(pass_task *task, int n_threads);
-
-/* The sums of n parts, in order. */
-fs_sums fs_add_sums(const fs_sums *sums, ptrdiff_t n);
 
 #endif

@@ -2,6 +2,7 @@
 #include "csr.h"
 #include "pack.h"
 #include "pass.h"
+#include "rows.h"
 
 /* A batch is cut into even blocks of whole vectors, a part for each block's worth of work. */
 static pass_plan plan_batch(const kernels *kern, const fs_rows *rows, ptrdiff_t batch_size) {
@@ -21,32 +22,37 @@ static pass_plan plan_batch(const kernels *kern, const fs_rows *rows, ptrdiff_t 
     return plan;
 }
 
+/* The task of the first batch, and its memory. */
+static void begin_steps(pass_task *task, const kernels *kern, const fs_rows *rows,
+                        ptrdiff_t batch_size, int n_threads, arena *memory) {
+    *task = (pass_task){0};
+    task->kern = kern;
+    task->rows = rows;
+    task->plan = plan_batch(kern, rows, batch_size);
+    task->to_next = batch_size;
+    fs_take_pass(task, memory, task->plan.n_parts, n_threads);
+}
+
 ptrdiff_t fs_sgd_scratch(const kernels *kern, const fs_rows *rows, ptrdiff_t batch_size,
                          int n_threads) {
     if (rows->indptr) return fs_csr_sgd_scratch(kern, rows, batch_size, n_threads);
-    const pass_plan plan = plan_batch(kern, rows, batch_size);
-    const double slot_bytes =
-        fs_line_bytes((double)plan.residual_size, kern) + (double)plan.pack_bytes;
-    const double bytes = (double)n_threads * slot_bytes +
-                         (double)plan.n_parts * fs_line_bytes((double)plan.partial_stride, kern) +
-                         (double)plan.n_parts * 64 + 256;
-    return scratch_bytes(bytes);
+    arena memory = {0};
+    pass_task task;
+    begin_steps(&task, kern, rows, batch_size, n_threads, &memory);
+    return taken_bytes(&memory);
 }
 
 typedef struct {
     const pass_task *pass;
     void *params, *velocity;
-    fs_sgd sgd; /* of this batch */
-    fs_scaling scaling;
-    double scale;
+    fs_partials gradient;
+    fs_descent how, how_bias; /* in this batch, for the weights and for the bias: no l2 there */
 } step_task;
 
-static void update_range(const step_task *t, ptrdiff_t begin, ptrdiff_t end, double weight_decay) {
-    const pass_task *pass = t->pass;
+static void update_range(const step_task *t, const fs_descent *how, ptrdiff_t begin,
+                         ptrdiff_t end) {
     if (begin < end)
-        pass->kern->sgd_update(t->params, t->velocity, pass->partials, pass->plan.partial_stride,
-                               pass->plan.n_parts, begin, end, t->scale, t->sgd.learning_rate,
-                               t->sgd.momentum, weight_decay);
+        t->pass->kern->sgd_update(t->params, t->velocity, &t->gradient, how, begin, end);
 }
 
 static void update_part(void *task_, ptrdiff_t part, int thread) {
@@ -55,19 +61,16 @@ static void update_part(void *task_, ptrdiff_t part, int thread) {
     const ptrdiff_t begin = part * SUM_RANGE;
     const ptrdiff_t end = min_size(begin + SUM_RANGE, t->pass->plan.n_params);
     (void)thread;
-    update_range(t, begin, min_size(end, n_weights), t->sgd.weight_decay);
-    if (t->sgd.fit_bias) update_range(t, max_size(begin, n_weights), end, 0);
+    update_range(t, &t->how, begin, min_size(end, n_weights));
+    if (t->how.fit_bias) update_range(t, &t->how_bias, max_size(begin, n_weights), end);
 }
 
 static void update_class(void *task_, ptrdiff_t k, int thread) {
     const step_task *t = task_;
-    const pass_task *pass = t->pass;
+    const fs_rows *rows = t->pass->rows;
     (void)thread;
-    pass->kern->sgd_update_scaled(t->params, t->velocity, pass->partials, t->scaling.squared_scale,
-                                  t->scaling.center, pass->plan.partial_stride, pass->plan.n_parts,
-                                  pass->rows->n_logits, pass->rows->n_features, k, k + 1, t->scale,
-                                  t->sgd.learning_rate, t->sgd.momentum, t->sgd.weight_decay,
-                                  t->sgd.fit_bias);
+    t->pass->kern->sgd_update_scaled(t->params, t->velocity, &t->gradient, &t->how, rows->n_logits,
+                                     rows->n_features, k, k + 1);
 }
 
 /* An update of fewer sums than this is not worth a parallel region. */
@@ -77,40 +80,39 @@ static void update(const step_task *step, int n_threads) {
     const pass_plan *plan = &step->pass->plan;
     step_task task = *step;
     if (plan->n_params < SERIAL_UPDATE / plan->n_parts) n_threads = 1;
-    if (step->scaling.squared_scale)
+    if (step->how.squared_scale)
         fs_for_parts(update_class, &task, step->pass->rows->n_logits, n_threads);
     else
         fs_for_parts(update_part, &task, ceil_div(plan->n_params, SUM_RANGE), n_threads);
 }
 
 fs_sums fs_sgd_steps(const kernels *kern, void *params, void *velocity, const fs_rows *rows,
-                     const int64_t *order, ptrdiff_t n_order, ptrdiff_t batch_size, fs_sgd sgd,
-                     fs_scaling scaling, void *scratch, int n_threads) {
+                     fs_order order, const fs_descent *how, void *scratch, int n_threads) {
+    const ptrdiff_t batch_size = how->batch_size;
     if (rows->indptr)
-        return fs_csr_sgd_steps(kern, params, velocity, rows, order, n_order, batch_size, sgd,
-                                scaling, scratch, n_threads);
-    pass_task pass = {0};
-    pass.kern = kern;
-    pass.rows = rows;
+        return fs_csr_sgd_steps(kern, params, velocity, rows, order, how, scratch, n_threads);
+    arena memory = {scratch, 0};
+    pass_task pass;
+    begin_steps(&pass, kern, rows, batch_size, n_threads, &memory);
     pass.weights = params;
     pass.bias = at(params, rows->n_logits * rows->n_features, kern->real_size);
-    pass.plan = plan_batch(kern, rows, batch_size);
-    pass.order = order;
-    pass.to_next = batch_size;
-    fs_place_scratch(&pass, scratch, pass.plan.n_parts, n_threads);
-    step_task step = {&pass, params, velocity, sgd, scaling, 1 / (double)batch_size};
+    pass.order = order.rows;
+    const fs_partials gradient = {pass.partials, pass.plan.partial_stride, pass.plan.n_parts,
+                                  1 / (double)batch_size};
+    step_task step = {&pass, params, velocity, gradient, *how, *how};
+    step.how_bias.l2 = 0;
     const double step_work = (double)fs_pass_work(rows, batch_size) + STEP_PRODUCTS;
     double work = 0;
     fs_sums total = {0, 0};
-    for (ptrdiff_t first = 0; first < n_order; first += batch_size, work += step_work) {
+    for (ptrdiff_t first = 0; first < order.n; first += batch_size, work += step_work) {
         if (work >= PIECE_PRODUCTS) {
             if (is_interrupted(rows)) break;
             work = 0;
         }
         pass.first = first;
-        pass.n_rows = min_size(batch_size, n_order - first);
-        pass.end_next = first + min_size(2 * batch_size, n_order - first);
-        step.sgd.weight_decay = sgd.weight_decay * (double)pass.n_rows / (double)batch_size;
+        pass.n_rows = min_size(batch_size, order.n - first);
+        pass.end_next = first + min_size(2 * batch_size, order.n - first);
+        step.how.l2 = how->l2 * (double)pass.n_rows / (double)batch_size;
         if (fs_gradient_parts(&pass, n_threads)) break;
         update(&step, n_threads);
         const fs_sums sums = fs_add_sums(pass.sums, pass.plan.n_parts);

@@ -1,5 +1,5 @@
 /* The solvers' vectors, cut into ranges of elements or of columns; sums of the ranges in order. */
-#include "parallel.h"
+#include "arena.h"
 
 /* Elements of a range, or about as many in the columns of one (256 KB). */
 enum { RANGE = 1 << 15, LEAST_COLUMNS = 64 };
@@ -62,12 +62,10 @@ double fs_add_scaled(const kernels *kern, double *out, const double *y, double s
 
 typedef struct {
     const fs_vectors *vectors;
-    double *out, *sums; /* n_sums for each range */
-    void *weights;
-    const double *in, *scale, *center, *grad_bias, *base, *inverse, *means;
-    double share, penalty;
-    ptrdiff_t n_logits, n_features, columns, n_sums, inverse_stride;
-    int is_float;
+    void *out;
+    double *sums;   /* n_sums for each range */
+    const void *of; /* the inputs */
+    ptrdiff_t n_logits, n_features, columns, n_sums;
 } column_task;
 
 static ptrdiff_t columns_of(ptrdiff_t n_logits) {
@@ -79,8 +77,10 @@ static ptrdiff_t ranges_of(ptrdiff_t n_logits, ptrdiff_t n_features) {
 }
 
 ptrdiff_t fs_column_scratch(ptrdiff_t n_logits, ptrdiff_t n_features) {
-    return scratch_bytes((double)ranges_of(n_logits, n_features) * (double)(n_logits + FS_N_DOTS) *
-                         (double)sizeof(double));
+    arena memory = {0};
+    take(&memory, (double)ranges_of(n_logits, n_features) * (double)(n_logits + FS_N_DOTS) *
+                      (double)sizeof(double));
+    return taken_bytes(&memory);
 }
 
 static void by_columns(part_body body, column_task *task, double *totals, int n_threads) {
@@ -91,85 +91,54 @@ static void by_columns(part_body body, column_task *task, double *totals, int n_
         totals[i] = sum_in_order(task->sums + i, n_ranges, task->n_sums);
 }
 
-#define RANGE_OF(t, part)                                                  \
-    const ptrdiff_t begin = (part) * (t)->columns;                         \
-    const ptrdiff_t end = min_size(begin + (t)->columns, (t)->n_features); \
-    double *sums = (t)->sums + (part) * (t)->n_sums;                       \
-    (void)thread
+/* operation(out, sums, of, begin, end) of fs_vectors for a range of columns. */
+#define RANGE_OF_COLUMNS(operation)                                                   \
+    static void operation##_part(void *task_, ptrdiff_t part, int thread) {           \
+        const column_task *t = task_;                                                 \
+        const ptrdiff_t begin = part * t->columns;                                    \
+        const ptrdiff_t end = min_size(begin + t->columns, t->n_features);            \
+        (void)thread;                                                                 \
+        t->vectors->operation(t->out, t->sums + part * t->n_sums, t->of, begin, end); \
+    }
 
-static void round_part(void *task_, ptrdiff_t part, int thread) {
-    const column_task *t = task_;
-    RANGE_OF(t, part);
-    t->vectors->round_weights(t->weights, sums, t->in, t->scale, t->center, t->is_float,
-                              t->n_logits, t->n_features, begin, end);
-}
+RANGE_OF_COLUMNS(round_weights)
 
-void fs_round_weights(const kernels *kern, void *weights, double *along, const double *scaled,
-                      const double *scale, const double *center, int to_float, ptrdiff_t n_logits,
-                      ptrdiff_t n_features, void *scratch, int n_threads) {
+void fs_round_weights(const kernels *kern, void *weights, double *along, const fs_rounding *of,
+                      void *scratch, int n_threads) {
     column_task task = {.vectors = &kern->vectors,
+                        .out = weights,
                         .sums = scratch,
-                        .weights = weights,
-                        .in = scaled,
-                        .scale = scale,
-                        .center = center,
-                        .is_float = to_float,
-                        .n_logits = n_logits,
-                        .n_features = n_features,
-                        .n_sums = n_logits};
-    by_columns(round_part, &task, along, n_threads);
+                        .of = of,
+                        .n_logits = of->n_logits,
+                        .n_features = of->n_features,
+                        .n_sums = of->n_logits};
+    by_columns(round_weights_part, &task, along, n_threads);
 }
 
-static void assemble_part(void *task_, ptrdiff_t part, int thread) {
-    const column_task *t = task_;
-    RANGE_OF(t, part);
-    t->vectors->assemble_gradient(t->out, sums, t->weights, t->grad_bias, t->center, t->scale,
-                                  t->base, t->is_float, t->share, t->penalty, t->n_logits,
-                                  t->n_features, begin, end);
-}
+RANGE_OF_COLUMNS(assemble_gradient)
 
-void fs_assemble_gradient(const kernels *kern, double *gradient, double *dots, const void *weights,
-                          const double *grad_bias, const double *center, const double *scale,
-                          const double *base, int from_float, double share, double penalty,
-                          ptrdiff_t n_logits, ptrdiff_t n_features, void *scratch, int n_threads) {
+void fs_assemble_gradient(const kernels *kern, double *gradient, double *dots,
+                          const fs_gradient_terms *of, void *scratch, int n_threads) {
     column_task task = {.vectors = &kern->vectors,
                         .out = gradient,
                         .sums = scratch,
-                        .weights = (void *)weights,
-                        .scale = scale,
-                        .center = center,
-                        .grad_bias = grad_bias,
-                        .base = base,
-                        .share = share,
-                        .penalty = penalty,
-                        .is_float = from_float,
-                        .n_logits = n_logits,
-                        .n_features = n_features,
-                        .n_sums = FS_N_DOTS + n_logits};
-    by_columns(assemble_part, &task, dots, n_threads);
+                        .of = of,
+                        .n_logits = of->n_logits,
+                        .n_features = of->n_features,
+                        .n_sums = FS_N_DOTS + of->n_logits};
+    by_columns(assemble_gradient_part, &task, dots, n_threads);
 }
 
-static void within_part(void *task_, ptrdiff_t part, int thread) {
-    const column_task *t = task_;
-    RANGE_OF(t, part);
-    t->vectors->within_product(t->out, sums, t->in, t->inverse, t->means, t->grad_bias,
-                               t->inverse_stride, t->n_logits, t->n_features, begin, end);
-}
+RANGE_OF_COLUMNS(within_product)
 
-void fs_within_product(const kernels *kern, double *result, double *dots, const double *gradient,
-                       const double *inverse, const double *means, const double *grad_bias,
-                       ptrdiff_t inverse_stride, ptrdiff_t n_logits, ptrdiff_t n_features,
+void fs_within_product(const kernels *kern, double *result, double *dots, const fs_within *of,
                        void *scratch, int n_threads) {
     column_task task = {.vectors = &kern->vectors,
                         .out = result,
                         .sums = scratch,
-                        .in = gradient,
-                        .inverse = inverse,
-                        .means = means,
-                        .grad_bias = grad_bias,
-                        .inverse_stride = inverse_stride,
-                        .n_logits = n_logits,
-                        .n_features = n_features,
-                        .n_sums = n_logits};
-    by_columns(within_part, &task, dots, n_threads);
+                        .of = of,
+                        .n_logits = of->n_logits,
+                        .n_features = of->n_features,
+                        .n_sums = of->n_logits};
+    by_columns(within_product_part, &task, dots, n_threads);
 }

@@ -118,7 +118,7 @@ static void check_add_to_rows(const problem *p, int table, void *weights, ptrdif
         const ptrdiff_t row = block.row_index ? (ptrdiff_t)block.row_index[i] : i;
         for (ptrdiff_t j = 0; j < d; ++j)
             for (ptrdiff_t k = 0; k < K; ++k) {
-                const wide s = p->scaling.squared_scale ? get(p->scaling.squared_scale, j) : 1;
+                const wide s = p->descent.squared_scale ? get(p->descent.squared_scale, j) : 1;
                 const wide step =
                     (wide)rate * s * feature(&p->plain, row, j) * get(residual, i * stride + k);
                 want[j * K + k] += step;
@@ -126,7 +126,7 @@ static void check_add_to_rows(const problem *p, int table, void *weights, ptrdif
             }
     }
     tables[table]->sparse[rows->x_type].add_to_rows(
-        weights, residual, rows, p->scaling.squared_scale, rate, stride, stride, block);
+        weights, residual, rows, p->descent.squared_scale, rate, stride, stride, block);
     for (ptrdiff_t c = 0; c < d * K; ++c) /* weights are rounded for every entry */
         note(table, UPDATE,
              roundings(get(weights, c / K * stride + c % K), want[c],
@@ -181,9 +181,9 @@ static void check_lazy(const problem *p, int table) {
     if (velocity) memcpy(velocity_was, velocity, (size_t)(n_reals * real_size));
     for (ptrdiff_t j = 0; j < d; ++j) steps[j] = steps_were[j] = (int32_t)random_below(STEPS + 1);
     for (int c = 0; c < 4 * (STEPS + 1); ++c) powers[c] = c < 4 ? none[c] : uniform(-1, 1);
-    tables[table]->advance_rows(weights, velocity, steps, powers, rows, stride, STEPS,
-                                whole_block(p));
-    tables[table]->advance_features(weights, velocity, steps, powers, K, stride, STEPS, begin, end);
+    const fs_lazy lazy = {weights, velocity, steps, powers, K, stride};
+    tables[table]->advance_rows(&lazy, rows, STEPS, whole_block(p));
+    tables[table]->advance_features(&lazy, STEPS, begin, end);
     for (ptrdiff_t j = 0; j < d; ++j) {
         int wanted = j >= begin && j < end;
         for (ptrdiff_t i = row_begin(rows, 0); i < row_begin(rows, rows->n_rows); ++i)
@@ -214,9 +214,9 @@ static void check_blocks(const problem *p, int table, const pass_result *want) {
 
 typedef struct {
     ptrdiff_t n_logits, n_features, n_params, stride, n_partials;
-    const void *partials, *squares, *center; /* squares NULL: sgd_update */
-    double scale, rate, momentum, decay;
-    int fit_bias;
+    const void *partials;
+    double scale;
+    fs_descent how;
 } update_case;
 
 /* The formulas of kernels.h for one class; params, velocity and their scales in place. */
@@ -226,8 +226,8 @@ static void naive_update(const update_case *u, ptrdiff_t k, wide *params, wide *
     wide shift = 0, shift_scale = 0;
     for (ptrdiff_t j = 0; j <= d; ++j) {
         const ptrdiff_t c = j < d ? k * d + j : at_bias;
-        const wide square = u->squares && j < d ? get(u->squares, j) : 1;
-        const wide center = u->center && j < d ? get(u->center, j) : 0;
+        const wide square = u->how.squared_scale && j < d ? get(u->how.squared_scale, j) : 1;
+        const wide center = u->how.center && j < d ? get(u->how.center, j) : 0;
         wide grad = 0, magnitude = 0;
         for (ptrdiff_t p = 0; p < u->n_partials; ++p) {
             const wide g = get(u->partials, p * u->stride + c);
@@ -235,32 +235,31 @@ static void naive_update(const update_case *u, ptrdiff_t k, wide *params, wide *
             grad += g - center * g_bias;
             magnitude += fabsl(g) + fabsl(center * g_bias);
         }
-        if (u->squares && j == d && !u->fit_bias) grad = magnitude = 0;
-        const wide decay = u->squares && j == d ? 0 : (wide)u->decay;
-        velocity[c] =
-            (wide)u->momentum * velocity[c] + square * (wide)u->scale * grad + decay * params[c];
-        velocity_scale[c] = (wide)u->momentum * velocity_scale[c] +
+        if (u->how.squared_scale && j == d && !u->how.fit_bias) grad = magnitude = 0;
+        const wide decay = u->how.squared_scale && j == d ? 0 : (wide)u->how.l2;
+        velocity[c] = (wide)u->how.momentum * velocity[c] + square * (wide)u->scale * grad +
+                      decay * params[c];
+        velocity_scale[c] = (wide)u->how.momentum * velocity_scale[c] +
                             square * (wide)u->scale * magnitude + fabsl(decay * params[c]);
         shift += velocity[c] * center;
         shift_scale += velocity_scale[c] * fabsl(center);
-        params[c] -= (wide)u->rate * (velocity[c] - (j == d ? shift : 0));
-        scale[c] =
-            fabsl(params[c]) + (wide)u->rate * (velocity_scale[c] + (j == d ? shift_scale : 0));
+        params[c] -= (wide)u->how.learning_rate * (velocity[c] - (j == d ? shift : 0));
+        scale[c] = fabsl(params[c]) +
+                   (wide)u->how.learning_rate * (velocity_scale[c] + (j == d ? shift_scale : 0));
     }
 }
 
 static void run_update(const update_case *u, int table, void *params, void *velocity) {
     const kernels *kern = tables[table];
     const ptrdiff_t cut = random_below(u->n_logits + 1), at = random_below(u->n_params + 1);
+    const fs_partials gradient = {u->partials, u->stride, u->n_partials, u->scale};
     for (int side = 0; side < 2; ++side)
-        if (u->squares)
-            kern->sgd_update_scaled(params, velocity, u->partials, u->squares, u->center, u->stride,
-                                    u->n_partials, u->n_logits, u->n_features, side ? cut : 0,
-                                    side ? u->n_logits : cut, u->scale, u->rate, u->momentum,
-                                    u->decay, u->fit_bias);
+        if (u->how.squared_scale)
+            kern->sgd_update_scaled(params, velocity, &gradient, &u->how, u->n_logits,
+                                    u->n_features, side ? cut : 0, side ? u->n_logits : cut);
         else
-            kern->sgd_update(params, velocity, u->partials, u->stride, u->n_partials, side ? at : 0,
-                             side ? u->n_params : at, u->scale, u->rate, u->momentum, u->decay);
+            kern->sgd_update(params, velocity, &gradient, &u->how, side ? at : 0,
+                             side ? u->n_params : at);
 }
 
 static void check_update(const update_case *u, int table, int with_velocity) {
@@ -304,8 +303,10 @@ static void check_sum_partials(const update_case *u, int table) {
 }
 
 static void check_updates(ptrdiff_t n_logits, ptrdiff_t d, ptrdiff_t n_partials) {
-    update_case u = {n_logits, d,    n_logits * (d + 1),  0, n_partials, NULL, NULL, NULL, 0.3, 0.2,
-                     0,        0.05, (int)random_below(2)};
+    update_case u = {n_logits, d, n_logits * (d + 1), 0, n_partials, NULL, 0.3, {0}};
+    u.how.learning_rate = 0.2;
+    u.how.l2 = 0.05;
+    u.how.fit_bias = (int)random_below(2);
     u.stride = u.n_params + random_below(3);
     u.partials = random_reals((n_partials - 1) * u.stride + u.n_params, -1, 1);
     const void *squares = random_reals(d, 0.5, 2), *center = random_reals(d, -1, 1);
@@ -314,9 +315,9 @@ static void check_updates(ptrdiff_t n_logits, ptrdiff_t d, ptrdiff_t n_partials)
     for (int table = 0; table < n_tables; ++table) {
         check_sum_partials(&u, table);
         for (int way = 0; way < 6; ++way) {
-            u.squares = way < 2 ? NULL : squares;
-            u.center = way < 4 ? NULL : center;
-            u.momentum = way % 2 ? 0.9 : 0;
+            u.how.squared_scale = way < 2 ? NULL : squares;
+            u.how.center = way < 4 ? NULL : center;
+            u.how.momentum = way % 2 ? 0.9 : 0;
             check_update(&u, table, way % 2);
         }
     }

@@ -107,12 +107,12 @@ typedef struct {
 static void naive_step(const problem *p, descent_result *r, const pass_result *batch, ptrdiff_t k,
                        wide decay) {
     const ptrdiff_t d = p->rows.n_features, at_bias = p->rows.n_logits * d + k;
-    const wide rate = (wide)p->sgd.learning_rate, keep = (wide)p->sgd.momentum;
-    const wide n = (wide)p->batch_size, bias_grad = batch->grad[at_bias];
+    const wide rate = (wide)p->descent.learning_rate, keep = (wide)p->descent.momentum;
+    const wide n = (wide)p->descent.batch_size, bias_grad = batch->grad[at_bias];
     wide shift = 0, shift_scale = 0; /* of w . c */
     for (ptrdiff_t j = 0, c = k * d; j < d; ++j, ++c) {
-        const wide square = p->scaling.squared_scale ? get(p->scaling.squared_scale, j) : 1;
-        const wide center = p->scaling.center ? get(p->scaling.center, j) : 0, s = sqrtl(square);
+        const wide square = p->descent.squared_scale ? get(p->descent.squared_scale, j) : 1;
+        const wide center = p->descent.center ? get(p->descent.center, j) : 0, s = sqrtl(square);
         const wide grad = s * (batch->grad[c] - center * bias_grad) / n;
         const wide velocity = keep * r->velocity[c] / s + grad + decay * r->params[c] / s;
         const wide before = r->params[c];
@@ -124,7 +124,7 @@ static void naive_step(const problem *p, descent_result *r, const pass_result *b
         shift -= rate * r->velocity[c] * center;
         shift_scale += rate * r->velocity_scale[c] * fabsl(center);
     }
-    if (p->sgd.fit_bias) {
+    if (p->descent.fit_bias) {
         r->velocity[at_bias] = keep * r->velocity[at_bias] + bias_grad / n;
         r->velocity_scale[at_bias] = keep * r->velocity_scale[at_bias] + batch->scale[at_bias] / n;
         r->params[at_bias] -= rate * r->velocity[at_bias];
@@ -148,16 +148,16 @@ static descent_result naive_sgd(const problem *p) {
         r.velocity[c] = p->velocity ? get(p->velocity, c) : 0;
         r.velocity_scale[c] = fabsl(r.velocity[c]);
     }
-    for (ptrdiff_t first = 0; first < n; first += p->batch_size) {
-        const ptrdiff_t m = n - first < p->batch_size ? n - first : p->batch_size;
-        const wide decay = (wide)p->sgd.weight_decay * (wide)m / (wide)p->batch_size;
+    for (ptrdiff_t first = 0; first < n; first += p->descent.batch_size) {
+        const ptrdiff_t m = n - first < p->descent.batch_size ? n - first : p->descent.batch_size;
+        const wide decay = (wide)p->descent.l2 * (wide)m / (wide)p->descent.batch_size;
         const int held = n_buffers;
         const pass_result batch = naive_pass(p, r.params, p->order + first, m);
         for (ptrdiff_t k = 0; k < p->rows.n_logits; ++k) naive_step(p, &r, &batch, k, decay);
         r.loss += batch.loss;
         r.loss_scale += batch.loss_scale;
         /* Weights are rounded in each of many steps, and those of CSR form for many entries. */
-        if (p->rows.indptr || p->batch_size == 1)
+        if (p->rows.indptr || p->descent.batch_size == 1)
             for (ptrdiff_t c = 0; c < p->n_params; ++c)
                 r.scale[c] += sqrtl((wide)m) * fabsl(r.params[c]);
         free_buffers(held);
@@ -175,12 +175,12 @@ static void check_sgd_steps(const problem *p, int table, const descent_result *w
         void *params = t ? new_reals(p->n_params) : first;
         const int threads = thread_counts[t];
         void *scratch =
-            new_scratch(fs_sgd_scratch(tables[table], &p->rows, p->batch_size, threads));
+            new_scratch(fs_sgd_scratch(tables[table], &p->rows, p->descent.batch_size, threads));
         memcpy(params, p->params, n_bytes);
         if (p->velocity) memcpy(velocity, p->velocity, n_bytes);
         const fs_sums sums =
-            fs_sgd_steps(tables[table], params, p->velocity ? velocity : NULL, &p->rows, p->order,
-                         p->n_order, p->batch_size, p->sgd, p->scaling, scratch, threads);
+            fs_sgd_steps(tables[table], params, p->velocity ? velocity : NULL, &p->rows,
+                         (fs_order){p->order, p->n_order}, &p->descent, scratch, threads);
         expect(memcmp(params, first, n_bytes) == 0, table, SGD,
                "bits are the same for any threads");
         expect(fabsl(sums.loss - want->loss) <= near * want->loss_scale, table, SGD,
@@ -224,7 +224,7 @@ static void check_passes(layout how, ptrdiff_t n, ptrdiff_t d, ptrdiff_t n_class
 static void check_many_steps(layout how, ptrdiff_t n_steps) {
     problem p = random_problem(how, 40, 13, 1 + random_below(4));
     choose_descent(&p, n_steps, 1, how == CSR);
-    p.sgd.learning_rate /= 25;
+    p.descent.learning_rate /= 25;
     seal_buffers();
     check_problem(&p);
 }

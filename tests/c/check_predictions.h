@@ -86,8 +86,8 @@ static void check_predict_top(const problem *p, int table, const void *bias, con
     void *softmax = new_reals(n * K), *probs = random_below(2) ? new_reals(n_out) : NULL;
     void *scratch = new_scratch(fs_predict_scratch(kern, &p->rows, 1, n_threads));
     fs_softmax_rows(kern, softmax, logits, K, K, n, K, 1);
-    const int found = fs_predict_top(kern, classes, probs, &p->rows, p->params, bias, stride,
-                                     stride, n_top, scratch, n_threads);
+    const fs_top top = {classes, probs, stride, stride, n_top};
+    const int found = fs_predict_top(kern, &top, &p->rows, p->params, bias, scratch, n_threads);
     check_top(table, classes, probs, stride, logits, softmax, n, K, n_top);
     expect(found == finite, table, TOP, "logits that are not finite are told of");
     expect(free_buffers(held), table, TOP, "nothing is written outside");
@@ -157,8 +157,8 @@ static void check_top_rows(ptrdiff_t n, ptrdiff_t n_classes) {
             int64_t *classes = new_buffer(n_out * 8, 8);
             void *probs = new_reals(n_out), *softmax = new_reals(n * n_classes);
             fs_softmax_rows(tables[table], softmax, logits, n_classes, n_classes, n, n_classes, 1);
-            tables[table]->top_rows(classes, probs, logits, stride, stride, n_classes, n, n_classes,
-                                    n_top);
+            const fs_top top = {classes, probs, stride, stride, n_top};
+            tables[table]->top_rows(&top, logits, n_classes, n, n_classes);
             check_top(table, classes, probs, stride, logits, softmax, n, n_classes, n_top);
             expect(free_buffers(held), table, TOP, "nothing is written outside");
         }

@@ -8,9 +8,8 @@ typedef struct {
     const void *params;   /* weights, then bias */
     const void *velocity; /* to begin with, or NULL */
     const int64_t *order;
-    ptrdiff_t n_params, n_order, batch_size;
-    fs_sgd sgd;
-    fs_scaling scaling;
+    ptrdiff_t n_params, n_order;
+    fs_descent descent;
 } problem;
 
 static const ptrdiff_t element_size[FS_N_X_TYPES] = {4, 8, 1, 1, 2};
@@ -193,20 +192,20 @@ static void choose_descent(problem *p, ptrdiff_t n_order, ptrdiff_t batch_size, 
     for (ptrdiff_t i = 0; i < n_order; ++i) order[i] = random_below(p->rows.n_rows);
     p->order = order;
     p->n_order = n_order;
-    p->batch_size = batch_size;
-    p->sgd.learning_rate = 0.25 / largest / largest;
-    p->sgd.momentum = random_below(2) ? 0.9 : 0;
-    p->sgd.weight_decay = random_below(2) ? 0.01 : 0;
-    p->sgd.fit_bias = (int)random_below(2);
-    if (p->sgd.momentum > 0 || random_below(4) == 0) {
+    p->descent.batch_size = batch_size;
+    p->descent.learning_rate = 0.25 / largest / largest;
+    p->descent.momentum = random_below(2) ? 0.9 : 0;
+    p->descent.l2 = random_below(2) ? 0.01 : 0;
+    p->descent.fit_bias = (int)random_below(2);
+    if (p->descent.momentum > 0 || random_below(4) == 0) {
         void *velocity = random_reals(p->n_params, -0.1 / largest, 0.1 / largest);
-        for (ptrdiff_t k = 0; k < p->rows.n_logits && !p->sgd.fit_bias; ++k)
+        for (ptrdiff_t k = 0; k < p->rows.n_logits && !p->descent.fit_bias; ++k)
             put(velocity, n_weights + k, 0);
         p->velocity = velocity;
     }
-    if (random_below(2)) p->scaling.squared_scale = random_reals(d, 0.5, 2);
-    if (p->scaling.squared_scale && !is_csr && random_below(2))
-        p->scaling.center = random_reals(d, -largest / 2, largest / 2);
+    if (random_below(2)) p->descent.squared_scale = random_reals(d, 0.5, 2);
+    if (p->descent.squared_scale && !is_csr && random_below(2))
+        p->descent.center = random_reals(d, -largest / 2, largest / 2);
 }
 
 static problem random_problem(layout how, ptrdiff_t n, ptrdiff_t d, ptrdiff_t n_classes) {

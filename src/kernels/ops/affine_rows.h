@@ -1,4 +1,4 @@
-/* (Read by dense.h, once for each x_t.) The product of rows and class weights in register tiles of
+/* (Read by dense.h, once for each x_t.) The product of rows and weights in register tiles of
  * 4 rows by up to TILE_CLASSES classes, the lanes running over the features; and affine_rows,
  * logits[i - first, k] = x_i . weights_k + bias_k. The order of the additions of one product
  * depends on n_features alone, so a row's logits are the same bits whatever stands beside it. */

@@ -1,6 +1,6 @@
-/* Steps of gradient descent that a feature took without a gradient, made up for when it is needed:
- * weights decay and velocity goes on, a linear map of the two that depends on the number of steps
- * alone. With powers[4 s .. 4 s + 3] = (a, b, c, d) for s steps,
+/* Steps of gradient descent without a gradient. They are made up for when a feature is needed: its
+ * weights shrink by l2 and its velocity goes on, which is a linear map of the two. The map depends
+ * on the number of steps alone. With powers[4 s .. 4 s + 3] = (a, b, c, d) for s steps,
  *   weight, velocity = a weight + b velocity, c weight + d velocity.
  * steps[j] is the step that the weights of feature j have got to. velocity may be NULL. */
 
@@ -20,50 +20,48 @@ FORCE_INLINE void advance(real *weights, real *velocity, const double *power, pt
     }
 }
 
-FORCE_INLINE void advance_feature(real *weights, real *velocity, int32_t *steps,
-                                  const double *powers, ptrdiff_t n_logits, ptrdiff_t stride,
-                                  ptrdiff_t j, int32_t step) {
-    if (steps[j] < step)
-        advance(weights + j * stride, velocity ? velocity + j * stride : NULL,
-                powers + 4 * (step - steps[j]), n_logits);
-    steps[j] = step;
+/* table by value: a copy that no store can change stays in registers. */
+FORCE_INLINE void advance_feature(fs_lazy table, ptrdiff_t j, int32_t step) {
+    real *weights = table.weights, *velocity = table.velocity;
+    if (table.steps[j] < step)
+        advance(weights + j * table.stride, velocity ? velocity + j * table.stride : NULL,
+                table.powers + 4 * (step - table.steps[j]), table.n_logits);
+    table.steps[j] = step;
 }
 
-static void advance_rows(void *weights, void *velocity, int32_t *steps, const double *powers,
-                         const fs_rows *rows, ptrdiff_t stride, int32_t step, fs_block block) {
+static void advance_rows(const fs_lazy *table, const fs_rows *rows, int32_t step, fs_block block) {
+    const fs_lazy t = *table;
     const int wide = rows->wide_index;
     for (ptrdiff_t i = 0; i < block.n_rows; ++i) {
         const ptrdiff_t row = row_of(block, i), end = INDEX_AT(rows->indptr, row + 1, wide);
         for (ptrdiff_t p = INDEX_AT(rows->indptr, row, wide); p < end; ++p)
-            advance_feature(weights, velocity, steps, powers, rows->n_logits, stride,
-                            INDEX_AT(rows->indices, p, wide), step);
+            advance_feature(t, INDEX_AT(rows->indices, p, wide), step);
     }
 }
 
-static void advance_features(void *weights, void *velocity, int32_t *steps, const double *powers,
-                             ptrdiff_t n_logits, ptrdiff_t stride, int32_t step, ptrdiff_t begin,
-                             ptrdiff_t end) {
-    for (ptrdiff_t j = begin; j < end; ++j)
-        advance_feature(weights, velocity, steps, powers, n_logits, stride, j, step);
+static void advance_features(const fs_lazy *table, int32_t step, ptrdiff_t begin, ptrdiff_t end) {
+    const fs_lazy t = *table;
+    for (ptrdiff_t j = begin; j < end; ++j) advance_feature(t, j, step);
 }
 
 /* What add_to_rows added up in grad, which becomes zero, goes to weights and velocity: once for
  * each feature of the rows, for the second time there is nothing left. */
-static void apply_rows(void *weights_, void *velocity_, void *grad_, const fs_rows *rows,
-                       const void *feature_scale_, double scale, double learning_rate,
-                       ptrdiff_t stride, fs_block block) {
-    const real *feature_scale = feature_scale_;
-    const vec rate = v_set1((real)learning_rate), zero = v_set1(0);
+static void apply_rows(const fs_lazy *table, void *grad_, const fs_rows *rows,
+                       const fs_descent *how, double scale, fs_block block) {
+    const real *feature_scale = how->squared_scale;
+    real *weights = table->weights, *velocity = table->velocity;
+    const ptrdiff_t n_logits = table->n_logits, stride = table->stride;
+    const vec rate = v_set1((real)how->learning_rate), zero = v_set1(0);
     const int wide = rows->wide_index;
     for (ptrdiff_t i = 0; i < block.n_rows; ++i) {
         const ptrdiff_t row = row_of(block, i), end = INDEX_AT(rows->indptr, row + 1, wide);
         for (ptrdiff_t p = INDEX_AT(rows->indptr, row, wide); p < end; ++p) {
             const ptrdiff_t j = INDEX_AT(rows->indices, p, wide), first = j * stride;
-            real *w = (real *)weights_ + first, *g = (real *)grad_ + first;
-            real *v = velocity_ ? (real *)velocity_ + first : NULL;
+            real *w = weights + first, *g = (real *)grad_ + first;
+            real *v = velocity ? velocity + first : NULL;
             const vec s = v_set1((real)(feature_scale ? scale * (double)feature_scale[j] : scale));
-            for (ptrdiff_t k = 0; k < rows->n_logits; k += VEC_WIDTH) {
-                const ptrdiff_t n = min_size(VEC_WIDTH, rows->n_logits - k);
+            for (ptrdiff_t k = 0; k < n_logits; k += VEC_WIDTH) {
+                const ptrdiff_t n = min_size(VEC_WIDTH, n_logits - k);
                 const vec step = v_mul(s, v_load(g + k));
                 v_store_tail(g + k, zero, n);
                 v_store_tail(w + k, v_fnma(rate, step, v_load(w + k)), n);

@@ -8,16 +8,17 @@ static void sum_partials(double *RESTRICT out, const void *partials_, ptrdiff_t 
         for (ptrdiff_t c = begin; c < end; ++c) out[c] += (double)partials[p * stride + c];
 }
 
-/* One step of gradient descent with momentum and weight decay, as torch.optim.SGD defines it. */
-static void sgd_update(void *params_, void *velocity_, const void *partials_, ptrdiff_t stride,
-                       ptrdiff_t n_partials, ptrdiff_t begin, ptrdiff_t end, double scale,
-                       double learning_rate, double momentum, double weight_decay) {
+/* One step of gradient descent with momentum and l2, as torch.optim.SGD defines it. */
+static void sgd_update(void *params_, void *velocity_, const fs_partials *gradient,
+                       const fs_descent *how, ptrdiff_t begin, ptrdiff_t end) {
     real *params = params_, *velocity = velocity_;
-    const vec scales = v_set1((real)scale), decay = v_set1((real)weight_decay);
-    const vec rate = v_set1((real)learning_rate), keep = v_set1((real)momentum);
+    const real *partials = gradient->sums;
+    const ptrdiff_t stride = gradient->stride, n_partials = gradient->n_partials;
+    const vec scales = v_set1((real)gradient->scale), decay = v_set1((real)how->l2);
+    const vec rate = v_set1((real)how->learning_rate), keep = v_set1((real)how->momentum);
     for (ptrdiff_t c = begin; c < end; c += VEC_WIDTH) {
         const ptrdiff_t lanes = min_size(VEC_WIDTH, end - c);
-        const real *partial = (const real *)partials_ + c;
+        const real *partial = partials + c;
         vec sum = v_load_tail(partial, lanes, 0);
         for (ptrdiff_t p = 1; p < n_partials; ++p)
             sum = v_add(sum, v_load_tail(partial + p * stride, lanes, 0));
@@ -33,14 +34,14 @@ static void sgd_update(void *params_, void *velocity_, const void *partials_, pt
 
 /* The same for all coefficients of the classes [class_begin, class_end), in coordinates where the
  * features are scale_j (x_j - center_j); center may be NULL. */
-static void sgd_update_scaled(void *params_, void *velocity_, const void *partials_,
-                              const void *squares_, const void *center_, ptrdiff_t stride,
-                              ptrdiff_t n_partials, ptrdiff_t n_logits, ptrdiff_t n_features,
-                              ptrdiff_t class_begin, ptrdiff_t class_end, double scale,
-                              double learning_rate, double momentum, double weight_decay,
-                              int fit_bias) {
+static void sgd_update_scaled(void *params_, void *velocity_, const fs_partials *gradient,
+                              const fs_descent *how, ptrdiff_t n_logits, ptrdiff_t n_features,
+                              ptrdiff_t class_begin, ptrdiff_t class_end) {
     real *params = params_, *velocity = velocity_;
-    const real *partials = partials_, *squares = squares_, *center = center_;
+    const real *partials = gradient->sums, *squares = how->squared_scale, *center = how->center;
+    const ptrdiff_t stride = gradient->stride, n_partials = gradient->n_partials;
+    const double scale = gradient->scale, l2 = how->l2;
+    const double learning_rate = how->learning_rate, momentum = how->momentum;
     for (ptrdiff_t k = class_begin; k < class_end; ++k) {
         const ptrdiff_t at_bias = n_logits * n_features + k;
         double bias_grad = 0, shifted = 0;
@@ -50,7 +51,7 @@ static void sgd_update_scaled(void *params_, void *velocity_, const void *partia
             double grad = 0;
             for (ptrdiff_t p = 0; p < n_partials; ++p) grad += (double)partials[p * stride + c];
             if (center) grad -= bias_grad * (double)center[j];
-            double step = (double)squares[j] * scale * grad + weight_decay * (double)params[c];
+            double step = (double)squares[j] * scale * grad + l2 * (double)params[c];
             if (velocity) {
                 step += momentum * (double)velocity[c];
                 velocity[c] = (real)step;
@@ -58,7 +59,7 @@ static void sgd_update_scaled(void *params_, void *velocity_, const void *partia
             params[c] -= (real)(learning_rate * step);
             if (center) shifted += step * (double)center[j];
         }
-        double step = fit_bias ? scale * bias_grad : 0;
+        double step = how->fit_bias ? scale * bias_grad : 0;
         if (velocity) {
             step += momentum * (double)velocity[at_bias];
             velocity[at_bias] = (real)step;

@@ -57,18 +57,19 @@ FORCE_INLINE ptrdiff_t top_class(const real *logits, ptrdiff_t n_classes) {
     return k;
 }
 
-static void top_rows(int64_t *classes, void *probs_, const void *logits_, ptrdiff_t classes_stride,
-                     ptrdiff_t probs_stride, ptrdiff_t logits_stride, ptrdiff_t n_rows,
-                     ptrdiff_t n_classes, ptrdiff_t n_top) {
+static void top_rows(const fs_top *places, const void *logits_, ptrdiff_t logits_stride,
+                     ptrdiff_t n_rows, ptrdiff_t n_classes) {
+    const fs_top out = *places;
+    const ptrdiff_t n_top = out.n_top;
     const real *logits = logits_;
     for (ptrdiff_t i = 0; i < n_rows; ++i, logits += logits_stride) {
-        int64_t *top = classes + i * classes_stride;
+        int64_t *top = out.classes + i * out.classes_stride;
         if (n_top == 1)
             top[0] = top_class(logits, n_classes);
         else
             top_classes(top, logits, n_classes, n_top);
-        if (!probs_) continue;
-        real *probs = (real *)probs_ + i * probs_stride;
+        if (!out.probs) continue;
+        real *probs = (real *)out.probs + i * out.probs_stride;
         const real max = row_max(logits, n_classes);
         const vec m = v_set1(max);
         const vec sum = v_set1(1 + row_rest(NULL, logits, max, n_classes) + (max - max));

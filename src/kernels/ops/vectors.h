@@ -33,9 +33,11 @@ static double add_scaled(double *out, const double *y, double scale, const doubl
     return v_sum_lanes(sum);
 }
 
-static void round_weights(void *weights, double *along, const double *scaled, const double *scale,
-                          const double *center, int to_float, ptrdiff_t n_logits,
-                          ptrdiff_t n_features, ptrdiff_t begin, ptrdiff_t end) {
+static void round_weights(void *weights, double *along, const fs_rounding *of, ptrdiff_t begin,
+                          ptrdiff_t end) {
+    const double *scaled = of->scaled, *scale = of->scale, *center = of->center;
+    const ptrdiff_t n_logits = of->n_logits, n_features = of->n_features;
+    const int to_float = of->to_float;
     double product[CHUNK];
     for (ptrdiff_t k = 0; k < n_logits; ++k) {
         along[k] = 0;
@@ -65,11 +67,14 @@ static void column_means(double *means, const double *matrix, ptrdiff_t n_logits
     for (ptrdiff_t j = 0; j < n; ++j) means[j] /= (double)n_logits;
 }
 
-static void assemble_gradient(double *gradient, double *dots, const void *weights,
-                              const double *grad_bias, const double *center, const double *scale,
-                              const double *base, int from_float, double share, double penalty,
-                              ptrdiff_t n_logits, ptrdiff_t n_features, ptrdiff_t begin,
-                              ptrdiff_t end) {
+static void assemble_gradient(double *gradient, double *dots, const fs_gradient_terms *of,
+                              ptrdiff_t begin, ptrdiff_t end) {
+    const void *weights = of->weights;
+    const double *grad_bias = of->grad_bias, *center = of->center;
+    const double *scale = of->scale, *base = of->base;
+    const double share = of->share, l2 = of->l2;
+    const ptrdiff_t n_logits = of->n_logits, n_features = of->n_features;
+    const int from_float = of->from_float;
     double means[CHUNK], scaled[CHUNK];
     double *along = dots + FS_N_DOTS;
     for (ptrdiff_t i = 0; i < FS_N_DOTS + n_logits; ++i) dots[i] = 0;
@@ -91,7 +96,7 @@ static void assemble_gradient(double *gradient, double *dots, const void *weight
                     scaled[j] /= scale[j0 + j];
                     g[j] *= scale[j0 + j];
                 }
-            for (ptrdiff_t j = 0; j < n; ++j) g[j] += penalty * scaled[j];
+            for (ptrdiff_t j = 0; j < n; ++j) g[j] += l2 * scaled[j];
             dots[0] += dot(scaled, scaled, n);
             dots[1] += dot(g, g, n);
             dots[2] += dot(g, scaled, n);
@@ -103,10 +108,12 @@ static void assemble_gradient(double *gradient, double *dots, const void *weight
     }
 }
 
-static void within_product(double *result, double *dots, const double *gradient,
-                           const double *inverse, const double *means, const double *grad_bias,
-                           ptrdiff_t inverse_stride, ptrdiff_t n_logits, ptrdiff_t n_features,
-                           ptrdiff_t begin, ptrdiff_t end) {
+static void within_product(double *result, double *dots, const fs_within *of, ptrdiff_t begin,
+                           ptrdiff_t end) {
+    const double *gradient = of->gradient, *inverse = of->inverse;
+    const double *means = of->means, *grad_bias = of->grad_bias;
+    const ptrdiff_t inverse_stride = of->inverse_stride;
+    const ptrdiff_t n_logits = of->n_logits, n_features = of->n_features;
     double shared[CHUNK];
     for (ptrdiff_t k = 0; k < n_logits; ++k) dots[k] = 0;
     for (ptrdiff_t j0 = begin; j0 < end; j0 += CHUNK) {
