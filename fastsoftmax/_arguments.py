@@ -1,4 +1,4 @@
-"""Arguments checked and brought into the form that the kernels take. Imports nothing but numpy."""
+"""Checks of arguments, and their conversion to what the kernels take."""
 
 import math
 import numbers
@@ -14,7 +14,7 @@ from fastsoftmax.arrays import Array
 
 
 def as_real(name: str, value: ArrayLike) -> tuple[Array, np.dtype[Any]]:
-    """Return (value in the dtype that it is computed in, dtype of the result)."""
+    """Return (value in the dtype of the computation, dtype of the result)."""
     array = np.asarray(value)
     dtype = real_dtype(name, array.dtype)
     return array.astype(compute_dtype(dtype), copy=False), dtype
@@ -37,45 +37,42 @@ def compute_dtype(dtype: np.dtype[Any]) -> np.dtype[Any]:
 
 
 def cast(array: Array, dtype: np.dtype[Any]) -> Array:
-    """Return the array in a dtype; the array itself where it has that dtype."""
-    with np.errstate(all="ignore"):  # what is too large for float16 becomes inf
+    """Return the array in a dtype; the array itself if it has that dtype."""
+    with np.errstate(all="ignore"):  # numbers too large for float16 become inf
         return array.astype(dtype, copy=False)
 
 
 def adjacent_rows(rows: Array) -> Array:
-    """Return rows that a kernel can read: `rows` itself where it can, otherwise a copy."""
+    """Return rows that a kernel can read: `rows` itself if possible, otherwise a copy."""
     if has_adjacent_rows(rows):
         return rows
     return np.array(rows, dtype=rows.dtype.newbyteorder("="), order="C")
 
 
 def features_in_place(X: Array) -> Array:
-    """Return a matrix of features that the kernels can read: X itself except in rare cases.
-
-    The strides of X may be anything.
-    """
+    """Return a feature matrix that the kernels can read: X itself, of any strides, or a copy."""
     if are_readable(X):
         return X
     return np.array(X, dtype=X.dtype.newbyteorder("="), order="C")
 
 
 def are_readable(X: Array) -> bool:
-    """Whether every element is aligned, and in the byte order of this machine."""
+    """Whether every element is aligned and in the byte order of this machine."""
     whole = all(stride % X.itemsize == 0 for stride in X.strides)
     return bool(whole and X.flags.aligned and X.dtype.isnative)
 
 
 def has_adjacent_rows(rows: Array) -> bool:
-    """Whether the numbers of a row are adjacent and aligned; rows may be any distance apart."""
+    """Whether the numbers of each row are adjacent and aligned; rows may have any stride."""
     row_stride, stride = rows.strides
     together = stride == rows.itemsize and row_stride % rows.itemsize == 0
     return together and rows.flags.aligned and rows.dtype.isnative
 
 
-def targets_of(
+def checked_targets(
     y: ArrayLike, n_rows: int, n_classes: int, real: np.dtype[Any]
 ) -> tuple[Array | None, Array | None]:
-    """Return (labels, None) or (None, probabilities), checked, as the kernels take them."""
+    """Return (labels, None) or (None, probabilities) as the kernels take them."""
     y = np.asarray(y)
     if y.ndim != 2:
         return class_indices(y, n_rows, n_classes), None
@@ -112,8 +109,8 @@ def class_indices(y: Array, n_rows: int, n_classes: int, name: str = "y") -> Arr
     return np.require(y, np.int32, ["C", "A"])
 
 
-def row_weights_of(sample_weight: ArrayLike | None, n_rows: int, real: np.dtype[Any]) -> Array:
-    """Return row weights, checked; ones for None."""
+def checked_row_weights(sample_weight: ArrayLike | None, n_rows: int, real: np.dtype[Any]) -> Array:
+    """Return row weights; ones for None."""
     if sample_weight is None:
         return np.ones(n_rows, dtype=real)
     given = np.asarray(sample_weight)
@@ -128,8 +125,8 @@ def row_weights_of(sample_weight: ArrayLike | None, n_rows: int, real: np.dtype[
     return np.require(row_weights, requirements=["C", "A"])
 
 
-def divisor_of(row_weights: Array, reduction: str) -> float:
-    """Return what a sum over rows is divided by."""
+def reduction_divisor(row_weights: Array, reduction: str) -> float:
+    """Return the divisor of a sum over rows."""
     if reduction != "mean":
         return 1.0
     with np.errstate(over="ignore"):
@@ -143,12 +140,12 @@ def divisor_of(row_weights: Array, reduction: str) -> float:
 
 
 def check_reduction(reduction: str, accepted: tuple[str, ...]) -> None:
-    """Raise a ValueError unless the reduction is an accepted one."""
+    """Raise a ValueError unless the reduction is accepted."""
     if reduction not in accepted:
         raise ValueError(f"reduction must be one of {accepted}, got {reduction!r}")
 
 
-def smoothing_of(label_smoothing: Any) -> float:
+def checked_smoothing(label_smoothing: Any) -> float:
     """Return label_smoothing as a float in [0, 1]."""
     if not isinstance(label_smoothing, numbers.Real):
         raise TypeError(f"label_smoothing must be a number, got {label_smoothing!r}")
@@ -159,7 +156,7 @@ def smoothing_of(label_smoothing: Any) -> float:
 
 
 def thread_count(n_jobs: int | None, kernels: ModuleType) -> int:
-    """Return the number of threads: None for what OpenMP is allowed, -1 for all CPUs."""
+    """Return the number of threads for n_jobs: None is what OpenMP allows, -1 all CPUs."""
     if n_jobs is None:
         return max(1, int(kernels.max_threads()))
     n_jobs = operator.index(n_jobs)

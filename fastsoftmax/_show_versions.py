@@ -1,4 +1,4 @@
-"""What a report of a problem should tell about the machine and the installation."""
+"""A description of the machine and the installation, for bug reports."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ _OPTIONAL = ("matplotlib",)
 
 
 def show_versions() -> None:
-    """Print versions, and which kernels, instruction sets and threads are at work.
+    """Print versions, and which kernels, instruction sets and threads are in use.
 
     ``python -m fastsoftmax info`` prints the same and checks the kernels.
 
@@ -81,7 +81,7 @@ def _cpu_model() -> str:
                 command, capture_output=True, text=True, check=True
             ).stdout.strip()
     except (OSError, subprocess.SubprocessError):
-        pass  # a name is good to have, not worth an error
+        pass  # a missing name is no error
     return platform.processor() or platform.machine()
 
 
@@ -98,7 +98,7 @@ def _blas() -> str:
         from threadpoolctl import threadpool_info
     except ImportError:
         return "unknown (threadpoolctl is not installed)"
-    import numpy as np  # noqa: F401 (loads the library that is looked for)
+    import numpy as np  # noqa: F401 (loads the BLAS)
 
     pools = [pool for pool in threadpool_info() if pool["user_api"] == "blas"]
     described = (f"{p['internal_api']} {p['version']}, threads {p['num_threads']}" for p in pools)

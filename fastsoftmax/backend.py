@@ -1,4 +1,4 @@
-"""Which module computes: the compiled kernels, or their numpy twin."""
+"""The choice of the module that computes: the compiled kernels or their numpy twin."""
 
 import functools
 import importlib
@@ -20,9 +20,9 @@ def resolve_backend(backend: str) -> ModuleType:
     Parameters
     ----------
     backend : {"auto", "native", "numpy"}
-        "native" is `fastsoftmax.kernels`, compiled; "numpy" is `fastsoftmax.reference`, which has
-        the same functions. "auto" takes the first where it was built and otherwise the second,
-        with a RuntimeWarning the first time.
+        "native" is the compiled `fastsoftmax.kernels`; "numpy" is `fastsoftmax.reference`, with
+        the same functions. "auto" is "native" if the kernels were built, otherwise "numpy" with
+        one RuntimeWarning per process.
 
     Returns
     -------
@@ -32,7 +32,7 @@ def resolve_backend(backend: str) -> ModuleType:
     Raises
     ------
     ValueError
-        If backend is none of the three.
+        If backend is none of these.
     ImportError
         If backend is "native" and the compiled kernels cannot be imported.
 

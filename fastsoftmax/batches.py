@@ -19,10 +19,10 @@ __all__ = ["Batches", "iter_batches"]
 
 
 class Batches:
-    """The mini-batches of some rows, as `iter_batches` returns them; can be iterated repeatedly.
+    """The mini-batches that `iter_batches` returns; can be iterated repeatedly.
 
-    ``len`` is the number of batches. Each iteration is one epoch with an order of its own, which
-    depends on the seed and the number of the iteration alone. Iterators are independent.
+    ``len`` is the number of batches. Each iteration is one epoch. Its order depends only on the
+    seed and the number of the iteration. Iterators are independent.
     """
 
     def __init__(
@@ -66,7 +66,7 @@ class Batches:
         return tuple(_take(array, rows) for array in self._arrays)
 
     def _ahead(self, rows: Iterator[Rows]) -> Iterator[tuple[Any, ...]]:
-        """Keep `prefetch` batches ready or in the making; leaving early ends the thread."""
+        """Gather `prefetch` batches ahead in a thread, which ends with the iteration."""
         from concurrent.futures import ThreadPoolExecutor
 
         pool = ThreadPoolExecutor(1, thread_name_prefix="fastsoftmax-batches")
@@ -91,7 +91,7 @@ def iter_batches(
     drop_last: bool = False,
     prefetch: int = 0,
 ) -> Batches:
-    """Cut rows into mini-batches, in a new random order for every iteration.
+    """Divide rows into mini-batches, in a new random order for every iteration.
 
     Parameters
     ----------
@@ -101,31 +101,31 @@ def iter_batches(
     y : array of shape (n,) or (n, K)
         Labels or class probabilities, of the same kinds.
     batch_size : int, default=256
-        Rows in a batch; the last one has the rest.
+        Rows in a batch; the last batch has the remaining rows.
     shuffle : bool, default=True
-        Visit the rows in random order, another one in each iteration. With False the batches of
-        an ndarray are views of it.
+        Take the rows in a random order, a new one in each iteration. With False the batches of an
+        ndarray are views of it.
     random_state : int, Generator, RandomState or None, default=None
-        Fixes the order of every iteration: equal seeds give equal sequences of iterations. A
-        generator is drawn from once, in this call.
+        Fixes the orders: equal seeds give equal sequences of iterations. A generator is used once,
+        in this call.
     sample_weight : array of shape (n,), default=None
-        Cut up along with the rows.
+        Row weights, divided like the rows.
     drop_last : bool, default=False
         Leave out a last batch with fewer than `batch_size` rows.
     prefetch : int, default=0
         Number of batches that a background thread gathers ahead. The thread ends with the
-        iteration, also when that is left early.
+        iteration, also if the loop is left early.
 
     Returns
     -------
     batches : Batches
-        A re-iterable of ``(X_b, y_b)``, or ``(X_b, y_b, sample_weight_b)`` if weights are given,
-        each of the kind of its array; ``len(batches)`` is the number of batches.
+        A re-iterable of ``(X_b, y_b)``, or ``(X_b, y_b, sample_weight_b)`` with row weights, each
+        of the type of its array; ``len(batches)`` is the number of batches.
 
     Raises
     ------
     TypeError
-        If an argument has no rows or is not of the kind above.
+        If an argument has no rows or is of another type.
     ValueError
         If lengths differ or a number is out of range.
 
@@ -160,7 +160,7 @@ def iter_batches(
 
 
 def whole_number(name: str, value: Any, least: int) -> int:
-    """Return the value as an int; TypeError if it is none, ValueError if it is below `least`."""
+    """Return the value as an int; TypeError for other types, ValueError below `least`."""
     try:
         number = operator.index(value)
     except TypeError:
@@ -183,7 +183,7 @@ def _seed(random_state: Any) -> int:
 
 
 def _as_rows(name: str, array: Any) -> Any:
-    """Return the array in a form that has a shape and can be indexed by rows."""
+    """Return the array in a form that has a shape and row indexing."""
     if hasattr(array, "tocsr"):
         return array.tocsr()
     if not hasattr(array, "shape"):

@@ -1,8 +1,9 @@
 """Fashion-MNIST from its official files, and a real sample of it inside the package.
 
 Images are ``uint8`` of shape (n, height * width), one row per image, pixels in reading order;
-labels are ``int64`` of shape (n,) and index `FASHION_MNIST_LABELS`. Nothing is downloaded unless
-asked for, and importing this module costs numpy's import only.
+labels are ``int64`` of shape (n,), indices into `FASHION_MNIST_LABELS`. Nothing is downloaded
+without ``download=True``. Importing this module takes no longer
+than importing numpy.
 """
 
 from __future__ import annotations
@@ -112,21 +113,21 @@ def load_fashion_mnist(
     Parameters
     ----------
     data_home : path, default=None
-        Folder that holds the official files, ``train-images-idx3-ubyte.gz`` and so on, gzipped or
-        not, or that holds torchvision's layout of them, ``FashionMNIST/raw``. None means the
-        folder named by the environment variable ``FASTSOFTMAX_DATA`` or, where that is not set,
+        Folder with the official files, ``train-images-idx3-ubyte.gz`` and so on, gzipped or not, or
+        with torchvision's layout of them, ``FashionMNIST/raw``. None means the folder in the
+        environment variable ``FASTSOFTMAX_DATA`` or, if that is not set,
         ``fastsoftmax/fashion-mnist`` in the user's cache: ``$XDG_CACHE_HOME``, or ``~/.cache``.
     subset : {"train", "test"}, default="train"
         Which of the two official sets.
     download : bool, default=False
-        Fetch the files that are absent into `data_home`, made if need be, from the official
-        addresses. A file appears there complete and with the official MD5, or not at all. Files
-        that are present are used as they are.
+        Fetch missing files from the official addresses into `data_home`, which is created if
+        necessary. A file is stored only if it is complete and has the official MD5. Files that are
+        present are used as they are.
     resize : int or (height, width), default=None
         Size of the images returned; None keeps 28 x 28 and an int means a square. Interpolation is
-        linear along each axis between pixel centres; along an axis that shrinks, the weights
-        widen by the same factor, so that every pixel counts. It agrees with Pillow's ``BILINEAR``
-        to one grey level.
+        linear along each axis between pixel centres; along an axis that shrinks, the interpolation
+        kernel is widened by the same factor, so that every pixel has an effect. The result agrees
+        with Pillow's ``BILINEAR`` to one grey level.
     return_X_y : bool, default=True
         Return ``(X, y)``; otherwise a `sklearn.utils.Bunch`.
 
@@ -142,9 +143,9 @@ def load_fashion_mnist(
     Raises
     ------
     FileNotFoundError
-        A file is absent and `download` is False.
+        A file is missing and `download` is False.
     ValueError
-        An argument has no valid value, or a file is truncated, corrupt or not of this kind.
+        An argument is invalid, or a file is truncated, corrupt or of another kind.
     OSError
         A download failed at every address, or a file cannot be read or written.
 
@@ -259,13 +260,13 @@ def _default_home() -> Path:
 
 
 def _find(folder: Path, name: str) -> Path | None:
-    """Path of the file in this folder, gzipped or not; None where it is absent."""
+    """Return the path of the file in this folder, gzipped or not; None if it is missing."""
     candidates = (folder / name, folder / name.removesuffix(".gz"))
     return next((path for path in candidates if path.is_file()), None)
 
 
 def _locate(home: Path, names: tuple[str, str]) -> tuple[Path, Path] | None:
-    """Images and labels from one folder: two folders could hold different data."""
+    """Return paths of images and labels in one folder: two folders could hold different data."""
     for folder in (home, home / "FashionMNIST" / "raw"):
         images, labels = (_find(folder, name) for name in names)
         if images is not None and labels is not None:
@@ -288,7 +289,7 @@ def _absent(home: Path, names: tuple[str, str]) -> str:
 def _read_subset(
     paths: tuple[Traversable, Traversable], subset: str, remedy: str
 ) -> tuple[Images, Labels]:
-    """Images (n, 28, 28) and labels (n,), checked; `remedy` ends the message of every error."""
+    """Return checked images (n, 28, 28) and labels (n,); error messages end with `remedy`."""
     limit = _OFFICIAL_ROWS[subset]
     arrays = []
     for path, row_shape in zip(paths, ((_SIDE, _SIDE), ()), strict=True):
@@ -315,8 +316,9 @@ def _read_subset(
 def _read_idx(path: Traversable, row_shape: tuple[int, ...], max_rows: int) -> Images:
     """Read an IDX file of bytes, gzipped or not, whose rows have this shape.
 
-    The header is checked before memory is taken, and no more is decompressed than it promises
-    and one byte: a small hostile file cannot grow. That byte also makes gzip check its checksum.
+    The header is checked before memory is allocated, and at most one byte more than it promises is
+    decompressed, so a small malicious file cannot take much memory. Reading this byte also makes
+    gzip verify its checksum.
     """
     n_dims = 1 + len(row_shape)
     with path.open("rb") as raw:
@@ -356,7 +358,7 @@ def _read_idx(path: Traversable, row_shape: tuple[int, ...], max_rows: int) -> I
 
 
 def _download(home: Path, name: str) -> None:
-    """Put the official file into `home`, whole and checked, or raise OSError and leave nothing."""
+    """Put the checked official file into `home`, or raise OSError and leave no file."""
     import secrets
     from http.client import HTTPException
 
@@ -380,7 +382,7 @@ def _download(home: Path, name: str) -> None:
 
 
 def _fetch(url: str, part: Path) -> str:
-    """Write the body of the answer to `part`, a new file, and return its MD5."""
+    """Download to `part`, a new file, and return its MD5."""
     import hashlib
     from urllib.request import urlopen
 
@@ -412,7 +414,7 @@ def _image_size(resize: int | tuple[int, int] | None) -> tuple[int, int]:
 
 def _resize_images(images: Images, height: int, width: int) -> Images:
     n, n_rows, n_cols = images.shape
-    down, across = _resize_weights(n_rows, height), _resize_weights(n_cols, width).T
+    down, across = _interpolation(n_rows, height), _interpolation(n_cols, width).T
     resized = np.empty((n, height, width), dtype=np.uint8)
     block = max(1, _CHUNK_BYTES // (8 * height * width))
     for start in range(0, n, block):
@@ -421,10 +423,10 @@ def _resize_images(images: Images, height: int, width: int) -> Images:
     return resized
 
 
-def _resize_weights(n_in: int, n_out: int) -> NDArray[np.float64]:
-    """Matrix (n_out, n_in) with rows of sum 1: triangles centred on the new pixels' centres."""
+def _interpolation(n_in: int, n_out: int) -> NDArray[np.float64]:
+    """Return (n_out, n_in), rows of sum 1: triangles centred on the new pixels' centres."""
     scale = n_in / n_out
     centres = (np.arange(n_out) + 0.5) * scale
     distances = np.abs(centres[:, None] - (np.arange(n_in) + 0.5)) / max(scale, 1.0)
-    weights = np.maximum(0.0, 1.0 - distances)
-    return np.asarray(weights / weights.sum(axis=1, keepdims=True))
+    triangles = np.maximum(0.0, 1.0 - distances)
+    return np.asarray(triangles / triangles.sum(axis=1, keepdims=True))

@@ -1,4 +1,4 @@
-"""Softmax, cross-entropy and their relatives as functions of arrays.
+"""Softmax, cross-entropy and related functions of arrays.
 
 Conventions
 -----------
@@ -6,14 +6,14 @@ Conventions
   float32 and returned as float16; integers and booleans count as float64. Any other dtype is a
   TypeError.
 - Arrays may have any strides and either byte order, and may be read-only. Inputs are never written
-  to, unless one is given as `out`. They are copied only where their dtype is not computed in, or
-  where the numbers of a row do not lie side by side.
-- Special rows: NaN anywhere, +inf, or nothing but -inf make softmax and log_softmax of that row
-  NaN; beside finite numbers, -inf has probability exactly 0.
+  to, unless one is given as `out`. They are copied only if the computation uses another dtype, or
+  if the numbers of a row are not adjacent.
+- Special rows: a NaN, a +inf, or only -inf make softmax and log_softmax of that row NaN. -inf
+  beside finite numbers has probability exactly 0.
 - Logarithms are natural.
 - `backend` is "auto" (the compiled kernels where they were built), "native" or "numpy"; `n_jobs`
   is a number of threads, None for as many as OpenMP allows, -1 for all CPUs (-2 for all but one).
-  Neither changes an answer by more than rounding, and n_jobs not by a bit.
+  `backend` changes results by rounding errors only, `n_jobs` changes no bit.
 """
 
 import math
@@ -71,7 +71,7 @@ def softmax(
     Returns
     -------
     ndarray
-        Of the shape of x; `out` where that was given.
+        Of the shape of x; `out` if that was given.
 
     Raises
     ------
@@ -85,7 +85,7 @@ def softmax(
     Notes
     -----
     Computed as exp(x_k - max) / (1 + sum over the others of exp(x_j - max)) [1]_. The rounding
-    error of x_k - max is carried into the exponential: without that, a gap of 100 costs 50 ulp.
+    error of x_k - max is passed on to the exponential; otherwise a difference of 100 costs 50 ulp.
 
     References
     ----------
@@ -129,7 +129,7 @@ def log_softmax(
     Returns
     -------
     ndarray
-        Of the shape of x; `out` where that was given.
+        Of the shape of x; `out` if that was given.
 
     Examples
     --------
@@ -167,8 +167,8 @@ def logsumexp(
     Returns
     -------
     ndarray, or a numpy scalar where no axis is left
-        A sum over an axis of length 0 is 0, so its logarithm is -inf; so is that of nothing but
-        -inf. +inf gives +inf, and NaN gives NaN. `out` where that was given.
+        -inf for an axis of length 0 (a sum of 0) and for values that are all -inf. +inf gives +inf,
+        and NaN gives NaN. `out` if that was given.
 
     Raises
     ------
@@ -226,7 +226,7 @@ def _map_rows(
     target = None if out is None else _direct_target(out, axes, rows)
     direct = target is not None
     if target is None:
-        # Rows that had to be copied are ours, and the kernels work in place.
+        # A copy of the rows belongs to us, so the kernels can work in place.
         ours = not np.may_share_memory(rows, given)
         target = rows if ours else np.empty(rows.shape, dtype=rows.dtype)
     getattr(kernels, kernel)(target, rows, n_threads=thread_count(n_jobs, kernels))
@@ -242,7 +242,7 @@ def _map_rows(
 
 
 def _direct_target(out: Array, axes: tuple[int, ...], rows: Array) -> Array | None:
-    """Return out as rows that a kernel can write while it reads `rows`; None if it cannot."""
+    """Return out as rows that a kernel can write while it reads `rows`, or None."""
     target = _as_rows(out, axes)
     if target.dtype != rows.dtype or not np.may_share_memory(target, out):
         return None
@@ -256,7 +256,7 @@ def _direct_target(out: Array, axes: tuple[int, ...], rows: Array) -> Array | No
 
 
 def _as_rows(x: Array, axes: tuple[int, ...]) -> Array:
-    """Return x as (n, K), the axes together along K; a view where that is possible."""
+    """Return x as (n, K), all given axes along K; a view if possible."""
     n_left = x.ndim - len(axes)
     moved = np.moveaxis(x, axes, range(n_left, x.ndim))
     shape = math.prod(moved.shape[:n_left]), math.prod(moved.shape[n_left:])

@@ -1,6 +1,6 @@
 """Cross-entropy, of logits and of an affine model, and accuracy, as functions of arrays.
 
-Conventions are those of `fastsoftmax.functional`, where these functions can be had too.
+The conventions are those of `fastsoftmax.functional`, which exports these functions too.
 """
 
 import math
@@ -14,20 +14,20 @@ from fastsoftmax._arguments import (
     as_real,
     cast,
     check_reduction,
+    checked_row_weights,
+    checked_smoothing,
+    checked_targets,
     class_indices,
     compute_dtype,
-    divisor_of,
     features_in_place,
     real_dtype,
-    row_weights_of,
-    smoothing_of,
-    targets_of,
+    reduction_divisor,
     thread_count,
 )
 from fastsoftmax.arrays import Array
 from fastsoftmax.backend import resolve_backend
 
-# What X may be stored as whatever is computed in.
+# Dtypes of X that are read in place for every dtype of the computation.
 _READ_IN_PLACE = [np.dtype(name) for name in ("float32", "float16", "uint8", "int8")]
 
 __all__ = ["accuracy", "cross_entropy", "linear_cross_entropy"]
@@ -82,9 +82,9 @@ def cross_entropy(
         Logits z, K >= 1.
     y : array_like of shape (n,) or (n, K)
         Class indices in [0, K), of any integer type or bool; or one distribution over the classes
-        for each row, that sums to 1 within 1e-5 (1e-3 for float16).
+        for each row, with sum 1 within 1e-5 (1e-3 for float16).
     sample_weight : array_like of shape (n,), optional
-        Weights s, finite and >= 0; 1 by default. A row of weight 0 counts as absent, whatever its
+        Row weights s, finite and >= 0; 1 by default. A row of weight 0 counts as removed, for any
         logits.
     label_smoothing : float, default=0.0
         e in [0, 1]: the targets become (1 - e) t + e / K.
@@ -98,7 +98,7 @@ def cross_entropy(
     Returns
     -------
     loss : float, or ndarray of shape (n,) for reduction="none"
-        Accurate relative to itself also near zero. Sums are taken in float64.
+        Of full relative accuracy, also near zero. Sums are computed in float64.
     grad : ndarray of shape (n, K)
         Only with return_grad: the gradient of loss, or of its sum for reduction="none".
 
@@ -106,15 +106,15 @@ def cross_entropy(
     ------
     ValueError
         If shapes disagree or K = 0; if a label is out of range, a distribution does not sum to 1
-        or has a negative value; if a weight is negative, infinite or NaN; for the mean, if the
-        weights sum to 0, as they do for n = 0; if label_smoothing or reduction is not as above.
+        or has a negative value; if a row weight is negative, infinite or NaN; for the mean, if the
+        row weights sum to 0, as for n = 0; if label_smoothing or reduction is not as above.
     TypeError
         If logits are not real, or y is neither integers nor an array of shape (n, K). Labels of
         a float dtype are not rounded.
 
     Notes
     -----
-    A target of 0 on a logit of -inf costs nothing, a positive one costs inf.
+    For a logit of -inf a target of 0 contributes nothing, a positive one inf.
 
     Examples
     --------
@@ -131,20 +131,20 @@ def cross_entropy(
         raise ValueError(f"logits must be of shape (n, K) with K >= 1, got shape {z.shape}")
     z = adjacent_rows(z)
     n_rows, n_classes = z.shape
-    labels, probs = targets_of(y, n_rows, n_classes, z.dtype)
-    row_weights = row_weights_of(sample_weight, n_rows, z.dtype)
-    total = divisor_of(row_weights, reduction)
-    smoothing = smoothing_of(label_smoothing)
+    labels, probs = checked_targets(y, n_rows, n_classes, z.dtype)
+    row_weights = checked_row_weights(sample_weight, n_rows, z.dtype)
+    total = reduction_divisor(row_weights, reduction)
+    smoothing = checked_smoothing(label_smoothing)
     kernels = resolve_backend(backend)
     loss = np.empty(n_rows, dtype=z.dtype)
     grad = np.empty(z.shape, dtype=z.dtype) if return_grad else None
     targets = kernels.Targets(labels, probs, row_weights, smoothing, n_classes)
     n_threads = thread_count(n_jobs, kernels)
     kernels.cross_entropy_rows(loss, grad, z, targets, n_threads=n_threads)
-    absent = row_weights == 0.0  # 0 * inf or 0 * NaN would be NaN
-    loss[absent] = 0.0
+    removed = row_weights == 0.0  # 0 * inf or 0 * NaN would be NaN
+    loss[removed] = 0.0
     if grad is not None:
-        grad[absent] = 0.0
+        grad[removed] = 0.0
         if reduction == "mean":
             grad /= total
         grad = cast(grad, dtype)
@@ -188,7 +188,7 @@ def linear_cross_entropy(
 ) -> Any:
     """Cross-entropy of the logits X W^T + b, and its gradients, without an n x K array.
 
-    The same value as ``cross_entropy(X @ W.T + b, y, ...)``, computed over blocks of rows in one
+    The value is that of ``cross_entropy(X @ W.T + b, y, ...)``, computed over blocks of rows in one
     pass, so that memory does not grow with n x K.
 
     Parameters
@@ -200,13 +200,13 @@ def linear_cross_entropy(
     W : array_like of shape (K, d)
         Coefficients, one row for each class, K >= 1.
     b : array_like of shape (K,) or None
-        Biases; None for none.
+        Intercepts; None means none.
     y, sample_weight, label_smoothing
         As for `cross_entropy`.
     reduction : {"mean", "sum"}, default="mean"
         The weighted mean of the cross-entropy over the rows, or its weighted sum.
     return_grad : bool, default=True
-        Return the gradients; without them the pass costs half.
+        Return the gradients; without them the pass takes half of the time.
     backend, n_jobs
         See the conventions of `fastsoftmax.functional`.
 
@@ -217,12 +217,12 @@ def linear_cross_entropy(
     grad_W : ndarray of shape (K, d)
         Gradient of loss by W.
     grad_b : ndarray of shape (K,) or None
-        Gradient of loss by b; None where b is.
+        Gradient of loss by b; None if b is None.
 
     Raises
     ------
     ValueError, TypeError
-        As `cross_entropy` does.
+        As in `cross_entropy`.
 
     Examples
     --------
@@ -238,16 +238,16 @@ def linear_cross_entropy(
     X, W, bias, dtype = _affine_arguments(X, W, b)
     real = W.dtype
     n_rows, n_classes = len(X), len(W)
-    labels, probs = targets_of(y, n_rows, n_classes, real)
-    row_weights = row_weights_of(sample_weight, n_rows, real)
-    total = divisor_of(row_weights, reduction)
-    smoothing = smoothing_of(label_smoothing)
+    labels, probs = checked_targets(y, n_rows, n_classes, real)
+    row_weights = checked_row_weights(sample_weight, n_rows, real)
+    total = reduction_divisor(row_weights, reduction)
+    smoothing = checked_smoothing(label_smoothing)
     kernels = resolve_backend(backend)
     n_threads = thread_count(n_jobs, kernels)
     grads = (np.empty(W.shape), np.empty(n_classes)) if return_grad else ()
 
     def add_up(rows: Any) -> float:
-        if n_classes == 1:  # to loss_grad, one row of weights is the log-odds of two classes
+        if n_classes == 1:  # loss_grad takes one row of weights for two classes
             with np.errstate(all="ignore"):
                 logits = X[rows] @ W[0] + bias
             for grad in grads:
@@ -268,7 +268,7 @@ def linear_cross_entropy(
 
     loss = add_up(slice(None))
     if not math.isfinite(loss) and not row_weights.all():
-        loss = add_up(row_weights > 0.0)  # 0 * inf or 0 * NaN: leave those rows out
+        loss = add_up(row_weights > 0.0)  # 0 * inf or 0 * NaN: leave rows of weight 0 out
     if not return_grad:
         return loss / total
     grad_W, grad_b = (cast(np.divide(grad, total), dtype) for grad in grads)
@@ -283,14 +283,14 @@ def accuracy(
     Parameters
     ----------
     y_true : array_like of shape (n,)
-        True labels: of any type beside predicted labels, class indices beside scores.
+        True labels: of any type if y_pred has labels, class indices if it has scores.
     y_pred : array_like of shape (n,) or (n, K)
-        Predicted labels; or a score for each class, such as logits or probabilities, of which the
-        largest counts (the first of equal ones). A row of scores with a NaN is a miss. Scores of
-        the positive class alone, of shape (n,), are not guessed at: pass ``scores > 0``, or
-        labels.
+        Predicted labels; or a score for each class, such as logits or probabilities. The class of
+        the largest score (the first of equal ones) is the predicted one. A row of scores with a NaN
+        counts as wrong. For scores of the positive class alone, of shape (n,), pass ``scores > 0``,
+        or labels.
     sample_weight : array_like of shape (n,), optional
-        Weights, finite and >= 0; 1 by default.
+        Row weights, finite and >= 0; 1 by default.
 
     Returns
     -------
@@ -301,7 +301,8 @@ def accuracy(
     ------
     ValueError
         If shapes disagree; if y_pred is 1-d with fractions or NaN (scores, not labels); if a class
-        index is out of range; if a weight is not finite and >= 0, or they sum to 0 (as for n = 0).
+        index is out of range; if a row weight is not finite and >= 0, or their sum is 0 (as for
+        n = 0).
     TypeError
         If labels are strings on one side and numbers on the other; if scores are not real.
 
@@ -339,14 +340,14 @@ def accuracy(
                 f"got dtypes {truth.dtype} and {predicted.dtype}"
             )
         hits = truth == predicted
-    row_weights = row_weights_of(sample_weight, len(truth), np.dtype(np.float64))
-    return float(row_weights[hits.astype(bool)].sum()) / divisor_of(row_weights, "mean")
+    row_weights = checked_row_weights(sample_weight, len(truth), np.dtype(np.float64))
+    return float(row_weights[hits.astype(bool)].sum()) / reduction_divisor(row_weights, "mean")
 
 
 def _affine_arguments(
     X: ArrayLike, W: ArrayLike, b: ArrayLike | None
 ) -> tuple[Array, Array, Array, np.dtype[Any]]:
-    """Return X as it can be read, W and b (zeros for None) in one dtype, and that of the result."""
+    """Return readable X, W and b (zeros for None) in one dtype, and the dtype of the result."""
     if hasattr(X, "tocsr"):
         raise TypeError("X must be a dense array, got a sparse one: FastSoftmax takes those")
     x, weights = np.asarray(X), np.asarray(W)

@@ -1,4 +1,4 @@
-"""What a fit tells while it runs: the history, lines of progress, callbacks, evaluation sets."""
+"""Observing a fit: its history, lines of progress, callbacks and evaluation sets."""
 
 import time
 from collections.abc import Callable, Mapping, Sequence
@@ -16,7 +16,7 @@ from fastsoftmax.shards.shard import Shard
 
 @dataclass(frozen=True)
 class FitState:
-    """What a callback sees after an iteration (an epoch, for ``solver="sgd"``).
+    """The state of a fit after an iteration (an epoch, for ``solver="sgd"``), for callbacks.
 
     Attributes
     ----------
@@ -25,31 +25,32 @@ class FitState:
     iteration : int
         From 1.
     n_iter : int
-        The most iterations there will be.
+        Maximum number of iterations.
     loss : float
-        Mean cross-entropy over the training rows, in nats. For "sgd" the running mean of the epoch:
-        each row counts with the coefficients that its batch saw.
+        Mean cross-entropy over the training rows, in nats. For "sgd" it is the running mean of the
+        epoch: the loss of a row is that before the step of its batch.
     accuracy : float
-        Share of training rows predicted right, weighted and running as the loss.
+        Share of correctly predicted training rows, a weighted and, for "sgd", running mean as the
+        loss.
     objective : float or None
         The penalised objective; None for "sgd".
     gap : float or None
         The certified bound on (objective - minimum) / objective; None for "sgd".
     seconds : float
-        Duration of this iteration, evaluation sets not counted.
+        Duration of this iteration, without evaluation sets.
     rows_per_second : float
         Training rows of this iteration divided by `seconds`.
     eval_loss, eval_accuracy : tuple of float
-        Mean cross-entropy, in nats, and accuracy on each evaluation set; empty without any.
+        Mean cross-entropy, in nats, and accuracy on each evaluation set; empty if there is none.
     elapsed_seconds : float
-        Since `fit` was called.
+        Time since `fit` was called.
     metrics : mapping
         The same numbers by name: ``{"train": {"loss": ..., "accuracy": ...}, "eval_0": {...}}``,
         with an "eval_<i>" for each evaluation set (rows held out for early stopping are "eval_0").
     coef_, intercept_ : ndarray
-        The model of this iteration, in the shapes of the attributes of `FastSoftmax`, not to be
-        written to. They are copied when first asked for, which must be during the callback's call:
-        later that is a RuntimeError, so that a list of states does not hold all the models.
+        Coefficients of this iteration, in the shapes of the attributes of `FastSoftmax`, read-only.
+        They are copied at the first access, which must be during the callback's call. Later it is
+        a RuntimeError, so that a list of states does not hold the coefficients of all iterations.
     """
 
     solver: str
@@ -80,12 +81,12 @@ class FitState:
 
     @property
     def coef_(self) -> Array:
-        """Weights W of this iteration, read-only: (n_classes, n_features), or (1, n_features)."""
+        """Coefficients of this iteration, read-only, (n_classes, n_features) or (1, n_features)."""
         return self._coefficients[0]
 
     @property
     def intercept_(self) -> Array:
-        """Intercepts b of this iteration, read-only: (n_classes,), or (1,)."""
+        """Intercepts of this iteration, read-only, (n_classes,) or (1,)."""
         return self._coefficients[1]
 
     @cached_property
@@ -101,7 +102,7 @@ class FitState:
         return weights, bias
 
     def __getstate__(self) -> dict[str, Any]:
-        """Return what is pickled: numbers, and coefficients that were asked for."""
+        """Return what is pickled: the numbers, and the coefficients if they were accessed."""
         return {
             name: value
             for name, value in self.__dict__.items()
@@ -109,27 +110,27 @@ class FitState:
         }
 
 
-# What the history has of each iteration.
+# Keys of the history, which has one value of each per iteration.
 HISTORY = ("loss", "accuracy", "objective", "gap", "seconds", "eval_loss", "eval_accuracy")
 
 Callback = Callable[[FitState], object]
 
 
 class Stopping(Protocol):
-    """What decides by a validation loss when a fit stops."""
+    """Decides by a validation loss when a fit stops."""
 
     def begin(self, loss: float, *, counts: bool) -> None:
-        """Note the validation loss of the start; counts: whether the start may be the result."""
+        """Record the validation loss of the start; counts: whether the start may be the result."""
 
     def see(self, iteration: int, loss: float) -> bool:
-        """Note the validation loss after an iteration, from 1; True to stop."""
+        """Record the validation loss after an iteration, from 1; return True to stop."""
 
     def restore(self) -> bool:
-        """Go back to the best iteration, once; False if it is the last one."""
+        """Restore the best iteration, once; return False if it is the last one."""
 
 
 class Monitor:
-    """The history of a fit, and those who are told of it.
+    """Records the history of a fit, prints progress and calls callbacks.
 
     Parameters
     ----------
@@ -138,13 +139,13 @@ class Monitor:
     eval_shards : sequence of Shard
         Rows to evaluate after each iteration.
     callbacks : sequence of callable (FitState) -> object
-        One that returns True stops the fit. Where one has a method `on_fit_end`, `close` calls it.
+        One that returns True stops the fit. If one has a method `on_fit_end`, `close` calls it.
     verbose : int
-        From 1, a line for each iteration.
+        At least 1: print a line for each iteration.
     began : float, optional
-        When the fit did, by `time.perf_counter`.
+        Start of the fit, by `time.perf_counter`.
     stopping : Stopping, optional
-        Sees the loss of the last evaluation set, before the callbacks do.
+        Gets the loss of the last evaluation set, before the callbacks.
     """
 
     def __init__(
@@ -170,16 +171,16 @@ class Monitor:
         self._clock = time.perf_counter()
         self._began = self._clock if began is None else began
 
-    def note_start(self, weights: Array, bias: Array, *, is_model: bool) -> None:
-        """Evaluate the start; is_model: whether it is the result of an earlier fit."""
+    def note_start(self, weights: Array, bias: Array, *, is_fitted: bool) -> None:
+        """Evaluate the start; is_fitted: whether it is the result of an earlier fit."""
         if self.stopping is not None:
             loss, _ = _evaluated(self.eval_shards[-1], weights, bias)
-            self.stopping.begin(loss, counts=is_model)
+            self.stopping.begin(loss, counts=is_fitted)
         self._clock = time.perf_counter()
 
     @property
     def is_watched(self) -> bool:
-        """Whether anything has to be told before the fit has ended."""
+        """Whether anything is reported during the fit."""
         return bool(self.callbacks or self.eval_shards or self.verbose or self.stopping)
 
     def record(
@@ -191,9 +192,9 @@ class Monitor:
         objective: float | None = None,
         gap: float | None = None,
     ) -> bool:
-        """Note an iteration; True if the fit is to stop."""
+        """Record an iteration; return True if the fit has to stop."""
         seconds = time.perf_counter() - self._clock
-        if not self.is_watched:  # for tiny problems a state takes as long as the iteration
+        if not self.is_watched:  # in tiny problems a FitState takes as long as the iteration
             entry = loss, accuracy, objective, gap, seconds, (), ()
             for values, value in zip(self.history.values(), entry, strict=True):
                 values.append(value)
@@ -226,15 +227,15 @@ class Monitor:
             stop = self.stopping.see(iteration, state.eval_loss[-1])
         state.__dict__["_source"] = coefficients
         try:
-            # all callbacks are called, also after one that returns True
-            wishes = [_is_true(callback(state)) for callback in self.callbacks]
+            # A list: all callbacks are called, also after one that returns True.
+            stops = [_is_true(callback(state)) for callback in self.callbacks]
         finally:
             del state.__dict__["_source"]
         self._clock = time.perf_counter()
-        return stop or any(wishes)
+        return stop or any(stops)
 
     def close(self) -> None:
-        """Tell the callbacks that want to know that the fit has ended, however it did."""
+        """Call `on_fit_end` of the callbacks that have it, whatever ended the fit."""
         with ExitStack() as stack:
             for callback in reversed(self.callbacks):
                 end = getattr(callback, "on_fit_end", None)
@@ -245,8 +246,8 @@ class Monitor:
 class TqdmProgress:
     """A callback that draws a tqdm progress bar, in terminals and notebooks.
 
-    For "sgd" it counts the epochs up to `max_iter`; the other solvers end when they are done, so
-    that theirs has no total. It shows losses and, where there is one, the certified gap.
+    For "sgd" it counts the epochs up to `max_iter`. Other solvers have no total, as they stop when
+    they have converged. It shows losses and, if there is one, the certified gap.
 
     Parameters
     ----------
@@ -292,7 +293,7 @@ class TqdmProgress:
             bar.close()
 
     def __getstate__(self) -> dict[str, Any]:
-        """Return what is pickled; the bar belongs to this process."""
+        """Return what is pickled, without the bar, which belongs to this process."""
         return {"options": self.options, "_bar": None}
 
 
@@ -305,18 +306,18 @@ def _tqdm() -> Any:
 
 
 def _evaluated(shard: Shard, weights: Array, bias: Array) -> tuple[float, float]:
-    """(mean cross-entropy, accuracy) of rows whose weights have mean 1."""
+    """Return (mean cross-entropy, accuracy) of rows whose row weights have mean 1."""
     sums = shard.loss_grad(weights, bias, with_grad=False)
     return sums.loss / shard.n_rows, sums.correct / shard.n_rows
 
 
 def _is_true(answer: object) -> bool:
-    """Whether a callback answered True; comparisons of numpy numbers give numpy's own."""
+    """Whether a callback returned True, Python's or numpy's."""
     return isinstance(answer, bool | np.bool_) and bool(answer)
 
 
 def _line(state: FitState) -> str:
-    """Return a line in columns, as wide in every iteration of a fit."""
+    """Return a line in columns of the same width in every iteration."""
     unit = "epoch" if state.solver == "sgd" else "iteration"
     parts = [f"{unit} {state.iteration:<{len(str(state.n_iter))}}", f"loss {state.loss:.6f}"]
     if state.gap is not None:

@@ -241,7 +241,7 @@ def _fit_full_batch(
         estimator, real, *problem.coordinates.coefficients_of(point), 0
     )  # for a fit that is interrupted
     resumes = start is not None and point is not problem.null_point
-    monitor.note_start(estimator.coef_, estimator.intercept_, is_model=resumes)
+    monitor.note_start(estimator.coef_, estimator.intercept_, is_fitted=resumes)
     try:
         result = full_batch.solve(
             objective,
@@ -307,7 +307,7 @@ def _fit_sgd(
         return stop or late
 
     keep(estimator, real, weights, bias, 0)  # for a fit that is interrupted
-    monitor.note_start(weights, bias, is_model=start is not None)
+    monitor.note_start(weights, bias, is_fitted=start is not None)
     n_epochs = sgd.descend(
         steps,
         params,

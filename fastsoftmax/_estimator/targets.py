@@ -6,7 +6,7 @@ import numpy as np
 from sklearn.utils.multiclass import check_classification_targets
 from sklearn.utils.validation import column_or_1d
 
-from fastsoftmax._arguments import targets_of
+from fastsoftmax._arguments import checked_targets
 from fastsoftmax.arrays import Array
 
 
@@ -162,7 +162,7 @@ def checked_probabilities(y: Any, n_classes: int, real: np.dtype[Any]) -> Array:
     if y.shape[1] != n_classes:
         raise ValueError(f"y must have a column for each of {n_classes} classes, got {y.shape}")
     try:
-        probs = targets_of(y, len(y), n_classes, real)[1]
+        probs = checked_targets(y, len(y), n_classes, real)[1]
     except ValueError as error:
         raise ValueError(
             f"y of shape {y.shape} must hold probabilities of the classes (labels are 1d): {error}"

@@ -117,7 +117,7 @@ def fit(estimator: FitParameters, batches: Any, classes: Any, watch: fitting.Wat
     coefficients = params[:-n_logits].reshape(n_logits, -1), params[-n_logits:]
     fitting.keep(estimator, like.real, *coefficients, 0)
     with fitting.watching(estimator, monitor):
-        monitor.note_start(*coefficients, is_model=start is not None)
+        monitor.note_start(*coefficients, is_fitted=start is not None)
         return _epochs(rows, chain([first], epoch), params, coefficients, monitor, watch)
 
 

@@ -1,8 +1,8 @@
 """A check of an installation: every compiled kernel against its numpy twin, in about a second.
 
 The twin computes in float64 from the same numbers. An error is the largest difference in an output
-divided by the largest value in it, and the limit is `LIMIT_EPS` times the machine epsilon: rounding
-stays far below, a wrong instruction, tail or thread far above.
+divided by the largest value in it. The limit is `LIMIT_EPS` times the machine epsilon: rounding
+errors are far below it; the errors of a wrong instruction, tail or thread are far above it.
 """
 
 from __future__ import annotations
@@ -21,8 +21,8 @@ from fastsoftmax.kernel_arguments import Descent
 
 LIMIT_EPS = 100
 _REALS = (np.float32, np.float64)
-# Rows, features, classes: blocks of rows with a rest and tails of every vector width; two classes
-# in one logit; few and many classes.
+# (rows, features, classes): blocks of rows with a remainder, tails of every vector width, two
+# classes with one logit, few and many classes.
 _SIZES = ((1003, 197, 10), (130, 19, 2), (67, 8, 3), (41, 33, 1009))
 
 
@@ -35,8 +35,8 @@ class Problem:
     target_probs: Array | None
     row_weights: Array
     label_smoothing: float
-    params: Array  # weights (n_logits, d) and after them the bias (n_logits,)
-    logits: Array  # (n, K), wide enough to be near one-hot in places
+    params: Array  # weights (n_logits, d), then bias (n_logits,)
+    logits: Array  # (n, K), so spread out that some rows of softmax are nearly one-hot
     order: Array
 
     @property
@@ -76,7 +76,7 @@ class Problem:
 
 @dataclass(frozen=True)
 class Result:
-    """How one kernel fared on all problems; `problem` is empty where it is right."""
+    """Errors of one kernel on all problems; `problem` is empty if the kernel is right."""
 
     isa: str
     real: str
@@ -110,7 +110,7 @@ def _check(kernels: ModuleType, name: str, isa: str, real: Any) -> Result:
             ours, again = (run(kernels, _problem(index, real), isa, t) for t in (1, 2))
             errors += map(_error, ours, _expected(name, index, real))
             same_bits &= all(map(np.array_equal, ours, again))
-    except Exception as error:  # whatever it is, it is what the check is there to report
+    except Exception as error:  # the check reports every error
         problem = f"{type(error).__name__}: {error}"
     worst, limit = max(errors), LIMIT_EPS * float(np.finfo(real).eps)
     if not problem and worst > limit:
@@ -128,7 +128,7 @@ def _problem(index: int, real: Any) -> Problem:
     X = rng.standard_normal((n, n_features))
     params = rng.standard_normal(n_logits * (n_features + 1)) / np.sqrt(n_features)
     labels = rng.integers(n_classes, size=n, dtype=np.int32)
-    if n_logits == n_classes:  # every other row is one that the model gets right
+    if n_logits == n_classes:  # every other row is classified correctly
         labels[::2] = (X[::2] @ params[:-n_logits].reshape(n_logits, -1).T).argmax(axis=1)
     soft = index == 2
     return Problem(
@@ -179,9 +179,9 @@ def _affine_rows(kernels: ModuleType, p: Problem, isa: Any, n_threads: int) -> t
 
 def _loss_grad(kernels: ModuleType, p: Problem, isa: Any, n_threads: int) -> tuple[Array, ...]:
     grad_weights, grad_bias = np.empty(p.weights.shape), np.empty(p.bias.shape)
-    targets, model = p.targets(kernels), (p.weights, p.bias)
+    targets, coefficients = p.targets(kernels), (p.weights, p.bias)
     loss, correct = kernels.loss_grad(
-        grad_weights, grad_bias, p.X, targets, *model, isa=isa, n_threads=n_threads
+        grad_weights, grad_bias, p.X, targets, *coefficients, isa=isa, n_threads=n_threads
     )
     return grad_weights, grad_bias, np.array(loss), np.array(correct)
 

@@ -1,4 +1,4 @@
-"""``python -m fastsoftmax demo``: softmax regression on Fashion-MNIST, watched and drawn."""
+"""``python -m fastsoftmax demo``: softmax regression on Fashion-MNIST, with pictures."""
 
 from __future__ import annotations
 
@@ -56,10 +56,10 @@ class Data:
 
 @dataclass(frozen=True)
 class Run:
-    """One fit and what it came to."""
+    """One fit and its results."""
 
     label: str
-    model: FastSoftmax
+    estimator: FastSoftmax
     seconds: float
     train_accuracy: float
     test_accuracy: float
@@ -112,7 +112,7 @@ def add_parser(commands: Any) -> None:
 def run(args: argparse.Namespace) -> int:
     """Load, train, compare, draw."""
     with as_command_error(ImportError), warnings.catch_warnings():
-        warnings.simplefilter("ignore", RuntimeWarning)  # said below, in a line of our own
+        warnings.simplefilter("ignore", RuntimeWarning)  # printed below in one line
         kernels = resolve_backend(args.backend)
     data = _load(args)
     drawing = not args.no_plots and _can_draw()
@@ -204,22 +204,22 @@ def _common(args: argparse.Namespace) -> dict[str, Any]:
 def _fit(label: str, data: Data, callbacks: Sequence[Callback] = (), **parameters: Any) -> Run:
     from fastsoftmax.estimator import FastSoftmax
 
-    model = FastSoftmax(**parameters)
+    estimator = FastSoftmax(**parameters)
     with warnings.catch_warnings(record=True) as caught, as_command_error(ValueError):
         warnings.simplefilter("always")
         start = time.perf_counter()
         if callbacks:
             test = (data.X_test, data.y_test)
-            model.fit(data.X, data.y, eval_set=[test], callbacks=callbacks)
+            estimator.fit(data.X, data.y, eval_set=[test], callbacks=callbacks)
         else:
-            model.fit(data.X, data.y)
+            estimator.fit(data.X, data.y)
         seconds = time.perf_counter() - start
     return Run(
         label=label,
-        model=model,
+        estimator=estimator,
         seconds=seconds,
-        train_accuracy=float(model.score(data.X, data.y)),
-        test_accuracy=float(model.score(data.X_test, data.y_test)),
+        train_accuracy=float(estimator.score(data.X, data.y)),
+        test_accuracy=float(estimator.score(data.X_test, data.y_test)),
         warning="; ".join(str(warning.message) for warning in caught),
     )
 
@@ -247,23 +247,24 @@ class EpochTable:
 
 
 def _print_comparison(watched: Run, optimum: Run) -> None:
-    # The certificate of either run bounds the minimum for both.
-    least = max(run.model.objective_ * (1.0 - run.model.gap_) for run in (watched, optimum))
+    # Each certificate gives a lower bound on the minimum, which is the same for both runs.
+    runs = (watched.estimator, optimum.estimator)
+    lower_bound = max(fitted.objective_ * (1.0 - fitted.gap_) for fitted in runs)
     width = max(len(watched.label), len(optimum.label))
     print(
         f"\n{'':<{width}}  objective  gap at most  iterations  seconds  train accuracy  "
         "test accuracy"
     )
     for run in (watched, optimum):
-        model = run.model
-        gap = 1.0 - least / model.objective_
+        fitted = run.estimator
+        gap = 1.0 - lower_bound / fitted.objective_
         print(
-            f"{run.label:<{width}}  {model.objective_:>9.6f}  {gap:>11.1e}"
-            f"  {int(model.n_iter_[0]):>10}  {run.seconds:>7.2f}  {run.train_accuracy:>14.4f}"
+            f"{run.label:<{width}}  {fitted.objective_:>9.6f}  {gap:>11.1e}"
+            f"  {int(fitted.n_iter_[0]):>10}  {run.seconds:>7.2f}  {run.train_accuracy:>14.4f}"
             f"  {run.test_accuracy:>13.4f}"
         )
     print("gap: the largest possible distance from the minimum, as a share of the objective")
-    if not optimum.model.converged_:
+    if not optimum.estimator.converged_:
         print(f"the second fit did not reach its tolerance: {optimum.warning}")
     print(flush=True)
 
@@ -284,31 +285,31 @@ def _can_draw() -> bool:
 
 
 def _draw(folder: Path, run: Run, data: Data) -> list[Path]:
-    """Write the three pictures; figures of their own, so that no display is needed."""
+    """Write the three pictures without pyplot, so that no display is needed."""
     from matplotlib.figure import Figure
 
     from fastsoftmax import plot
 
-    model = run.model
+    fitted = run.estimator
     shown = slice(0, _N_PREDICTIONS)
     n_rows = math.ceil(len(data.y_test[shown]) / _N_COLUMNS)
-    n_templates = len(model.coef_)
+    n_templates = len(fitted.coef_)
 
     curve = Figure(figsize=(6.4, 4.4), layout="constrained")
-    plot.history(model, curve.subplots()).set_title(f"Fashion-MNIST, {run.label}")
+    plot.history(fitted, curve.subplots()).set_title(f"Fashion-MNIST, {run.label}")
 
     grid = Figure(figsize=(1.2 * _N_COLUMNS, 1.6 * n_rows), layout="constrained")
     plot.predictions(
         data.X_test[shown],
         data.y_test[shown],
-        model.predict(data.X_test[shown]),
+        fitted.predict(data.X_test[shown]),
         names=FASHION_MNIST_LABELS,
         ax=grid.subplots(n_rows, _N_COLUMNS),
     )
 
     templates = Figure(figsize=(9.0, 4.0), layout="constrained")
     n_rows = math.ceil(n_templates / 5)
-    plot.weights(model, names=FASHION_MNIST_LABELS, ax=templates.subplots(n_rows, 5))
+    plot.weights(fitted, names=FASHION_MNIST_LABELS, ax=templates.subplots(n_rows, 5))
 
     paths = []
     for name, figure in (

@@ -1,4 +1,4 @@
-"""``python -m fastsoftmax info``: what is installed, and whether the kernels compute rightly."""
+"""``python -m fastsoftmax info``: what is installed, and whether the kernels are right."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ def run(args: argparse.Namespace) -> int:
     except ImportError:
         print("\nself-check: nothing to compare, numpy computes")
         return 0
-    # Flushed, so that a crash in a kernel comes after what tells about the machine.
+    # Flushed, so that the description of the machine is printed before a kernel may crash.
     print(
         "\nself-check of the compiled kernels against numpy in float64: largest error / largest "
         f"value,\nto be at most {LIMIT_EPS} times the machine epsilon; 1 and 2 threads to give the "
@@ -50,7 +50,7 @@ def run(args: argparse.Namespace) -> int:
 
 
 def _print_table(results: Iterable[Result]) -> Iterator[Result]:
-    """Print a line for each instruction set and type as its results arrive; pass them on."""
+    """Print a line for each instruction set and type as its results arrive; yield the results."""
     print(f"\n{'':<14}" + "".join(f"  {name}" for name in KERNELS))
     row: list[Result] = []
     for result in results:

@@ -8,7 +8,7 @@ import numpy as np
 from numpy.typing import ArrayLike
 
 from fastsoftmax.plot._pyplot import BLUE, GREY, add_legend, axes_or_new, count_axis, seconds_axis
-from fastsoftmax.plot._record import checked_x, column, model_of, record_of, seconds_of
+from fastsoftmax.plot._record import checked_x, column, final_estimator, record_of, seconds_of
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -16,16 +16,16 @@ if TYPE_CHECKING:
 
 
 class GapDisplay:
-    """The certified gap over a fit, as a display object of scikit-learn's kind.
+    """The certified gap over a fit, as a display object like scikit-learn's.
 
     Parameters
     ----------
     gap : array-like of shape (n_iterations,)
-        Bounds on (F - min F) / F; those that are not finite or not above 0 are not drawn.
+        Bounds on (F - min F) / F; only finite ones above 0 are drawn.
     seconds : array-like of shape (n_iterations,), default=None
-        When each iteration ended.
+        Time at the end of each iteration.
     tol : float, default=None
-        Where to draw a line across.
+        Where to draw a horizontal line.
 
     Attributes
     ----------
@@ -78,7 +78,7 @@ class GapDisplay:
                 "the history holds no gap to draw: solver='sgd' records none, nor does partial_fit"
             )
         seconds = seconds_of(record) if x == "seconds" else None
-        tol = getattr(model_of(estimator), "tol", None)
+        tol = getattr(final_estimator(estimator), "tol", None)
         return cls(gaps, seconds=seconds, tol=tol).plot(ax, x=x)
 
     def plot(
@@ -135,18 +135,18 @@ def gap(
     *,
     x: Literal["iteration", "seconds"] = "iteration",
 ) -> Axes:
-    """Plot the certified gap, how far the objective is at most from its optimum, on a log scale.
+    """Plot the certified gap, a bound on the relative distance from the minimum, on a log scale.
 
     Parameters
     ----------
     clf_or_history : fitted FastSoftmax or dict
-        The estimator (or a pipeline that ends in one), or its `history_`. With the estimator its
-        `tol` is drawn as well.
+        The estimator (or a pipeline that ends in one), or its `history_`. For an estimator, `tol`
+        is drawn as well.
     ax : matplotlib Axes, default=None
         Where to draw; None makes a figure.
     x : {"iteration", "seconds"}, default="iteration"
-        The horizontal axis; seconds are those since the first iteration began, evaluation sets not
-        counted.
+        The horizontal axis; seconds count from the start of the first iteration, without the time
+        for evaluation sets.
 
     Returns
     -------

@@ -37,16 +37,16 @@ _DEFAULT_CURVES = ("loss", "accuracy", "eval_accuracy")
 _TRAIN_STYLES = {"loss": ("-", BLUE), "accuracy": ("--", VERMILION)}
 _EVAL_STYLES = ("-.", ":", (0, (1, 3)), (0, (6, 2, 1, 2, 1, 2)))
 _EVAL_COLOURS = {"eval_loss": PURPLE, "eval_accuracy": GREEN}
-# A loss above this many times the median loss would press the accuracies to the bottom.
-_WILD = 5.0
-# Searching for the best place of a legend takes as long as there are points.
+# A loss above this many times the median loss would leave no room for the accuracies.
+_LARGE_LOSS = 5.0
+# The time to find the best place of a legend grows with the number of points.
 _MANY_POINTS = 2000
 
 
 class Curve(NamedTuple):
     """A line to draw."""
 
-    values: NDArray[np.float64]  # one for each step, NaN where there is none
+    values: NDArray[np.float64]  # one for each step, NaN if missing
     label: str
     style: Any
     colour: str
@@ -54,7 +54,7 @@ class Curve(NamedTuple):
 
 
 class HistoryDisplay:
-    """Curves of a fit, as a display object of scikit-learn's kind.
+    """Curves of a fit, as a display object like scikit-learn's.
 
     Make one with `from_estimator`, or from a `history_`.
 
@@ -62,12 +62,12 @@ class HistoryDisplay:
     ----------
     history : dict
         Lists "loss", "accuracy", "seconds", "eval_loss" and "eval_accuracy" as in
-        ``FastSoftmax().fit(X, y).history_``; those that are drawn need to be there.
+        ``FastSoftmax().fit(X, y).history_``; at least those that are drawn.
     unit : str, default="iteration"
         What the horizontal axis counts.
     eval_names : sequence of str, default=None
-        A name for each evaluation set. None means "test" where there is one of them, otherwise
-        "eval 1", "eval 2" and so on.
+        A name for each evaluation set. None means "test" for a single set, otherwise "eval 1",
+        "eval 2" and so on.
 
     Attributes
     ----------
@@ -178,28 +178,28 @@ def history(
     ax : matplotlib Axes, default=None
         Where to draw; None makes a figure.
     x : {"iteration", "seconds"}, default="iteration"
-        The horizontal axis: iterations (epochs, for ``solver="sgd"``), or the seconds that they
-        took, evaluation sets not counted.
+        The horizontal axis: iterations (epochs, for ``solver="sgd"``), or their seconds, without
+        the time for evaluation sets.
     curves : iterable of str, default=None
         Which of "loss", "accuracy", "eval_loss" and "eval_accuracy" to draw. None means all but
         "eval_loss", and "eval_accuracy" only where the fit had an `eval_set`.
     eval_names : sequence of str, default=None
-        A name for each evaluation set. None means "test" where there is one of them, otherwise
-        "eval 1", "eval 2" and so on.
+        A name for each evaluation set. None means "test" for a single set, otherwise "eval 1",
+        "eval 2" and so on.
 
     Returns
     -------
     ax : matplotlib Axes
-        Loss (in nats) and accuracy share its vertical axis. It holds 0 to 1 and every loss up to
-        five times the median loss (or 5, where that is more); wilder ones, of a first epoch for
-        instance, leave it at the top.
+        Loss (in nats) and accuracy share its vertical axis. It shows 0 to 1 and every loss up to
+        five times the median loss (at least 5). Larger losses, for instance of a first epoch, are
+        cut off at the top.
 
     Raises
     ------
     ValueError
         If there is no history (a model that was loaded has none) or no epoch to draw; if curves
-        names a curve that there is not, or one of an `eval_set` that the fit did not have; if there
-        is not one name for each evaluation set.
+        names an unknown curve, or one of an `eval_set` that the fit did not have; if the number of
+        eval_names differs from that of the evaluation sets.
     NotFittedError
         If the estimator is not fitted.
     TypeError
@@ -260,7 +260,7 @@ def curves_of(
 
 
 def add_lines(ax: Axes, curves: Sequence[Curve], at: NDArray[np.float64]) -> list[Line2D]:
-    """Draw lines; one of a single point gets a marker, as it would not be seen."""
+    """Draw lines; a line of a single point gets a marker, as it would be invisible."""
     lines = []
     for values, label, style, colour, _ in curves:
         marker = "o" if np.isfinite(values).sum() == 1 else None
@@ -277,8 +277,8 @@ def top_of(curves: Sequence[Curve]) -> float:
     worst = max((float(values.max()) for values in losses), default=1.0)
     if all(curve.is_loss for curve in curves):
         return 1.05 * worst or 1.0
-    tame = _WILD * max([1.0, *(float(np.median(values)) for values in losses)])
-    return 1.0 if worst <= 1.0 else 1.05 * min(worst, tame)
+    limit = _LARGE_LOSS * max([1.0, *(float(np.median(values)) for values in losses)])
+    return 1.0 if worst <= 1.0 else 1.05 * min(worst, limit)
 
 
 def decorate(ax: Axes, curves: Sequence[Curve]) -> None:

@@ -1,4 +1,4 @@
-"""Grids of images: the data, what was predicted of them, and the templates of the classes."""
+"""Grids of images: the data, their predictions, and the templates of the classes."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from numpy.typing import ArrayLike, NDArray
 from fastsoftmax.plot._pyplot import VERMILION, pyplot
 from fastsoftmax.plot._record import checked_as_fitted
 
-# Mistakes are told by a mark and a frame as well as by their colour.
+# A mistake has a mark and a frame besides its colour.
 _MISTAKE_COLOUR = VERMILION
 _MISTAKE_MARK = "\N{BALLOT X}"
 _IMAGE_INCHES = 1.15
@@ -35,12 +35,12 @@ def images(
     Parameters
     ----------
     X : array of shape (n, height * width) or (n, height, width)
-        The images, dense or sparse. They share one scale of grey, from the smallest value to the
+        The images, dense or sparse. They share one grey scale, from the smallest value to the
         largest.
     titles : iterable of n labels, or of n pairs (true, predicted), default=None
-        What to write above them. Of a pair the true label is written above the predicted one, and a
+        Titles of the images. Of a pair the true label is written above the predicted one, and a
         mistake is marked as by `predictions`: ``titles=zip(y, clf.predict(X))``. A string of two
-        lines, true and predicted, is written as it is; a mistake has the colour and the frame.
+        lines, true and predicted, is written as it is; a mistake gets the colour and the frame.
     shape : (height, width), default=None
         Size of an image; None means a square.
     n_columns : int, default=8
@@ -48,7 +48,7 @@ def images(
     cmap : str, default="gray"
         Colour map.
     ax : array of matplotlib Axes, default=None
-        At least n axes; those left over are switched off. A single axes serves one image. None
+        At least n axes; the others are switched off. A single Axes is enough for one image. None
         makes a figure.
 
     Returns
@@ -92,16 +92,16 @@ def predictions(
 ) -> NDArray[np.object_]:
     """Draw images titled with the true label above the predicted one, mistakes marked.
 
-    A mistake has a ballot X before the predicted label, a coloured title and a coloured frame.
+    A mistake has a ballot X before the predicted label, and a coloured title and frame.
 
     Parameters
     ----------
     X : array of shape (n, height * width) or (n, height, width)
         The images.
     y_true, y_pred : array of shape (n,)
-        Their labels and what was predicted, as ``clf.predict(X)`` gives it.
+        True labels and predicted ones, as from ``clf.predict(X)``.
     names : sequence or mapping, default=None
-        ``names[label]`` is written in the label's place, such as `FASHION_MNIST_LABELS`.
+        ``names[label]`` is written instead of the label, such as `FASHION_MNIST_LABELS`.
     shape, n_columns, ax
         As in `images`.
 
@@ -112,7 +112,7 @@ def predictions(
     Raises
     ------
     ValueError
-        If lengths differ, and as `images` does.
+        If lengths differ, and as in `images`.
 
     Examples
     --------
@@ -151,18 +151,19 @@ def weights(
 ) -> NDArray[np.object_]:
     """Draw each class's row of `coef_` as an image, its template.
 
-    All templates share one scale, symmetric about 0, which is the middle of the colour map: by
-    default red pixels speak for the class, blue ones against it, and white ones do not count.
+    All templates share one scale, symmetric about 0, which is the middle of the colour map. By
+    default red pixels raise the logit of the class, blue ones lower it, and white ones have no
+    effect.
 
     Parameters
     ----------
     clf : fitted classifier
-        With `coef_` of shape (K, height * width), or (1, height * width) for two classes, whose
-        only row is then the template of ``classes_[1]`` against ``classes_[0]``.
+        With `coef_` of shape (K, height * width), or (1, height * width) for two classes; this row
+        is the template of ``classes_[1]`` against ``classes_[0]``.
     shape : (height, width), default=None
         Size of an image; None means a square.
     names : sequence or mapping, default=None
-        ``names[label]`` is written in the label's place.
+        ``names[label]`` is written instead of the label.
     n_columns : int, default=5
         Templates in a row of the figure that ``ax=None`` makes.
     cmap : str, default="RdBu_r"
@@ -183,7 +184,7 @@ def weights(
     NotFittedError
         If the classifier is not fitted.
     TypeError
-        If clf has no `coef_`, as a pipeline.
+        If clf has no `coef_`, for example a pipeline.
 
     Examples
     --------
@@ -220,7 +221,7 @@ def _name(label: Any, names: Sequence[str] | Mapping[Any, str] | None) -> str:
 
 
 def _written(title: Any) -> tuple[str, bool]:
-    """(text, whether it tells a mistake) of a title, or of a pair of true and predicted label."""
+    """Return (text, is_mistake) of a title, or of a pair of true and predicted label."""
     if not isinstance(title, tuple | list | np.ndarray) or np.ndim(title) == 0:
         text = str(title)
         true, _, predicted = text.partition("\n")
@@ -260,7 +261,7 @@ def _titled_images(
 
 
 def _pictures(X: Any, shape: tuple[int, int] | None) -> NDArray[Any]:
-    """Images as (n, height, width)."""
+    """Return images as (n, height, width)."""
     array = np.asarray(X.toarray() if hasattr(X, "toarray") else X)
     if array.dtype.kind not in "biuf":
         raise TypeError(f"images must hold real numbers, not {array.dtype}")
@@ -301,7 +302,7 @@ def _grid(
     n_title_lines: int,
     margin: float = 0.0,
 ) -> NDArray[np.object_]:
-    """Return an axes for each picture: of those given, or of a new figure."""
+    """Return an Axes for each picture, from the given ones or a new figure."""
     n, pixels = len(pictures), pictures.shape[1:]
     if ax is None:
         if n_columns < 1:

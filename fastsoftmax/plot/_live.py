@@ -1,4 +1,4 @@
-"""A figure that is drawn again and again while a fit runs."""
+"""A figure that is updated while a fit runs."""
 
 from __future__ import annotations
 
@@ -30,8 +30,8 @@ if TYPE_CHECKING:
     from fastsoftmax.monitor import FitState
 
 _KEYS = ("loss", "accuracy", "eval_loss", "eval_accuracy")
-# Without `seconds`: the least time between two pictures, and how many times as long as drawing
-# takes they are apart, so that it costs a tenth of the time at most.
+# Without `seconds`: the least time between two pictures, in seconds and in multiples of the time to
+# draw one, so that drawing takes a tenth of the time at most.
 _LEAST_SECONDS = 0.2
 _TIMES_DRAWING = 10.0
 _clock = time.monotonic
@@ -40,33 +40,33 @@ _clock = time.monotonic
 class LivePlot:
     """A callback that draws loss and accuracy while a fit runs, in one picture.
 
-    In a notebook the picture is one output of the cell, replaced in place. Elsewhere it is a window
-    where matplotlib has an interactive backend, or a file, ``path="curve.png"``. One object can
-    watch several fits, one after another: each begins a new picture (but the same file).
+    In a notebook the picture is one output of the cell, replaced in place. Elsewhere it is a
+    window, if matplotlib has an interactive backend, or a file, ``path="curve.png"``. One object
+    can watch several fits, one after another; each fit begins a new picture (in the same file).
 
-    The last state is drawn when the fit ends. After `update`, which is for `partial_fit`, it is
-    drawn by `on_fit_end` or `close`, or when a ``with`` block or the cell of a notebook ends.
+    The last state is drawn when the fit ends. With `update`, which is for `partial_fit`, the last
+    state is drawn by `on_fit_end` or `close`, or at the end of a ``with`` block or notebook cell.
 
     Parameters
     ----------
     path : str or path-like, default=None
-        A file to write, replaced whole with each picture; the suffix tells the format (.png, .svg,
-        .pdf). In a notebook it is written besides what is shown there.
+        A file to write, replaced as a whole with each picture; the suffix is the format (.png,
+        .svg, .pdf). In a notebook the file is written in addition to the output.
     every : int, default=1
         Draw every so many iterations (epochs, for ``solver="sgd"``).
     seconds : float, default=None
-        Least time between two pictures, 0 for none. None means 0.2 seconds or ten times what the
-        last picture took, so that drawing hardly slows a fit. First and last state are always
-        drawn.
+        Least time between two pictures; 0 means no limit. None means 0.2 seconds or ten times the
+        drawing time of the last picture, whichever is longer, so that drawing hardly slows a fit.
+        The first and the last state are always drawn.
     curves : iterable of str, default=None
         Which of "loss", "accuracy", "eval_loss" and "eval_accuracy" to draw. None means all but
         "eval_loss", and "eval_accuracy" only where the fit has an `eval_set`.
     eval_names : sequence of str, default=None
-        A name for each evaluation set. None means "test" where there is one of them, otherwise
-        "eval 1", "eval 2" and so on.
+        A name for each evaluation set. None means "test" for a single set, otherwise "eval 1",
+        "eval 2" and so on.
     xlim, ylim : (low, high), default=None
-        Limits of the axes. None means all epochs there will be for "sgd", otherwise limits that
-        grow; and 0 to 1 or the largest loss (see `history`).
+        Limits of the axes. None means for x all planned epochs of "sgd", otherwise limits that
+        grow; for y 0 to 1 or the largest loss (see `history`).
     ax : matplotlib Axes, default=None
         Where to draw; None makes a figure.
 
@@ -88,7 +88,7 @@ class LivePlot:
     Warns
     -----
     UserWarning
-        At the first picture, if there is no place to show it: no notebook, window, path or ax.
+        At the first picture, if there is no notebook, window, path or ax to show it.
 
     Examples
     --------
@@ -145,7 +145,7 @@ class LivePlot:
         self._lines, self._outputs = [], []
 
     def __call__(self, state: FitState) -> None:
-        """Take note of an iteration, and draw if it is time to."""
+        """Record an iteration, and draw if it is time."""
         if self._last_iteration and state.iteration <= self._last_iteration:
             self.on_fit_end()  # of the fit before
         if self._finished:
@@ -161,7 +161,7 @@ class LivePlot:
             self._draw()
 
     def update(self, clf_or_history: Any) -> None:
-        """Draw the history of a model so far, if it is time to: after a call of `partial_fit`.
+        """Draw the history so far, if it is time; for use after a call of `partial_fit`.
 
         Parameters
         ----------
@@ -185,7 +185,7 @@ class LivePlot:
             self._draw()
 
     def on_fit_end(self) -> None:
-        """Draw the last state, with axes that end there; the next fit begins a new picture."""
+        """Draw the last state, where the axes end; the next fit begins a new picture."""
         if self._finished or not self._record["loss"]:
             return
         self._finished = True
@@ -211,7 +211,7 @@ class LivePlot:
         return {name: getattr(self, name) for name in names}
 
     def __setstate__(self, state: dict[str, Any]) -> None:
-        """Become an object that has not watched a fit."""
+        """Restore the parameters of an object that has not watched a fit."""
         self.__dict__.update(state)
         self._lines = []
         self._begin()
@@ -229,16 +229,16 @@ class LivePlot:
             for output in self._outputs:
                 output.show(self.figure_)
         except BaseException:
-            self._finished = True  # what failed would fail again at the end
+            self._finished = True  # drawing would fail again at the end
             raise
         if self.ax is None and not self._finished:
-            # half the time of drawing, and in between the axes would not stand still
+            # The layout takes half of the time to draw, and would move the axes in every picture.
             self.figure_.set_layout_engine("none")
         self._drawn_at = _clock()
         self._drawing_took = self._drawn_at - began
 
     def _bring_up_to_date(self) -> None:
-        """Make the figure, or give its lines what has come."""
+        """Make the figure, or update its lines."""
         curves = curves_of(self._record, self.curves, self.eval_names)
         if not self._outputs:
             self._open()
@@ -253,7 +253,7 @@ class LivePlot:
             self._lines = add_lines(self.ax_, curves, at)
         decorate(self.ax_, curves)
         self._set_limits(curves, len(at))
-        if self.ax is None:  # nothing else is there, and curves that move are never covered
+        if self.ax is None:  # above the axes: a legend there never covers moving curves
             self.ax_.legend(loc="lower center", bbox_to_anchor=(0.5, 1.0), ncols=3, frameon=False)
             if self._finished:
                 self.figure_.set_layout_engine("constrained")
@@ -263,7 +263,7 @@ class LivePlot:
         first = output_for(self.ax, self.path)
         self._outputs = [first]
         self.ax_ = first.axes() if self.ax is None else self.ax
-        self.figure_ = self.ax_.figure.canvas.figure  # the whole of it, for axes of a subfigure
+        self.figure_ = self.ax_.figure.canvas.figure  # the whole figure, also for a subfigure
         if self.path is not None and not isinstance(first, FileOutput):
             self._outputs.append(FileOutput(self.path))
         shell = notebook_shell()
@@ -281,7 +281,7 @@ class LivePlot:
 
 
 def _draw_last_after_cell(live: LivePlot, shell: Any) -> None:
-    """Have the last state drawn at the end of the cell, as partial_fit does not know of an end."""
+    """Draw the last state at the end of the cell, as partial_fit does not know its last call."""
 
     def finish(*_: Any) -> None:
         shell.events.unregister("post_run_cell", finish)

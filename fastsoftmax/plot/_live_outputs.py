@@ -1,4 +1,4 @@
-"""Where a live figure is seen: in a notebook, in a window, in a file."""
+"""The outputs of a live figure: a notebook, a window, a file."""
 
 from __future__ import annotations
 
@@ -14,21 +14,21 @@ if TYPE_CHECKING:
 
 _SIZE = (6.4, 4.0)  # inches
 _DOTS_PER_INCH = 80
-# Drawn with twice the dots that it is shown with, for screens that have them.
+# Drawn with twice the dots of the display size, for screens of high resolution.
 _SHARPNESS = 2
 
 
 class Output:
-    """A place where a figure is seen."""
+    """A place where a figure is shown."""
 
     def axes(self) -> Axes:
-        """Return axes of a figure that pyplot does not know, and so shows nowhere itself."""
+        """Return axes of a figure that pyplot does not know, so that pyplot never shows it."""
         from matplotlib.figure import Figure
 
         return Figure(figsize=_SIZE, layout="constrained").subplots()
 
     def show(self, figure: Any) -> None:
-        """Show the figure as it is now, in place of what was shown."""
+        """Show the present figure instead of the previous one."""
         raise NotImplementedError
 
     def close(self) -> None:
@@ -36,7 +36,7 @@ class Output:
 
 
 class OwnersFigure(Output):
-    """No place of ours: whoever brought the axes shows them, in a window perhaps."""
+    """A figure of the caller, who shows it, perhaps in a window."""
 
     def show(self, figure: Any) -> None:
         """Draw in the window, if there is one."""
@@ -46,20 +46,20 @@ class OwnersFigure(Output):
 
 
 class Nowhere(Output):
-    """The figure is kept up to date, and that is all."""
+    """No output: the figure is only kept up to date."""
 
     def show(self, figure: Any) -> None:
         """Do nothing."""
 
 
 class FileOutput(Output):
-    """A file, which is at any time a whole picture."""
+    """A file that is a complete picture at any time."""
 
     def __init__(self, path: Path) -> None:
         self.path = path
 
     def show(self, figure: Any) -> None:
-        """Write the file beside its place, then move it there."""
+        """Write a temporary file in the same folder, then rename it."""
         written = self.path.with_name(f".{self.path.name}.{os.getpid()}.part")
         try:
             figure.savefig(
@@ -77,11 +77,11 @@ class NotebookOutput(Output):
         self._handle: Any = None
 
     def show(self, figure: Any) -> None:
-        """Display a picture, or put it in the place of the one displayed."""
+        """Display a picture, or replace the displayed one."""
         from IPython.display import Image, display
 
         if figure.canvas.manager is not None and "matplotlib.pyplot" in sys.modules:
-            # pyplot would show it once more at the end of the cell
+            # Otherwise pyplot would show it once more at the end of the cell.
             sys.modules["matplotlib.pyplot"].close(figure)
         buffer = io.BytesIO()
         figure.savefig(buffer, format="png", dpi=_SHARPNESS * _DOTS_PER_INCH)
@@ -93,7 +93,7 @@ class NotebookOutput(Output):
 
 
 class WindowOutput(Output):
-    """A window of pyplot's."""
+    """A pyplot window."""
 
     def __init__(self, figure: Any) -> None:
         self.figure = figure
@@ -104,7 +104,7 @@ class WindowOutput(Output):
         return axes
 
     def show(self, figure: Any) -> None:
-        """Draw in the window, unless somebody closed it."""
+        """Draw in the window, unless the user closed it."""
         from matplotlib import pyplot
 
         if not pyplot.fignum_exists(figure.number):
@@ -121,7 +121,7 @@ class WindowOutput(Output):
 
 
 def output_for(ax: Axes | None, path: Path | None) -> Output:
-    """Return the place for a figure: the notebook, then the file, then a window."""
+    """Return where to show a figure: in a notebook, else a file, else a window."""
     if notebook_shell() is not None:
         return NotebookOutput()
     if path is not None:
@@ -144,7 +144,7 @@ def output_for(ax: Axes | None, path: Path | None) -> Output:
 
 
 def notebook_shell() -> Any:
-    """Return IPython's shell, where it is that of a notebook; otherwise None."""
+    """Return IPython's shell if it is that of a notebook, otherwise None."""
     ipython = sys.modules.get("IPython")
     shell = ipython.get_ipython() if ipython is not None else None
     return shell if getattr(shell, "kernel", None) is not None else None

@@ -9,26 +9,26 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from fastsoftmax.plot._pyplot import BLUE, GREEN, GREY, VERMILION, add_legend, axes_or_new
-from fastsoftmax.plot._record import checked_as_fitted, model_of
+from fastsoftmax.plot._record import checked_as_fitted, final_estimator
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
 KINDS = ("scores", "coefficients")
-# More lines than that are one grey mass, and slow.
+# More lines cannot be told apart, and are slow to draw.
 _MOST_LINES = 1000
 _MOST_NAMED_CLASSES = 10
 
 
 class PathDisplay:
-    """Scores or coefficients over C, as a display object of scikit-learn's kind.
+    """Scores or coefficients over C, as a display object like scikit-learn's.
 
     Make one with `from_estimator`, or from arrays.
 
     Parameters
     ----------
     Cs : array-like of shape (n_Cs,)
-        Inverse strengths of the penalty, ascending.
+        Inverse regularisation strengths, ascending.
     scores : array-like of shape (n_folds, n_Cs), default=None
         Scores of the folds, larger is better.
     coefs : array-like of shape (n_Cs, n_logits, n_features), default=None
@@ -38,7 +38,7 @@ class PathDisplay:
     classes : array-like of shape (n_classes,), default=None
         Names for the legend.
     score_name : str, default="score"
-        What the scores are, for the vertical axis.
+        Label of the vertical axis.
 
     Attributes
     ----------
@@ -102,18 +102,18 @@ class PathDisplay:
         if hasattr(estimator, "coefs") and hasattr(estimator, "Cs"):  # of fastsoftmax_path
             display = cls(estimator.Cs, coefs=estimator.coefs, classes=estimator.classes)
             return display.plot(ax, kind=kind)
-        model = model_of(estimator)
-        if not hasattr(model, "coefs_paths_"):
+        fitted = final_estimator(estimator)
+        if not hasattr(fitted, "coefs_paths_"):
             wanted = "a fitted FastSoftmaxCV or what fastsoftmax_path returns"
-            checked_as_fitted(model, wanted)
-            raise TypeError(f"{wanted} is wanted, not {type(model).__name__}")
-        name = _score_name(model.scoring, negate_score) if score_name is None else score_name
+            checked_as_fitted(fitted, wanted)
+            raise TypeError(f"{wanted} is wanted, not {type(fitted).__name__}")
+        name = _score_name(fitted.scoring, negate_score) if score_name is None else score_name
         display = cls(
-            model.Cs_,
-            scores=model.scores_,
-            coefs=model.coefs_paths_.mean(axis=0) if kind == "coefficients" else None,
-            C=model.C_,
-            classes=model.classes_,
+            fitted.Cs_,
+            scores=fitted.scores_,
+            coefs=fitted.coefs_paths_.mean(axis=0) if kind == "coefficients" else None,
+            C=fitted.C_,
+            classes=fitted.classes_,
             score_name=name,
         )
         return display.plot(ax, kind=kind, negate_score=negate_score)
@@ -204,7 +204,7 @@ class PathDisplay:
         n_logits = coefs.shape[1]
         classes = np.arange(n_logits) if self.classes is None else np.asarray(self.classes)
         colours = colormaps["viridis"](0.9 * np.arange(n_logits) / max(1, n_logits - 1))
-        paths = coefs.transpose(2, 1, 0).reshape(-1, len(Cs))  # classes take turns
+        paths = coefs.transpose(2, 1, 0).reshape(-1, len(Cs))  # path i is of class i % n_logits
         kept = _representatives(np.abs(paths).max(axis=1))
         lines = LineCollection(
             [np.column_stack([Cs, path]) for path in paths[kept]],
@@ -229,7 +229,7 @@ class PathDisplay:
                 ax,
                 handles=[*keys, *self.lines_[1:]],
                 title="class",
-                loc="upper left",  # the stronger the penalty, the smaller all of them
+                loc="upper left",  # coefficients are small where C is small
                 ncols=1 + (n_logits > _MOST_NAMED_CLASSES // 2),
                 fontsize="small",
             )
@@ -243,23 +243,23 @@ def path(
     negate_score: bool = False,
     score_name: str | None = None,
 ) -> Axes:
-    """Plot what `FastSoftmaxCV` saw along its path of C, on a log axis.
+    """Plot scores or coefficients of `FastSoftmaxCV` along its path of C, on a log axis.
 
     Parameters
     ----------
     cv : fitted FastSoftmaxCV, or SoftmaxPath
-        The estimator (or a pipeline that ends in one); of what `fastsoftmax_path` returns there are
-        coefficients only.
+        The estimator (or a pipeline that ends in one), or the result of `fastsoftmax_path`, which
+        has coefficients only.
     ax : matplotlib Axes, default=None
         Where to draw; None makes a figure.
     kind : {"scores", "coefficients"}, default="scores"
-        "scores" is the mean score of the folds with its standard error, and lines at the C of the
-        best mean ("best"), at the smallest C within one standard error of that ("one SE"), and at
-        the chosen one.
-        "coefficients" is a line for each coefficient, the mean of the folds, coloured by class; of
-        more than 1000 coefficients 1000 of all sizes, the largest among them.
+        "scores" draws the mean score of the folds with its standard error, and lines at the C of
+        the best mean ("best"), at the smallest C within one standard error of that ("one SE"), and
+        at the chosen C.
+        "coefficients" draws a line for each coefficient (the mean of the folds), coloured by class;
+        of more than 1000 coefficients it draws 1000 of all sizes, including the largest.
     negate_score : bool, default=False
-        Draw the scores times -1, such as the log-loss for ``scoring="neg_log_loss"``.
+        Draw the scores times -1, for example the log-loss for ``scoring="neg_log_loss"``.
     score_name : str, default=None
         For the vertical axis; None means the name of the `scoring` option.
 
@@ -274,7 +274,7 @@ def path(
     NotFittedError
         If the estimator is not fitted.
     TypeError
-        If it is another one.
+        If it is another type.
 
     Examples
     --------
@@ -293,7 +293,7 @@ def path(
 
 
 def _representatives(sizes: NDArray[np.float64]) -> NDArray[np.intp]:
-    """Return numbers of coefficients of every size, the largest among them, ascending."""
+    """Return ascending indices of coefficients of all sizes, including the largest."""
     by_size = np.argsort(-sizes, kind="stable")
     if len(sizes) > _MOST_LINES:
         by_size = by_size[np.linspace(0, len(sizes) - 1, _MOST_LINES).astype(np.intp)]
@@ -307,7 +307,7 @@ def _checked_kind(kind: str) -> str:
 
 
 def _score_name(scoring: Any, negate_score: bool) -> str:
-    """Return what the scores are called: "log loss" for the negated "neg_log_loss"."""
+    """Return the name of the scores, such as "log loss" for the negated "neg_log_loss"."""
     if scoring is None:
         scoring = "accuracy"
     if not isinstance(scoring, str):
@@ -328,7 +328,7 @@ def _line_of(ax: Axes, C: float) -> Any:
 
 
 def _c_axis(ax: Axes, Cs: NDArray[np.float64]) -> None:
-    """Let the horizontal axis hold all C, with a little room, also for a single one."""
+    """Make the horizontal axis show all C, with a margin, also for a single C."""
     room = (Cs.max() / Cs.min()) ** 0.05 if len(Cs) > 1 and Cs.max() > Cs.min() else 10.0
     ax.set_xlim(Cs.min() / room, Cs.max() * room)
     ax.set_xlabel("C")

@@ -1,4 +1,4 @@
-"""The one place that imports matplotlib's global state, for callers who bring no axes."""
+"""Axes, given or new: pyplot is imported only if the caller passes none."""
 
 from __future__ import annotations
 
@@ -7,13 +7,12 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
-# Of Okabe and Ito's colours, which people with any colour vision tell apart; lines differ in
-# their style as well.
+# From the palette of Okabe and Ito, which is distinct for any colour vision.
 BLUE, VERMILION, GREEN, PURPLE, GREY = "#0072B2", "#D55E00", "#009E73", "#CC79A7", "0.4"
 
 
 def pyplot() -> Any:
-    """Return `matplotlib.pyplot`, or raise an ImportError that tells how to get it."""
+    """Return `matplotlib.pyplot`, or raise an ImportError that tells how to install it."""
     require_matplotlib()
     from matplotlib import pyplot as module
 
@@ -21,7 +20,7 @@ def pyplot() -> Any:
 
 
 def require_matplotlib() -> None:
-    """Raise an ImportError that tells how to get matplotlib, where it cannot be imported."""
+    """Raise an ImportError that tells how to install matplotlib, if it cannot be imported."""
     try:
         import matplotlib.figure  # noqa: F401
     except ImportError as error:
@@ -32,7 +31,7 @@ def require_matplotlib() -> None:
 
 
 def axes_or_new(ax: Axes | None) -> Axes:
-    """Return the axes that were given, or those of a new figure that a notebook shows."""
+    """Return the given axes, or those of a new figure that a notebook shows."""
     if ax is None:
         new: Axes = pyplot().subplots(layout="constrained")[1]
         return new
@@ -42,7 +41,7 @@ def axes_or_new(ax: Axes | None) -> Axes:
 
 
 def count_axis(ax: Axes, n: int, label: str) -> None:
-    """Let the horizontal axis count iterations from 1 to n."""
+    """Make the horizontal axis count iterations from 1 to n."""
     from matplotlib.ticker import MaxNLocator
 
     ax.set_xlim(*((1, n) if n > 1 else (0.5, 1.5)))
@@ -51,14 +50,14 @@ def count_axis(ax: Axes, n: int, label: str) -> None:
 
 
 def seconds_axis(ax: Axes, seconds: Any) -> None:
-    """Let the horizontal axis be times from 0; a single one is put in the middle."""
+    """Make the horizontal axis show times from 0; a single time is in the middle."""
     end = float(seconds[-1]) * (2.0 if len(seconds) == 1 else 1.0)
     ax.set_xlim(0.0, end if end > 0.0 else 1.0)
     ax.set_xlabel("seconds")
 
 
 def add_legend(ax: Axes, **options: Any) -> Any:
-    """Add a legend, for which a layout does not shrink the axes."""
+    """Add a legend for which the layout does not shrink the axes."""
     legend = ax.legend(**options)
     legend.set_in_layout(False)
     return legend

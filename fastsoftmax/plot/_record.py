@@ -1,4 +1,4 @@
-"""The history of a fit, out of what users pass: its columns, times and the name of its steps."""
+"""The history of a fit, from an estimator or a dict: its columns, times and kind of steps."""
 
 from __future__ import annotations
 
@@ -12,8 +12,8 @@ from numpy.typing import NDArray
 X_AXES = ("iteration", "seconds")
 
 
-def model_of(estimator: Any) -> Any:
-    """Return the last step of a pipeline, anything else as it is."""
+def final_estimator(estimator: Any) -> Any:
+    """Return the last step of a pipeline, anything else unchanged."""
     steps = getattr(estimator, "steps", None)
     return steps[-1][1] if isinstance(steps, list) and steps else estimator
 
@@ -29,28 +29,28 @@ def checked_as_fitted(estimator: Any, wanted: str) -> None:
 
 
 def record_of(clf_or_history: Any) -> Mapping[str, Any]:
-    """Return `history_` of a fitted model, or the dict itself."""
-    model = model_of(clf_or_history)
-    record = getattr(model, "history_", model)
+    """Return `history_` of a fitted estimator, or the dict itself."""
+    estimator = final_estimator(clf_or_history)
+    record = getattr(estimator, "history_", estimator)
     if isinstance(record, Mapping):
         return record
     wanted = "a fitted FastSoftmax or its history_"
-    checked_as_fitted(model, wanted)
-    if hasattr(model, "coefs_paths_"):
-        raise TypeError(f"{wanted} is wanted; of a {type(model).__name__} there is plot.path")
+    checked_as_fitted(estimator, wanted)
+    if hasattr(estimator, "coefs_paths_"):
+        raise TypeError(f"{wanted} is wanted; of a {type(estimator).__name__} there is plot.path")
     raise ValueError(
-        f"this {type(model).__name__} has no history_: that comes from fit, and neither load nor "
-        "from_sklearn brings it. Fit it, or keep the model with pickle."
+        f"this {type(estimator).__name__} has no history_: that comes from fit, and neither load "
+        "nor from_sklearn brings it. Fit it, or keep the model with pickle."
     )
 
 
 def column(record: Mapping[str, Any], key: str) -> NDArray[np.float64]:
-    """Return one number for each step, NaN for None; nothing where the history lacks them."""
+    """Return one number for each step, NaN for None; no numbers if the history lacks the key."""
     return np.array([math.nan if v is None else v for v in record.get(key, ())], dtype=np.float64)
 
 
 def eval_columns(record: Mapping[str, Any], key: str) -> NDArray[np.float64]:
-    """Return (n_sets, n_steps), NaN in steps without evaluation; n_sets is 0 if there are none."""
+    """Return (n_sets, n_steps), NaN in steps without evaluation; n_sets may be 0."""
     rows = [tuple(row) for row in record.get(key, ())]
     n_sets = max((len(row) for row in rows), default=0)
     padded = [row + (math.nan,) * (n_sets - len(row)) for row in rows]
@@ -69,7 +69,7 @@ def eval_labels(names: Sequence[str] | None, n_sets: int) -> Sequence[str]:
 
 
 def seconds_of(record: Mapping[str, Any]) -> NDArray[np.float64]:
-    """Return the seconds from the beginning of the first step to the end of each."""
+    """Return the seconds from the start of the first step to the end of each step."""
     seconds = np.cumsum(column(record, "seconds"))
     if not seconds.size:
         raise ValueError("x='seconds' needs a history that holds seconds; this one holds none")
@@ -77,17 +77,17 @@ def seconds_of(record: Mapping[str, Any]) -> NDArray[np.float64]:
 
 
 def checked_x(x: str) -> str:
-    """Return the name of a horizontal axis, if it is one."""
+    """Return the name of a horizontal axis, or raise a ValueError."""
     if x not in X_AXES:
         raise ValueError(f"x must be 'iteration' or 'seconds', not {x!r}")
     return x
 
 
 def unit_of(clf_or_history: Any, record: Mapping[str, Any]) -> str:
-    """Return the name of the steps; a bare history tells "sgd" by its lack of objectives."""
-    model = model_of(clf_or_history)
-    if math.isnan(getattr(model, "objective_", 0.0)):
+    """Return the name of the steps; a bare history without objectives is of "sgd"."""
+    estimator = final_estimator(clf_or_history)
+    if math.isnan(getattr(estimator, "objective_", 0.0)):
         return "call of partial_fit"
     without_objective = all(value is None for value in record.get("objective", ()))
     default = "sgd" if without_objective else "lbfgs"
-    return "epoch" if getattr(model, "solver", default) == "sgd" else "iteration"
+    return "epoch" if getattr(estimator, "solver", default) == "sgd" else "iteration"
