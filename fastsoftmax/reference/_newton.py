@@ -103,7 +103,7 @@ class _Problem(NamedTuple):
         return base
 
     def gap_bound(self, params: Array, gradient: Array, loss: float, square: float) -> float:
-        """Return the bound of `SoftmaxObjective.gap_bound`."""
+        """Return the bound of `problem.certificate.gap_bound`."""
         class_share, l2, fit_intercept = self.settings[:3]
         d = self.n_penalised
         residual, V = gradient[:, :d], params[:, :d]
