@@ -1,6 +1,6 @@
-/* The limits of a core: read, copy, multiply-add. floor.py compiles this for the machine that it runs
- * on, once for each number type (-DREAL=float or double), and calls it from one Python thread for
- * each core. */
+/* The limits of a core: read, copy, multiply-add. floor.py compiles this for the machine that it
+ * runs on, once for each number type (-DREAL=float or double), and calls it from one Python thread
+ * for each core. */
 #include <stddef.h>
 #include <string.h>
 

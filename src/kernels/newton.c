@@ -99,7 +99,8 @@ static void set_base(small_task *t) {
     t->base_square = along_weights(t, t->base, t->base);
 }
 
-/* The bound of fastsoftmax/problem/certificate.py (`_bound_by_mixture`); residual is the gradient. */
+/* The bound of fastsoftmax/problem/certificate.py (`_bound_by_mixture`); residual is the gradient.
+ */
 static double gap_bound(const small_task *t, const double *params, double loss, double square) {
     const fs_small *problem = t->problem;
     const ptrdiff_t m = problem->n_columns, n_classes = problem->n_classes;
