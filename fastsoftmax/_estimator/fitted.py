@@ -56,6 +56,18 @@ class FittedEstimator(ClassifierMixin, BaseEstimator):
     gap_: float
     converged_: bool
 
+    @property
+    def penalty(self) -> str | None:
+        """The name of the penalty: "l1", "elasticnet" or "l2", or None where C is infinite.
+
+        No parameter, `l1_ratio` and C say it: `sklearn.feature_selection.SelectFromModel` reads it, and keeps the features
+        that have coefficients where it is "l1".
+        """
+        if np.isinf(getattr(self, "C", 1.0)):
+            return None
+        ratio = float(self.l1_ratio or 0.0)
+        return {0.0: "l2", 1.0: "l1"}.get(ratio, "elasticnet")
+
     def __sklearn_tags__(self) -> Any:
         """Tell scikit-learn what is accepted."""
         tags = super().__sklearn_tags__()
