@@ -90,7 +90,7 @@ def weighted_targets(
     """
     y = np.asarray(y)
     row_weights = without_ignored(y, row_weights_of(sample_weight, shape[0], real), ignore_index)
-    labels, probs = targets_of(y, *shape, real, absent=row_weights == 0.0)
+    labels, probs = targets_of(y, *shape, real, row_weights)
     return labels, probs, row_weights
 
 
@@ -116,16 +116,15 @@ def targets_of(
     n_rows: int,
     n_classes: int,
     real: np.dtype[Any],
-    *,
-    absent: Array | None = None,
+    row_weights: Array | None = None,
 ) -> tuple[Array | None, Array | None]:
     """Return (labels, None) or (None, probabilities), checked, as the kernels take them.
 
-    absent: rows whose targets may be anything; what they become has no meaning.
+    Rows of weight 0 may have any targets; what those become has no meaning.
     """
     y = np.asarray(y)
     if y.ndim != 2:
-        return class_indices(y, n_rows, n_classes, absent=absent), None
+        return class_indices(y, n_rows, n_classes, row_weights=row_weights), None
     if y.shape != (n_rows, n_classes):
         raise ValueError(
             f"y must be of shape ({n_rows},) or ({n_rows}, {n_classes}), got {y.shape}"
@@ -133,12 +132,12 @@ def targets_of(
     given = y.dtype
     y, _ = as_real("y", y)
     if n_rows:
-        y = _distributions(y, given, real, absent)
+        y = _distributions(y, given, real, row_weights)
     return None, np.require(y, real, ["C", "A"])
 
 
 def _distributions(
-    y: Array, given: np.dtype[Any], real: np.dtype[Any], absent: Array | None
+    y: Array, given: np.dtype[Any], real: np.dtype[Any], row_weights: Array | None
 ) -> Array:
     """Return rows of probabilities, checked, with sums of 1 as far as rounding goes.
 
@@ -154,10 +153,10 @@ def _distributions(
     low = y.min(axis=1)
     negative, off = ~(low >= 0.0), ~(errors <= tolerance)
     y = np.array(y, dtype=real)
-    if absent is not None:
-        unused = absent & (negative | off)
+    if row_weights is not None:
+        unused = (row_weights == 0.0) & (negative | off)
         y[unused], errors[unused] = 1.0 / y.shape[1], 0.0
-        negative, off = negative & ~absent, off & ~absent
+        negative, off = negative & ~unused, off & ~unused
     if negative.any():
         row = int(negative.argmax())
         raise ValueError(f"y must hold probabilities, got {low[row]} in row {row}")
@@ -172,11 +171,11 @@ def _distributions(
 
 
 def class_indices(
-    y: Array, n_rows: int, n_classes: int, name: str = "y", absent: Array | None = None
+    y: Array, n_rows: int, n_classes: int, name: str = "y", row_weights: Array | None = None
 ) -> Array:
     """Return labels as int32, checked to lie in [0, n_classes).
 
-    absent: rows whose labels may be anything; those become 0 where they lie outside.
+    Rows of weight 0 may have any labels; those become 0 where they lie outside.
     """
     if y.shape != (n_rows,):
         raise ValueError(f"{name} must be of shape ({n_rows},), got {y.shape}")
@@ -184,7 +183,7 @@ def class_indices(
         raise TypeError(f"{name} must hold integer class indices, got an array of dtype {y.dtype}")
     if y.size and not (y.min() >= 0 and y.max() < n_classes):
         outside = (y < 0) | (y >= n_classes)
-        wrong = np.flatnonzero(outside if absent is None else outside & ~absent)
+        wrong = np.flatnonzero(outside if row_weights is None else outside & (row_weights > 0.0))
         if wrong.size:
             raise ValueError(
                 f"{name} must hold class indices in [0, {n_classes}), got {y[wrong[0]]} in row "

@@ -347,8 +347,7 @@ def accuracy(
         scores = as_real("y_pred", predicted)[0]
         if scores.shape[1] == 0:
             raise ValueError(f"y_pred must have at least one class, got shape {scores.shape}")
-        absent = row_weights == 0.0
-        truth = class_indices(truth, len(scores), scores.shape[1], "y_true", absent)
+        truth = class_indices(truth, len(scores), scores.shape[1], "y_true", row_weights)
         hits = scores.argmax(axis=1) == truth
         hits &= ~np.isnan(scores.max(axis=1))
     else:

@@ -60,8 +60,8 @@ class FittedEstimator(ClassifierMixin, BaseEstimator):
     def penalty(self) -> str | None:
         """The name of the penalty: "l1", "elasticnet" or "l2", or None where C is infinite.
 
-        No parameter, `l1_ratio` and C say it: `sklearn.feature_selection.SelectFromModel` reads it, and keeps the features
-        that have coefficients where it is "l1".
+        It is no parameter: `l1_ratio` and `C` decide. `sklearn.feature_selection.SelectFromModel`
+        reads it, and keeps every feature that has a coefficient where it is "l1".
         """
         if np.isinf(getattr(self, "C", 1.0)):
             return None

@@ -6,6 +6,7 @@ does not say which label is missing. So labels are read here, before it sees the
 
 import math
 import warnings
+from collections.abc import Iterable
 from typing import Any
 
 import numpy as np
@@ -67,6 +68,17 @@ def as_array(y: Any, name: str = "y") -> Any:
     if converted and set(map(type, y)) not in ({float}, {str}):
         return np.fromiter(y, dtype=object, count=len(y))
     return array
+
+
+def class_labels(classes: Any) -> Array:
+    """Return the argument `classes` as labels in its order; with its shape where that is wrong."""
+    whole = isinstance(classes, str | bytes) or hasattr(classes, "__array__")
+    if isinstance(classes, Iterable) and not whole:
+        classes = list(classes)
+    classes = as_array(classes, "classes")
+    if len(classes.shape) != 1:
+        return np.asarray(classes)
+    return label_array(classes, "classes", "place")
 
 
 def kind_of(labels: Array) -> str:

@@ -7,7 +7,7 @@ from sklearn.utils import assert_all_finite
 from sklearn.utils.multiclass import check_classification_targets
 
 from fastsoftmax._arguments import targets_of
-from fastsoftmax._estimator.labels import as_array, kind_of, label_array
+from fastsoftmax._estimator.labels import as_array, class_labels, kind_of, label_array
 from fastsoftmax.arrays import Array
 
 
@@ -98,7 +98,7 @@ def _names_of(y: Any, name: str) -> Array | None:
     given = getattr(y, "column_names", getattr(y, "columns", None))
     if given is None:
         return None
-    names = label_array(given, name, "the name of column")
+    names = label_array(given, f"the header of {name}", "place")
     numbered = names.dtype.kind in "iu" and np.array_equal(names, np.arange(len(names)))
     default = [f"column_{k}" for k in range(len(names))]  # of polars
     return None if numbered or names.tolist() == default else names
@@ -146,7 +146,7 @@ def new_labels(given: Given) -> Targets:
 def _new_probabilities(y: Array, classes: Any) -> Targets:
     """Return probabilities with columns in the order of sorted labels and rows of the sum 1."""
     n_classes = y.shape[1]
-    columns = np.arange(n_classes) if classes is None else label_array(classes, "classes", "place")
+    columns = np.arange(n_classes) if classes is None else class_labels(classes)
     if columns.shape != (n_classes,):
         raise ValueError(
             f"classes must have a label for each of the {n_classes} columns of y, got {classes!r}"
@@ -209,7 +209,7 @@ def known_targets(
         return known_labels(given.labels, classes, name, seen=seen, row_weights=row_weights)
     columns = given.values
     if given.names is not None:
-        position = known_labels(given.names, classes, f"the names of the columns of {name}")
+        position = known_labels(given.names, classes, f"the header of {name}")
         columns = np.zeros((len(given.values), len(classes)), dtype=given.values.dtype)
         columns[:, position.most_likely] = given.values
     return Targets(classes, None, checked_probabilities(columns, len(classes), real, name))

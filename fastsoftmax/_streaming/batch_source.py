@@ -8,7 +8,7 @@ import numpy as np
 from sklearn.utils.multiclass import check_classification_targets
 from sklearn.utils.validation import check_consistent_length
 
-from fastsoftmax._estimator.labels import kind_of, label_array
+from fastsoftmax._estimator.labels import class_labels, kind_of
 from fastsoftmax._estimator.row_weights import checked_class_weights
 from fastsoftmax._estimator.targets import Given, given_targets, known_targets
 from fastsoftmax.arrays import Array
@@ -209,9 +209,7 @@ def _label_masses(
 
 def labels_of(classes: Any) -> Array:
     """Return the labels that were given, sorted and checked."""
-    given = label_array(
-        classes if hasattr(classes, "__len__") else list(classes), "classes", "place"
-    )
+    given = class_labels(classes)
     labels = np.unique(given)
     if given.ndim != 1 or len(labels) < 2 or len(labels) < len(given):
         raise ValueError(f"classes must hold at least 2 labels, all different, got {classes!r}")
@@ -230,4 +228,4 @@ def column_order(classes: Any) -> Array | None:
     """Return the columns of probabilities in the order of the sorted classes; None without any."""
     if classes is None:
         return None
-    return np.argsort(label_array(classes, "classes", "place"), kind="stable")
+    return np.argsort(class_labels(classes), kind="stable")

@@ -9,7 +9,7 @@ from sklearn.utils import check_random_state
 from fastsoftmax._estimator.features import checked_rows, real_type
 from fastsoftmax._estimator.fitted import dense_coef, set_learnt
 from fastsoftmax._estimator.fitting import forget_best
-from fastsoftmax._estimator.labels import label_array
+from fastsoftmax._estimator.labels import class_labels
 from fastsoftmax._estimator.parameters import FitParameters
 from fastsoftmax._estimator.row_weights import (
     checked_class_weights,
@@ -81,7 +81,7 @@ def _known_classes(estimator: FitParameters, y: Any, classes: Any) -> Array:
 
     In the first call the names of the columns of y will do.
     """
-    given = None if classes is None else np.unique(label_array(classes, "classes", "place"))
+    given = None if classes is None else np.unique(class_labels(classes))
     known: Array | None = getattr(estimator, "classes_", None)
     if known is None:
         if given is None and len(getattr(y, "shape", ())) == 2:
