@@ -97,7 +97,7 @@ def fit_arrays(
     rows = training_rows(
         estimator,
         X,
-        new_targets(y, classes),
+        new_targets(y, classes, sample_weight),
         sample_weight,
         hold_out=partial(held_out_rows, estimator) if hold_out else None,
     )

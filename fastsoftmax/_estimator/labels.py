@@ -7,6 +7,7 @@ does not say which label is missing. So labels are read here, before it sees the
 import math
 import warnings
 from collections.abc import Iterable
+from datetime import date
 from typing import Any
 
 import numpy as np
@@ -85,7 +86,10 @@ def kind_of(labels: Array) -> str:
     """Return what labels are: those of one kind can be compared with each other."""
     if labels.dtype.kind != "O":
         return _KINDS.get(labels.dtype.kind, "objects")
-    return "strings" if labels.size and isinstance(labels[0], str) else "objects"
+    first = labels[0] if labels.size else None
+    if isinstance(first, date):
+        return "dates"
+    return "strings" if isinstance(first, str) else "objects"
 
 
 def _column(y: Any, name: str) -> Any:

@@ -107,13 +107,16 @@ def _names_of(y: Any, name: str) -> Array | None:
 # ---- targets that decide which classes there are ----
 
 
-def new_targets(given: Given, classes: Any = None) -> Targets:
+def new_targets(given: Given, classes: Any = None, sample_weight: Any = None) -> Targets:
     """Return probabilities, or labels with the classes that occur among them.
 
     classes holds the labels of the columns of probabilities; None for their names, or 0, 1, ...
+    Rows of weight 0 may have any probabilities.
     """
     if given.columns is not None:
-        return _new_probabilities(given.columns, given.names if classes is None else classes)
+        names = given.names if classes is None else classes
+        weights = None if sample_weight is None else np.asarray(sample_weight)
+        return _new_probabilities(given.columns, names, weights)
     if classes is not None:
         raise ValueError(
             "classes names the columns of a y of shape (n_rows, n_classes) that holds "
@@ -143,7 +146,7 @@ def new_labels(given: Given) -> Targets:
     return Targets(classes, labels.reshape(-1).astype(np.int32))
 
 
-def _new_probabilities(y: Array, classes: Any) -> Targets:
+def _new_probabilities(y: Array, classes: Any, row_weights: Array | None) -> Targets:
     """Return probabilities with columns in the order of sorted labels and rows of the sum 1."""
     n_classes = y.shape[1]
     columns = np.arange(n_classes) if classes is None else class_labels(classes)
@@ -154,7 +157,8 @@ def _new_probabilities(y: Array, classes: Any) -> Targets:
     if len(np.unique(columns)) < n_classes:
         raise ValueError(f"classes must be different from each other, got {classes!r}")
     order = np.argsort(columns, kind="stable")
-    probs = checked_probabilities(y, n_classes, np.dtype(np.float64))[:, order]
+    real = np.dtype(np.float64)
+    probs = _checked_probabilities(y, n_classes, real, row_weights=row_weights)[:, order]
     return Targets(columns[order], None, probs / probs.sum(axis=1, keepdims=True))
 
 
@@ -212,7 +216,8 @@ def known_targets(
         position = known_labels(given.names, classes, f"the header of {name}")
         columns = np.zeros((len(given.values), len(classes)), dtype=given.values.dtype)
         columns[:, position.most_likely] = given.values
-    return Targets(classes, None, checked_probabilities(columns, len(classes), real, name))
+    probs = _checked_probabilities(columns, len(classes), real, name, row_weights)
+    return Targets(classes, None, probs)
 
 
 def known_labels(
@@ -256,14 +261,22 @@ def check_kind(y: Array, classes: Array, name: str = "y") -> None:
         )
 
 
-def checked_probabilities(y: Array, n_classes: int, real: np.dtype[Any], name: str = "y") -> Array:
+def _checked_probabilities(
+    y: Array,
+    n_classes: int,
+    real: np.dtype[Any],
+    name: str = "y",
+    row_weights: Array | None = None,
+) -> Array:
     """Return y of shape (n_rows, n_classes), checked, in a number type."""
     if y.shape[1] != n_classes:
         raise ValueError(
             f"{name} must have a column for each of {n_classes} classes, got {y.shape}"
         )
+    if row_weights is not None and row_weights.shape != (len(y),):
+        row_weights = None  # their own check says what is wrong
     try:
-        probs = targets_of(y, len(y), n_classes, real)[1]
+        probs = targets_of(y, len(y), n_classes, real, row_weights)[1]
     except ValueError as error:
         raise ValueError(
             f"{name} of shape {y.shape} must hold probabilities of the classes (labels are 1d): "

@@ -193,7 +193,8 @@ def _label_masses(
         labels = classes
         if labels is None:
             labels = np.arange(y.shape[1]) if given.names is None else np.unique(given.names)
-        masses = known_targets(given, labels, np.dtype(np.float64)).masses(row_weights)
+        real = np.dtype(np.float64)
+        masses = known_targets(given, labels, real, row_weights=row_weights).masses(row_weights)
         kind = f"probabilities of {y.shape[1]} classes"
         return labels.tolist(), masses, kind, labels.dtype
     check_classification_targets(y)
