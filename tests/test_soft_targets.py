@@ -224,7 +224,9 @@ def test_columns_are_found_by_their_names(X, frames, names):
     results = []
     for frame in frames.values():
         found = [clone(model).fit([(X, frame)], classes=c) for c in (None, names)]
-        found += [clone(model).partial_fit(X, frame, c).partial_fit(X, frame) for c in (None, names)]
+        found += [
+            clone(model).partial_fit(X, frame, c).partial_fit(X, frame) for c in (None, names)
+        ]
         assert all(m.classes_.tolist() == sorted(names) for m in found)
         watched = FastSoftmax(max_iter=2).fit(X, frame, eval_set=[(X, f) for f in frames.values()])
         results.append([*(m.coef_ for m in found), np.array(watched.history_["eval_loss"])])

@@ -32,6 +32,23 @@ class Learnt(TypedDict, total=False):
     feature_names_in: Array
 
 
+class _PenaltyName:
+    """The attribute `penalty`: "l1", "elasticnet" or "l2", or None where C is infinite.
+
+    It is no parameter, `l1_ratio` and `C` decide. `sklearn.feature_selection.SelectFromModel` reads
+    it, and keeps every feature that has a coefficient where it is "l1". A subclass may have a
+    parameter of this name, which a property would not let it set.
+    """
+
+    def __get__(self, estimator: Any, owner: Any = None) -> Any:
+        if estimator is None:
+            return self
+        if np.isinf(getattr(estimator, "C", 1.0)):
+            return None
+        ratio = float(estimator.l1_ratio or 0.0)
+        return {0.0: "l2", 1.0: "l1"}.get(ratio, "elasticnet")
+
+
 class FittedEstimator(ClassifierMixin, BaseEstimator):
     """The parameters and attributes that `FastSoftmax` and `FastSoftmaxCV` share."""
 
@@ -56,17 +73,7 @@ class FittedEstimator(ClassifierMixin, BaseEstimator):
     gap_: float
     converged_: bool
 
-    @property
-    def penalty(self) -> str | None:
-        """The name of the penalty: "l1", "elasticnet" or "l2", or None where C is infinite.
-
-        It is no parameter: `l1_ratio` and `C` decide. `sklearn.feature_selection.SelectFromModel`
-        reads it, and keeps every feature that has a coefficient where it is "l1".
-        """
-        if np.isinf(getattr(self, "C", 1.0)):
-            return None
-        ratio = float(self.l1_ratio or 0.0)
-        return {0.0: "l2", 1.0: "l1"}.get(ratio, "elasticnet")
+    penalty = _PenaltyName()
 
     def __sklearn_tags__(self) -> Any:
         """Tell scikit-learn what is accepted."""
