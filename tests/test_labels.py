@@ -2,10 +2,14 @@
 
 import numpy as np
 import pytest
+import sklearn
+from scipy import sparse
 
 from fastsoftmax import FastSoftmax, FastSoftmaxCV, fastsoftmax_path
 from fastsoftmax._estimator.labels import label_array
 from fastsoftmax.datasets import iter_batches
+
+OLD = tuple(map(int, sklearn.__version__.split(".")[:2])) < (1, 7)
 
 pd = pytest.importorskip("pandas")
 pl = pytest.importorskip("polars")
@@ -193,6 +197,10 @@ def test_missing_labels(X, form):
         (np.array(3), ValueError, r"y should be a 1d array, got an array of shape \(\)"),
         ([[0, 1], [0]] * 30, ValueError, "y must hold a label for each row, or as many"),
         (NUMBER + 0.5, ValueError, "continuous"),
+        (sparse.csr_array(NUMBER[:, np.newaxis]), ValueError, "1d array, got a sparse array"),
+        (sparse.coo_array(NUMBER), ValueError, "1d array, got a sparse array"),
+        (NUMBER[:, np.newaxis, np.newaxis], ValueError, r"1d array, got an array of shape \(60, 1"),
+        (set(NUMBER.tolist()), ValueError, "y should be a 1d array"),
         (np.where(MISSING, np.inf, NUMBER), ValueError, "infinity"),
     ],
     ids=str,
@@ -202,6 +210,7 @@ def test_what_is_no_label(X, y, error, match):
         FastSoftmax().fit(X, y)
 
 
+@pytest.mark.skipif(OLD, reason="scikit-learn 1.6 warns only")
 def test_bytes_are_refused_as_scikit_learn_does(X):
     with pytest.raises(TypeError, match="bytes"):
         FastSoftmax().fit(X, TEXT.astype("S"))

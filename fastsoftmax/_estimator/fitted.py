@@ -43,10 +43,11 @@ class _PenaltyName:
     def __get__(self, estimator: Any, owner: Any = None) -> Any:
         if estimator is None:
             return self
-        if np.isinf(getattr(estimator, "C", 1.0)):
+        if getattr(estimator, "C", 1.0) == np.inf:
             return None
-        ratio = float(estimator.l1_ratio or 0.0)
-        return {0.0: "l2", 1.0: "l1"}.get(ratio, "elasticnet")
+        if not estimator.l1_ratio:
+            return "l2"
+        return "l1" if estimator.l1_ratio == 1.0 else "elasticnet"
 
 
 class FittedEstimator(ClassifierMixin, BaseEstimator):

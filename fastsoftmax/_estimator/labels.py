@@ -94,11 +94,11 @@ def kind_of(labels: Array) -> str:
 
 def _column(y: Any, name: str) -> Any:
     """Return y with one dimension, a single column with scikit-learn's warning."""
-    shape = tuple(y.shape)
-    if len(shape) == 1:
+    shape, is_sparse = tuple(y.shape), hasattr(y, "toarray")
+    if len(shape) == 1 and not is_sparse:
         return y
-    if len(shape) != 2 or shape[1] != 1 or hasattr(y, "tocsr"):
-        form = "a sparse array" if hasattr(y, "tocsr") else "an array"
+    if len(shape) != 2 or shape[1] != 1 or is_sparse:
+        form = "a sparse array" if is_sparse else "an array"
         raise ValueError(f"{name} should be a 1d array, got {form} of shape {shape} instead.")
     warnings.warn(
         f"A column-vector {name} was passed when a 1d array was expected. Please change the shape "
