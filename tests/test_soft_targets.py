@@ -228,7 +228,7 @@ def test_columns_are_found_by_their_names(X, frames, names):
             clone(model).partial_fit(X, frame, c).partial_fit(X, frame) for c in (None, names)
         ]
         assert all(m.classes_.tolist() == sorted(names) for m in found)
-        watched = FastSoftmax(max_iter=2).fit(X, frame, eval_set=[(X, f) for f in frames.values()])
+        watched = FastSoftmax().fit(X, frame, eval_set=[(X, f) for f in frames.values()])
         results.append([*(m.coef_ for m in found), np.array(watched.history_["eval_loss"])])
         np.testing.assert_allclose(np.ptp(results[-1][-1], axis=1), 0.0, atol=1e-12)
     for others in results[1:]:
