@@ -12,6 +12,11 @@ from numpy.typing import ArrayLike
 
 from fastsoftmax.arrays import Array
 
+# How far the sum of a row of probabilities may be from 1, by the size of the floats that they came
+# in. A softmax computed in float16 is off by up to 1e-2 (ten roundings of 5e-4 in the sum of 1000
+# exponentials), one in float32 by up to 1e-6, and by more where it went through logarithms.
+_SUM_TOLERANCES = {2: 1e-2, 4: 1e-4}
+
 
 def as_real(name: str, value: ArrayLike) -> tuple[Array, np.dtype[Any]]:
     """Return (value in the dtype of the computation, dtype of the result)."""
@@ -69,43 +74,121 @@ def has_adjacent_rows(rows: Array) -> bool:
     return together and rows.flags.aligned and rows.dtype.isnative
 
 
+def weighted_targets(
+    y: ArrayLike,
+    sample_weight: ArrayLike | None,
+    shape: tuple[int, int],
+    real: np.dtype[Any],
+    ignore_index: int | None,
+) -> tuple[Array | None, Array | None, Array]:
+    """(labels or None, probabilities or None, row weights) of `shape` (n_rows, n_classes), checked.
+
+    Rows with the label `ignore_index` get weight 0, and rows of weight 0 may have any target.
+    """
+    y = np.asarray(y)
+    row_weights = without_ignored(
+        y, checked_row_weights(sample_weight, shape[0], real), ignore_index
+    )
+    labels, probs = checked_targets(y, *shape, real, row_weights)
+    return labels, probs, row_weights
+
+
+def without_ignored(y: Array, row_weights: Array, ignore_index: int | None) -> Array:
+    """Return the row weights with 0 for rows with the label `ignore_index`; None for no such."""
+    if ignore_index is None:
+        return row_weights
+    try:
+        ignored = y == operator.index(ignore_index)
+    except TypeError:
+        raise TypeError(f"ignore_index must be None or an integer, got {ignore_index!r}") from None
+    if y.ndim != 1:
+        raise ValueError(
+            f"ignore_index is for labels, got ignore_index={ignore_index} for y of shape {y.shape}"
+        )
+    if np.shape(ignored) != row_weights.shape:  # the check of y says what is wrong
+        return row_weights
+    return np.where(ignored, row_weights.dtype.type(0.0), row_weights)
+
+
 def checked_targets(
-    y: ArrayLike, n_rows: int, n_classes: int, real: np.dtype[Any]
+    y: ArrayLike,
+    n_rows: int,
+    n_classes: int,
+    real: np.dtype[Any],
+    row_weights: Array | None = None,
 ) -> tuple[Array | None, Array | None]:
-    """Return (labels, None) or (None, probabilities) as the kernels take them."""
+    """Return (labels, None) or (None, probabilities), checked, as the kernels take them.
+
+    Rows of weight 0 may have any targets; what those become has no meaning.
+    """
     y = np.asarray(y)
     if y.ndim != 2:
-        return class_indices(y, n_rows, n_classes), None
+        return class_indices(y, n_rows, n_classes, row_weights=row_weights), None
     if y.shape != (n_rows, n_classes):
         raise ValueError(
             f"y must be of shape ({n_rows},) or ({n_rows}, {n_classes}), got {y.shape}"
         )
-    tolerance = 1e-3 if y.dtype == np.float16 else 1e-5
+    given = y.dtype
     y, _ = as_real("y", y)
     if n_rows:
-        low, sums = y.min(), y.sum(axis=1, dtype=np.float64)
-        if not low >= 0.0:
-            raise ValueError(f"y must hold probabilities, got {low}")
-        wrong = np.flatnonzero(~(np.abs(sums - 1.0) <= tolerance))
-        if wrong.size:
-            raise ValueError(
-                f"each row of y must sum to 1 within {tolerance}, "
-                f"got a sum of {sums[wrong[0]]} in row {wrong[0]}"
-            )
+        y = _distributions(y, given, real, row_weights)
     return None, np.require(y, real, ["C", "A"])
 
 
-def class_indices(y: Array, n_rows: int, n_classes: int, name: str = "y") -> Array:
-    """Return labels as int32, checked to lie in [0, n_classes)."""
+def _distributions(
+    y: Array, given: np.dtype[Any], real: np.dtype[Any], row_weights: Array | None
+) -> Array:
+    """Return rows of probabilities, checked, with sums of 1 as far as rounding goes.
+
+    given is the type that they came in. Rows are divided by their sums, in float64, where those
+    differ from 1 by more than the rounding of a sum of that type.
+    """
+    sums = y.sum(axis=1, dtype=np.float64)
+    errors = np.abs(sums - 1.0)
+    rounding = 16.0 * float(np.finfo(y.dtype).eps)
+    if errors.max() <= rounding and y.min() >= 0.0:
+        return y
+    tolerance = _SUM_TOLERANCES.get(given.itemsize if given.kind == "f" else 0, 1e-5)
+    low = y.min(axis=1)
+    negative, off = ~(low >= 0.0), ~(errors <= tolerance)
+    y = np.array(y, dtype=real)
+    if row_weights is not None:
+        unused = (row_weights == 0.0) & (negative | off)
+        y[unused], errors[unused] = 1.0 / y.shape[1], 0.0
+        negative, off = negative & ~unused, off & ~unused
+    if negative.any():
+        row = int(negative.argmax())
+        raise ValueError(f"y must hold probabilities, got {low[row]} in row {row}")
+    if off.any():
+        row = int(off.argmax())
+        raise ValueError(
+            f"each row of y must sum to 1 within {tolerance}, got a sum of {sums[row]} in row {row}"
+        )
+    rounded = errors > rounding
+    y[rounded] = y[rounded] / sums[rounded, np.newaxis]
+    return y
+
+
+def class_indices(
+    y: Array, n_rows: int, n_classes: int, name: str = "y", row_weights: Array | None = None
+) -> Array:
+    """Return labels as int32, checked to lie in [0, n_classes).
+
+    Rows of weight 0 may have any labels; those become 0 where they lie outside.
+    """
     if y.shape != (n_rows,):
         raise ValueError(f"{name} must be of shape ({n_rows},), got {y.shape}")
     if y.size and y.dtype.kind not in "biu":
         raise TypeError(f"{name} must hold integer class indices, got an array of dtype {y.dtype}")
     if y.size and not (y.min() >= 0 and y.max() < n_classes):
-        wrong = np.flatnonzero((y < 0) | (y >= n_classes))[0]
-        raise ValueError(
-            f"{name} must hold class indices in [0, {n_classes}), got {y[wrong]} in row {wrong}"
-        )
+        outside = (y < 0) | (y >= n_classes)
+        wrong = np.flatnonzero(outside if row_weights is None else outside & (row_weights > 0.0))
+        if wrong.size:
+            raise ValueError(
+                f"{name} must hold class indices in [0, {n_classes}), got {y[wrong[0]]} in row "
+                f"{wrong[0]}"
+            )
+        y = np.where(outside, 0, y)
     return np.require(y, np.int32, ["C", "A"])
 
 

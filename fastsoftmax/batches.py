@@ -187,10 +187,13 @@ def _as_rows(name: str, array: Any) -> Any:
     if hasattr(array, "tocsr"):
         return array.tocsr()
     if not hasattr(array, "shape"):
+        given = array
         try:
-            array = np.asarray(array)
+            array = np.asarray(given)
         except ValueError as error:
             raise ValueError(f"{name} is no array: {error}") from error
+        if array.ndim == 1 and array.dtype.kind == "U" and set(map(type, given)) != {str}:
+            array = np.array(given, dtype=object)  # numpy would make strings of NaN and numbers
     if len(array.shape) == 0:
         raise TypeError(f"{name} must be an array with rows, not {array!r}")
     return array

@@ -211,6 +211,8 @@ class FastSoftmax(CallbackSupportMixin, PortableEstimator, FitParameters):
         *,
         classes: ArrayLike | None = None,
         eval_set: Sequence[tuple[ArrayLike, ArrayLike]] | None = None,
+        X_val: ArrayLike | None = None,
+        y_val: ArrayLike | None = None,
         callbacks: Iterable[Callback] | None = None,
     ) -> Self:
         """Fit the coefficients.
@@ -223,20 +225,27 @@ class FastSoftmax(CallbackSupportMixin, PortableEstimator, FitParameters):
             `fastsoftmax.datasets.iter_batches`, a data loader, or a callable that returns an
             iterator (see Notes).
         y : array-like of shape (n_rows,), or (n_rows, n_classes)
-            Labels of any type; at least two classes. Or probabilities of the classes, those of a
-            row >= 0 with the sum 1; every class has some in a row. A row of probabilities p_k
-            counts like rows of each class k with weights p_k, for `class_weight` too. None only
-            where X is batches.
+            Labels of any type, none missing; at least two classes. Or probabilities of the classes
+            (an array, a frame such as ``pandas.get_dummies(labels)``, or a sparse matrix, which
+            becomes dense), those of a row >= 0 with the sum 1; every class has some in a row. A row
+            of probabilities p_k counts like rows of each class k with weights p_k, for
+            `class_weight` too. None only where X is batches.
         sample_weight : array-like of shape (n_rows,), optional
             Weights >= 0: weight 2 is the row twice, weight 0 the row removed (and with the last
             row of a class that class).
         classes : array-like of shape (n_classes,), optional
-            Where y holds probabilities, the label of each of its columns; 0, 1, ... without it.
+            Where y holds probabilities, the label of each of its columns; without it the names of
+            the columns of a frame, or 0, 1, ...
             ``classes_``, and with it the columns of everything else, is sorted all the same. For
             batches: all labels that occur, which spares a pass that finds them.
         eval_set : list of (X, y), optional
             Rows on which loss and accuracy are measured after every iteration, for `history_`,
-            `verbose`, callbacks and, the last of them, `early_stopping`.
+            `verbose`, callbacks and, the last of them, `early_stopping`. y holds labels, or
+            probabilities of the classes in the order of ``classes_`` (columns with names are found
+            by them).
+        X_val, y_val : array-like, optional
+            One evaluation set, the same as ``eval_set=[(X_val, y_val)]``. A `Pipeline` with
+            ``transform_input=["X_val"]`` transforms it as it does X (see Notes).
         callbacks : iterable of callable, optional
             Each is called with a `fastsoftmax.monitor.FitState` after every iteration; one that
             returns True ends the fit. Where one has a method `on_fit_end`, that is called without
@@ -264,6 +273,14 @@ class FastSoftmax(CallbackSupportMixin, PortableEstimator, FitParameters):
 
         Notes
         -----
+        The sum of a row of probabilities may be off by 1e-5, by 1e-4 in float32 and by 1e-2 in
+        float16; rows are divided by their sums in float64.
+
+        In a pipeline a validation set needs metadata routing:
+        ``sklearn.set_config(enable_metadata_routing=True)``, and
+        ``make_pipeline(StandardScaler(), FastSoftmax().set_fit_request(X_val=True, y_val=True),
+        transform_input=["X_val"])``. `eval_set` is not transformed there.
+
         Ctrl-C keeps the coefficients of the last iteration (with `early_stopping` the best ones,
         of batches those of the last step), with ``converged_`` False, and raises KeyboardInterrupt.
         So does an exception in a callback, which is passed on.
@@ -278,7 +295,7 @@ class FastSoftmax(CallbackSupportMixin, PortableEstimator, FitParameters):
         refused.
         """
         self._validate_params()
-        watch = fitting.watch_of(eval_set, callbacks, self.max_time)
+        watch = fitting.watch_of(eval_set, (X_val, y_val), callbacks, self.max_time)
         from_batches = are_batches(X, y)
         if from_batches and sample_weight is not None:
             raise ValueError("sample_weight of batches is part of them: (X, y, sample_weight)")
@@ -318,9 +335,11 @@ class FastSoftmax(CallbackSupportMixin, PortableEstimator, FitParameters):
         X : array-like or sparse matrix of shape (n_rows, n_features)
             Never written to. Later calls convert X to the number type of the first.
         y : array-like of shape (n_rows,), or (n_rows, n_classes)
-            Labels, or probabilities of the classes in their sorted order. A batch may lack classes.
+            Labels, or probabilities of the classes in their sorted order; the columns of a frame
+            with names are found by them. A batch may lack classes.
         classes : array-like of shape (n_classes,), optional
-            All labels that will occur; needed in the first call.
+            All labels that will occur; needed in the first call, unless y is a frame whose columns
+            are named by them.
         sample_weight : array-like of shape (n_rows,), optional
             Weights >= 0, by which a row's gradient is multiplied.
 

@@ -16,13 +16,14 @@ from fastsoftmax._arguments import (
     check_reduction,
     checked_row_weights,
     checked_smoothing,
-    checked_targets,
     class_indices,
     compute_dtype,
     features_in_place,
     real_dtype,
     reduction_divisor,
     thread_count,
+    weighted_targets,
+    without_ignored,
 )
 from fastsoftmax.arrays import Array
 from fastsoftmax.backend import resolve_backend
@@ -36,25 +37,29 @@ __all__ = ["accuracy", "cross_entropy", "linear_cross_entropy"]
 @overload
 def cross_entropy(
     logits: ArrayLike, y: ArrayLike, *, sample_weight: ArrayLike | None = ...,
-    label_smoothing: float = ..., reduction: Literal["mean", "sum"] = ...,
+    label_smoothing: float = ..., ignore_index: int | None = ...,
+    reduction: Literal["mean", "sum"] = ...,
     return_grad: Literal[False] = ..., backend: str = ..., n_jobs: int | None = ...,
 ) -> float: ...  # fmt: skip
 @overload
 def cross_entropy(
     logits: ArrayLike, y: ArrayLike, *, sample_weight: ArrayLike | None = ...,
-    label_smoothing: float = ..., reduction: Literal["mean", "sum"] = ...,
+    label_smoothing: float = ..., ignore_index: int | None = ...,
+    reduction: Literal["mean", "sum"] = ...,
     return_grad: Literal[True], backend: str = ..., n_jobs: int | None = ...,
 ) -> tuple[float, Array]: ...  # fmt: skip
 @overload
 def cross_entropy(
     logits: ArrayLike, y: ArrayLike, *, sample_weight: ArrayLike | None = ...,
-    label_smoothing: float = ..., reduction: Literal["none"],
+    label_smoothing: float = ..., ignore_index: int | None = ...,
+    reduction: Literal["none"],
     return_grad: Literal[False] = ..., backend: str = ..., n_jobs: int | None = ...,
 ) -> Array: ...  # fmt: skip
 @overload
 def cross_entropy(
     logits: ArrayLike, y: ArrayLike, *, sample_weight: ArrayLike | None = ...,
-    label_smoothing: float = ..., reduction: Literal["none"],
+    label_smoothing: float = ..., ignore_index: int | None = ...,
+    reduction: Literal["none"],
     return_grad: Literal[True], backend: str = ..., n_jobs: int | None = ...,
 ) -> tuple[Array, Array]: ...  # fmt: skip
 def cross_entropy(
@@ -63,6 +68,7 @@ def cross_entropy(
     *,
     sample_weight: ArrayLike | None = None,
     label_smoothing: float = 0.0,
+    ignore_index: int | None = None,
     reduction: str = "mean",
     return_grad: bool = False,
     backend: str = "auto",
@@ -82,12 +88,16 @@ def cross_entropy(
         Logits z, K >= 1.
     y : array_like of shape (n,) or (n, K)
         Class indices in [0, K), of any integer type or bool; or one distribution over the classes
-        for each row, with sum 1 within 1e-5 (1e-3 for float16).
+        for each row, that sums to 1 within 1e-5 (float32 1e-4, float16 1e-2). A row whose sum
+        differs from 1 by more than rounding is divided by it.
     sample_weight : array_like of shape (n,), optional
-        Row weights s, finite and >= 0; 1 by default. A row of weight 0 counts as removed, for any
-        logits.
+        Row weights s, finite and >= 0; 1 by default. A row of weight 0 counts as absent, for any
+        logits and any target.
     label_smoothing : float, default=0.0
         e in [0, 1]: the targets become (1 - e) t + e / K.
+    ignore_index : int, optional
+        A label, such as the -100 of ``torch.nn.functional.cross_entropy``, whose rows get weight
+        0: they cost nothing, their gradient is 0, and "mean" does not count them.
     reduction : {"mean", "sum", "none"}, default="mean"
         The weighted mean of CE, the weighted sum, or s_i * CE_i for each row.
     return_grad : bool, default=False
@@ -107,10 +117,11 @@ def cross_entropy(
     ValueError
         If shapes disagree or K = 0; if a label is out of range, a distribution does not sum to 1
         or has a negative value; if a row weight is negative, infinite or NaN; for the mean, if the
-        row weights sum to 0, as for n = 0; if label_smoothing or reduction is not as above.
+        row weights sum to 0, as for n = 0 and where every row is ignored; if label_smoothing or
+        reduction is not as above; if ignore_index is given for distributions.
     TypeError
         If logits are not real, or y is neither integers nor an array of shape (n, K). Labels of
-        a float dtype are not rounded.
+        a float dtype are not rounded. If ignore_index is no integer.
 
     Notes
     -----
@@ -124,6 +135,8 @@ def cross_entropy(
     >>> loss, grad = cross_entropy([[0.0, 0.0]], [[0.25, 0.75]], return_grad=True)
     >>> grad
     array([[ 0.25, -0.25]])
+    >>> cross_entropy([[50.0, 0.0], [0.0, 50.0]], [0, -100], ignore_index=-100)
+    1.9287498479639178e-22
     """
     check_reduction(reduction, ("mean", "sum", "none"))
     z, dtype = as_real("logits", logits)
@@ -131,8 +144,9 @@ def cross_entropy(
         raise ValueError(f"logits must be of shape (n, K) with K >= 1, got shape {z.shape}")
     z = adjacent_rows(z)
     n_rows, n_classes = z.shape
-    labels, probs = checked_targets(y, n_rows, n_classes, z.dtype)
-    row_weights = checked_row_weights(sample_weight, n_rows, z.dtype)
+    labels, probs, row_weights = weighted_targets(
+        y, sample_weight, (n_rows, n_classes), z.dtype, ignore_index
+    )
     total = reduction_divisor(row_weights, reduction)
     smoothing = checked_smoothing(label_smoothing)
     kernels = resolve_backend(backend)
@@ -158,19 +172,22 @@ def cross_entropy(
 @overload
 def linear_cross_entropy(
     X: ArrayLike, W: ArrayLike, b: ArrayLike, y: ArrayLike, *,
-    sample_weight: ArrayLike | None = ..., label_smoothing: float = ..., reduction: str = ...,
+    sample_weight: ArrayLike | None = ..., label_smoothing: float = ...,
+    ignore_index: int | None = ..., reduction: str = ...,
     return_grad: Literal[True] = ..., backend: str = ..., n_jobs: int | None = ...,
 ) -> tuple[float, Array, Array]: ...  # fmt: skip
 @overload
 def linear_cross_entropy(
     X: ArrayLike, W: ArrayLike, b: None, y: ArrayLike, *,
-    sample_weight: ArrayLike | None = ..., label_smoothing: float = ..., reduction: str = ...,
+    sample_weight: ArrayLike | None = ..., label_smoothing: float = ...,
+    ignore_index: int | None = ..., reduction: str = ...,
     return_grad: Literal[True] = ..., backend: str = ..., n_jobs: int | None = ...,
 ) -> tuple[float, Array, None]: ...  # fmt: skip
 @overload
 def linear_cross_entropy(
     X: ArrayLike, W: ArrayLike, b: ArrayLike | None, y: ArrayLike, *,
-    sample_weight: ArrayLike | None = ..., label_smoothing: float = ..., reduction: str = ...,
+    sample_weight: ArrayLike | None = ..., label_smoothing: float = ...,
+    ignore_index: int | None = ..., reduction: str = ...,
     return_grad: Literal[False], backend: str = ..., n_jobs: int | None = ...,
 ) -> float: ...  # fmt: skip
 def linear_cross_entropy(
@@ -181,6 +198,7 @@ def linear_cross_entropy(
     *,
     sample_weight: ArrayLike | None = None,
     label_smoothing: float = 0.0,
+    ignore_index: int | None = None,
     reduction: str = "mean",
     return_grad: bool = True,
     backend: str = "auto",
@@ -201,7 +219,7 @@ def linear_cross_entropy(
         Coefficients, one row for each class, K >= 1.
     b : array_like of shape (K,) or None
         Intercepts; None means none.
-    y, sample_weight, label_smoothing
+    y, sample_weight, label_smoothing, ignore_index
         As for `cross_entropy`.
     reduction : {"mean", "sum"}, default="mean"
         The weighted mean of the cross-entropy over the rows, or its weighted sum.
@@ -238,8 +256,9 @@ def linear_cross_entropy(
     X, W, bias, dtype = _affine_arguments(X, W, b)
     real = W.dtype
     n_rows, n_classes = len(X), len(W)
-    labels, probs = checked_targets(y, n_rows, n_classes, real)
-    row_weights = checked_row_weights(sample_weight, n_rows, real)
+    labels, probs, row_weights = weighted_targets(
+        y, sample_weight, (n_rows, n_classes), real, ignore_index
+    )
     total = reduction_divisor(row_weights, reduction)
     smoothing = checked_smoothing(label_smoothing)
     kernels = resolve_backend(backend)
@@ -276,7 +295,11 @@ def linear_cross_entropy(
 
 
 def accuracy(
-    y_true: ArrayLike, y_pred: ArrayLike, *, sample_weight: ArrayLike | None = None
+    y_true: ArrayLike,
+    y_pred: ArrayLike,
+    *,
+    sample_weight: ArrayLike | None = None,
+    ignore_index: int | None = None,
 ) -> float:
     """Weighted share of rows whose predicted class is the true one.
 
@@ -290,7 +313,9 @@ def accuracy(
         counts as wrong. For scores of the positive class alone, of shape (n,), pass ``scores > 0``,
         or labels.
     sample_weight : array_like of shape (n,), optional
-        Row weights, finite and >= 0; 1 by default.
+        Row weights, finite and >= 0; 1 by default. A row of weight 0 may have any label.
+    ignore_index : int, optional
+        A true label, such as -100, whose rows count as absent.
 
     Returns
     -------
@@ -304,7 +329,8 @@ def accuracy(
         index is out of range; if a row weight is not finite and >= 0, or their sum is 0 (as for
         n = 0).
     TypeError
-        If labels are strings on one side and numbers on the other; if scores are not real.
+        If labels are strings on one side and numbers on the other; if scores are not real; if
+        ignore_index is no integer.
 
     Examples
     --------
@@ -315,11 +341,14 @@ def accuracy(
     1.0
     """
     truth, predicted = np.asarray(y_true), np.asarray(y_pred)
+    n_rows = len(truth) if truth.ndim else 0
+    row_weights = checked_row_weights(sample_weight, n_rows, np.dtype(np.float64))
+    row_weights = without_ignored(truth, row_weights, ignore_index)
     if predicted.ndim == 2:
         scores = as_real("y_pred", predicted)[0]
         if scores.shape[1] == 0:
             raise ValueError(f"y_pred must have at least one class, got shape {scores.shape}")
-        truth = class_indices(truth, len(scores), scores.shape[1], name="y_true")
+        truth = class_indices(truth, len(scores), scores.shape[1], "y_true", row_weights)
         hits = scores.argmax(axis=1) == truth
         hits &= ~np.isnan(scores.max(axis=1))
     else:
@@ -340,7 +369,6 @@ def accuracy(
                 f"got dtypes {truth.dtype} and {predicted.dtype}"
             )
         hits = truth == predicted
-    row_weights = checked_row_weights(sample_weight, len(truth), np.dtype(np.float64))
     return float(row_weights[hits.astype(bool)].sum()) / reduction_divisor(row_weights, "mean")
 
 

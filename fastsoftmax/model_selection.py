@@ -14,10 +14,12 @@ from sklearn.exceptions import ConvergenceWarning
 from sklearn.metrics import get_scorer, get_scorer_names
 from sklearn.model_selection import check_cv
 from sklearn.utils._param_validation import Interval, StrOptions
+from sklearn.utils.validation import check_is_fitted
 
 from fastsoftmax._estimator.features import checked_rows
 from fastsoftmax._estimator.fitted import set_learnt
-from fastsoftmax._estimator.targets import new_labels
+from fastsoftmax._estimator.labels import label_array
+from fastsoftmax._estimator.targets import check_kind, new_labels
 from fastsoftmax._interchange.portable import PortableEstimator
 from fastsoftmax._sweep.cross_validation import Paths, best_index, paths_of, score_function
 from fastsoftmax._sweep.folds import SweepRows, folds_of, sweep_rows
@@ -110,10 +112,10 @@ def fastsoftmax_path(
     )
     estimator._validate_params()
     values, limits = path_of(Cs), Limits(tol, max_iter)
-    X, y = checked_rows(estimator, X, y, reset=True)
+    X, given = checked_rows(estimator, X, y, reset=True)
     fits: list[Fit] = []
     with single_threaded_blas():
-        rows = sweep_rows(estimator, X, new_labels(y), sample_weight)
+        rows = sweep_rows(estimator, X, new_labels(given), sample_weight)
         point = rows.family.problem.null_point
         for C in values:
             fit = solve(rows.family.at(C), point, limits)
@@ -303,16 +305,17 @@ class FastSoftmaxCV(PortableEstimator):
             Once, if any fit stopped before `tol`: how many did, and the largest gap.
         """
         self._validate_params()
-        X, y = checked_rows(self, X, y, reset=True)
+        X, given = checked_rows(self, X, y, reset=True)
+        targets, y = new_labels(given), given.values
         self.Cs_ = path_of(self.Cs)
         limits = Limits(self.tol, self.max_iter)
         with single_threaded_blas():
-            rows = sweep_rows(self, X, new_labels(y), sample_weight)
+            rows = sweep_rows(self, X, targets, sample_weight)
             folds = folds_of(rows, check_cv(self.cv, y, classifier=True).split(X, y, groups))
             if self.one_standard_error and len(folds) < 2:
                 raise ValueError("one_standard_error=True needs at least 2 folds, got 1")
             weighted = sample_weight is not None
-            score = score_function(self.scoring, rows, np.asarray(y), weighted=weighted)
+            score = score_function(self.scoring, rows, y, weighted=weighted)
             paths = paths_of(rows, folds, self.Cs_, limits, score, self.verbose)
             self._keep(rows, paths)
             gaps, n_iter = self.gaps_.ravel(), self.n_iter_.ravel()
@@ -388,4 +391,7 @@ class FastSoftmaxCV(PortableEstimator):
         if self.scoring in (None, "accuracy"):
             return super().score(X, y, sample_weight)
         options = {} if sample_weight is None else {"sample_weight": sample_weight}
-        return float(get_scorer(self.scoring)(self, X, y, **options))
+        truth = label_array(y)
+        check_is_fitted(self)
+        check_kind(truth, self.classes_)
+        return float(get_scorer(self.scoring)(self, X, truth, **options))

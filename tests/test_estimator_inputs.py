@@ -251,7 +251,7 @@ WRONG_X = {
 
 WRONG_Y = {
     "one class": (lambda y: np.zeros_like(y), ValueError, "one class"),
-    "NaN": (lambda y: np.where(y == 0, np.nan, y), ValueError, "NaN"),
+    "NaN": (lambda y: np.where(y == 0, np.nan, y), ValueError, "y lacks a label in row"),
     "inf": (lambda y: np.where(y == 0, np.inf, y), ValueError, "infinity"),
     "None": (lambda y: None, ValueError, "requires y"),
     "None inside": (lambda y: np.where(y == 0, None, y), (TypeError, ValueError), None),

@@ -720,6 +720,103 @@ def test_linear_bad_dtypes(backend):
                 linear_cross_entropy(*bad, [0, 0], backend=backend)
 
 
+# ---- ignored rows
+
+
+@pytest.mark.parametrize("reduction", ["mean", "sum", "none"])
+@pytest.mark.parametrize("smoothing", [0.0, 0.2])
+@pytest.mark.parametrize(("dtype", "ignored"), [("i8", -100), ("i1", -100), ("u1", 255), ("i8", 0)])
+def test_ignored_labels(dtype, ignored, smoothing, reduction, real, backend, rng):
+    """As `torch.nn.functional.cross_entropy`: they cost nothing, and the mean leaves them out."""
+    logits, y = rng.normal(size=(9, 4)).astype(real), np.arange(9) % 4
+    kept = y != (0 if ignored == 0 else 2)
+    given = np.where(kept, y, ignored).astype(dtype)
+    options = {"label_smoothing": smoothing, "reduction": reduction, "backend": backend}
+    options["return_grad"] = True
+    for weights in (None, rng.uniform(0.5, 2.0, 9)):
+        part = None if weights is None else weights[kept]
+        loss, grad = cross_entropy(
+            logits, given, sample_weight=weights, ignore_index=ignored, **options
+        )
+        expected, expected_grad = cross_entropy(
+            logits[kept], y[kept], sample_weight=part, **options
+        )
+        if reduction == "none":
+            assert not loss[~kept].any()
+            loss = loss[kept]
+        np.testing.assert_allclose(loss, expected, rtol=1e-6)
+        np.testing.assert_allclose(grad[kept], expected_grad, rtol=1e-6)
+        assert not grad[~kept].any()
+        if reduction != "none":
+            W, b = rng.normal(size=(4, 4)).astype(real), rng.normal(size=4).astype(real)
+            results = (
+                linear_cross_entropy(
+                    logits, W, b, given, sample_weight=weights, ignore_index=ignored, **options
+                ),
+                linear_cross_entropy(logits[kept], W, b, y[kept], sample_weight=part, **options),
+            )
+            for whole, only in zip(*results, strict=True):
+                np.testing.assert_allclose(whole, only, rtol=1e-4, atol=1e-6)
+        assert accuracy(
+            given, logits, sample_weight=weights, ignore_index=ignored
+        ) == pytest.approx(accuracy(y[kept], logits[kept], sample_weight=part))
+    predicted = logits.argmax(axis=1)
+    assert accuracy(given, predicted, ignore_index=ignored) == accuracy(y[kept], predicted[kept])
+
+
+def test_rows_of_weight_0_may_have_any_target(real, backend, rng):
+    logits, y = rng.normal(size=(6, 3)).astype(real), np.arange(6) % 3
+    weights = (y != 1).astype(float)
+    labels, probs = np.where(y == 1, -100, y), np.eye(3)[y]
+    kept = y != 1
+    expected = cross_entropy(logits[kept], y[kept], backend=backend)
+    for wrong in (0.0, NAN, INF, -1.0):
+        spoilt = np.where(kept[:, np.newaxis], probs, wrong)
+        for targets in (labels, spoilt):
+            loss, grad = cross_entropy(
+                logits, targets, sample_weight=weights, return_grad=True, backend=backend
+            )
+            assert loss == pytest.approx(expected, rel=1e-6)
+            assert np.isfinite(grad).all() and not grad[~kept].any()
+            assert linear_cross_entropy(
+                logits, np.eye(3, dtype=real), None, targets, sample_weight=weights, backend=backend
+            )[0] == pytest.approx(expected, rel=1e-6)
+    assert accuracy(labels, logits, sample_weight=weights) == accuracy(y[kept], logits[kept])
+
+
+@pytest.mark.parametrize(
+    ("given", "error", "match"),
+    [
+        ({"ignore_index": 1.5}, TypeError, "ignore_index must be None or an integer, got 1.5"),
+        ({"ignore_index": "a"}, TypeError, "ignore_index must be None or an integer, got 'a'"),
+        ({"ignore_index": -100, "y": [[1, 0], [0, 1]]}, ValueError, "ignore_index is for labels"),
+        ({"ignore_index": 1, "y": [1, 1]}, ValueError, "2 rows with a sum of 0.0"),
+        ({"ignore_index": 1, "y": [1, -100]}, ValueError, "got -100 in row 1"),
+        ({"ignore_index": 1, "y": [1, 1, 0]}, ValueError, r"must be of shape \(2,\), got \(3,\)"),
+        ({"y": [1, -100]}, ValueError, r"class indices in \[0, 2\), got -100 in row 1"),
+    ],
+)
+def test_errors_about_ignored_labels(given, error, match):
+    given = {"y": [0, 1], **given}
+    with pytest.raises(error, match=match):
+        cross_entropy(np.zeros((2, 2)), **given)
+    with pytest.raises(error, match=match):
+        linear_cross_entropy(np.zeros((2, 1)), np.zeros((2, 1)), None, **given)
+
+
+@pytest.mark.parametrize(("dtype", "error"), [("f2", 2e-3), ("f4", 5e-5), ("f8", 5e-6)])
+def test_rows_of_probabilities_are_divided_by_their_sums(dtype, error, backend, rng):
+    """Otherwise the loss would depend on what is added to all logits of a row."""
+    logits = rng.normal(size=(8, 5))
+    probs = (rng.dirichlet(np.ones(5), 8) * (1.0 - error)).astype(dtype)
+    normed = probs / probs.sum(axis=1, keepdims=True, dtype=np.float64)
+    for shift in (0.0, 1000.0):
+        loss = cross_entropy(logits + shift, probs, backend=backend)
+        assert loss == pytest.approx(cross_entropy(logits, normed, backend=backend), rel=1e-11)
+    with pytest.raises(ValueError, match="must sum to 1 within"):
+        cross_entropy(logits, probs * (1.0 - 6.0 * error), backend=backend)
+
+
 # ---- accuracy
 
 

@@ -41,7 +41,7 @@ from sklearn.utils.estimator_checks import (
 )
 from sklearn.utils.validation import check_is_fitted
 
-from fastsoftmax import FastSoftmax
+from fastsoftmax import FastSoftmax, FastSoftmaxCV
 
 CLASS_WEIGHTS = ("check_class_weight_classifiers",)
 # Each with the checks that are about something else, as tests below prove; everything else passes,
@@ -415,6 +415,47 @@ class TestTools:
         assert RFE(model, n_features_to_select=2).fit(*iris).transform(iris[0]).shape[1] == 2
 
 
+class TestPenalty:
+    """`SelectFromModel` takes a small threshold where an attribute `penalty` is "l1"."""
+
+    @pytest.mark.parametrize("model", [FastSoftmax(0.05), FastSoftmaxCV([0.05], cv=2)])
+    def test_every_feature_with_a_coefficient_is_selected(self, model):
+        X, y = make_blobs(300, 30, centers=4, random_state=0)
+        X = StandardScaler().fit_transform(X)
+        model = clone(model).set_params(l1_ratio=1.0)
+        selector = SelectFromModel(model).fit(X, y)
+        used = (selector.estimator_.coef_ != 0.0).any(axis=0)
+        assert 3 < used.sum() < 30
+        assert selector.threshold_ == 1e-5
+        np.testing.assert_array_equal(selector.get_support(), used)
+        for other in ({"l1_ratio": 0.0}, {"l1_ratio": 0.5}, {"l1_ratio": None}):
+            selector = SelectFromModel(clone(model).set_params(**other)).fit(X, y)
+            assert selector.threshold_ > 1e-5
+
+    def test_it_is_no_parameter(self, iris):
+        model = FastSoftmax(l1_ratio=1.0)
+        assert (model.penalty, model.set_params(C=np.inf).penalty) == ("l1", None)
+        assert FastSoftmax().penalty == FastSoftmax(l1_ratio=None).penalty == "l2"
+        assert FastSoftmax(l1_ratio=0.25).penalty == "elasticnet"
+        assert "penalty" not in clone(model).get_params()
+        with pytest.raises(ValueError, match="Invalid parameter 'penalty'"):
+            model.set_params(penalty="l2")
+        fitted = FastSoftmax(l1_ratio=1.0).fit(*iris)
+        again = pickle.loads(pickle.dumps(fitted))
+        assert again.penalty == "l1" and "penalty" not in vars(again)
+        assert FastSoftmax.from_sklearn(fitted.to_sklearn()).l1_ratio == 1.0
+
+    def test_a_subclass_may_have_such_a_parameter(self, iris):
+        class Named(FastSoftmax):
+            def __init__(self, penalty="mine"):
+                super().__init__()
+                self.penalty = penalty
+
+            _get_param_names = classmethod(lambda cls: ["penalty"])
+
+        assert clone(Named("ours")).penalty == "ours"
+
+
 class TestFrames:
     @pytest.fixture(params=["pandas", "polars"])
     def frame(self, request, iris):
@@ -521,9 +562,63 @@ class TestMetadataRouting:
         assert len(seen) == pipeline[-1].n_iter_[0]
         assert len(seen[-1].eval_loss) == 1
 
+    @pytest.mark.parametrize("solver", ["auto", "sgd"])
+    def test_a_pipeline_transforms_validation_rows(self, iris, solver):
+        X, y = iris[0] * 100.0 + 1e4, np.array(["a", "b", "c"])[iris[1]]
+        model = FastSoftmax(early_stopping=True, solver=solver, random_state=0, max_iter=20)
+        wanted = clone(model).set_fit_request(X_val=True, y_val=True)
+        pipeline = make_pipeline(StandardScaler(), wanted, transform_input=["X_val"])
+        pipeline.fit(X[::2], y[::2], X_val=X[1::2], y_val=y[1::2])
+        scaler = StandardScaler().fit(X[::2])
+        known = [(scaler.transform(X[1::2]), y[1::2])]
+        by_hand = clone(model).fit(scaler.transform(X[::2]), y[::2], eval_set=known)
+        np.testing.assert_array_equal(pipeline[-1].coef_, by_hand.coef_)
+        assert pipeline[-1].history_["eval_loss"] == by_hand.history_["eval_loss"]
+        assert pipeline[-1].best_score_ == by_hand.best_score_
+        seen = []
+        model.fit(X, y, X_val=X, y_val=y, callbacks=[seen.append])
+        assert "eval_0" in seen[-1].metrics
+
     def test_weights_that_nobody_asked_for(self, iris, weights):
         with pytest.raises(ValueError, match="sample_weight"):
             make_pipeline(StandardScaler(), FastSoftmax(n_jobs=1)).fit(*iris, sample_weight=weights)
+
+
+class TestValidationRows:
+    def test_they_are_an_evaluation_set(self, iris):
+        X, y = iris
+        for solver in ("auto", "sgd"):
+            model = FastSoftmax(solver=solver, max_iter=9, early_stopping=True, random_state=0)
+            pairs = [(X[::2], y[::2])]
+            first = clone(model).fit(*pairs[0], X_val=X[1::2], y_val=y[1::2])
+            second = clone(model).fit(*pairs[0], eval_set=[(X[1::2], y[1::2])])
+            np.testing.assert_array_equal(first.coef_, second.coef_)
+            assert first.history_["eval_loss"] == second.history_["eval_loss"]
+        batches = [(X[i : i + 50], y[i : i + 50]) for i in range(0, 150, 50)]
+        model.fit(batches, classes=[0, 1, 2], X_val=X, y_val=np.eye(3)[y])
+        assert len(model.history_["eval_loss"][-1]) == 1
+
+    def test_errors(self, iris):
+        X, y = iris
+        for options, match in (
+            ({"X_val": X}, "given together: y_val is missing"),
+            ({"y_val": y}, "given together: X_val is missing"),
+            ({"X_val": X, "y_val": y, "eval_set": []}, "as eval_set, or as X_val and y_val"),
+            ({"X_val": X, "y_val": y + 7}, "y_val holds a label that is none of the classes"),
+            ({"X_val": X, "y_val": y.astype(str)}, "y_val .* It holds strings, and"),
+            ({"X_val": X[:9], "y_val": y}, "inconsistent"),
+        ):
+            with pytest.raises(ValueError, match=match):
+                FastSoftmax().fit(X, y, **options)
+
+
+def test_a_fold_that_lacks_a_class_is_scored(iris):
+    """Labels that a fit has not seen count as wrong, as everywhere in scikit-learn."""
+    X, y = iris
+    for labels in (y, np.array(["a", "b", "c"])[y]):
+        cut = [(np.flatnonzero(y < 2), np.flatnonzero(y >= 1))]
+        search = GridSearchCV(FastSoftmax(), {"C": [1.0]}, cv=cut, error_score="raise")
+        assert 0.0 < search.fit(X, labels).best_score_ <= 0.5
 
 
 def test_convergence_warning_is_scikit_learns(iris):

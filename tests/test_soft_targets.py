@@ -183,3 +183,186 @@ def test_a_class_without_probability(X, probs, n_classes):
 def test_a_column_of_labels_is_still_one(X, probs):
     with pytest.warns(UserWarning, match="column-vector"):
         FastSoftmax().fit(X, probs.argmax(axis=1)[:, np.newaxis])
+
+
+# ---- frames, sparse matrices, and sums that are off by rounding
+
+
+@pytest.fixture
+def names(n_classes):
+    return ["wolf", "ant", "cat", "bee"][:n_classes]
+
+
+@pytest.fixture
+def frames(probs, names):
+    """The same probabilities as frames, with columns in the order given."""
+    pandas, polars = pytest.importorskip("pandas"), pytest.importorskip("polars")
+    frame = pandas.DataFrame(probs, columns=names)
+    return {
+        "pandas": frame,
+        "Float64": frame.astype("Float64"),
+        "mixed types": frame.astype({names[0]: object, names[1]: "Float64"}),
+        "in another order": frame[sorted(names)],
+        "polars": polars.DataFrame(dict(zip(names, probs.T, strict=True))),
+    }
+
+
+def test_columns_name_the_classes(X, probs, frames, names):
+    expected = FastSoftmax(tol=1e-10).fit(X, probs, classes=names)
+    for frame in frames.values():
+        model = FastSoftmax(tol=1e-10).fit(X, frame)
+        assert model.classes_.tolist() == sorted(names)
+        assert_same(model, expected)
+    numbers = list(range(10, 10 + len(names)))
+    model = FastSoftmax().fit(X, frames["pandas"], classes=numbers)
+    assert model.classes_.tolist() == numbers
+
+
+def test_columns_are_found_by_their_names(X, frames, names):
+    """In batches, steps and evaluation sets, whatever their order is."""
+    model = FastSoftmax(solver="sgd", max_iter=2, random_state=0)
+    results = []
+    for frame in frames.values():
+        found = [clone(model).fit([(X, frame)], classes=c) for c in (None, names)]
+        found += [
+            clone(model).partial_fit(X, frame, c).partial_fit(X, frame) for c in (None, names)
+        ]
+        assert all(m.classes_.tolist() == sorted(names) for m in found)
+        watched = FastSoftmax().fit(X, frame, eval_set=[(X, f) for f in frames.values()])
+        results.append([*(m.coef_ for m in found), np.array(watched.history_["eval_loss"])])
+        np.testing.assert_allclose(np.ptp(results[-1][-1], axis=1), 0.0, atol=1e-12)
+    for others in results[1:]:
+        for first, other in zip(results[0], others, strict=True):
+            np.testing.assert_allclose(first, other, rtol=1e-9, atol=1e-12)
+
+
+def test_columns_of_some_classes(X, n_classes, names):
+    """As `pandas.get_dummies` makes of a batch that lacks a class."""
+    pandas = pytest.importorskip("pandas")
+    y = np.array(sorted(names))[np.arange(60) % n_classes]
+    model = FastSoftmax(random_state=0).partial_fit(X, y, classes=names)
+    rows = np.flatnonzero(np.isin(y, sorted(names)[:2]))
+    by_labels = clone(model).partial_fit(X[rows], y[rows], classes=names)
+    dummies = pandas.get_dummies(pandas.Series(y[rows]))
+    by_columns = clone(model).partial_fit(X[rows], dummies, classes=names)
+    np.testing.assert_allclose(by_columns.coef_, by_labels.coef_, rtol=1e-12)
+    with pytest.raises(
+        ValueError, match=r"the header of y holds a label that is none of the .*'z'"
+    ):
+        model.partial_fit(X, pandas.get_dummies(pandas.Series(["z", *y[1:]])))
+
+
+@pytest.mark.parametrize("dtype", ["bool", "uint8", "float32", "float64", "Int8", "boolean"])
+def test_dummies(X, n_classes, dtype):
+    pandas = pytest.importorskip("pandas")
+    for labels in (["wolf", "ant", "cat", "bee"], [2**53, 2**53 + 1, 7, -1], [True, False]):
+        y = pandas.Series([labels[i % min(n_classes, len(labels))] for i in range(60)])
+        expected = FastSoftmax(tol=1e-10).fit(X, y)
+        options = {"dtype": dtype} if dtype[0].islower() and dtype != "boolean" else {}
+        dummies = pandas.get_dummies(y, **options).astype(dtype)
+        for form in (dummies, dummies.iloc[:, ::-1]):
+            model = FastSoftmax(tol=1e-10).fit(X, form)
+            assert model.classes_.dtype == expected.classes_.dtype
+            np.testing.assert_array_equal(model.classes_, expected.classes_)
+            assert_same(model, expected)
+
+
+def test_dummies_of_polars_and_default_names(X, probs, n_classes):
+    polars = pytest.importorskip("polars")
+    y = probs.argmax(axis=1)
+    dummies = polars.DataFrame({"y": y.astype(str)}).to_dummies()
+    model = FastSoftmax().fit(X, dummies)
+    assert model.classes_.tolist() == [f"y_{k}" for k in range(n_classes)]
+    plain = FastSoftmax().fit(X, polars.DataFrame(probs))
+    assert plain.classes_.tolist() == list(range(n_classes))
+
+
+def test_names_that_are_no_labels(X, n_classes):
+    pandas = pytest.importorskip("pandas")
+    one_hot = np.eye(n_classes)[np.arange(60) % n_classes]
+    for names, error, match in (
+        (["a"] * n_classes, ValueError, "different from each other"),
+        ([None, *"abc"[: n_classes - 1]], ValueError, "header of y lacks a label in place 0"),
+        ([7, *"abc"[: n_classes - 1]], TypeError, "labels of one type, got int and str"),
+    ):
+        frame = pandas.DataFrame(one_hot)
+        frame.columns = pandas.Index(names, dtype=object)
+        with pytest.raises(error, match=match):
+            FastSoftmax().fit(X, frame)
+
+
+@pytest.mark.parametrize(
+    "storage", ["csr_array", "csc_array", "coo_array", "csr_matrix", "csc_matrix", "lil_matrix"]
+)
+def test_sparse_targets(X, probs, form, storage, n_classes):
+    make = getattr(sparse, storage)
+    one_hot = np.eye(n_classes)[probs.argmax(axis=1)]
+    for dense in (probs, one_hot, one_hot.astype(np.uint8), one_hot.astype(bool)):
+        y = make(dense)
+        assert_same(FastSoftmax(tol=1e-10).fit(form(X), y), FastSoftmax(tol=1e-10).fit(X, dense))
+        options = {"solver": "sgd", "max_iter": 2, "random_state": 0}
+        results = [
+            [
+                FastSoftmax(**options).partial_fit(X, targets, range(n_classes)).coef_,
+                FastSoftmax(**options).fit([(X, targets)]).coef_,
+                FastSoftmax(**options).fit([(X, targets)], classes=range(n_classes)).coef_,
+                FastSoftmax().fit(X, dense, eval_set=[(X, targets)]).history_["eval_loss"],
+                FastSoftmax(early_stopping=True, random_state=0).fit(X, targets).coef_,
+            ]
+            for targets in (y, dense)
+        ]
+        for of_sparse, of_dense in zip(*results, strict=True):
+            np.testing.assert_array_equal(of_sparse, of_dense)
+
+
+@pytest.mark.parametrize(
+    ("dtype", "error"), [(np.float16, 2e-3), (np.float32, 5e-5), (np.float64, 5e-6)]
+)
+def test_sums_are_off_by_the_rounding_of_their_type(X, probs, n_classes, dtype, error):
+    off = (probs * (1.0 - error)).astype(dtype)
+    normed = off / off.sum(axis=1, keepdims=True, dtype=np.float64)
+    assert_same(FastSoftmax(tol=1e-10).fit(X, off), FastSoftmax(tol=1e-10).fit(X, normed))
+    options = {"random_state": 0}
+    first, second = (
+        FastSoftmax(**options).partial_fit(X, y, range(n_classes)).coef_ for y in (off, normed)
+    )
+    np.testing.assert_allclose(first, second, rtol=1e-12)
+    first, second = (
+        FastSoftmax().fit(X, probs, eval_set=[(X, y)]).history_["eval_loss"][-1]
+        for y in (off, normed)
+    )
+    assert first == pytest.approx(second, rel=1e-12)
+    with pytest.raises(ValueError, match="must sum to 1 within"):
+        FastSoftmax().fit(X, (probs * (1.0 - 6.0 * error)).astype(dtype))
+
+
+def test_errors_name_the_row(X, probs):
+    for spoilt, match in (
+        (0.0, r"must sum to 1 within 1e-05, got a sum of 0.0 in row 5"),
+        (-1.0, r"y must hold probabilities, got -.* in row 5"),
+        (np.nan, r"y must hold probabilities, got nan in row 5"),
+    ):
+        bad = probs.copy()
+        bad[5] *= spoilt
+        for fit in (
+            lambda y: FastSoftmax().fit(X, y),
+            lambda y: FastSoftmax().fit(X, sparse.csr_array(y)),
+            lambda y: FastSoftmax().partial_fit(X, y, classes=range(y.shape[1])),
+            lambda y: FastSoftmax(solver="sgd").fit([(X, y)]),
+            lambda y: FastSoftmax().fit(X, probs, eval_set=[(X, y)]),
+        ):
+            with pytest.raises(ValueError, match=match):
+                fit(bad)
+    with pytest.raises(ValueError, match="y lacks a probability in row 5"):
+        FastSoftmax().fit(X, np.ma.array(probs, mask=np.isnan(bad)))
+
+
+def test_a_row_of_weight_0_may_have_any_probabilities(X, probs):
+    weights = np.where(np.arange(60) % 7 == 0, 0.0, 1.0)
+    bad = np.where(weights[:, np.newaxis] > 0.0, probs, 0.0)
+    model = FastSoftmax(tol=1e-10)
+    expected = clone(model).fit(X, probs, weights)
+    assert_same(model.fit(X, bad, weights), expected)
+    model = FastSoftmax(solver="sgd", max_iter=2, random_state=0)
+    first, second = (clone(model).fit([(X, y, weights)]).coef_ for y in (bad, probs))
+    np.testing.assert_array_equal(first, second)

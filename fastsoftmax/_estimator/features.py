@@ -9,7 +9,7 @@ from sklearn.utils.validation import check_consistent_length, validate_data
 
 from fastsoftmax._arguments import features_in_place
 from fastsoftmax._estimator.fitted import FittedEstimator
-from fastsoftmax._estimator.targets import are_probabilities
+from fastsoftmax._estimator.targets import Given, given_targets
 
 # The number types that X may keep; the first is what any other is converted to.
 FEATURE_TYPES = [np.float64, np.float32, np.uint8, np.int8, np.float16]
@@ -30,21 +30,28 @@ def checked_features(estimator: FittedEstimator, X: Any, *, finite: bool = True)
 
 
 def checked_rows(
-    estimator: FittedEstimator, X: Any, y: Any, *, reset: bool, real: np.dtype[Any] | None = None
-) -> tuple[Any, Any]:
+    estimator: FittedEstimator,
+    X: Any,
+    y: Any,
+    *,
+    reset: bool,
+    real: np.dtype[Any] | None = None,
+    name: str = "y",
+) -> tuple[Any, Given]:
     """(features as a shard takes them, labels or probabilities), a target for each row.
 
     reset: whether the estimator notes the features, instead of comparing them with those of its
-    fit. real: the number type that sums over the rows have to be computed in; None for any.
+    fit. real: the number type that sums over the rows have to be computed in; None for any. name:
+    what errors call y.
     """
     kept = [t for t in FEATURE_TYPES if real is None or real_type(np.dtype(t)) == real]
     options = {"reset": reset, "accept_sparse": "csr", "dtype": kept}
-    if are_probabilities(y):
-        X, y = validate_data(estimator, X, **options), np.asarray(y)
-        check_consistent_length(X, y)
-    else:
-        X, y = validate_data(estimator, X, y, **options)
-    return in_place(X), y
+    if y is None:
+        validate_data(estimator, X, y, **options)  # raises scikit-learn's error
+    X = validate_data(estimator, X, **options)
+    given = given_targets(y, name)
+    check_consistent_length(X, given.values)
+    return in_place(X), given
 
 
 def in_place(X: Any) -> Any:

@@ -32,6 +32,24 @@ class Learnt(TypedDict, total=False):
     feature_names_in: Array
 
 
+class _PenaltyName:
+    """The attribute `penalty`: "l1", "elasticnet" or "l2", or None where C is infinite.
+
+    It is no parameter, `l1_ratio` and `C` decide. `sklearn.feature_selection.SelectFromModel` reads
+    it, and keeps every feature that has a coefficient where it is "l1". A subclass may have a
+    parameter of this name, which a property would not let it set.
+    """
+
+    def __get__(self, estimator: Any, owner: Any = None) -> Any:
+        if estimator is None:
+            return self
+        if getattr(estimator, "C", 1.0) == np.inf:
+            return None
+        if not estimator.l1_ratio:
+            return "l2"
+        return "l1" if estimator.l1_ratio == 1.0 else "elasticnet"
+
+
 class FittedEstimator(ClassifierMixin, BaseEstimator):
     """The parameters and attributes that `FastSoftmax` and `FastSoftmaxCV` share."""
 
@@ -55,6 +73,8 @@ class FittedEstimator(ClassifierMixin, BaseEstimator):
     n_iter_: Array
     gap_: float
     converged_: bool
+
+    penalty = _PenaltyName()
 
     def __sklearn_tags__(self) -> Any:
         """Tell scikit-learn what is accepted."""

@@ -22,7 +22,7 @@ from fastsoftmax._estimator.rows import (
     regularisation,
     training_rows,
 )
-from fastsoftmax._estimator.targets import known_labels, new_targets
+from fastsoftmax._estimator.targets import known_targets, new_targets
 from fastsoftmax.arrays import Array, count_logits
 from fastsoftmax.monitor import Callback, Monitor
 from fastsoftmax.objective import SoftmaxObjective, StochasticObjective
@@ -41,6 +41,7 @@ class Watch(NamedTuple):
     """Who watches a fit, and until when it may run."""
 
     eval_set: Any
+    set_name: str  # what errors call the targets of set {i}
     callbacks: list[Callback]
     began: float  # by time.perf_counter
     end: float  # by time.monotonic
@@ -56,10 +57,25 @@ class Watch(NamedTuple):
         return time.monotonic() >= self.end
 
 
-def watch_of(eval_set: Any, callbacks: Any, max_time: float | None) -> Watch:
-    """Return who watches a fit that begins now."""
+def watch_of(
+    eval_set: Any, validation: tuple[Any, Any], callbacks: Any, max_time: float | None
+) -> Watch:
+    """Return who watches a fit that begins now. validation is (X_val, y_val), or two None."""
     end = math.inf if max_time is None else time.monotonic() + max_time
-    return Watch(eval_set, _callables(callbacks), time.perf_counter(), end)
+    name = "eval_set[{i}]"
+    missing = [part is None for part in validation]
+    if not all(missing):
+        if any(missing):
+            raise ValueError(
+                "X_val and y_val are given together: "
+                f"{'X_val' if missing[0] else 'y_val'} is missing"
+            )
+        if eval_set is not None:
+            raise ValueError(
+                "validation rows are given as eval_set, or as X_val and y_val, not as both"
+            )
+        eval_set, name = [validation], "y_val"
+    return Watch(eval_set, name, _callables(callbacks), time.perf_counter(), end)
 
 
 def _callables(callbacks: Any) -> list[Callback]:
@@ -81,7 +97,7 @@ def fit_arrays(
     rows = training_rows(
         estimator,
         X,
-        new_targets(y, classes),
+        new_targets(y, classes, sample_weight),
         sample_weight,
         hold_out=partial(held_out_rows, estimator) if hold_out else None,
     )
@@ -90,7 +106,7 @@ def fit_arrays(
 
 def _fit_rows(estimator: FitParameters, rows: TrainingRows, watch: Watch) -> str | None:
     shard, classes = rows.shard, rows.classes
-    sets = eval_shards(estimator, watch.eval_set, classes, rows.seen, shard)
+    sets = eval_shards(estimator, watch, classes, rows.seen, shard)
     if rows.held_out is not None:
         sets = [held_out_shard(rows.held_out, shard)]
     start = previous_coefficients(estimator, classes) if estimator.warm_start else None
@@ -114,20 +130,21 @@ def _fit_rows(estimator: FitParameters, rows: TrainingRows, watch: Watch) -> str
 
 
 def eval_shards(
-    estimator: FitParameters, eval_set: Any, classes: Array, seen: Array, like: Shard
+    estimator: FitParameters, watch: Watch, classes: Array, seen: Array, like: Shard
 ) -> list[Shard]:
     """Return the rows of an `eval_set`, checked, as shards like that of the training rows.
 
     seen: labels of the fit, also those that it leaves out.
     """
-    shards = []
+    shards, eval_set = [], watch.eval_set
     if not isinstance(eval_set, list | tuple | None):
         raise TypeError(f"eval_set must be a list of (X, y) pairs, got {type(eval_set).__name__}")
     for i, pair in enumerate(eval_set or ()):
         if not (isinstance(pair, tuple | list) and len(pair) == 2):
             raise TypeError(f"eval_set must be a list of (X, y) pairs, got {type(pair).__name__}")
-        X, y = checked_rows(estimator, *pair, reset=False, real=like.real)
-        targets = known_labels(y, classes, f"eval_set[{i}]", seen)
+        name = watch.set_name.format(i=i)
+        X, y = checked_rows(estimator, *pair, reset=False, real=like.real, name=name)
+        targets = known_targets(y, classes, like.real, name, seen=seen)
         shards.append(evaluation_shard(X, targets, np.ones(X.shape[0]), like))
     return shards
 

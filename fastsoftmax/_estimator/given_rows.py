@@ -14,6 +14,7 @@ from sklearn.utils.validation import check_is_fitted
 from fastsoftmax._arguments import are_readable
 from fastsoftmax._estimator.features import backend_rows, checked_features, in_place, real_type
 from fastsoftmax._estimator.fitted import FittedEstimator, dense_coef
+from fastsoftmax._estimator.labels import label_array
 from fastsoftmax._estimator.row_weights import checked_sample_weights, scaled_to_mean_1
 from fastsoftmax._estimator.rows import Computing, computing_of, make_shard
 from fastsoftmax._estimator.targets import known_labels
@@ -86,12 +87,14 @@ class GivenRows(NamedTuple):
 
     def labelled(self, y: Any, sample_weight: Any) -> tuple[Shard, float]:
         """Return the rows with their true labels, checked, and the sum of their row weights."""
-        targets = known_labels(y, self.classes, "y")
-        check_consistent_length(self.X, targets.labels)
+        labels = label_array(y)
+        check_consistent_length(self.X, labels)
         row_weights = np.ones(self.n_rows, dtype=self.coef.dtype)
+        given_weights = None
         if sample_weight is not None:
-            own = checked_sample_weights(sample_weight, self.X)
-            row_weights, _ = scaled_to_mean_1(own, self.coef.dtype)
+            given_weights = checked_sample_weights(sample_weight, self.X)
+            row_weights, _ = scaled_to_mean_1(given_weights, self.coef.dtype)
+        targets = known_labels(labels, self.classes, row_weights=given_weights)
         shard = make_shard(self.X, targets, row_weights, self.computing)
         return shard, float(row_weights.sum(dtype=np.float64))
 

@@ -12,9 +12,9 @@ from typing import Any, NamedTuple
 import numpy as np
 from scipy import linalg
 from sklearn.utils import check_consistent_length
-from sklearn.utils.validation import column_or_1d
 
 from fastsoftmax._estimator.features import checked_features, real_type
+from fastsoftmax._estimator.labels import label_array
 from fastsoftmax._estimator.parameters import FitParameters
 from fastsoftmax._estimator.row_weights import checked_sample_weights, scaled_to_mean_1
 from fastsoftmax._estimator.rows import (
@@ -64,12 +64,10 @@ class Contrasts(NamedTuple):
 
 def problem_of(estimator: FitParameters, X: Any, y: Any, sample_weight: Any) -> FittedProblem:
     """Return the problem that an estimator was fitted to, from the rows of that fit."""
-    X, y = checked_features(estimator, X), column_or_1d(y, warn=True)
+    X, y = checked_features(estimator, X), label_array(y)
     check_consistent_length(X, y)
     row_weights = checked_sample_weights(sample_weight, X)
-    if (row_weights == 0.0).any():  # their labels need not be classes of the fit
-        y = np.where(row_weights > 0.0, y, estimator.classes_[0])
-    targets = known_labels(y, estimator.classes_, "y")
+    targets = known_labels(y, estimator.classes_, row_weights=row_weights)
     scaled, total = scaled_to_mean_1(row_weights, real_type(X.dtype))
     masses = targets.masses(row_weights)
     if not masses.all():

@@ -9,10 +9,12 @@ from numpy.typing import ArrayLike
 from scipy import sparse
 from sklearn.utils import check_consistent_length
 from sklearn.utils.multiclass import check_classification_targets
-from sklearn.utils.validation import _check_sample_weight, check_is_fitted, column_or_1d
+from sklearn.utils.validation import _check_sample_weight, check_is_fitted
 
 from fastsoftmax._estimator.fitted import FittedEstimator, dense_coef, set_learnt
 from fastsoftmax._estimator.given_rows import given_rows
+from fastsoftmax._estimator.labels import label_array
+from fastsoftmax._estimator.targets import check_kind
 from fastsoftmax.arrays import Array
 
 
@@ -241,7 +243,7 @@ class PredictingEstimator(FittedEstimator):
         ----------
         X : array-like or sparse matrix of shape (n_rows, n_features)
         y : array-like of shape (n_rows,)
-            True labels, each one of `classes_`.
+            True labels, each one of `classes_` where its row has a weight above 0.
         sample_weight : array-like of shape (n_rows,), optional
             Weights >= 0 of the rows in both means.
 
@@ -254,8 +256,8 @@ class PredictingEstimator(FittedEstimator):
         Raises
         ------
         NotFittedError, ValueError
-            As `decision_function`; a ValueError also for a label that is none of `classes_`,
-            lengths that differ, and weights that are negative, not finite, or all 0.
+            As `decision_function`; a ValueError also for a label that is missing or none of
+            `classes_`, lengths that differ, and weights that are negative, not finite, or all 0.
 
         Examples
         --------
@@ -279,7 +281,8 @@ class PredictingEstimator(FittedEstimator):
         ----------
         X : array-like or sparse matrix of shape (n_rows, n_features)
         y : array-like of shape (n_rows,)
-            True labels; one that is none of `classes_` counts as predicted wrong.
+            True labels, of the same kind as `classes_` (strings, numbers); one that is none of
+            them counts as predicted wrong.
         sample_weight : array-like of shape (n_rows,), optional
             Weights >= 0 of the rows.
 
@@ -291,8 +294,9 @@ class PredictingEstimator(FittedEstimator):
         Raises
         ------
         NotFittedError, ValueError
-            As `decision_function`; a ValueError also for y that is no array of labels, lengths that
-            differ, and weights that are negative, not finite, or all 0.
+            As `decision_function`; a ValueError also for y that is no array of labels, strings
+            where `classes_` are numbers and the like, a missing label, lengths that differ, and
+            weights that are negative, not finite, or all 0.
 
         Examples
         --------
@@ -302,10 +306,11 @@ class PredictingEstimator(FittedEstimator):
         0.75
         """
         given = given_rows(self, X)
-        truth = column_or_1d(y)
+        truth = label_array(y)
         if truth.dtype.kind not in "biuUS":  # of others some are no labels
             check_classification_targets(truth)
         check_consistent_length(given.X, truth)
+        check_kind(truth, self.classes_)
         hits = self.classes_[given.top(1)[:, 0]] == truth
         if sample_weight is None:
             return float(np.mean(hits))

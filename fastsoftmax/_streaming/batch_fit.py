@@ -12,12 +12,13 @@ import numpy as np
 from fastsoftmax._estimator import fitting
 from fastsoftmax._estimator.fitted import set_learnt
 from fastsoftmax._estimator.parameters import FitParameters
-from fastsoftmax._estimator.targets import are_probabilities
+from fastsoftmax._estimator.targets import given_targets
 from fastsoftmax._streaming.batch_source import (
     Batch,
     BatchSource,
     Totals,
     column_order,
+    in_order,
     labels_of,
     named,
     totals_of,
@@ -79,18 +80,8 @@ class _BatchRows:
         self._all_seen = True
 
     def _shard(self, batch: Batch) -> tuple[Shard, float]:
-        y, sample_weight = batch.y, batch.sample_weight
         by_class = None if self.totals is None else self.totals.by_class
-        if are_probabilities(y):
-            y = np.asarray(y)
-            if self.order is not None and y.shape[1] == len(self.order):
-                y = y[:, self.order]
-        elif sample_weight is not None:
-            absent = np.asarray(sample_weight) == 0.0
-            y = np.asarray(y)
-            if absent.any() and absent.shape == y.shape:  # as if removed: of whatever class
-                y = np.where(absent, self.classes[:1], y)
-        batch = batch._replace(y=y)
+        batch = batch._replace(y=in_order(given_targets(batch.y), self.order))
         return batch_shard(self.estimator, batch, self.classes, self.real, by_class)
 
 
@@ -104,7 +95,7 @@ def fit(estimator: FitParameters, batches: Any, classes: Any, watch: fitting.Wat
     epoch = rows.epoch()
     first = next(epoch)
     like = first[0]
-    sets = fitting.eval_shards(estimator, watch.eval_set, rows.classes, rows.classes, like)
+    sets = fitting.eval_shards(estimator, watch, rows.classes, rows.classes, like)
     start = None
     if estimator.warm_start:
         start = fitting.previous_coefficients(estimator, rows.classes)

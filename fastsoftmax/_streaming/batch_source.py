@@ -6,10 +6,11 @@ from typing import Any, NamedTuple
 
 import numpy as np
 from sklearn.utils.multiclass import check_classification_targets
-from sklearn.utils.validation import check_consistent_length, column_or_1d
+from sklearn.utils.validation import check_consistent_length
 
+from fastsoftmax._estimator.labels import class_labels, kind_of
 from fastsoftmax._estimator.row_weights import checked_class_weights
-from fastsoftmax._estimator.targets import are_probabilities, checked_probabilities
+from fastsoftmax._estimator.targets import Given, given_targets, known_targets
 from fastsoftmax.arrays import Array
 
 
@@ -157,7 +158,10 @@ def totals_of(source: BatchSource, classes: Any, class_weight: Any) -> Totals:
         raise ValueError(f"batches must hold labels of one kind, got {' and '.join(sorted(kinds))}")
     if known is None:
         (dtype,) = kinds.values()
-        known = np.array(sorted(label for label, w in mass.items() if w > 0.0), dtype=dtype)
+        found = sorted(label for label, w in mass.items() if w > 0.0)
+        # (of int64 and uint64 the common type is float64, which would round large ones)
+        integers = all(isinstance(label, int) for label in found)
+        known = np.array(found, dtype=None if integers and dtype.kind == "f" else dtype)
         if len(known) < 2:
             raise ValueError(
                 f"batches must hold at least 2 classes with a weight above 0, got {known.tolist()}"
@@ -177,26 +181,25 @@ def _label_masses(
     batch: Batch, classes: Array | None, order: Array | None
 ) -> tuple[list[Any], Array, str, np.dtype[Any]]:
     """(labels of one batch, the row weights of each summed, kind of targets, dtype of labels)."""
-    y = np.asarray(batch.y)
+    given = in_order(given_targets(batch.y), order)
+    y = given.values
     check_consistent_length(batch.X, y)
     row_weights = np.ones(len(y))
     if batch.sample_weight is not None:
         row_weights = np.asarray(batch.sample_weight, dtype=np.float64)
         if row_weights.shape != (len(y),) or not (row_weights >= 0.0).all():
             raise ValueError(f"sample_weight must be {len(y)} numbers >= 0")
-    if are_probabilities(y):
-        labels = np.arange(y.shape[1]) if classes is None else classes
-        probs = checked_probabilities(y, len(labels), np.dtype(np.float64))
-        if order is not None:
-            probs = probs[:, order]
+    if given.columns is not None:
+        labels = classes
+        if labels is None:
+            labels = np.arange(y.shape[1]) if given.names is None else np.unique(given.names)
+        real = np.dtype(np.float64)
+        masses = known_targets(given, labels, real, row_weights=row_weights).masses(row_weights)
         kind = f"probabilities of {y.shape[1]} classes"
-        return labels.tolist(), row_weights @ probs, kind, labels.dtype
-    y = column_or_1d(y)
+        return labels.tolist(), masses, kind, labels.dtype
     check_classification_targets(y)
     found, positions = np.unique(y, return_inverse=True)
-    kind = {"U": "strings", "O": "strings", "T": "strings", "S": "bytes", "b": "booleans"}.get(
-        y.dtype.kind, "numbers"
-    )
+    kind = "booleans" if y.dtype.kind == "b" else kind_of(y)
     return (
         found.tolist(),
         np.bincount(positions.reshape(-1), row_weights, len(found)),
@@ -207,13 +210,23 @@ def _label_masses(
 
 def labels_of(classes: Any) -> Array:
     """Return the labels that were given, sorted and checked."""
-    given = np.asarray(classes if hasattr(classes, "__len__") else list(classes))
+    given = class_labels(classes)
     labels = np.unique(given)
     if given.ndim != 1 or len(labels) < 2 or len(labels) < len(given):
         raise ValueError(f"classes must hold at least 2 labels, all different, got {classes!r}")
     return labels
 
 
+def in_order(given: Given, order: Array | None) -> Given:
+    """Return targets with the columns in an order, unless names say what they are."""
+    columns = given.columns
+    if columns is None or order is None or given.names is not None:
+        return given
+    return given if columns.shape[1] != len(order) else given._replace(columns=columns[:, order])
+
+
 def column_order(classes: Any) -> Array | None:
     """Return the columns of probabilities in the order of the sorted classes; None without any."""
-    return None if classes is None else np.argsort(np.asarray(classes), kind="stable")
+    if classes is None:
+        return None
+    return np.argsort(class_labels(classes), kind="stable")

@@ -9,6 +9,7 @@ from sklearn.utils import check_random_state
 from fastsoftmax._estimator.features import checked_rows, real_type
 from fastsoftmax._estimator.fitted import dense_coef, set_learnt
 from fastsoftmax._estimator.fitting import forget_best
+from fastsoftmax._estimator.labels import class_labels
 from fastsoftmax._estimator.parameters import FitParameters
 from fastsoftmax._estimator.row_weights import (
     checked_class_weights,
@@ -16,7 +17,7 @@ from fastsoftmax._estimator.row_weights import (
     class_weighted,
 )
 from fastsoftmax._estimator.rows import computing_of, make_shard, regularisation, smoothing_of
-from fastsoftmax._estimator.targets import known_targets
+from fastsoftmax._estimator.targets import given_targets, known_targets
 from fastsoftmax._streaming.batch_source import Batch
 from fastsoftmax.arrays import Array, count_logits
 from fastsoftmax.kernel_arguments import Descent
@@ -36,7 +37,7 @@ def has_steps(estimator: FitParameters) -> bool:
 
 def step_over(estimator: FitParameters, X: Any, y: Any, classes: Any, sample_weight: Any) -> None:
     """Take the steps of `FastSoftmax.partial_fit`."""
-    known = _known_classes(estimator, classes)
+    known = _known_classes(estimator, y, classes)
     goes_on = hasattr(estimator, "coef_")
     real = estimator.coef_.dtype if goes_on else None
     shard, total = batch_shard(estimator, Batch(0, X, y, sample_weight), known, real)
@@ -75,11 +76,17 @@ def step_over(estimator: FitParameters, X: Any, y: Any, classes: Any, sample_wei
     _note(estimator, loss / shard.n_rows, correct / shard.n_rows, seconds)
 
 
-def _known_classes(estimator: FitParameters, classes: Any) -> Array:
-    """Return the labels of all classes, those of the first call or of an earlier fit."""
-    given = None if classes is None else np.unique(np.asarray(classes))
+def _known_classes(estimator: FitParameters, y: Any, classes: Any) -> Array:
+    """Return the labels of all classes, those of the first call or of an earlier fit.
+
+    In the first call the names of the columns of y will do.
+    """
+    given = None if classes is None else np.unique(class_labels(classes))
     known: Array | None = getattr(estimator, "classes_", None)
     if known is None:
+        if given is None and len(getattr(y, "shape", ())) == 2:
+            names = given_targets(y).names
+            given = None if names is None else np.unique(names)
         if given is None:
             raise ValueError(
                 "classes must be given in the first call of partial_fit, as later batches may "
@@ -116,8 +123,8 @@ def batch_shard(
     """
     X, y = checked_rows(estimator, batch.X, batch.y, reset=real is None, real=real)
     real = real_type(X.dtype)
-    targets = known_targets(y, classes, real)
     row_weights = checked_sample_weights(batch.sample_weight, X)
+    targets = known_targets(y, classes, real, row_weights=row_weights)
     if by_class is None and estimator.class_weight is not None:
         by_class = checked_class_weights(estimator.class_weight, classes, np.ones(len(classes)))
     if by_class is not None:
