@@ -1,4 +1,4 @@
-"""Arguments checked and brought into the form that the kernels take. Imports nothing but numpy."""
+"""Arguments checked and brought into the form that the kernels take."""
 
 import math
 import numbers
@@ -11,11 +11,12 @@ import numpy as np
 from numpy.typing import ArrayLike
 
 from fastsoftmax.arrays import Array
+from fastsoftmax.foreign_arrays import as_array
 
 
 def as_real(name: str, value: ArrayLike) -> tuple[Array, np.dtype[Any]]:
     """Return (value in the dtype that it is computed in, dtype of the result)."""
-    array = np.asarray(value)
+    array = as_array(value, name)
     dtype = real_dtype(name, array.dtype)
     return array.astype(compute_dtype(dtype), copy=False), dtype
 
@@ -76,7 +77,7 @@ def targets_of(
     y: ArrayLike, n_rows: int, n_classes: int, real: np.dtype[Any]
 ) -> tuple[Array | None, Array | None]:
     """Return (labels, None) or (None, probabilities), checked, as the kernels take them."""
-    y = np.asarray(y)
+    y = as_array(y, "y")
     if y.ndim != 2:
         return class_indices(y, n_rows, n_classes), None
     if y.shape != (n_rows, n_classes):
@@ -116,7 +117,7 @@ def row_weights_of(sample_weight: ArrayLike | None, n_rows: int, real: np.dtype[
     """Return row weights, checked; ones for None."""
     if sample_weight is None:
         return np.ones(n_rows, dtype=real)
-    given = np.asarray(sample_weight)
+    given = as_array(sample_weight, "sample_weight")
     if given.shape != (n_rows,):
         raise ValueError(f"sample_weight must be of shape ({n_rows},), got {given.shape}")
     row_weights = cast(as_real("sample_weight", given)[0], real)

@@ -10,6 +10,8 @@ from typing import TYPE_CHECKING, Any, TypeAlias
 
 import numpy as np
 
+from fastsoftmax.foreign_arrays import as_numpy
+
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
@@ -186,6 +188,8 @@ def _as_rows(name: str, array: Any) -> Any:
     """Return the array in a form that has a shape and can be indexed by rows."""
     if hasattr(array, "tocsr"):
         return array.tocsr()
+    if not hasattr(array, "requires_grad"):  # (tensors of PyTorch can be indexed as arrays can)
+        array = as_numpy(array, name)
     if not hasattr(array, "shape"):
         try:
             array = np.asarray(array)

@@ -33,6 +33,7 @@ from fastsoftmax._arguments import (
 )
 from fastsoftmax.arrays import Array
 from fastsoftmax.backend import resolve_backend
+from fastsoftmax.foreign_arrays import as_array
 from fastsoftmax.losses import accuracy, cross_entropy, linear_cross_entropy
 
 __all__ = [
@@ -213,7 +214,7 @@ def _map_rows(
     kernel: str, x: ArrayLike, axis: Axis, out: Array | None, backend: str, n_jobs: int | None
 ) -> Array:
     """Apply a kernel (n, K) -> (n, K) along the axes."""
-    given = np.asarray(x)
+    given = as_array(x, "x")
     x, dtype = as_real("x", given)
     axes = _normalize_axis(x.ndim, axis)
     if out is not None:

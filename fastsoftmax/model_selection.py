@@ -24,6 +24,7 @@ from fastsoftmax._sweep.folds import SweepRows, folds_of, sweep_rows
 from fastsoftmax._sweep.path import Fit, Limits, path_of, shortfall, solve
 from fastsoftmax.arrays import Array
 from fastsoftmax.estimator import FastSoftmax
+from fastsoftmax.foreign_arrays import as_numpy
 from fastsoftmax.threads import single_threaded_blas
 
 
@@ -304,6 +305,7 @@ class FastSoftmaxCV(PortableEstimator):
         """
         self._validate_params()
         X, y = checked_rows(self, X, y, reset=True)
+        groups = as_numpy(groups, "groups")
         self.Cs_ = path_of(self.Cs)
         limits = Limits(self.tol, self.max_iter)
         with single_threaded_blas():
@@ -387,5 +389,8 @@ class FastSoftmaxCV(PortableEstimator):
         """
         if self.scoring in (None, "accuracy"):
             return super().score(X, y, sample_weight)
-        options = {} if sample_weight is None else {"sample_weight": sample_weight}
+        X, y = as_numpy(X, "X"), as_numpy(y, "y")
+        options = {}
+        if sample_weight is not None:
+            options["sample_weight"] = as_numpy(sample_weight, "sample_weight")
         return float(get_scorer(self.scoring)(self, X, y, **options))

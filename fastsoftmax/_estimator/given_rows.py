@@ -18,6 +18,7 @@ from fastsoftmax._estimator.row_weights import checked_sample_weights, scaled_to
 from fastsoftmax._estimator.rows import Computing, computing_of, make_shard
 from fastsoftmax._estimator.targets import known_labels
 from fastsoftmax.arrays import Array, count_logits
+from fastsoftmax.foreign_arrays import as_numpy
 from fastsoftmax.shards.shard import Shard
 
 
@@ -86,7 +87,7 @@ class GivenRows(NamedTuple):
 
     def labelled(self, y: Any, sample_weight: Any) -> tuple[Shard, float]:
         """Return the rows with their true labels, checked, and the sum of their row weights."""
-        targets = known_labels(y, self.classes, "y")
+        targets = known_labels(as_numpy(y, "y"), self.classes, "y")
         check_consistent_length(self.X, targets.labels)
         row_weights = checked_sample_weights(sample_weight, self.X)
         scaled, _ = scaled_to_mean_1(row_weights, self.coef.dtype)

@@ -14,6 +14,7 @@ from sklearn.utils.validation import _check_sample_weight, check_is_fitted, colu
 from fastsoftmax._estimator.fitted import FittedEstimator, dense_coef, set_learnt
 from fastsoftmax._estimator.given_rows import given_rows
 from fastsoftmax.arrays import Array
+from fastsoftmax.foreign_arrays import as_numpy
 
 
 class Metrics(NamedTuple):
@@ -302,13 +303,14 @@ class PredictingEstimator(FittedEstimator):
         0.75
         """
         given = given_rows(self, X)
-        truth = column_or_1d(y)
+        truth = column_or_1d(as_numpy(y, "y"))
         if truth.dtype.kind not in "biuUS":  # of others some are no labels
             check_classification_targets(truth)
         check_consistent_length(given.X, truth)
         hits = self.classes_[given.top(1)[:, 0]] == truth
         if sample_weight is None:
             return float(np.mean(hits))
+        sample_weight = as_numpy(sample_weight, "sample_weight")
         row_weights = _check_sample_weight(sample_weight, given.X, dtype=np.float64)
         if not (row_weights.min() >= 0.0 and row_weights.max() > 0.0):
             raise ValueError(
