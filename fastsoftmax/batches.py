@@ -99,7 +99,8 @@ def iter_batches(
     ----------
     X : array of shape (n, ...)
         The rows: an ndarray, memmap, pandas or polars frame, or scipy sparse matrix (any but CSR
-        is converted to CSR, once). Other sequences become an ndarray.
+        is converted to CSR, once), or a tensor of PyTorch. Other arrays and sequences become an
+        ndarray.
     y : array of shape (n,) or (n, K)
         Labels or class probabilities, of the same kinds.
     batch_size : int, default=256

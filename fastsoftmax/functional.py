@@ -5,6 +5,8 @@ Conventions
 - float32 and float64 are computed and returned in their own precision. float16 is computed in
   float32 and returned as float16; integers and booleans count as float64. Any other dtype is a
   TypeError.
+- Frames, tensors and other arrays in the memory of the CPU are taken as arrays of numpy, views of
+  them where there can be any (bfloat16 becomes float32). Results are arrays of numpy.
 - Arrays may have any strides and either byte order, and may be read-only. Inputs are never written
   to, unless one is given as `out`. They are copied only where their dtype is not computed in, or
   where the numbers of a row do not lie side by side.
