@@ -24,13 +24,14 @@ _ELSEWHERE = {
     "dask_expr": "{name}.compute(), or fit to batches",
     "sparse": "a scipy.sparse matrix, {name}.to_scipy_sparse()",
 }
+_ADDED = 2  # `isbuiltin` of number types that other packages add to numpy's
 _HOST_DEVICES = {1, 3, 13}  # of DLPack: CPU, and what of CUDA the CPU reads: pinned, managed
 _DEVICES = {2: "CUDA", 4: "OpenCL", 7: "Vulkan", 8: "Metal", 10: "ROCm", 14: "oneAPI"}
 
 
 def as_array(value: Any, name: str) -> Array:
     """Return anything that is like an array as one of numpy, tensors and frames included."""
-    if type(value) is np.ndarray and value.dtype.kind != "V":
+    if type(value) is np.ndarray and value.dtype.isbuiltin != _ADDED:
         return value
     value = as_numpy(value, name)
     return np.asarray(frame_array(value, name, _result_type) if is_frame(value) else value)
@@ -133,7 +134,8 @@ def _tensor_array(tensor: Any, name: str) -> Array:
 
 def _with_known_type(array: Array) -> Array:
     """Return an array of bfloat16 or of a float of 8 bits, which are not numpy's, as float32."""
-    if array.dtype.kind == "V" and array.dtype.name.startswith(("bfloat16", "float8_")):
+    added = array.dtype.isbuiltin == _ADDED
+    if added and array.dtype.name.startswith(("bfloat16", "float8_")):
         return array.astype(np.float32)
     return array
 

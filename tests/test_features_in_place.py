@@ -155,6 +155,21 @@ DENSE = {
         "float32",
         False,
     ),
+    "bfloat16 of ml_dtypes": (
+        from_package("ml_dtypes", lambda extra, X: X.astype(extra.bfloat16)),
+        "float32",
+        True,
+    ),
+    "8-bit float of ml_dtypes": (
+        from_package("ml_dtypes", lambda extra, X: X.astype(extra.float8_e5m2)),
+        "float32",
+        True,
+    ),
+    "jax bfloat16": (
+        from_package("jax", lambda jax, X: jax.numpy.asarray(X, dtype="bfloat16")),
+        "float32",
+        True,
+    ),
     "jax float32": (
         from_package("jax", lambda jax, X: jax.numpy.asarray(X, dtype="float32")),
         "float32",
