@@ -11,6 +11,7 @@ import numpy as np
 from numpy.typing import ArrayLike
 
 from fastsoftmax.arrays import Array
+from fastsoftmax.foreign_arrays import as_array
 
 # How far the sum of a row of probabilities may be from 1, by the size of the floats that they came
 # in. A softmax computed in float16 is off by up to 1e-2 (ten roundings of 5e-4 in the sum of 1000
@@ -20,7 +21,7 @@ _SUM_TOLERANCES = {2: 1e-2, 4: 1e-4}
 
 def as_real(name: str, value: ArrayLike) -> tuple[Array, np.dtype[Any]]:
     """Return (value in the dtype of the computation, dtype of the result)."""
-    array = np.asarray(value)
+    array = as_array(value, name)
     dtype = real_dtype(name, array.dtype)
     return array.astype(compute_dtype(dtype), copy=False), dtype
 
@@ -121,7 +122,7 @@ def checked_targets(
 
     Rows of weight 0 may have any targets; what those become has no meaning.
     """
-    y = np.asarray(y)
+    y = as_array(y, "y")
     if y.ndim != 2:
         return class_indices(y, n_rows, n_classes, row_weights=row_weights), None
     if y.shape != (n_rows, n_classes):
@@ -196,7 +197,7 @@ def checked_row_weights(sample_weight: ArrayLike | None, n_rows: int, real: np.d
     """Return row weights; ones for None."""
     if sample_weight is None:
         return np.ones(n_rows, dtype=real)
-    given = np.asarray(sample_weight)
+    given = as_array(sample_weight, "sample_weight")
     if given.shape != (n_rows,):
         raise ValueError(f"sample_weight must be of shape ({n_rows},), got {given.shape}")
     row_weights = cast(as_real("sample_weight", given)[0], real)

@@ -10,6 +10,8 @@ from typing import TYPE_CHECKING, Any, TypeAlias
 
 import numpy as np
 
+from fastsoftmax.foreign_arrays import as_numpy
+
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
@@ -97,7 +99,8 @@ def iter_batches(
     ----------
     X : array of shape (n, ...)
         The rows: an ndarray, memmap, pandas or polars frame, or scipy sparse matrix (any but CSR
-        is converted to CSR, once). Other sequences become an ndarray.
+        is converted to CSR, once), or a tensor of PyTorch. Other arrays and sequences become an
+        ndarray.
     y : array of shape (n,) or (n, K)
         Labels or class probabilities, of the same kinds.
     batch_size : int, default=256
@@ -186,6 +189,8 @@ def _as_rows(name: str, array: Any) -> Any:
     """Return the array in a form that has a shape and row indexing."""
     if hasattr(array, "tocsr"):
         return array.tocsr()
+    if not hasattr(array, "requires_grad"):  # (tensors of PyTorch can be indexed as arrays can)
+        array = as_numpy(array, name)
     if not hasattr(array, "shape"):
         given = array
         try:

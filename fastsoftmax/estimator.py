@@ -164,15 +164,20 @@ class FastSoftmax(CallbackSupportMixin, PortableEstimator, FitParameters):
 
     Notes
     -----
-    Dense X of float64, float32, float16, uint8 or int8 is read where it lies, in any memory order,
-    memory maps included, and is never copied as a whole: the last three are converted to float32
-    where they are used. Rows that are adjacent are read quickest; in Fortran order a pass takes
-    about twice as long, and the shuffled rows of "sgd" far longer. Everything else is converted to
-    float64.
+    Dense X of float64, float32, float16, uint8, int8 or bool is read where it lies, in any memory
+    order, memory maps included, and is never copied as a whole: all but the first two are converted
+    to float32 where they are used. Rows that are adjacent are read quickest; in Fortran order a
+    pass takes about twice as long, and the shuffled rows of "sgd" far longer. X of these types is
+    copied, in its type, where it has the other byte order or is not aligned. Everything else is
+    converted to float64.
+
+    Frames keep the type of their columns, and arrays of PyTorch, JAX and others in the memory of
+    the CPU are read as they are, whether or not scikit-learn dispatches by array namespace; results
+    are arrays of numpy.
 
     Sparse X is read as CSR (other formats are converted), float64 or float32, with indices of
-    either size in any order, duplicates added up; other number types become float32. Fits need it
-    by columns too and make that copy once.
+    either size in any order, duplicates added up; other number types become float32, but float64
+    where that alone holds an integer. Fits need it by columns too and make that copy once.
 
     float32 data is computed on in float32. Where that ends before `tol` (at a gap around 1e-6, or
     above it if features are large), and where features of float64 are so far from 0 that their

@@ -5,6 +5,8 @@ Conventions
 - float32 and float64 are computed and returned in their own precision. float16 is computed in
   float32 and returned as float16; integers and booleans count as float64. Any other dtype is a
   TypeError.
+- Frames, tensors and other arrays in the memory of the CPU are taken as arrays of numpy, views of
+  them where there can be any (bfloat16 becomes float32). Results are arrays of numpy.
 - Arrays may have any strides and either byte order, and may be read-only. Inputs are never written
   to, unless one is given as `out`. They are copied only if the computation uses another dtype, or
   if the numbers of a row are not adjacent.
@@ -33,6 +35,7 @@ from fastsoftmax._arguments import (
 )
 from fastsoftmax.arrays import Array
 from fastsoftmax.backend import resolve_backend
+from fastsoftmax.foreign_arrays import as_array
 from fastsoftmax.losses import accuracy, cross_entropy, linear_cross_entropy
 
 __all__ = [
@@ -213,7 +216,7 @@ def _map_rows(
     kernel: str, x: ArrayLike, axis: Axis, out: Array | None, backend: str, n_jobs: int | None
 ) -> Array:
     """Apply a kernel (n, K) -> (n, K) along the axes."""
-    given = np.asarray(x)
+    given = as_array(x, "x")
     x, dtype = as_real("x", given)
     axes = _normalize_axis(x.ndim, axis)
     if out is not None:

@@ -27,6 +27,7 @@ from fastsoftmax._arguments import (
 )
 from fastsoftmax.arrays import Array
 from fastsoftmax.backend import resolve_backend
+from fastsoftmax.foreign_arrays import as_array
 
 # Dtypes of X that are read in place for every dtype of the computation.
 _READ_IN_PLACE = [np.dtype(name) for name in ("float32", "float16", "uint8", "int8")]
@@ -214,7 +215,7 @@ def linear_cross_entropy(
     X : array_like of shape (n, d)
         Features, dense, in any memory order. The computation is in the dtype of
         ``numpy.result_type(X, W, b)`` (float64 if all are integers); X is read in place if it has
-        that dtype or is float32, float16, uint8 or int8.
+        that dtype or is float32, float16, uint8, int8 or bool.
     W : array_like of shape (K, d)
         Coefficients, one row for each class, K >= 1.
     b : array_like of shape (K,) or None
@@ -340,7 +341,7 @@ def accuracy(
     >>> accuracy([0, 1], [[2.0, 1.0], [0.1, 0.3]])
     1.0
     """
-    truth, predicted = np.asarray(y_true), np.asarray(y_pred)
+    truth, predicted = as_array(y_true, "y_true"), as_array(y_pred, "y_pred")
     n_rows = len(truth) if truth.ndim else 0
     row_weights = checked_row_weights(sample_weight, n_rows, np.dtype(np.float64))
     row_weights = without_ignored(truth, row_weights, ignore_index)
@@ -378,9 +379,10 @@ def _affine_arguments(
     """Return readable X, W and b (zeros for None) in one dtype, and the dtype of the result."""
     if hasattr(X, "tocsr"):
         raise TypeError("X must be a dense array, got a sparse one: FastSoftmax takes those")
-    x, weights = np.asarray(X), np.asarray(W)
-    bias = np.zeros(len(weights) if weights.ndim else 0, dtype=np.bool_) if b is None else b
-    bias = np.asarray(bias)
+    x, weights = as_array(X, "X"), as_array(W, "W")
+    bias = np.zeros(len(weights) if weights.ndim else 0, dtype=np.bool_)
+    if b is not None:
+        bias = as_array(b, "b")
     for name, array in (("X", x), ("W", weights), ("b", bias)):
         real_dtype(name, array.dtype)
     if x.ndim != 2 or weights.ndim != 2 or x.shape[1] != weights.shape[1] or not len(weights):
@@ -392,6 +394,8 @@ def _affine_arguments(
         raise ValueError(f"b must be of shape ({len(weights)},), got {bias.shape}")
     dtype = real_dtype("X", np.result_type(x, weights, bias))
     real = compute_dtype(dtype)
+    if x.dtype.kind == "b":
+        x = x.view(np.uint8)
     if x.dtype.newbyteorder("=") not in _READ_IN_PLACE:
         x = x.astype(real, copy=False)
     weights = np.ascontiguousarray(weights.astype(real, copy=False))

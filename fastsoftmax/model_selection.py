@@ -26,6 +26,7 @@ from fastsoftmax._sweep.folds import SweepRows, folds_of, sweep_rows
 from fastsoftmax._sweep.path import Fit, Limits, path_of, shortfall, solve
 from fastsoftmax.arrays import Array
 from fastsoftmax.estimator import FastSoftmax
+from fastsoftmax.foreign_arrays import as_numpy
 from fastsoftmax.threads import single_threaded_blas
 
 
@@ -307,6 +308,7 @@ class FastSoftmaxCV(PortableEstimator):
         self._validate_params()
         X, given = checked_rows(self, X, y, reset=True)
         targets, y = new_labels(given), given.values
+        groups = as_numpy(groups, "groups")
         self.Cs_ = path_of(self.Cs)
         limits = Limits(self.tol, self.max_iter)
         with single_threaded_blas():
@@ -390,8 +392,11 @@ class FastSoftmaxCV(PortableEstimator):
         """
         if self.scoring in (None, "accuracy"):
             return super().score(X, y, sample_weight)
-        options = {} if sample_weight is None else {"sample_weight": sample_weight}
-        truth = label_array(y)
+        X = as_numpy(X, "X")
+        options = {}
+        if sample_weight is not None:
+            options["sample_weight"] = as_numpy(sample_weight, "sample_weight")
+        truth = label_array(as_numpy(y, "y"))
         check_is_fitted(self)
         check_kind(truth, self.classes_)
         return float(get_scorer(self.scoring)(self, X, truth, **options))

@@ -89,17 +89,13 @@ class TestLayout:
     def test_same_bits_and_X_unchanged(self, data, dtype, layout, solver):
         X, y = data[0].astype(dtype), data[1]
         other = LAYOUTS[layout](X)
-        # the other byte order is a type of its own, which is converted to float64
-        computed = X if other.dtype.isnative else X.astype(np.float64)
-        plain = quick(solver=solver, max_iter=100, random_state=0).fit(computed, y)
+        plain = quick(solver=solver, max_iter=100, random_state=0).fit(X, y)
         model = quick(solver=solver, max_iter=100, random_state=0).fit(other, y)
         np.testing.assert_array_equal(other, X)
         assert model.coef_.dtype == plain.coef_.dtype
         np.testing.assert_array_equal(model.coef_, plain.coef_)
         for method in METHODS:
-            np.testing.assert_array_equal(
-                getattr(model, method)(other), getattr(plain, method)(computed)
-            )
+            np.testing.assert_array_equal(getattr(model, method)(other), getattr(plain, method)(X))
         np.testing.assert_array_equal(other, X)
 
     def test_memmap(self, data, tmp_path, real):
@@ -130,7 +126,7 @@ class TestLayout:
             (np.uint16, np.float64),
             (np.int32, np.float64),
             (np.int64, np.float64),
-            (bool, np.float64),
+            (bool, np.float32),
             (np.longdouble, np.float64),
             (object, np.float64),
         ],

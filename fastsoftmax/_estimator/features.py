@@ -1,18 +1,26 @@
 """Users' features, checked and in the form that shards take, without a copy if possible."""
 
+from collections.abc import Sequence
 from types import ModuleType
 from typing import Any
 
 import numpy as np
 from scipy import sparse
-from sklearn.utils.validation import check_consistent_length, validate_data
+from sklearn.utils import assert_all_finite, check_array, check_consistent_length
+from sklearn.utils.validation import validate_data
 
 from fastsoftmax._arguments import features_in_place
 from fastsoftmax._estimator.fitted import FittedEstimator
 from fastsoftmax._estimator.targets import Given, given_targets
+from fastsoftmax.arrays import Array
+from fastsoftmax.foreign_arrays import as_numpy, frame_array, is_frame
 
 # The number types that X may keep; the first is what any other is converted to.
-FEATURE_TYPES = [np.float64, np.float32, np.uint8, np.int8, np.float16]
+FEATURE_TYPES: list[Any] = [np.float64, np.float32, np.uint8, np.int8, np.float16]
+# float32 holds all integers up to this size.
+_EXACT = 1 << 24
+# Numbers that are searched for NaN and infinities at a time.
+_BLOCK_NUMBERS = 1 << 18
 
 
 def real_type(features: np.dtype[Any]) -> np.dtype[Any]:
@@ -25,8 +33,10 @@ def checked_features(estimator: FittedEstimator, X: Any, *, finite: bool = True)
 
     finite: whether NaN and infinities are refused.
     """
-    options = {"accept_sparse": "csr", "dtype": FEATURE_TYPES, "ensure_all_finite": finite}
-    return in_place(validate_data(estimator, X, reset=False, **options))
+    X = in_place(_validated(estimator, X, reset=False, kept=FEATURE_TYPES))
+    if finite:
+        check_finite(X, estimator)
+    return X
 
 
 def checked_rows(
@@ -45,13 +55,120 @@ def checked_rows(
     what errors call y.
     """
     kept = [t for t in FEATURE_TYPES if real is None or real_type(np.dtype(t)) == real]
-    options = {"reset": reset, "accept_sparse": "csr", "dtype": kept}
-    if y is None:
-        validate_data(estimator, X, y, **options)  # raises scikit-learn's error
-    X = validate_data(estimator, X, **options)
-    given = given_targets(y, name)
+    if y is None:  # raises scikit-learn's error
+        validate_data(estimator, X, y, reset=reset, accept_sparse="csr", dtype=kept)
+    X = _validated(estimator, X, reset=reset, kept=kept)
+    given = given_targets(as_numpy(y, name), name)
     check_consistent_length(X, given.values)
-    return in_place(X), given
+    X = in_place(X)
+    check_finite(X, estimator)
+    return X, given
+
+
+def _validated(estimator: FittedEstimator, X: Any, *, reset: bool, kept: list[Any]) -> Any:
+    """Return what scikit-learn's validation makes of X, which may not be finite.
+
+    kept: the number types that X may have.
+    """
+    # its search for NaN may take an array of the size of X, that of `check_finite` does not
+    options = {"accept_sparse": "csr", "dtype": kept, "ensure_all_finite": False}
+    stored = stored_features(X)
+    if stored is X or not is_frame(X):
+        return validate_data(estimator, stored, reset=reset, **options)
+    validate_data(estimator, X, reset=reset, skip_check_array=True)  # the names
+    return check_array(stored, input_name="X", estimator=estimator, **options)
+
+
+# ---- number types ----
+
+
+def stored_features(X: Any) -> Any:
+    """Return X as an array or a sparse matrix, in the number type in which it is read.
+
+    What has none of `FEATURE_TYPES` but can be brought to one without loss is; everything else is
+    as it was, and becomes float64 in validation.
+    """
+    if type(X) is np.ndarray and X.dtype.char in "dfeBb" and X.dtype.isnative:
+        return X
+    X = as_numpy(X, "X")
+    if isinstance(X, np.ma.MaskedArray):
+        if np.ma.is_masked(X):
+            row, column = (int(index[0]) for index in np.nonzero(np.ma.getmaskarray(X))[:2])
+            raise ValueError(
+                f"X must not have masked values, got one in row {row}, column {column}"
+            )
+        X = X.data
+    if is_frame(X):
+        X = frame_array(X, "X", common_type)
+    if sparse.issparse(X):
+        return _stored_matrix(X)
+    return _stored_array(X) if isinstance(X, np.ndarray) else X
+
+
+def kept_type(dtype: np.dtype[Any]) -> np.dtype[Any]:
+    """Return the number type in which dense features of a type are read."""
+    if dtype.kind == "b":
+        return np.dtype(np.uint8)
+    native = dtype.newbyteorder("=")
+    return native if native in FEATURE_TYPES else np.dtype(np.float64)
+
+
+def common_type(types: Sequence[np.dtype[Any]]) -> np.dtype[Any]:
+    """Return the number type in which the columns of a frame are read together."""
+    kept = {kept_type(dtype) for dtype in types}
+    if len(kept) == 1:
+        return kept.pop()
+    return np.dtype(np.float64 if np.dtype(np.float64) in kept else np.float32)
+
+
+def _stored_array(X: Array) -> Array:
+    if X.dtype.kind == "b":
+        return X.view(np.uint8)
+    kept = kept_type(X.dtype)
+    if not X.dtype.isnative and kept == X.dtype.newbyteorder("="):
+        return np.array(X, dtype=kept)
+    return X
+
+
+def _stored_matrix(X: Any) -> Any:
+    """Return a sparse matrix of float32 or float64, indices as they are.
+
+    Integers become float32 where that holds them exactly.
+    """
+    if X.ndim != 2 or X.dtype.kind not in "fbiu" or (X.dtype.char in "df" and X.dtype.isnative):
+        return X
+    if X.dtype.kind == "b" or X.format in ("lil", "dok"):  # (True twice is True, not 2)
+        X = X.tocsr()
+    if X.dtype.kind == "f":
+        exact = X.dtype.itemsize <= 4
+    else:
+        exact = X.dtype.itemsize <= 2 or not X.nnz
+        exact = exact or bool(X.data.min() >= -_EXACT and X.data.max() <= _EXACT)
+    data = X.data.astype(np.float32 if exact else np.float64)
+    if X.format == "csr":
+        return sparse.csr_array((data, X.indices, X.indptr), shape=X.shape)
+    if X.format == "csc":
+        return sparse.csc_array((data, X.indices, X.indptr), shape=X.shape)
+    if X.format == "coo":
+        return sparse.coo_array((data, (X.row, X.col)), shape=X.shape)
+    return X.astype(data.dtype)
+
+
+# ---- finite numbers ----
+
+
+def check_finite(X: Any, estimator: FittedEstimator) -> None:
+    """Raise scikit-learn's error where features are not finite, without a copy of them."""
+    values = X.data if sparse.issparse(X) else X
+    if values.dtype.kind != "f":
+        return
+    n_rows = max(1, _BLOCK_NUMBERS // max(1, values.size // max(1, len(values))))
+    for start in range(0, len(values), n_rows):
+        if not np.isfinite(values[start : start + n_rows]).all():
+            assert_all_finite(X, estimator_name=type(estimator).__name__, input_name="X")
+
+
+# ---- the form that shards take ----
 
 
 def in_place(X: Any) -> Any:

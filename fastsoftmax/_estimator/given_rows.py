@@ -19,6 +19,7 @@ from fastsoftmax._estimator.row_weights import checked_sample_weights, scaled_to
 from fastsoftmax._estimator.rows import Computing, computing_of, make_shard
 from fastsoftmax._estimator.targets import known_labels
 from fastsoftmax.arrays import Array, count_logits
+from fastsoftmax.foreign_arrays import as_numpy
 from fastsoftmax.shards.shard import Shard
 
 
@@ -87,7 +88,7 @@ class GivenRows(NamedTuple):
 
     def labelled(self, y: Any, sample_weight: Any) -> tuple[Shard, float]:
         """Return the rows with their true labels, checked, and the sum of their row weights."""
-        labels = label_array(y)
+        labels = label_array(as_numpy(y, "y"))
         check_consistent_length(self.X, labels)
         row_weights = np.ones(self.n_rows, dtype=self.coef.dtype)
         given_weights = None

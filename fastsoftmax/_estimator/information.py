@@ -25,6 +25,7 @@ from fastsoftmax._estimator.rows import (
 )
 from fastsoftmax._estimator.targets import known_labels
 from fastsoftmax.arrays import Array
+from fastsoftmax.foreign_arrays import as_numpy
 from fastsoftmax.problem.evaluation import Evaluation
 from fastsoftmax.problem.problem import Problem
 from fastsoftmax.shards.curvature import hessian
@@ -64,7 +65,7 @@ class Contrasts(NamedTuple):
 
 def problem_of(estimator: FitParameters, X: Any, y: Any, sample_weight: Any) -> FittedProblem:
     """Return the problem that an estimator was fitted to, from the rows of that fit."""
-    X, y = checked_features(estimator, X), label_array(y)
+    X, y = checked_features(estimator, X), label_array(as_numpy(y, "y"))
     check_consistent_length(X, y)
     row_weights = checked_sample_weights(sample_weight, X)
     targets = known_labels(y, estimator.classes_, row_weights=row_weights)

@@ -16,6 +16,7 @@ from fastsoftmax._estimator.given_rows import given_rows
 from fastsoftmax._estimator.labels import label_array
 from fastsoftmax._estimator.targets import check_kind
 from fastsoftmax.arrays import Array
+from fastsoftmax.foreign_arrays import as_numpy
 
 
 class Metrics(NamedTuple):
@@ -306,7 +307,7 @@ class PredictingEstimator(FittedEstimator):
         0.75
         """
         given = given_rows(self, X)
-        truth = label_array(y)
+        truth = label_array(as_numpy(y, "y"))
         if truth.dtype.kind not in "biuUS":  # of others some are no labels
             check_classification_targets(truth)
         check_consistent_length(given.X, truth)
@@ -314,6 +315,7 @@ class PredictingEstimator(FittedEstimator):
         hits = self.classes_[given.top(1)[:, 0]] == truth
         if sample_weight is None:
             return float(np.mean(hits))
+        sample_weight = as_numpy(sample_weight, "sample_weight")
         row_weights = _check_sample_weight(sample_weight, given.X, dtype=np.float64)
         if not (row_weights.min() >= 0.0 and row_weights.max() > 0.0):
             raise ValueError(

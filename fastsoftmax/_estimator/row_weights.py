@@ -8,10 +8,12 @@ from sklearn.utils.validation import _check_sample_weight
 
 from fastsoftmax._estimator.targets import Targets
 from fastsoftmax.arrays import Array
+from fastsoftmax.foreign_arrays import as_numpy
 
 
 def checked_sample_weights(sample_weight: Any, X: Any) -> Array:
     """Return a weight for each row of X as float64, ones for None; not to be written to."""
+    sample_weight = as_numpy(sample_weight, "sample_weight")
     row_weights = _check_sample_weight(sample_weight, X, dtype=np.float64)
     if not np.all(row_weights >= 0.0):
         raise ValueError(f"sample_weight must be >= 0, got {row_weights.min()}")

@@ -12,6 +12,7 @@ from fastsoftmax._estimator.labels import class_labels, kind_of
 from fastsoftmax._estimator.row_weights import checked_class_weights
 from fastsoftmax._estimator.targets import Given, given_targets, known_targets
 from fastsoftmax.arrays import Array
+from fastsoftmax.foreign_arrays import as_numpy
 
 
 class Batch(NamedTuple):
@@ -110,11 +111,12 @@ def _batch(number: int, item: Any) -> Batch:
             f"batch {number} must be (X, y) or (X, y, sample_weight), got {type(item).__name__}"
             + (f" of length {len(item)}" if isinstance(item, tuple | list) else "")
         )
-    X, y, *sample_weight = item
-    # tensors: scikit-learn would convert a dtype that is not numpy's to float64
-    foreign = hasattr(X, "dtype") and not isinstance(X.dtype, np.dtype)
-    if foreign and hasattr(X, "__array__") and not hasattr(X, "columns"):
-        X = np.asarray(X)
+    try:
+        X, y, *sample_weight = (
+            as_numpy(part, name) for part, name in zip(item, Batch._fields[1:], strict=False)
+        )
+    except TypeError as error:
+        raise TypeError(f"batch {number} (from 0): {error}") from error
     return Batch(number, X, y, sample_weight[0] if sample_weight else None)
 
 
