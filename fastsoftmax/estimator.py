@@ -22,6 +22,7 @@ from fastsoftmax._interchange.portable import PortableEstimator, loaded
 from fastsoftmax._streaming import batch_fit
 from fastsoftmax._streaming.batch_source import are_batches
 from fastsoftmax._streaming.partial_fit import has_steps, step_over
+from fastsoftmax.floating_point import own_arithmetic
 from fastsoftmax.monitor import Callback
 from fastsoftmax.statistics import FitStatistics, statistics_of
 from fastsoftmax.threads import single_threaded_blas
@@ -203,6 +204,7 @@ class FastSoftmax(CallbackSupportMixin, PortableEstimator, FitParameters):
 
     # ---- fits ----
 
+    @own_arithmetic
     def fit(
         self,
         X: ArrayLike | Batches,
@@ -293,10 +295,11 @@ class FastSoftmax(CallbackSupportMixin, PortableEstimator, FitParameters):
         data = {} if from_batches else {"X": X, "y": y, "sample_weight": sample_weight}
         complaint = watched(self, run, **data)
         if complaint:
-            warnings.warn(complaint, ConvergenceWarning, stacklevel=2)
+            warnings.warn(complaint, ConvergenceWarning, stacklevel=3)
         return self
 
     @available_if(has_steps)  # type: ignore[untyped-decorator]
+    @own_arithmetic
     def partial_fit(
         self,
         X: ArrayLike,
@@ -358,6 +361,7 @@ class FastSoftmax(CallbackSupportMixin, PortableEstimator, FitParameters):
 
     # ---- tests of the coefficients ----
 
+    @own_arithmetic
     def summary(
         self,
         X: ArrayLike,
@@ -409,6 +413,7 @@ class FastSoftmax(CallbackSupportMixin, PortableEstimator, FitParameters):
             max_parameters=max_parameters,
         ).table()
 
+    @own_arithmetic
     def statistics(
         self,
         X: ArrayLike,
@@ -509,6 +514,7 @@ class FastSoftmax(CallbackSupportMixin, PortableEstimator, FitParameters):
     # ---- models from elsewhere ----
 
     @classmethod
+    @own_arithmetic
     def load(cls, file: File) -> Self:
         """Read a model that `save` has written. Nothing in the file is executed or unpickled.
 
@@ -539,6 +545,7 @@ class FastSoftmax(CallbackSupportMixin, PortableEstimator, FitParameters):
         return loaded(cls, file)
 
     @classmethod
+    @own_arithmetic
     def from_sklearn(cls, clf: LogisticRegression) -> Self:
         """Return a fitted model with the coefficients of scikit-learn's.
 

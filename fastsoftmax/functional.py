@@ -33,6 +33,7 @@ from fastsoftmax._arguments import (
 )
 from fastsoftmax.arrays import Array
 from fastsoftmax.backend import resolve_backend
+from fastsoftmax.floating_point import own_arithmetic
 from fastsoftmax.losses import accuracy, cross_entropy, linear_cross_entropy
 
 __all__ = [
@@ -47,6 +48,7 @@ __all__ = [
 Axis = int | Sequence[int] | None
 
 
+@own_arithmetic
 def softmax(
     x: ArrayLike,
     axis: Axis = -1,
@@ -102,6 +104,7 @@ def softmax(
     return _map_rows("softmax_rows", x, axis, out, backend, n_jobs)
 
 
+@own_arithmetic
 def log_softmax(
     x: ArrayLike,
     axis: Axis = -1,
@@ -140,6 +143,7 @@ def log_softmax(
     return _map_rows("log_softmax_rows", x, axis, out, backend, n_jobs)
 
 
+@own_arithmetic
 def logsumexp(
     x: ArrayLike,
     axis: Axis = -1,

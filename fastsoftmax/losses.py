@@ -26,6 +26,7 @@ from fastsoftmax._arguments import (
 )
 from fastsoftmax.arrays import Array
 from fastsoftmax.backend import resolve_backend
+from fastsoftmax.floating_point import own_arithmetic
 
 # What X may be stored as whatever is computed in.
 _READ_IN_PLACE = [np.dtype(name) for name in ("float32", "float16", "uint8", "int8")]
@@ -57,6 +58,7 @@ def cross_entropy(
     label_smoothing: float = ..., reduction: Literal["none"],
     return_grad: Literal[True], backend: str = ..., n_jobs: int | None = ...,
 ) -> tuple[Array, Array]: ...  # fmt: skip
+@own_arithmetic
 def cross_entropy(
     logits: ArrayLike,
     y: ArrayLike,
@@ -173,6 +175,7 @@ def linear_cross_entropy(
     sample_weight: ArrayLike | None = ..., label_smoothing: float = ..., reduction: str = ...,
     return_grad: Literal[False], backend: str = ..., n_jobs: int | None = ...,
 ) -> float: ...  # fmt: skip
+@own_arithmetic
 def linear_cross_entropy(
     X: ArrayLike,
     W: ArrayLike,
@@ -275,6 +278,7 @@ def linear_cross_entropy(
     return loss / total, grad_W, None if b is None else grad_b
 
 
+@own_arithmetic
 def accuracy(
     y_true: ArrayLike, y_pred: ArrayLike, *, sample_weight: ArrayLike | None = None
 ) -> float:

@@ -24,6 +24,7 @@ from fastsoftmax._sweep.folds import SweepRows, folds_of, sweep_rows
 from fastsoftmax._sweep.path import Fit, Limits, path_of, shortfall, solve
 from fastsoftmax.arrays import Array
 from fastsoftmax.estimator import FastSoftmax
+from fastsoftmax.floating_point import own_arithmetic, users_code, users_items
 from fastsoftmax.threads import single_threaded_blas
 
 
@@ -38,6 +39,7 @@ class SoftmaxPath(NamedTuple):
     classes: Array  # (n_classes,) labels, sorted
 
 
+@own_arithmetic
 def fastsoftmax_path(
     X: ArrayLike,
     y: ArrayLike,
@@ -130,7 +132,7 @@ def fastsoftmax_path(
     )
     message = shortfall(path.gaps, path.n_iter, values, limits, real)
     if message:
-        warnings.warn(message, ConvergenceWarning, stacklevel=2)
+        warnings.warn(message, ConvergenceWarning, stacklevel=3)
     return path
 
 
@@ -264,6 +266,7 @@ class FastSoftmaxCV(PortableEstimator):
         self.verbose = verbose
         self.backend = backend
 
+    @own_arithmetic
     def fit(
         self,
         X: ArrayLike,
@@ -308,7 +311,8 @@ class FastSoftmaxCV(PortableEstimator):
         limits = Limits(self.tol, self.max_iter)
         with single_threaded_blas():
             rows = sweep_rows(self, X, new_labels(y), sample_weight)
-            folds = folds_of(rows, check_cv(self.cv, y, classifier=True).split(X, y, groups))
+            splits = check_cv(self.cv, y, classifier=True).split(X, y, groups)
+            folds = folds_of(rows, users_items(splits))
             if self.one_standard_error and len(folds) < 2:
                 raise ValueError("one_standard_error=True needs at least 2 folds, got 1")
             weighted = sample_weight is not None
@@ -324,7 +328,7 @@ class FastSoftmaxCV(PortableEstimator):
         set_learnt(self, converged=bool((gaps <= self.tol).all()))
         message = shortfall(gaps, n_iter, Cs, limits, self.coef_.dtype)
         if message:
-            warnings.warn(message, ConvergenceWarning, stacklevel=2)
+            warnings.warn(message, ConvergenceWarning, stacklevel=3)
         return self
 
     def _keep(self, rows: SweepRows, paths: Paths) -> None:
@@ -357,6 +361,7 @@ class FastSoftmaxCV(PortableEstimator):
         set_learnt(self, coef=coef, intercept=intercept, gap=fit.gap)
         return fit
 
+    @own_arithmetic
     def score(self, X: ArrayLike, y: ArrayLike, sample_weight: ArrayLike | None = None) -> float:
         """Return the score of the `scoring` option; accuracy for None.
 
@@ -388,4 +393,5 @@ class FastSoftmaxCV(PortableEstimator):
         if self.scoring in (None, "accuracy"):
             return super().score(X, y, sample_weight)
         options = {} if sample_weight is None else {"sample_weight": sample_weight}
-        return float(get_scorer(self.scoring)(self, X, y, **options))
+        with users_code():
+            return float(get_scorer(self.scoring)(self, X, y, **options))

@@ -11,6 +11,7 @@ from typing import Any, Protocol
 import numpy as np
 
 from fastsoftmax.arrays import Array
+from fastsoftmax.floating_point import users_code
 from fastsoftmax.shards.shard import Shard
 
 
@@ -227,7 +228,8 @@ class Monitor:
         state.__dict__["_source"] = coefficients
         try:
             # all callbacks are called, also after one that returns True
-            wishes = [_is_true(callback(state)) for callback in self.callbacks]
+            with users_code():
+                wishes = [_is_true(callback(state)) for callback in self.callbacks]
         finally:
             del state.__dict__["_source"]
         self._clock = time.perf_counter()
@@ -235,7 +237,7 @@ class Monitor:
 
     def close(self) -> None:
         """Tell the callbacks that want to know that the fit has ended, however it did."""
-        with ExitStack() as stack:
+        with users_code(), ExitStack() as stack:
             for callback in reversed(self.callbacks):
                 end = getattr(callback, "on_fit_end", None)
                 if callable(end):
@@ -306,8 +308,8 @@ def _tqdm() -> Any:
 
 def _evaluated(shard: Shard, weights: Array, bias: Array) -> tuple[float, float]:
     """(mean cross-entropy, accuracy) of rows whose weights have mean 1."""
-    sums = shard.loss_grad(weights, bias, with_grad=False)
-    return sums.loss / shard.n_rows, sums.correct / shard.n_rows
+    loss, correct = shard.metrics(weights, bias)
+    return loss / shard.n_rows, correct / shard.n_rows
 
 
 def _is_true(answer: object) -> bool:

@@ -15,6 +15,7 @@ from fastsoftmax._estimator.given_rows import GivenRows, given_rows
 from fastsoftmax._estimator.prediction import PredictingEstimator
 from fastsoftmax._estimator.temperature import best_temperature
 from fastsoftmax.arrays import Array
+from fastsoftmax.floating_point import own_arithmetic
 
 # Probabilities or expected costs that are held at a time.
 _BLOCK_NUMBERS = 1 << 18
@@ -43,6 +44,7 @@ class DecidingEstimator(PredictingEstimator):
         return_cost: Literal[True],
     ) -> tuple[Array, Array]: ...
 
+    @own_arithmetic
     def predict_cost_sensitive(
         self,
         X: ArrayLike,
@@ -129,6 +131,7 @@ class DecidingEstimator(PredictingEstimator):
             expected_cost[rows] = costs[:, :-1].min(axis=1) + costs[:, -1]
         return (labels[best], expected_cost) if return_cost else labels[best]
 
+    @own_arithmetic
     def predict_with_reject(
         self, X: ArrayLike, threshold: float, *, reject_label: Any = None
     ) -> Array:
@@ -191,6 +194,7 @@ class DecidingEstimator(PredictingEstimator):
         best[~(probability[:, 0] >= float(threshold))] = len(self.classes_)
         return labels[best]
 
+    @own_arithmetic
     def calibrate_temperature(
         self, X: ArrayLike, y: ArrayLike, sample_weight: ArrayLike | None = None
     ) -> Self:
@@ -273,7 +277,7 @@ class DecidingEstimator(PredictingEstimator):
             warnings.warn(
                 f"calibrate_temperature: {reason} temperature_ is {temperature:g}",
                 ConvergenceWarning,
-                stacklevel=2,
+                stacklevel=3,
             )
         return self
 

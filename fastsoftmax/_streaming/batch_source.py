@@ -11,6 +11,7 @@ from sklearn.utils.validation import check_consistent_length, column_or_1d
 from fastsoftmax._estimator.row_weights import checked_class_weights
 from fastsoftmax._estimator.targets import are_probabilities, checked_probabilities
 from fastsoftmax.arrays import Array
+from fastsoftmax.floating_point import users_code, users_items
 
 
 class Batch(NamedTuple):
@@ -84,7 +85,8 @@ class BatchSource:
         """Read all batches that have rows with a weight above 0."""
         batches = self._batches
         if not isinstance(batches, Iterable):
-            found = batches()
+            with users_code():
+                found = batches()
             if not isinstance(found, Iterable):
                 raise TypeError(
                     "a callable given to fit must return an iterator of batches, got "
@@ -96,7 +98,7 @@ class BatchSource:
                     "returned the same one again"
                 )
             batches = self._last = found
-        for number, item in enumerate(batches):
+        for number, item in enumerate(users_items(batches)):
             batch = _batch(number, item)
             weightless = batch.sample_weight is not None and not np.any(batch.sample_weight)
             if _n_rows(batch) and not weightless:
