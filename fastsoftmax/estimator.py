@@ -14,6 +14,7 @@ from sklearn.linear_model import LogisticRegression
 from sklearn.utils.metaestimators import available_if
 
 from fastsoftmax._estimator import fitting
+from fastsoftmax._estimator.fitted import nothing_set_without_coefficients
 from fastsoftmax._estimator.parameters import FitParameters
 from fastsoftmax._estimator.sklearn_callbacks import CallbackSupportMixin, watched
 from fastsoftmax._interchange import export
@@ -287,7 +288,7 @@ class FastSoftmax(CallbackSupportMixin, PortableEstimator, FitParameters):
 
         def run(more: list[Callback]) -> str | None:
             by_all = watch._replace(callbacks=[*watch.callbacks, *more])
-            with single_threaded_blas():
+            with single_threaded_blas(), nothing_set_without_coefficients(self):
                 if from_batches:
                     return batch_fit.fit(self, X, classes, by_all)
                 return fitting.fit_arrays(self, X, y, sample_weight, classes, by_all)
@@ -356,7 +357,8 @@ class FastSoftmax(CallbackSupportMixin, PortableEstimator, FitParameters):
         ([4], True)
         """
         self._validate_params()
-        step_over(self, X, y, classes, sample_weight)
+        with nothing_set_without_coefficients(self):
+            step_over(self, X, y, classes, sample_weight)
         return self
 
     # ---- tests of the coefficients ----

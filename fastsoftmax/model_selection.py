@@ -16,7 +16,7 @@ from sklearn.model_selection import check_cv
 from sklearn.utils._param_validation import Interval, StrOptions
 
 from fastsoftmax._estimator.features import checked_rows
-from fastsoftmax._estimator.fitted import set_learnt
+from fastsoftmax._estimator.fitted import nothing_set_without_coefficients, set_learnt
 from fastsoftmax._estimator.targets import new_labels
 from fastsoftmax._interchange.portable import PortableEstimator
 from fastsoftmax._sweep.cross_validation import Paths, best_index, paths_of, score_function
@@ -114,7 +114,7 @@ def fastsoftmax_path(
     values, limits = path_of(Cs), Limits(tol, max_iter)
     X, y = checked_rows(estimator, X, y, reset=True)
     fits: list[Fit] = []
-    with single_threaded_blas():
+    with single_threaded_blas(), nothing_set_without_coefficients(estimator):
         rows = sweep_rows(estimator, X, new_labels(y), sample_weight)
         point = rows.family.problem.null_point
         for C in values:
@@ -306,30 +306,34 @@ class FastSoftmaxCV(PortableEstimator):
             Once, if any fit stopped before `tol`: how many did, and the largest gap.
         """
         self._validate_params()
-        X, y = checked_rows(self, X, y, reset=True)
-        self.Cs_ = path_of(self.Cs)
-        limits = Limits(self.tol, self.max_iter)
-        with single_threaded_blas():
-            rows = sweep_rows(self, X, new_labels(y), sample_weight)
-            splits = check_cv(self.cv, y, classifier=True).split(X, y, groups)
-            folds = folds_of(rows, users_items(splits))
-            if self.one_standard_error and len(folds) < 2:
-                raise ValueError("one_standard_error=True needs at least 2 folds, got 1")
-            weighted = sample_weight is not None
-            score = score_function(self.scoring, rows, np.asarray(y), weighted=weighted)
-            paths = paths_of(rows, folds, self.Cs_, limits, score, self.verbose)
-            self._keep(rows, paths)
-            gaps, n_iter = self.gaps_.ravel(), self.n_iter_.ravel()
-            Cs = np.tile(self.Cs_, len(folds))
-            if self.refit:
-                fit = self._refit(rows, paths, limits)
-                gaps, n_iter = np.append(gaps, fit.gap), np.append(n_iter, fit.n_iter)
-                Cs = np.append(Cs, self.C_)
-        set_learnt(self, converged=bool((gaps <= self.tol).all()))
-        message = shortfall(gaps, n_iter, Cs, limits, self.coef_.dtype)
+        with single_threaded_blas(), nothing_set_without_coefficients(self):
+            message = self._fit(X, y, sample_weight, groups)
         if message:
             warnings.warn(message, ConvergenceWarning, stacklevel=3)
         return self
+
+    def _fit(self, X: Any, y: Any, sample_weight: Any, groups: Any) -> str | None:
+        """Set the attributes; the result says which fits fell short, if any did."""
+        X, y = checked_rows(self, X, y, reset=True)
+        self.Cs_ = path_of(self.Cs)
+        limits = Limits(self.tol, self.max_iter)
+        rows = sweep_rows(self, X, new_labels(y), sample_weight)
+        splits = check_cv(self.cv, y, classifier=True).split(X, y, groups)
+        folds = folds_of(rows, users_items(splits))
+        if self.one_standard_error and len(folds) < 2:
+            raise ValueError("one_standard_error=True needs at least 2 folds, got 1")
+        weighted = sample_weight is not None
+        score = score_function(self.scoring, rows, np.asarray(y), weighted=weighted)
+        paths = paths_of(rows, folds, self.Cs_, limits, score, self.verbose)
+        self._keep(rows, paths)
+        gaps, n_iter = self.gaps_.ravel(), self.n_iter_.ravel()
+        Cs = np.tile(self.Cs_, len(folds))
+        if self.refit:
+            fit = self._refit(rows, paths, limits)
+            gaps, n_iter = np.append(gaps, fit.gap), np.append(n_iter, fit.n_iter)
+            Cs = np.append(Cs, self.C_)
+        set_learnt(self, converged=bool((gaps <= self.tol).all()))
+        return shortfall(gaps, n_iter, Cs, limits, self.coef_.dtype)
 
     def _keep(self, rows: SweepRows, paths: Paths) -> None:
         """Set the attributes, with the mean coefficients of the folds; a refit replaces those."""

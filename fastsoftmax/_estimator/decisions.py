@@ -266,8 +266,12 @@ class DecidingEstimator(PredictingEstimator):
                 sums = shard.loss_grad(beta * coef, beta * intercept)
             slope = float(np.vdot(sums.grad_weights, coef) + sums.grad_bias @ intercept) / total
             if not (math.isfinite(sums.loss) and math.isfinite(slope)):
-                given.check(False)
-                raise ValueError("logits are not finite: coef_ or X are too large")
+                rows = [row for far in given.far() for row in far.rows.tolist()]
+                named = f"of row {rows[0]} of X " if rows else ""
+                raise ValueError(
+                    f"the logits {named}are too large for a temperature to be found: leave out "
+                    "rows with numbers that stand for missing ones, or scale the features"
+                )
             return slope
 
         tolerance = 1e-12 if given.coef.dtype == np.float64 else 1e-6

@@ -327,6 +327,17 @@ class Shard(ABC):
             total += self.row_weights[rows].astype(np.float64) @ x
         return total
 
+    def largest_feature(self) -> tuple[int, int, float]:
+        """Return the row, the column and the value of the number that is the farthest from 0."""
+        found = 0, 0, 0.0
+        for rows in self.blocks():
+            x = self.dense(rows)
+            if x.size:
+                i, j = np.unravel_index(np.abs(x).argmax(), x.shape)
+                if abs(x[i, j]) > abs(found[2]):
+                    found = rows.start + int(i), int(j), float(x[i, j])
+        return found
+
     # ---- sums over targets ----
 
     def target_sums(self) -> Array:
