@@ -254,7 +254,8 @@ class FastSoftmax(CallbackSupportMixin, PortableEstimator, FitParameters):
         ValueError
             If an argument or parameter has a value that cannot be used: NaN or infinite X, lengths
             that differ, one class, negative weights, a label of eval_set that y lacks. An error in
-            a batch names its number.
+            a batch names its number. Also if no finite coefficients are found, as features are too
+            large: then the attributes are those of before.
         TypeError
             If an argument is of a type that cannot be used, such as a generator of batches, which
             cannot be read twice.

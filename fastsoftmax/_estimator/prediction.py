@@ -81,6 +81,8 @@ class PredictingEstimator(FittedEstimator):
     def decision_function(self, X: ArrayLike) -> Array:
         """Logits W x + b, divided by `temperature_`.
 
+        Those beyond the largest number of the dtype become its largest numbers, in order.
+
         Parameters
         ----------
         X : array-like or sparse matrix of shape (n_rows, n_features)
