@@ -69,7 +69,11 @@ FLOORS = (
     ),
     Floor(
         "Shared by all",
-        ("kernel_arguments threads _arguments batches", "foreign_arrays", "arrays _version"),
+        (
+            "kernel_arguments threads _arguments batches",
+            "foreign_arrays",
+            "arrays floating_point _version",
+        ),
     ),
 )
 # The C below kernels.pyx, drawn from the table of CONTRIBUTING.md.

@@ -17,6 +17,7 @@ from typing import IO, TYPE_CHECKING, Any, Literal, TypeAlias, overload
 import numpy as np
 
 from fastsoftmax.batches import Batches, iter_batches, whole_number
+from fastsoftmax.floating_point import own_arithmetic
 
 if TYPE_CHECKING:
     from importlib.resources.abc import Traversable
@@ -100,6 +101,7 @@ def load_fashion_mnist(
     resize: int | tuple[int, int] | None = ...,
     return_X_y: bool,
 ) -> Any: ...
+@own_arithmetic
 def load_fashion_mnist(
     data_home: str | os.PathLike[str] | None = None,
     subset: Subset = "train",
@@ -184,6 +186,7 @@ def load_fashion_mnist_sample(
 ) -> tuple[Images, Labels]: ...
 @overload
 def load_fashion_mnist_sample(subset: Subset = ..., *, return_X_y: bool) -> Any: ...
+@own_arithmetic
 def load_fashion_mnist_sample(subset: Subset = "train", *, return_X_y: bool = True) -> Any:
     """Load the part of Fashion-MNIST that ships inside the package.
 

@@ -14,6 +14,7 @@ from sklearn.linear_model import LogisticRegression
 from sklearn.utils.metaestimators import available_if
 
 from fastsoftmax._estimator import fitting
+from fastsoftmax._estimator.fitted import nothing_set_without_coefficients
 from fastsoftmax._estimator.parameters import FitParameters
 from fastsoftmax._estimator.sklearn_callbacks import CallbackSupportMixin, watched
 from fastsoftmax._interchange import export
@@ -22,6 +23,7 @@ from fastsoftmax._interchange.portable import PortableEstimator, loaded
 from fastsoftmax._streaming import batch_fit
 from fastsoftmax._streaming.batch_source import are_batches
 from fastsoftmax._streaming.partial_fit import has_steps, step_over
+from fastsoftmax.floating_point import own_arithmetic
 from fastsoftmax.monitor import Callback
 from fastsoftmax.statistics import FitStatistics, statistics_of
 from fastsoftmax.threads import single_threaded_blas
@@ -208,6 +210,7 @@ class FastSoftmax(CallbackSupportMixin, PortableEstimator, FitParameters):
 
     # ---- fits ----
 
+    @own_arithmetic
     def fit(
         self,
         X: ArrayLike | Batches,
@@ -265,7 +268,8 @@ class FastSoftmax(CallbackSupportMixin, PortableEstimator, FitParameters):
         ValueError
             If an argument or parameter has a value that cannot be used: NaN or infinite X, lengths
             that differ, one class, negative weights, a label of eval_set that y lacks. An error in
-            a batch names its number.
+            a batch names its number. Also if no finite coefficients are found, as features are too
+            large: then the attributes are those of before.
         TypeError
             If an argument is of a type that cannot be used, such as a generator of batches, which
             cannot be read twice.
@@ -307,7 +311,7 @@ class FastSoftmax(CallbackSupportMixin, PortableEstimator, FitParameters):
 
         def run(more: list[Callback]) -> str | None:
             by_all = watch._replace(callbacks=[*watch.callbacks, *more])
-            with single_threaded_blas():
+            with single_threaded_blas(), nothing_set_without_coefficients(self):
                 if from_batches:
                     return batch_fit.fit(self, X, classes, by_all)
                 return fitting.fit_arrays(self, X, y, sample_weight, classes, by_all)
@@ -315,10 +319,11 @@ class FastSoftmax(CallbackSupportMixin, PortableEstimator, FitParameters):
         data = {} if from_batches else {"X": X, "y": y, "sample_weight": sample_weight}
         complaint = watched(self, run, **data)
         if complaint:
-            warnings.warn(complaint, ConvergenceWarning, stacklevel=2)
+            warnings.warn(complaint, ConvergenceWarning, stacklevel=3)
         return self
 
     @available_if(has_steps)  # type: ignore[untyped-decorator]
+    @own_arithmetic
     def partial_fit(
         self,
         X: ArrayLike,
@@ -377,11 +382,13 @@ class FastSoftmax(CallbackSupportMixin, PortableEstimator, FitParameters):
         ([4], True)
         """
         self._validate_params()
-        step_over(self, X, y, classes, sample_weight)
+        with nothing_set_without_coefficients(self):
+            step_over(self, X, y, classes, sample_weight)
         return self
 
     # ---- tests of the coefficients ----
 
+    @own_arithmetic
     def summary(
         self,
         X: ArrayLike,
@@ -433,6 +440,7 @@ class FastSoftmax(CallbackSupportMixin, PortableEstimator, FitParameters):
             max_parameters=max_parameters,
         ).table()
 
+    @own_arithmetic
     def statistics(
         self,
         X: ArrayLike,
@@ -533,6 +541,7 @@ class FastSoftmax(CallbackSupportMixin, PortableEstimator, FitParameters):
     # ---- models from elsewhere ----
 
     @classmethod
+    @own_arithmetic
     def load(cls, file: File) -> Self:
         """Read a model that `save` has written. Nothing in the file is executed or unpickled.
 
@@ -563,6 +572,7 @@ class FastSoftmax(CallbackSupportMixin, PortableEstimator, FitParameters):
         return loaded(cls, file)
 
     @classmethod
+    @own_arithmetic
     def from_sklearn(cls, clf: LogisticRegression) -> Self:
         """Return a fitted model with the coefficients of scikit-learn's.
 

@@ -35,6 +35,7 @@ from fastsoftmax._arguments import (
 )
 from fastsoftmax.arrays import Array
 from fastsoftmax.backend import resolve_backend
+from fastsoftmax.floating_point import own_arithmetic
 from fastsoftmax.foreign_arrays import as_array
 from fastsoftmax.losses import accuracy, cross_entropy, linear_cross_entropy
 
@@ -50,6 +51,7 @@ __all__ = [
 Axis = int | Sequence[int] | None
 
 
+@own_arithmetic
 def softmax(
     x: ArrayLike,
     axis: Axis = -1,
@@ -105,6 +107,7 @@ def softmax(
     return _map_rows("softmax_rows", x, axis, out, backend, n_jobs)
 
 
+@own_arithmetic
 def log_softmax(
     x: ArrayLike,
     axis: Axis = -1,
@@ -143,6 +146,7 @@ def log_softmax(
     return _map_rows("log_softmax_rows", x, axis, out, backend, n_jobs)
 
 
+@own_arithmetic
 def logsumexp(
     x: ArrayLike,
     axis: Axis = -1,

@@ -27,6 +27,7 @@ from fastsoftmax._arguments import (
 )
 from fastsoftmax.arrays import Array
 from fastsoftmax.backend import resolve_backend
+from fastsoftmax.floating_point import own_arithmetic
 from fastsoftmax.foreign_arrays import as_array
 
 # Dtypes of X that are read in place for every dtype of the computation.
@@ -63,6 +64,7 @@ def cross_entropy(
     reduction: Literal["none"],
     return_grad: Literal[True], backend: str = ..., n_jobs: int | None = ...,
 ) -> tuple[Array, Array]: ...  # fmt: skip
+@own_arithmetic
 def cross_entropy(
     logits: ArrayLike,
     y: ArrayLike,
@@ -191,6 +193,7 @@ def linear_cross_entropy(
     ignore_index: int | None = ..., reduction: str = ...,
     return_grad: Literal[False], backend: str = ..., n_jobs: int | None = ...,
 ) -> float: ...  # fmt: skip
+@own_arithmetic
 def linear_cross_entropy(
     X: ArrayLike,
     W: ArrayLike,
@@ -295,6 +298,7 @@ def linear_cross_entropy(
     return loss / total, grad_W, None if b is None else grad_b
 
 
+@own_arithmetic
 def accuracy(
     y_true: ArrayLike,
     y_pred: ArrayLike,

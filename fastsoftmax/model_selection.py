@@ -17,7 +17,7 @@ from sklearn.utils._param_validation import Interval, StrOptions
 from sklearn.utils.validation import check_is_fitted
 
 from fastsoftmax._estimator.features import checked_rows
-from fastsoftmax._estimator.fitted import set_learnt
+from fastsoftmax._estimator.fitted import nothing_set_without_coefficients, set_learnt
 from fastsoftmax._estimator.labels import label_array
 from fastsoftmax._estimator.targets import check_kind, new_labels
 from fastsoftmax._interchange.portable import PortableEstimator
@@ -26,6 +26,7 @@ from fastsoftmax._sweep.folds import SweepRows, folds_of, sweep_rows
 from fastsoftmax._sweep.path import Fit, Limits, path_of, shortfall, solve
 from fastsoftmax.arrays import Array
 from fastsoftmax.estimator import FastSoftmax
+from fastsoftmax.floating_point import own_arithmetic, users_code, users_items
 from fastsoftmax.foreign_arrays import as_numpy
 from fastsoftmax.threads import single_threaded_blas
 
@@ -41,6 +42,7 @@ class SoftmaxPath(NamedTuple):
     classes: Array  # (n_classes,) labels, sorted
 
 
+@own_arithmetic
 def fastsoftmax_path(
     X: ArrayLike,
     y: ArrayLike,
@@ -115,7 +117,7 @@ def fastsoftmax_path(
     values, limits = path_of(Cs), Limits(tol, max_iter)
     X, given = checked_rows(estimator, X, y, reset=True)
     fits: list[Fit] = []
-    with single_threaded_blas():
+    with single_threaded_blas(), nothing_set_without_coefficients(estimator):
         rows = sweep_rows(estimator, X, new_labels(given), sample_weight)
         point = rows.family.problem.null_point
         for C in values:
@@ -133,7 +135,7 @@ def fastsoftmax_path(
     )
     message = shortfall(path.gaps, path.n_iter, values, limits, real)
     if message:
-        warnings.warn(message, ConvergenceWarning, stacklevel=2)
+        warnings.warn(message, ConvergenceWarning, stacklevel=3)
     return path
 
 
@@ -267,6 +269,7 @@ class FastSoftmaxCV(PortableEstimator):
         self.verbose = verbose
         self.backend = backend
 
+    @own_arithmetic
     def fit(
         self,
         X: ArrayLike,
@@ -306,31 +309,36 @@ class FastSoftmaxCV(PortableEstimator):
             Once, if any fit stopped before `tol`: how many did, and the largest gap.
         """
         self._validate_params()
+        with single_threaded_blas(), nothing_set_without_coefficients(self):
+            message = self._fit(X, y, sample_weight, groups)
+        if message:
+            warnings.warn(message, ConvergenceWarning, stacklevel=3)
+        return self
+
+    def _fit(self, X: Any, y: Any, sample_weight: Any, groups: Any) -> str | None:
+        """Set the attributes; the result says which fits fell short, if any did."""
         X, given = checked_rows(self, X, y, reset=True)
         targets, y = new_labels(given), given.values
         groups = as_numpy(groups, "groups")
         self.Cs_ = path_of(self.Cs)
         limits = Limits(self.tol, self.max_iter)
-        with single_threaded_blas():
-            rows = sweep_rows(self, X, targets, sample_weight)
-            folds = folds_of(rows, check_cv(self.cv, y, classifier=True).split(X, y, groups))
-            if self.one_standard_error and len(folds) < 2:
-                raise ValueError("one_standard_error=True needs at least 2 folds, got 1")
-            weighted = sample_weight is not None
-            score = score_function(self.scoring, rows, y, weighted=weighted)
-            paths = paths_of(rows, folds, self.Cs_, limits, score, self.verbose)
-            self._keep(rows, paths)
-            gaps, n_iter = self.gaps_.ravel(), self.n_iter_.ravel()
-            Cs = np.tile(self.Cs_, len(folds))
-            if self.refit:
-                fit = self._refit(rows, paths, limits)
-                gaps, n_iter = np.append(gaps, fit.gap), np.append(n_iter, fit.n_iter)
-                Cs = np.append(Cs, self.C_)
+        rows = sweep_rows(self, X, targets, sample_weight)
+        splits = check_cv(self.cv, y, classifier=True).split(X, y, groups)
+        folds = folds_of(rows, users_items(splits))
+        if self.one_standard_error and len(folds) < 2:
+            raise ValueError("one_standard_error=True needs at least 2 folds, got 1")
+        weighted = sample_weight is not None
+        score = score_function(self.scoring, rows, y, weighted=weighted)
+        paths = paths_of(rows, folds, self.Cs_, limits, score, self.verbose)
+        self._keep(rows, paths)
+        gaps, n_iter = self.gaps_.ravel(), self.n_iter_.ravel()
+        Cs = np.tile(self.Cs_, len(folds))
+        if self.refit:
+            fit = self._refit(rows, paths, limits)
+            gaps, n_iter = np.append(gaps, fit.gap), np.append(n_iter, fit.n_iter)
+            Cs = np.append(Cs, self.C_)
         set_learnt(self, converged=bool((gaps <= self.tol).all()))
-        message = shortfall(gaps, n_iter, Cs, limits, self.coef_.dtype)
-        if message:
-            warnings.warn(message, ConvergenceWarning, stacklevel=2)
-        return self
+        return shortfall(gaps, n_iter, Cs, limits, self.coef_.dtype)
 
     def _keep(self, rows: SweepRows, paths: Paths) -> None:
         """Set the attributes, with the mean coefficients of the folds; a refit replaces those."""
@@ -362,6 +370,7 @@ class FastSoftmaxCV(PortableEstimator):
         set_learnt(self, coef=coef, intercept=intercept, gap=fit.gap)
         return fit
 
+    @own_arithmetic
     def score(self, X: ArrayLike, y: ArrayLike, sample_weight: ArrayLike | None = None) -> float:
         """Return the score of the `scoring` option; accuracy for None.
 
@@ -399,4 +408,5 @@ class FastSoftmaxCV(PortableEstimator):
         truth = label_array(as_numpy(y, "y"))
         check_is_fitted(self)
         check_kind(truth, self.classes_)
-        return float(get_scorer(self.scoring)(self, X, truth, **options))
+        with users_code():
+            return float(get_scorer(self.scoring)(self, X, truth, **options))

@@ -11,6 +11,7 @@ from typing import Any, Protocol
 import numpy as np
 
 from fastsoftmax.arrays import Array
+from fastsoftmax.floating_point import users_code
 from fastsoftmax.shards.shard import Shard
 
 
@@ -228,7 +229,8 @@ class Monitor:
         state.__dict__["_source"] = coefficients
         try:
             # A list: all callbacks are called, also after one that returns True.
-            stops = [_is_true(callback(state)) for callback in self.callbacks]
+            with users_code():
+                stops = [_is_true(callback(state)) for callback in self.callbacks]
         finally:
             del state.__dict__["_source"]
         self._clock = time.perf_counter()
@@ -236,7 +238,7 @@ class Monitor:
 
     def close(self) -> None:
         """Call `on_fit_end` of the callbacks that have it, whatever ended the fit."""
-        with ExitStack() as stack:
+        with users_code(), ExitStack() as stack:
             for callback in reversed(self.callbacks):
                 end = getattr(callback, "on_fit_end", None)
                 if callable(end):
@@ -307,8 +309,8 @@ def _tqdm() -> Any:
 
 def _evaluated(shard: Shard, weights: Array, bias: Array) -> tuple[float, float]:
     """Return (mean cross-entropy, accuracy) of rows whose row weights have mean 1."""
-    sums = shard.loss_grad(weights, bias, with_grad=False)
-    return sums.loss / shard.n_rows, sums.correct / shard.n_rows
+    loss, correct = shard.metrics(weights, bias)
+    return loss / shard.n_rows, correct / shard.n_rows
 
 
 def _is_true(answer: object) -> bool:

@@ -23,6 +23,7 @@ from fastsoftmax._estimator.information import (
 )
 from fastsoftmax._estimator.parameters import FitParameters
 from fastsoftmax.arrays import Array
+from fastsoftmax.floating_point import own_arithmetic
 from fastsoftmax.problem.evaluation import Evaluation
 from fastsoftmax.problem.raw_pass import RawPass
 from fastsoftmax.threads import single_threaded_blas
@@ -59,11 +60,13 @@ class FitStatistics:
         )
 
     @property
+    @own_arithmetic
     def z(self) -> Array:
         """Coefficients divided by their standard errors."""
         return self.coef / self.standard_errors
 
     @property
+    @own_arithmetic
     def p_values(self) -> Array:
         """Probabilities of a z at least as far from 0 if the coefficient were 0 (Wald's test).
 
@@ -77,20 +80,24 @@ class FitStatistics:
         return np.asarray(2.0 * special.ndtr(-np.abs(self.z)))
 
     @property
+    @own_arithmetic
     def aic(self) -> float:
         """Akaike's information criterion, 2 df - 2 log_likelihood."""
         return 2.0 * (self.df - self.log_likelihood)
 
     @property
+    @own_arithmetic
     def bic(self) -> float:
         """Bayesian information criterion, log(n_observations) df - 2 log_likelihood."""
         return float(np.log(self.n_observations)) * self.df - 2.0 * self.log_likelihood
 
     @property
+    @own_arithmetic
     def pseudo_r2(self) -> float:
         """McFadden's 1 - log_likelihood / log_likelihood_null."""
         return 1.0 - self.log_likelihood / self.log_likelihood_null
 
+    @own_arithmetic
     def table(self) -> Any:
         """Return one line for each coefficient, as `FastSoftmax.summary` does.
 

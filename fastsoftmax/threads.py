@@ -70,7 +70,8 @@ def in_threads(
     waiting: deque[Future[Array]] = deque()
     try:
         for argument in arguments:
-            waiting.append(pool.submit(function, argument))
+            context = contextvars.copy_context()  # numpy's error state among it
+            waiting.append(pool.submit(context.run, function, argument))
             if len(waiting) > n_threads:
                 yield waiting.popleft().result()
         while waiting:

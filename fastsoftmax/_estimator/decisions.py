@@ -15,6 +15,7 @@ from fastsoftmax._estimator.given_rows import GivenRows, given_rows
 from fastsoftmax._estimator.prediction import PredictingEstimator
 from fastsoftmax._estimator.temperature import best_temperature
 from fastsoftmax.arrays import Array
+from fastsoftmax.floating_point import own_arithmetic
 
 # Probabilities or expected costs that are held at a time.
 _BLOCK_NUMBERS = 1 << 18
@@ -43,6 +44,7 @@ class DecidingEstimator(PredictingEstimator):
         return_cost: Literal[True],
     ) -> tuple[Array, Array]: ...
 
+    @own_arithmetic
     def predict_cost_sensitive(
         self,
         X: ArrayLike,
@@ -129,6 +131,7 @@ class DecidingEstimator(PredictingEstimator):
             expected_cost[rows] = costs[:, :-1].min(axis=1) + costs[:, -1]
         return (labels[best], expected_cost) if return_cost else labels[best]
 
+    @own_arithmetic
     def predict_with_reject(
         self, X: ArrayLike, threshold: float, *, reject_label: Any = None
     ) -> Array:
@@ -191,6 +194,7 @@ class DecidingEstimator(PredictingEstimator):
         best[~(probability[:, 0] >= float(threshold))] = len(self.classes_)
         return labels[best]
 
+    @own_arithmetic
     def calibrate_temperature(
         self, X: ArrayLike, y: ArrayLike, sample_weight: ArrayLike | None = None
     ) -> Self:
@@ -262,8 +266,12 @@ class DecidingEstimator(PredictingEstimator):
                 sums = shard.loss_grad(beta * coef, beta * intercept)
             slope = float(np.vdot(sums.grad_weights, coef) + sums.grad_bias @ intercept) / total
             if not (math.isfinite(sums.loss) and math.isfinite(slope)):
-                given.check(False)
-                raise ValueError("logits are not finite: coef_ or X are too large")
+                rows = [row for far in given.far() for row in far.rows.tolist()]
+                named = f"of row {rows[0]} of X " if rows else ""
+                raise ValueError(
+                    f"the logits {named}are too large for a temperature to be found: leave out "
+                    "rows with numbers that stand for missing ones, or scale the features"
+                )
             return slope
 
         tolerance = 1e-12 if given.coef.dtype == np.float64 else 1e-6
@@ -273,7 +281,7 @@ class DecidingEstimator(PredictingEstimator):
             warnings.warn(
                 f"calibrate_temperature: {reason} temperature_ is {temperature:g}",
                 ConvergenceWarning,
-                stacklevel=2,
+                stacklevel=3,
             )
         return self
 

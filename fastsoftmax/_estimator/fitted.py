@@ -1,8 +1,11 @@
 """What every estimator is once it is fitted: its attributes, who sets them, and its pickles."""
 
 import inspect
+import math
 import re
 import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any, TypedDict, Unpack
 
 import numpy as np
@@ -12,6 +15,8 @@ from sklearn.base import BaseEstimator, ClassifierMixin
 
 from fastsoftmax._version import __version__
 from fastsoftmax.arrays import Array
+from fastsoftmax.problem.evaluation import Evaluation
+from fastsoftmax.shards.rows import Rows
 
 
 class Learnt(TypedDict, total=False):
@@ -48,6 +53,10 @@ class _PenaltyName:
         if not estimator.l1_ratio:
             return "l2"
         return "l1" if estimator.l1_ratio == 1.0 else "elasticnet"
+
+
+class NotFinite(ValueError):
+    """A fit found no finite coefficients; the message says what to do."""
 
 
 class FittedEstimator(ClassifierMixin, BaseEstimator):
@@ -119,6 +128,36 @@ def set_learnt(estimator: FittedEstimator, **learnt: Unpack[Learnt]) -> None:
         learnt["n_iter"] = np.atleast_1d(np.array(learnt["n_iter"], dtype=np.int32))
     for name, value in learnt.items():
         setattr(estimator, f"{name}_", value)
+
+
+@contextmanager
+def nothing_set_without_coefficients(estimator: FittedEstimator) -> Iterator[None]:
+    """Give an estimator the attributes of before back, where a fit found no finite coefficients."""
+    before = vars(estimator).copy()
+    try:
+        yield
+    except NotFinite as error:
+        for name in vars(estimator).keys() - before.keys():
+            delattr(estimator, name)
+        for name, value in before.items():
+            setattr(estimator, name, value)
+        raise ValueError(*error.args) from None
+
+
+def check_finite(at: Evaluation, rows: Rows) -> None:
+    """Raise a NotFinite where a fit to these rows ended at what is no number."""
+    kept = (part.astype(rows.real, copy=False) for part in (at.weights, at.bias))
+    if math.isfinite(at.value) and all(np.isfinite(part).all() for part in kept):
+        return
+    row, feature, value = rows.largest_feature()
+    advice = "scale the features, or replace numbers that stand for missing ones"
+    if rows.real == np.float32:
+        advice = f"pass X as float64, {advice}"
+    raise NotFinite(
+        f"the fit found no finite coefficients: feature {feature} of row {row} of X, the farthest "
+        f"from 0, is {value:g}, and sums or coefficients of such features are too large for "
+        f"{rows.real}; {advice}"
+    )
 
 
 def dense_coef(coef: Any) -> Any:

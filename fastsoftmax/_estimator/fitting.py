@@ -12,7 +12,7 @@ from sklearn.utils import check_random_state
 
 from fastsoftmax._estimator.early_stopping import EarlyStopping, held_out_rows
 from fastsoftmax._estimator.features import checked_rows
-from fastsoftmax._estimator.fitted import dense_coef, set_learnt
+from fastsoftmax._estimator.fitted import NotFinite, check_finite, dense_coef, set_learnt
 from fastsoftmax._estimator.parameters import FitParameters
 from fastsoftmax._estimator.rows import (
     TrainingRows,
@@ -270,6 +270,7 @@ def _fit_full_batch(
         if latest is not None:
             show(*latest)
         raise
+    check_finite(result.evaluation, problem.rows)
     converged = outcome.is_converged(result, estimator.tol)
     if monitor.stopping is not None and monitor.stopping.restore():
         if estimator.best_iteration_ == 0:  # the start has no certificate yet
@@ -336,7 +337,7 @@ def _fit_sgd(
         on_epoch=note,
     )
     if not np.isfinite(params).all():
-        raise ValueError(diverged(estimator, n_epochs))
+        raise NotFinite(diverged(estimator, n_epochs))
     if monitor.stopping is not None:
         monitor.stopping.restore()
     _certify(estimator, SoftmaxObjective(problem))

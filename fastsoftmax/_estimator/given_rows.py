@@ -1,10 +1,12 @@
 """Rows to predict and the coefficients of an estimator, as the kernels take them.
 
 X is not searched for NaN and infinities beforehand, which would read all of it once more. They
-make the logits of their row non-finite and the kernels report that; only then X is searched.
+make the logits of their row non-finite and the kernels report that; only then X is searched. Where
+it is finite, the logits have overflowed, and `shards.far_logits` computes those of such rows.
 """
 
 import math
+from collections.abc import Iterator
 from typing import Any, NamedTuple, Self
 
 import numpy as np
@@ -20,6 +22,7 @@ from fastsoftmax._estimator.rows import Computing, computing_of, make_shard
 from fastsoftmax._estimator.targets import known_labels
 from fastsoftmax.arrays import Array, count_logits
 from fastsoftmax.foreign_arrays import as_numpy
+from fastsoftmax.shards.far_logits import FarLogits, Model, blocks, far_logits
 from fastsoftmax.shards.shard import Shard
 
 
@@ -33,6 +36,7 @@ class GivenRows(NamedTuple):
     classes: Array
     computing: Computing
     name: str  # of the estimator, for errors
+    model: Model  # the coefficients as they were learnt, and the temperature
 
     @property
     def n_rows(self) -> int:
@@ -53,12 +57,34 @@ class GivenRows(NamedTuple):
         if not finite:
             assert_all_finite(self.X, estimator_name=self.name, input_name="X")
 
+    def check_model(self) -> None:
+        """Raise a ValueError for coefficients that are no numbers."""
+        if not self.model.is_valid():
+            raise ValueError(
+                "coef_ and intercept_ must be finite to predict, and hold NaN or infinity: fit "
+                f"the {self.name} again"
+            )
+
+    def far(self) -> Iterator[FarLogits]:
+        """Yield the logits of rows in which they overflow, where a kernel reported such rows."""
+        self.check(False)
+        self.check_model()
+        for block in blocks(self.X, len(self.classes)):
+            part = self.part(block)
+            found = far_logits(
+                part.X, part.rows, self.coef, self.intercept, self.model, self.computing
+            )
+            if found is not None:
+                yield found._replace(rows=block.start + found.rows)
+
     def logits(self) -> Array:
         """(n_rows, n_logits) the logits."""
         backend, n_threads = self.computing
         logits = self.empty(len(self.coef))
         backend.affine_rows(logits, self.rows, self.coef, self.intercept, n_threads=n_threads)
-        self.check(bool(np.isfinite(logits).all()))
+        if not np.isfinite(logits).all():
+            for far in self.far():
+                logits[far.rows] = far.in_range(logits.dtype)[:, -logits.shape[1] :]
         return logits
 
     def distributions(self, *, as_log: bool = False) -> Array:
@@ -68,7 +94,14 @@ class GivenRows(NamedTuple):
         finite = backend.predict_rows(
             probs, self.rows, self.coef, self.intercept, as_log, n_threads=n_threads
         )
-        self.check(finite)
+        if as_log and finite:  # differences of finite logits overflow too
+            finite = bool(probs.min(initial=0.0) > -np.inf)
+        if not finite:
+            for far in self.far():
+                if as_log:
+                    probs[far.rows] = far.log_probabilities(probs.dtype)
+                else:
+                    probs[far.rows] = far.probabilities()
         return probs
 
     def top(self, n_top: int, probabilities: Array | None = None) -> Array:
@@ -83,7 +116,12 @@ class GivenRows(NamedTuple):
             len(self.classes),
             n_threads=self.computing.n_threads,
         )
-        self.check(finite)
+        if not finite:
+            for far in self.far():
+                best = far.ranked()[:, :n_top]
+                top[far.rows] = best
+                if probabilities is not None:
+                    probabilities[far.rows] = np.take_along_axis(far.probabilities(), best, axis=1)
         return top
 
     def labelled(self, y: Any, sample_weight: Any) -> tuple[Shard, float]:
@@ -116,6 +154,7 @@ def given_rows(estimator: FittedEstimator, X: Any, temperature: float | None = N
     real = np.result_type(real_type(X.dtype), coef)
     coef = np.ascontiguousarray(coef, dtype=real)
     intercept = np.ascontiguousarray(estimator.intercept_, dtype=real)
+    learnt = coef, intercept
     if coef.shape != (n_logits, X.shape[1]) or intercept.shape != (n_logits,):
         raise ValueError(
             f"coef_ and intercept_ must have shapes {(n_logits, X.shape[1])} and "
@@ -131,7 +170,8 @@ def given_rows(estimator: FittedEstimator, X: Any, temperature: float | None = N
     computing = computing_of(estimator)
     rows = backend_rows(X, computing.backend)
     name = type(estimator).__name__
-    return GivenRows(X, rows, coef, intercept, estimator.classes_, computing, name)
+    model = Model(*learnt, float(temperature))
+    return GivenRows(X, rows, coef, intercept, estimator.classes_, computing, name, model)
 
 
 def _check_learnt(estimator: FittedEstimator) -> None:

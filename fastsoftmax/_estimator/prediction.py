@@ -16,6 +16,7 @@ from fastsoftmax._estimator.given_rows import given_rows
 from fastsoftmax._estimator.labels import label_array
 from fastsoftmax._estimator.targets import check_kind
 from fastsoftmax.arrays import Array
+from fastsoftmax.floating_point import own_arithmetic
 from fastsoftmax.foreign_arrays import as_numpy
 
 
@@ -29,6 +30,7 @@ class Metrics(NamedTuple):
 class PredictingEstimator(FittedEstimator):
     """The methods of a fitted estimator that predict."""
 
+    @own_arithmetic
     def sparsify(self) -> Self:
         """Convert ``coef_`` to a sparse array, which saves memory where most of it is 0.
 
@@ -61,6 +63,7 @@ class PredictingEstimator(FittedEstimator):
             set_learnt(self, coef=sparse.csr_array(self.coef_))
         return self
 
+    @own_arithmetic
     def densify(self) -> Self:
         """Convert ``coef_`` back to an ndarray; without effect where it is one.
 
@@ -77,8 +80,11 @@ class PredictingEstimator(FittedEstimator):
         set_learnt(self, coef=dense_coef(self.coef_))
         return self
 
+    @own_arithmetic
     def decision_function(self, X: ArrayLike) -> Array:
         """Logits W x + b, divided by `temperature_`.
+
+        Those beyond the largest number of the dtype become its largest numbers, in order.
 
         Parameters
         ----------
@@ -108,6 +114,7 @@ class PredictingEstimator(FittedEstimator):
         logits = given_rows(self, X).logits()
         return logits if logits.shape[1] > 1 else logits[:, 0]
 
+    @own_arithmetic
     def predict(self, X: ArrayLike) -> Array:
         """Return the most likely class of each row; of two equal logits that of the first class.
 
@@ -135,6 +142,7 @@ class PredictingEstimator(FittedEstimator):
         best = given_rows(self, X).top(1)[:, 0]
         return np.asarray(self.classes_[best])
 
+    @own_arithmetic
     def predict_proba(self, X: ArrayLike) -> Array:
         """Probabilities, the softmax of the logits, classes in the order of `classes_`.
 
@@ -161,6 +169,7 @@ class PredictingEstimator(FittedEstimator):
         """
         return given_rows(self, X).distributions()
 
+    @own_arithmetic
     def predict_log_proba(self, X: ArrayLike) -> Array:
         """Logarithms of the probabilities, finite also where those round to 0.
 
@@ -188,6 +197,7 @@ class PredictingEstimator(FittedEstimator):
         """
         return given_rows(self, X).distributions(as_log=True)
 
+    @own_arithmetic
     def predict_topk(self, X: ArrayLike, k: int) -> tuple[Array, Array]:
         """Return the k most likely classes of each row and their probabilities, best first.
 
@@ -235,6 +245,7 @@ class PredictingEstimator(FittedEstimator):
         probabilities = given.empty(n_top)
         return self.classes_[given.top(n_top, probabilities)], probabilities
 
+    @own_arithmetic
     def evaluate(
         self, X: ArrayLike, y: ArrayLike, sample_weight: ArrayLike | None = None
     ) -> Metrics:
@@ -270,11 +281,14 @@ class PredictingEstimator(FittedEstimator):
         """
         given = given_rows(self, X)
         shard, total = given.labelled(y, sample_weight)
-        sums = shard.loss_grad(given.coef, given.intercept, with_grad=False)
+        loss, correct = shard.metrics(given.coef, given.intercept, given.model)
         # With one logit a row of -inf has a loss of 0, if class 0 is its true one.
-        given.check(math.isfinite(sums.loss) and len(given.coef) > 1)
-        return Metrics(sums.loss / total, sums.correct / total)
+        given.check(math.isfinite(loss) and len(given.coef) > 1)
+        if math.isnan(loss):
+            given.check_model()
+        return Metrics(loss / total, correct / total)
 
+    @own_arithmetic
     def score(self, X: ArrayLike, y: ArrayLike, sample_weight: ArrayLike | None = None) -> float:
         """Accuracy: the share of rows whose most likely class is the true one.
 

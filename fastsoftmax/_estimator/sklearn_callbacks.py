@@ -4,6 +4,7 @@ from collections.abc import Callable
 from typing import Any, TypeVar
 
 from fastsoftmax._estimator.parameters import FitParameters
+from fastsoftmax.floating_point import own_arithmetic, users_code
 from fastsoftmax.monitor import Callback, FitState
 
 try:
@@ -56,9 +57,11 @@ def watched(
                 )
             )
 
-        result = run([tell] if hasattr(estimator, "_skl_callbacks") else [])
+        callbacks: list[Callback] = [tell] if hasattr(estimator, "_skl_callbacks") else []
+        result = own_arithmetic(run)(callbacks)
         context.call_on_fit_task_end(estimator=estimator, reconstruction_attributes={}, **data)
         return result
 
-    answer: T = with_callbacks(fit)(estimator)
+    with users_code():
+        answer: T = with_callbacks(fit)(estimator)
     return answer

@@ -14,6 +14,7 @@ from fastsoftmax._estimator.parameters import FitParameters
 from fastsoftmax._interchange import export
 from fastsoftmax._interchange.coefficients import coefficients_of
 from fastsoftmax._interchange.model_file import File, SavedModel, read_model, write_model
+from fastsoftmax.floating_point import own_arithmetic
 
 E = TypeVar("E", bound=FitParameters)
 
@@ -21,6 +22,7 @@ E = TypeVar("E", bound=FitParameters)
 class PortableEstimator(DecidingEstimator):
     """The methods of a fitted model that turn it into files and models of other packages."""
 
+    @own_arithmetic
     def save(self, file: File) -> None:
         """Write the fitted model to a file that is safe to read: it holds numbers, no code.
 
@@ -96,6 +98,7 @@ class PortableEstimator(DecidingEstimator):
             ),
         )
 
+    @own_arithmetic
     def to_sklearn(self) -> LogisticRegression:
         """Return the fitted model as a `sklearn.linear_model.LogisticRegression`.
 
@@ -126,6 +129,7 @@ class PortableEstimator(DecidingEstimator):
         check_is_fitted(self)
         return export.to_sklearn(self, self._parameters()["C"])
 
+    @own_arithmetic
     def to_torch(self) -> Any:
         """Return the fitted model as a `torch.nn.Linear`, whose outputs are the logits.
 
@@ -155,6 +159,7 @@ class PortableEstimator(DecidingEstimator):
         """
         return export.to_torch(self)
 
+    @own_arithmetic
     def to_onnx(self, *, dtype: DTypeLike = np.float32) -> Any:
         """Return the fitted model as an ONNX model, for onnxruntime and other runtimes.
 

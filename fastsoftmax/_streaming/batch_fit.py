@@ -10,7 +10,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from fastsoftmax._estimator import fitting
-from fastsoftmax._estimator.fitted import set_learnt
+from fastsoftmax._estimator.fitted import NotFinite, set_learnt
 from fastsoftmax._estimator.parameters import FitParameters
 from fastsoftmax._estimator.targets import given_targets
 from fastsoftmax._streaming.batch_source import (
@@ -157,7 +157,7 @@ def _epochs(
             n_iter, sums.loss / sums.weight, sums.correct / sums.weight, lambda: coefficients
         )
         if not finite:
-            raise ValueError(fitting.diverged(estimator, n_iter))
+            raise NotFinite(fitting.diverged(estimator, n_iter))
         if stop:
             break
         if n_iter < estimator.max_iter and watch.expired():

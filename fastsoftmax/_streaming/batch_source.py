@@ -12,6 +12,7 @@ from fastsoftmax._estimator.labels import class_labels, kind_of
 from fastsoftmax._estimator.row_weights import checked_class_weights
 from fastsoftmax._estimator.targets import Given, given_targets, known_targets
 from fastsoftmax.arrays import Array
+from fastsoftmax.floating_point import users_code, users_items
 from fastsoftmax.foreign_arrays import as_numpy
 
 
@@ -86,7 +87,8 @@ class BatchSource:
         """Read all batches that have rows with a weight above 0."""
         batches = self._batches
         if not isinstance(batches, Iterable):
-            found = batches()
+            with users_code():
+                found = batches()
             if not isinstance(found, Iterable):
                 raise TypeError(
                     "a callable given to fit must return an iterator of batches, got "
@@ -98,7 +100,7 @@ class BatchSource:
                     "returned the same one again"
                 )
             batches = self._last = found
-        for number, item in enumerate(batches):
+        for number, item in enumerate(users_items(batches)):
             batch = _batch(number, item)
             weightless = batch.sample_weight is not None and not np.any(batch.sample_weight)
             if _n_rows(batch) and not weightless:

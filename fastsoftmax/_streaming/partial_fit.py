@@ -7,7 +7,7 @@ import numpy as np
 from sklearn.utils import check_random_state
 
 from fastsoftmax._estimator.features import checked_rows, real_type
-from fastsoftmax._estimator.fitted import dense_coef, set_learnt
+from fastsoftmax._estimator.fitted import NotFinite, dense_coef, set_learnt
 from fastsoftmax._estimator.fitting import forget_best
 from fastsoftmax._estimator.labels import class_labels
 from fastsoftmax._estimator.parameters import FitParameters
@@ -53,7 +53,7 @@ def step_over(estimator: FitParameters, X: Any, y: Any, classes: Any, sample_wei
     start = time.perf_counter()
     loss, correct = take_steps(estimator, shard, params, velocity, seen)
     if not (np.isfinite(params).all() and np.isfinite(loss)):
-        raise ValueError(
+        raise NotFinite(
             f"partial_fit diverged: learning_rate={estimator.learning_rate:g} is too large for "
             "these features. Lower it, or scale the features."
         )

@@ -13,6 +13,7 @@ from fastsoftmax._sweep.folds import Fold, SweepRows
 from fastsoftmax._sweep.path import Fit, Limits, curvature_at, solve
 from fastsoftmax.arrays import Array
 from fastsoftmax.estimator import FastSoftmax
+from fastsoftmax.floating_point import users_code
 from fastsoftmax.optimum.full_batch import suits_newton
 
 # Scores that a pass over the rows left out returns by itself.
@@ -107,7 +108,8 @@ def score_function(
         truth = y[fold.test]
         complete = len(np.unique(truth)) == len(rows.classes)
         measure = scorer if complete else _with_labels(scorer, rows.classes)
-        return float(measure(estimator, shard.X[fold.test], truth, **options))
+        with users_code():
+            return float(measure(estimator, shard.X[fold.test], truth, **options))
 
     return score
 

@@ -93,10 +93,10 @@ class Fold(NamedTuple):
 
     def score(self, weights: Array, bias: Array, scoring: str) -> float:
         """Return "accuracy" or "neg_log_loss" of the rows left out, in one pass."""
-        sums = self.test_shard.loss_grad(weights, bias, with_grad=False)
+        loss, correct = self.test_shard.metrics(weights, bias)
         if scoring == "accuracy":
-            return sums.correct / self.test_weight
-        return -(sums.loss + _LARGEST_LOSS * self.unseen_weight) / self.test_weight
+            return correct / self.test_weight
+        return -(loss + _LARGEST_LOSS * self.unseen_weight) / self.test_weight
 
     def expanded(self, weights: Array, bias: Array) -> tuple[Array, Array]:
         """Return coefficients for all classes: absent ones get an intercept of -inf."""

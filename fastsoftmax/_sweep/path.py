@@ -19,6 +19,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+from fastsoftmax._estimator.fitted import check_finite
 from fastsoftmax.arrays import Array
 from fastsoftmax.objective import SoftmaxObjective
 from fastsoftmax.optimum import full_batch
@@ -59,6 +60,7 @@ def solve(
         first=curvature,
     )
     at = result.evaluation
+    check_finite(at, objective.problem.rows)
     return Fit(result.point, at.weights, at.bias, result.gap, result.n_iter, learnt)
 
 

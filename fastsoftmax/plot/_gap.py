@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any, Literal, Self
 import numpy as np
 from numpy.typing import ArrayLike
 
+from fastsoftmax.floating_point import own_arithmetic
 from fastsoftmax.plot._pyplot import BLUE, GREY, add_legend, axes_or_new, count_axis, seconds_axis
 from fastsoftmax.plot._record import checked_x, column, final_estimator, record_of, seconds_of
 
@@ -57,6 +58,7 @@ class GapDisplay:
         self.tol = tol
 
     @classmethod
+    @own_arithmetic
     def from_estimator(
         cls,
         estimator: Any,
@@ -81,6 +83,7 @@ class GapDisplay:
         tol = getattr(final_estimator(estimator), "tol", None)
         return cls(gaps, seconds=seconds, tol=tol).plot(ax, x=x)
 
+    @own_arithmetic
     def plot(
         self, ax: Axes | None = None, *, x: Literal["iteration", "seconds"] = "iteration"
     ) -> Self:
@@ -129,6 +132,7 @@ class GapDisplay:
         return self
 
 
+@own_arithmetic
 def gap(
     clf_or_history: Any,
     ax: Axes | None = None,

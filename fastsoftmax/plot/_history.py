@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any, Literal, NamedTuple, Self
 import numpy as np
 from numpy.typing import NDArray
 
+from fastsoftmax.floating_point import own_arithmetic
 from fastsoftmax.plot._pyplot import (
     BLUE,
     GREEN,
@@ -104,6 +105,7 @@ class HistoryDisplay:
         self.eval_names = eval_names
 
     @classmethod
+    @own_arithmetic
     def from_estimator(
         cls,
         estimator: Any,
@@ -123,6 +125,7 @@ class HistoryDisplay:
         display = cls(record, unit=unit_of(estimator, record), eval_names=eval_names)
         return display.plot(ax, x=x, curves=curves)
 
+    @own_arithmetic
     def plot(
         self,
         ax: Axes | None = None,
@@ -161,6 +164,7 @@ class HistoryDisplay:
         return self
 
 
+@own_arithmetic
 def history(
     clf_or_history: Any,
     ax: Axes | None = None,

@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
+from fastsoftmax.floating_point import own_arithmetic
 from fastsoftmax.plot._pyplot import VERMILION, pyplot
 from fastsoftmax.plot._record import checked_as_fitted
 
@@ -21,6 +22,7 @@ _TEMPLATE_INCHES = 1.7
 _COLORBAR_INCHES = 1.1
 
 
+@own_arithmetic
 def images(
     X: ArrayLike,
     titles: Iterable[Any] | None = None,
@@ -80,6 +82,7 @@ def images(
     return _titled_images(X, written, shape, n_columns, cmap, ax)
 
 
+@own_arithmetic
 def predictions(
     X: ArrayLike,
     y_true: ArrayLike,
@@ -139,6 +142,7 @@ def predictions(
     return _titled_images(X, written, shape, n_columns, "gray", ax)
 
 
+@own_arithmetic
 def weights(
     clf: Any,
     shape: tuple[int, int] | None = None,

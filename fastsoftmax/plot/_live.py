@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any, Self
 
 import numpy as np
 
+from fastsoftmax.floating_point import own_arithmetic
 from fastsoftmax.plot._history import (
     Curve,
     add_lines,
@@ -144,6 +145,7 @@ class LivePlot:
             line.remove()
         self._lines, self._outputs = [], []
 
+    @own_arithmetic
     def __call__(self, state: FitState) -> None:
         """Record an iteration, and draw if it is time."""
         if self._last_iteration and state.iteration <= self._last_iteration:
@@ -160,6 +162,7 @@ class LivePlot:
         elif state.iteration == 1 or (state.iteration % self.every == 0 and self._is_time()):
             self._draw()
 
+    @own_arithmetic
     def update(self, clf_or_history: Any) -> None:
         """Draw the history so far, if it is time; for use after a call of `partial_fit`.
 
@@ -184,6 +187,7 @@ class LivePlot:
         if not self._lines or (n % self.every == 0 and self._is_time()):
             self._draw()
 
+    @own_arithmetic
     def on_fit_end(self) -> None:
         """Draw the last state, where the axes end; the next fit begins a new picture."""
         if self._finished or not self._record["loss"]:
@@ -191,6 +195,7 @@ class LivePlot:
         self._finished = True
         self._draw()
 
+    @own_arithmetic
     def close(self) -> None:
         """Draw the last state, and close the window if there is one."""
         self.on_fit_end()

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any, Literal, Self
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
+from fastsoftmax.floating_point import own_arithmetic
 from fastsoftmax.plot._pyplot import BLUE, GREEN, GREY, VERMILION, add_legend, axes_or_new
 from fastsoftmax.plot._record import checked_as_fitted, final_estimator
 
@@ -83,6 +84,7 @@ class PathDisplay:
         self.score_name = score_name
 
     @classmethod
+    @own_arithmetic
     def from_estimator(
         cls,
         estimator: Any,
@@ -118,6 +120,7 @@ class PathDisplay:
         )
         return display.plot(ax, kind=kind, negate_score=negate_score)
 
+    @own_arithmetic
     def plot(
         self,
         ax: Axes | None = None,
@@ -235,6 +238,7 @@ class PathDisplay:
             )
 
 
+@own_arithmetic
 def path(
     cv: Any,
     ax: Axes | None = None,

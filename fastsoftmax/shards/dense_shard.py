@@ -67,6 +67,10 @@ class DenseShard(Shard):
         for rows in self.blocks():
             # The order of memory decides the order of the sums, so it is made the same.
             sums += self.row_weights[rows] @ np.ascontiguousarray(self.X[rows])
+        if not np.isfinite(sums).all():  # a sum of float32 overflows, where its rows are 1e38
+            sums = np.zeros(self.n_features)
+            for rows in self.blocks():
+                sums += self.row_weights[rows].astype(np.float64) @ self.dense(rows)
         return sums
 
     def squares(self, center: Array) -> Array:

@@ -222,6 +222,16 @@ class Rows:
         """Numbers that are stored for all rows."""
         return sum(shard.numbers_per_row * shard.n_rows for shard in self._shards)
 
+    def largest_feature(self) -> tuple[int, int, float]:
+        """Return the row, the column and the value of the number that is the farthest from 0."""
+        largest, first = (0, 0, 0.0), 0
+        for shard in self._shards:
+            row, feature, value = shard.largest_feature()
+            if abs(value) > abs(largest[2]):
+                largest = first + row, feature, value
+            first += shard.n_rows
+        return largest
+
     def largest_logit_change(self, weights: Array, bias: Array) -> float:
         """Return the largest change of a difference of two logits that o = W x + b makes."""
         return max(shard.largest_logit_change(weights, bias) for shard in self._shards)

@@ -6,6 +6,7 @@ up what its shards return (`rows.Rows`), and only a shard knows where and how it
 """
 
 import copy
+import math
 from abc import ABC, abstractmethod
 from collections.abc import Iterator
 from typing import Any, NamedTuple, Self
@@ -14,6 +15,7 @@ import numpy as np
 
 from fastsoftmax.arrays import Array, count_logits
 from fastsoftmax.kernel_arguments import Descent
+from fastsoftmax.shards.far_logits import Model, blocks, far_logits
 
 # Rows whose features are brought to float64 at a time, for sums of second order.
 BLOCK_ROWS = 1024
@@ -208,6 +210,51 @@ class Shard(ABC):
         )
         return Sums(loss, correct, np.empty((0, 0)), np.empty(0))
 
+    def metrics(
+        self, weights: Array, bias: Array, model: Model | None = None
+    ) -> tuple[float, float]:
+        """Return the sums of loss and hits, of `loss_grad`, for rows that have labels.
+
+        Both are right where logits overflow. The loss is NaN where a feature or a coefficient is.
+        model is what the coefficients were before they were divided by a temperature.
+        """
+        sums = self.loss_grad(weights, bias, with_grad=False)
+        if math.isfinite(sums.loss):
+            return sums.loss, sums.correct
+        weights, bias = weights.astype(self.real), bias.astype(self.real)
+        model = Model(weights, bias) if model is None else model
+        if not model.is_valid():
+            return math.nan, sums.correct
+        loss = correct = 0.0
+        for rows in blocks(self.X, self.n_classes):
+            losses, hits = self._far_metrics(rows, weights, bias, model)
+            row_weights = self.row_weights[rows].astype(np.float64)
+            counted = row_weights > 0.0
+            # (sums stay in range, too)
+            most = np.finfo(np.float64).max / self.n_rows / row_weights.max(initial=1.0)
+            loss += float(row_weights[counted] @ np.minimum(losses[counted], most))
+            correct += float(row_weights @ hits)
+        return loss, correct
+
+    def _far_metrics(
+        self, rows: slice, weights: Array, bias: Array, model: Model
+    ) -> tuple[Array, Array]:
+        """Return losses and hits of some rows."""
+        labels, computing = self.targets.labels[rows], (self.backend, self.n_threads)
+        places = np.arange(len(labels))
+        logs = np.empty((len(labels), self.n_classes), dtype=self.real)
+        best = np.empty((len(labels), 1), dtype=np.int64)
+        x, n_classes, n_threads = self.raw(rows), self.n_classes, self.n_threads
+        self.backend.predict_rows(logs, x, weights, bias, True, n_threads=n_threads)
+        self.backend.predict_top(best, None, x, weights, bias, n_classes, n_threads=n_threads)
+        losses, hits = -logs[places, labels].astype(np.float64), best[:, 0] == labels
+        far = far_logits(self.X[rows], x, weights, bias, model, computing)
+        if far is not None:
+            exact = far.log_probabilities(np.dtype(np.float64))
+            losses[far.rows] = -exact[np.arange(len(exact)), labels[far.rows]]
+            hits[far.rows] = far.ranked()[:, 0] == labels[far.rows]
+        return losses, hits
+
     def _gradient(
         self, X: Any, targets: Any, weights: Array, bias: Array, out: Array | None = None
     ) -> Sums:
@@ -279,6 +326,17 @@ class Shard(ABC):
         for rows, x in self.centered_blocks(center, scale):
             total += self.row_weights[rows].astype(np.float64) @ x
         return total
+
+    def largest_feature(self) -> tuple[int, int, float]:
+        """Return the row, the column and the value of the number that is the farthest from 0."""
+        found = 0, 0, 0.0
+        for rows in self.blocks():
+            x = self.dense(rows)
+            if x.size:
+                i, j = np.unravel_index(np.abs(x).argmax(), x.shape)
+                if abs(x[i, j]) > abs(found[2]):
+                    found = rows.start + int(i), int(j), float(x[i, j])
+        return found
 
     # ---- sums over targets ----
 

@@ -1,0 +1,83 @@
+"""Numpy's floating-point error state: our own while we compute, the user's while their code runs.
+
+`numpy.seterr` and `numpy.errstate` say what underflow, overflow and the like do in all code of a
+thread. What users want to hear of their own arithmetic says nothing of ours, in which a probability
+that underflows is an ordinary number. So every public function computes in a state that ignores
+all, and callbacks, scorers, batches and splitters run in the state that users have set.
+"""
+
+import functools
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
+from contextvars import ContextVar
+from typing import ParamSpec, TypeVar
+
+import numpy as np
+
+P = ParamSpec("P")
+R = TypeVar("R")
+T = TypeVar("T")
+
+
+class _Section:
+    """Code that runs in our own error state; it can be left and entered again."""
+
+    def __init__(self) -> None:
+        self.enter()
+
+    def enter(self) -> None:
+        self._state = np.errstate(all="ignore")
+        self._state.__enter__()
+
+    def leave(self) -> None:
+        self._state.__exit__(None, None, None)
+
+
+_section: ContextVar[_Section | None] = ContextVar("fastsoftmax_floating_point", default=None)
+
+
+def own_arithmetic(function: Callable[P, R]) -> Callable[P, R]:
+    """Decorate a public function: it computes without traps and warnings of numpy's."""
+
+    @functools.wraps(function)
+    def computing(*args: P.args, **kwargs: P.kwargs) -> R:
+        if _section.get() is not None:  # one of ours calls another
+            return function(*args, **kwargs)
+        section = _Section()
+        token = _section.set(section)
+        try:
+            return function(*args, **kwargs)
+        finally:
+            _section.reset(token)
+            section.leave()
+
+    return computing
+
+
+@contextmanager
+def users_code() -> Iterator[None]:
+    """Run code of the user's inside ours, in the error state that the user has set."""
+    section = _section.get()
+    if section is None:
+        yield
+        return
+    token = _section.set(None)
+    section.leave()
+    try:
+        yield
+    finally:
+        section.enter()
+        _section.reset(token)
+
+
+def users_items(iterable: Iterable[T]) -> Iterator[T]:
+    """Yield what an iterable of the user's does."""
+    with users_code():
+        iterator = iter(iterable)
+    while True:
+        with users_code():
+            try:
+                item = next(iterator)
+            except StopIteration:
+                return
+        yield item
