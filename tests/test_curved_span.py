@@ -7,7 +7,7 @@ from sklearn.datasets import load_iris
 from sklearn.linear_model import LogisticRegression
 
 from fastsoftmax import FastSoftmax
-from fastsoftmax.problem.curved_span import curved_span
+
 
 REPEATS = [3, 0, 2, 1, 4, 0, 1, 2, 1, 3, 0, 2]
 
@@ -107,24 +107,3 @@ def test_constant_features(overlapping):
     np.testing.assert_allclose(padded.coef_[:, 5:], 0.0, atol=1e-9)
 
 
-class TestBasis:
-    def hessian(self, X, p):
-        curvature = np.diag(p) - np.outer(p, p)
-        plain = np.kron(curvature, X.T @ X)
-        return plain + np.kron(np.ones((len(p), len(p))) / len(p), np.eye(X.shape[1]))
-
-    def test_is_none_where_all_directions_count(self, rng):
-        X = rng.normal(size=(50, 4))
-        assert curved_span(self.hessian(X, np.array([0.2, 0.3, 0.5])), 3, 12) is None
-        assert curved_span(X.T @ X, 1, 4) is None
-
-    def test_rank(self, rng):
-        X = rng.normal(size=(3, 7))
-        basis = curved_span(self.hessian(X, np.array([0.2, 0.3, 0.5])), 3, 21)
-        assert basis.shape == (21, 6)
-        np.testing.assert_allclose(basis.T @ basis, np.eye(6), atol=1e-12)
-        assert curved_span(X.T @ X, 1, 7).shape == (7, 3)
-
-    def test_nothing_is_said_where_nothing_is_known(self):
-        assert curved_span(np.zeros((4, 4)), 1, 4) is None
-        assert curved_span(np.full((4, 4), np.inf), 1, 4) is None

@@ -13,7 +13,6 @@ before the tolerance, the next stage computes with more digits, or needs fewer.
 
 from collections.abc import Iterator
 from dataclasses import replace
-from functools import cached_property
 
 import numpy as np
 
@@ -142,15 +141,26 @@ def _stages(
 
 
 class _Lbfgs:
-    """The model of L-BFGS. What it has learnt in one stage is true of the next, too."""
+    """The model of L-BFGS. What it has learnt in one stage is true of the next, too.
+
+    Where the passes of the next stage can tell more directions from 0, a new one begins.
+    """
 
     def __init__(self, objective: SoftmaxObjective, first: Preconditioner | None) -> None:
         self._objective, self._first = objective, first
+        self._model: LbfgsModel[Evaluation] | None = None
 
-    @cached_property
-    def model(self) -> LbfgsModel[Evaluation]:
-        """The model; made where the first stage needs it."""
-        return LbfgsModel(self._objective, first=self._first)
+    def model_of(self, by: SoftmaxObjective) -> LbfgsModel[Evaluation]:
+        """Return the model for the passes of a stage; made where the first stage needs it."""
+        if by.row_span is not self._objective.row_span:
+            self._objective, self._model = by, None
+        if self._model is None:
+            self._model = LbfgsModel(self._objective, first=self._first)
+        return self._model
+
+    def inverse(self) -> Preconditioner | None:
+        """Return what has been learnt of the inverse Hessian, if anything."""
+        return None if self._model is None else self._model.inverse()
 
 
 class _Descent:
@@ -180,9 +190,10 @@ class _Descent:
             floor = _SEPARATED * np.log(by.problem.n_classes)
             options = {"floor": floor, "least_gain": max(_LEAST_GAIN, by.epsilon)}
         if self._lbfgs is None:
-            model = NewtonModel(by, by.curved_span if unpenalised else None)
-            return descent.minimise(by, start, model, replace(limits, tol=tol), **options)
-        return descent.minimise(by, start, self._lbfgs.model, replace(limits, tol=tol), **options)
+            newton = NewtonModel(by, by.curved_span() if unpenalised else None)
+            return descent.minimise(by, start, newton, replace(limits, tol=tol), **options)
+        model = self._lbfgs.model_of(by)
+        return descent.minimise(by, start, model, replace(limits, tol=tol), **options)
 
     def hands_over(self, result: Result, tol: float) -> bool:
         """Whether rounding ended the fit before its time."""
@@ -198,7 +209,7 @@ class _Descent:
         result = in_type_of_rows(self._by, result, tol)
         if self._is_separable(result):
             result = result._replace(reason="separable")
-        return Solution(result, None if self._lbfgs is None else self._lbfgs.model.inverse())
+        return Solution(result, None if self._lbfgs is None else self._lbfgs.inverse())
 
     def _is_stationary(self, result: Result) -> bool:
         """Whether a fit without a penalty ended where its model expected no gain."""

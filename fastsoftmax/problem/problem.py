@@ -28,6 +28,7 @@ import numpy as np
 
 from fastsoftmax.arrays import Array
 from fastsoftmax.problem.coordinates import Coordinates
+from fastsoftmax.problem.curved_span import RowSpan, build_row_span
 from fastsoftmax.shards.rows import Rows
 
 
@@ -98,6 +99,13 @@ class Problem:
         """Mean entropy of the targets, in nats."""
         total: float = self.rows.sum(lambda shard: shard.target_entropy())
         return total / self.n_rows
+
+    @cached_property
+    def row_span(self) -> RowSpan | None:
+        """Where F curves without a penalty; None for all directions, and with a penalty."""
+        if self.l2 > 0.0 or self.l1 > 0.0:
+            return None
+        return build_row_span(self.rows, self.coordinates)
 
     # ---- the same problem but for ... ----
 

@@ -280,6 +280,10 @@ class Shard(ABC):
             total += self.row_weights[rows].astype(np.float64) @ x
         return total
 
+    def sums_from(self, center: Array) -> Array:
+        """Weighted sum of x - center over the rows: (n_features,) float64."""
+        return self.centered_sums(center, np.ones_like(center))
+
     # ---- sums over targets ----
 
     def target_sums(self) -> Array:
