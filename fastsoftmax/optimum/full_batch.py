@@ -206,8 +206,9 @@ class _Descent:
         """Name the reason why a fit without a penalty ended, and round the coefficients."""
         if self._is_stationary(result):
             result = result._replace(reason="stationary")
+        separable = self._is_separable(result)
         result = in_type_of_rows(self._by, result, tol)
-        if self._is_separable(result):
+        if separable:
             result = result._replace(reason="separable")
         return Solution(result, None if self._lbfgs is None else self._lbfgs.inverse())
 
@@ -228,7 +229,19 @@ class _Descent:
         if result.reason not in ("stationary", "precision") or result.direction is None:
             return False
         change = self._objective.problem.largest_logit_change(result.direction)
-        return change > _SEPARATING_CHANGE
+        return change > _SEPARATING_CHANGE or self._would_go_on(result)
+
+    def _would_go_on(self, result: Result) -> bool:
+        """Whether curvature at the end shows a way to infinity that L-BFGS no longer sees.
+
+        Its pairs are of larger curvatures. (Where passes are in float32, gradients so small are
+        rounding.)
+        """
+        if self._lbfgs is None or self._by.epsilon > np.finfo(np.float64).eps:
+            return False
+        at = result.evaluation
+        step = self._by.refined_preconditioner(at).apply(at.gradient)
+        return self._objective.problem.largest_logit_change(step) > _SEPARATING_CHANGE
 
 
 class _InRowSpace:
