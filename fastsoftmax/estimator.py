@@ -188,8 +188,7 @@ class FastSoftmax(CallbackSupportMixin, PortableEstimator, FitParameters):
     finite coefficients, ``converged_`` False and one ConvergenceWarning. Where features depend on
     each other (all levels of a one-hot code beside an intercept, a constant column), the result is
     the shortest of the coefficients that predict the same, for features as `input_scale` and
-    `standardize` scale them (for features of variance 1, where these differ more than 1e6-fold in
-    size); what counts as dependent is decided by the number type of X (of more
+    `standardize` scale them; what counts as dependent is decided by the number type of X (of more
     than 2048 features only constant ones get 0, beside an intercept).
 
     Examples

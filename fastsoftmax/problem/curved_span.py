@@ -15,7 +15,7 @@ the rows vary along it by more than the rounding of their number type can explai
 from dataclasses import dataclass, replace
 
 import numpy as np
-from scipy.linalg import block_diag, lapack, solve_triangular
+from scipy.linalg import block_diag, lapack, qr
 
 from fastsoftmax.arrays import Array
 from fastsoftmax.linalg import invert
@@ -35,9 +35,6 @@ _ROUNDINGS = 4.0
 # In a pass over raw rows a gradient has rounding errors, which a Newton step divides by the
 # deviation of the rows along a direction: from this ratio of the two on the step is of use.
 _RESOLVED = 100.0
-# From this ratio of the sizes of features on, weights are the shortest for features of variance 1:
-# a basis in the features' own units would lose its digits.
-_SPREAD = 1e6
 
 
 @dataclass(frozen=True)
@@ -49,8 +46,8 @@ class RowSpan:
     basis : ndarray of shape (n_features, rank)
         Its columns span the weights of the directions, by falling variance. The logits that they
         make of the rows have variance 1 and are not correlated.
-    left, right : ndarray of shape (n_features, rank)
-        left right^T is the projection of weights onto the whole span.
+    axes : ndarray of shape (n_features, rank)
+        Orthonormal columns that span the same weights, before `resolved` leaves some out.
     variances : ndarray of shape (rank,)
         Of the rows along the directions, for features of variance 1.
     noise : ndarray of shape (rank,)
@@ -59,8 +56,7 @@ class RowSpan:
     """
 
     basis: Array
-    left: Array
-    right: Array
+    axes: Array
     variances: Array
     noise: Array
 
@@ -78,7 +74,7 @@ class RowSpan:
 
     def project(self, weights: Array) -> Array:
         """Return V (n_logits, n_features) without what is orthogonal to all rows."""
-        projected: Array = (weights @ self.right) @ self.left.T
+        projected: Array = (weights @ self.axes) @ self.axes.T
         return projected
 
     def inverse_in(self, matrix: Array) -> tuple[Array, Array]:
@@ -169,15 +165,23 @@ def build_row_span(rows: Rows, coordinates: Coordinates) -> RowSpan | None:
 
 def _span_of(vectors: Array, values: Array, noise: Array, sizes: Array) -> RowSpan:
     """Return the span of some eigenvectors of the correlations, for features of some sizes."""
-    roots = np.sqrt(values)
-    if sizes.max(initial=0.0) > _SPREAD * sizes.min(initial=np.inf):
-        left, right = vectors / sizes[:, np.newaxis], vectors * sizes[:, np.newaxis]
-        basis = left / roots
-    else:
-        left, factor = np.linalg.qr(vectors * sizes[:, np.newaxis])
-        right = left
-        basis = left @ solve_triangular(factor, np.diag(1.0 / roots), trans="T")
-    return RowSpan(basis, left, right, values, noise)
+    axes, factor = _graded_qr(vectors * sizes[:, np.newaxis], np.argsort(-sizes))
+    basis = axes @ np.linalg.solve(factor.T, np.diag(1.0 / np.sqrt(values)))
+    return RowSpan(basis, axes, values, noise)
+
+
+def _graded_qr(matrix: Array, order: Array) -> tuple[Array, Array]:
+    """Return Q and R with Q R = matrix, whose rows may differ in size by many powers of 10.
+
+    Each row keeps its digits where columns are pivoted and large rows come first (Cox & Higham
+    1998, BIT 38, "Stability of Householder QR factorization for weighted least squares problems").
+    R is not triangular: its columns are in the order of the matrix.
+    """
+    sorted_axes, sorted_factor, columns = qr(matrix[order], mode="economic", pivoting=True)
+    axes, factor = np.empty_like(sorted_axes), np.empty_like(sorted_factor)
+    axes[order] = sorted_axes
+    factor[:, columns] = sorted_factor
+    return axes, factor
 
 
 def _padded(span: RowSpan, varies: Array) -> RowSpan:
@@ -188,7 +192,7 @@ def _padded(span: RowSpan, varies: Array) -> RowSpan:
         padded[varies] = matrix
         return padded
 
-    return replace(span, basis=pad(span.basis), left=pad(span.left), right=pad(span.right))
+    return replace(span, basis=pad(span.basis), axes=pad(span.axes))
 
 
 def _is_positive(matrix: Array) -> bool:
