@@ -193,7 +193,10 @@ class FastSoftmax(CallbackSupportMixin, PortableEstimator, FitParameters):
     classes are separable, wholly or in part, the optimum is at infinity: the fit stops where the
     mean loss is 1e-6 log(n_classes), or when steps that change logits no longer change F, with
     finite coefficients, ``converged_`` False and one ConvergenceWarning. Where features depend on
-    each other, "newton-cholesky" gives the shortest of the coefficients that predict the same.
+    each other (all levels of a one-hot code beside an intercept, a constant column), the result is
+    the shortest of the coefficients that predict the same, for features as `input_scale` and
+    `standardize` scale them; what counts as dependent is decided by the number type of X (of more
+    than 2048 features only constant ones get 0, beside an intercept).
 
     Examples
     --------

@@ -21,8 +21,10 @@ def invert(matrix: Array, added: Array) -> None:
 
     The diagonal is raised further where rounding demands it.
     """
+    if not len(matrix):  # LAPACK takes none of order 0
+        return
     diagonal = np.diagonal(matrix) + added
-    size = float(diagonal.mean()) if len(diagonal) else 1.0
+    size = float(diagonal.mean())
     # in proportion to each element, so that the scale of a feature does not matter; from little
     # more than the rounding of float64 up to where nothing is left of the matrix
     extra = 1e-14

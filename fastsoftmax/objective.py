@@ -11,7 +11,7 @@ from fastsoftmax.arrays import Array
 from fastsoftmax.kernel_arguments import Descent
 from fastsoftmax.problem import certificate, curvature, elastic_net
 from fastsoftmax.problem.csr_blocks import build_csr_blocks
-from fastsoftmax.problem.curved_span import curved_span
+from fastsoftmax.problem.curved_span import RowSpan
 from fastsoftmax.problem.evaluation import Evaluation, Pass
 from fastsoftmax.problem.free_blocks import FreeBlocks, build_free_blocks
 from fastsoftmax.problem.problem import Problem
@@ -76,6 +76,10 @@ class SoftmaxObjective:
             bias = bias - bias.mean()
             weights = weights - weights.mean(axis=0) if self.l1 == 0.0 else weights
         start = self.problem.coordinates.point_of(weights, bias)
+        span = self.problem.row_span
+        if span is not None:  # no step would ever change what is outside
+            own = self.problem.coordinates.matrix_of(start)
+            own[...] = span.project(own)
         with np.errstate(over="ignore", invalid="ignore"):
             better = self.evaluate(start).value < self.evaluate(null).value
         return start if better else null
@@ -84,7 +88,7 @@ class SoftmaxObjective:
 
     def preconditioner(self) -> Preconditioner:
         """Invert a scaled bound on the Hessian, in the solver's coordinates."""
-        return curvature.build_preconditioner(self.problem)
+        return curvature.build_preconditioner(self.problem, self.row_span)
 
     def refinement_cost(self) -> float | None:
         """Return the cost of `refined_preconditioner` in passes; None where there is none."""
@@ -92,15 +96,29 @@ class SoftmaxObjective:
 
     def refined_preconditioner(self, at: Evaluation) -> Preconditioner:
         """Invert the Hessian's block of each class, or an approximation of it, at a point."""
-        return curvature.build_refined(self.problem, at)
+        return curvature.build_refined(self.problem, at, self.row_span)
 
     def hessian(self, at: Evaluation) -> Array:
         """Return the Hessian of F in the solver's coordinates, in a new array."""
         return curvature.build_hessian(self.problem, at)
 
-    def curved_span(self, hessian: Array) -> Array | None:
-        """Return a basis of the directions in which F curves without a penalty, None for all."""
-        return curved_span(hessian, self.problem.n_logits, self.n_weights)
+    @cached_property
+    def row_span(self) -> RowSpan | None:
+        """The directions in which F curves without a penalty, as far as the passes can tell.
+
+        None for all.
+        """
+        span = self.problem.row_span
+        if span is None or not isinstance(self.by, RawPass):
+            return span
+        return span.resolved(self.epsilon)
+
+    def curved_span(self) -> Array | None:
+        """Return a basis of the solver's vectors along `row_span`; None for all."""
+        span, problem = self.row_span, self.problem
+        if span is None:
+            return None
+        return span.of_points(problem.n_logits, fit_intercept=problem.fit_intercept)
 
     @cached_property
     def _diagonal_bound(self) -> Array:

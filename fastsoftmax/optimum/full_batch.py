@@ -13,7 +13,6 @@ before the tolerance, the next stage computes with more digits, or needs fewer.
 
 from collections.abc import Iterator
 from dataclasses import replace
-from functools import cached_property
 
 import numpy as np
 
@@ -142,15 +141,26 @@ def _stages(
 
 
 class _Lbfgs:
-    """The model of L-BFGS. What it has learnt in one stage is true of the next, too."""
+    """The model of L-BFGS. What it has learnt in one stage is true of the next, too.
+
+    Where the passes of the next stage can tell more directions from 0, a new one begins.
+    """
 
     def __init__(self, objective: SoftmaxObjective, first: Preconditioner | None) -> None:
         self._objective, self._first = objective, first
+        self._model: LbfgsModel[Evaluation] | None = None
 
-    @cached_property
-    def model(self) -> LbfgsModel[Evaluation]:
-        """The model; made where the first stage needs it."""
-        return LbfgsModel(self._objective, first=self._first)
+    def model_of(self, by: SoftmaxObjective) -> LbfgsModel[Evaluation]:
+        """Return the model for the passes of a stage; made where the first stage needs it."""
+        if by.row_span is not self._objective.row_span:
+            self._objective, self._model = by, None
+        if self._model is None:
+            self._model = LbfgsModel(self._objective, first=self._first)
+        return self._model
+
+    def inverse(self) -> Preconditioner | None:
+        """Return what has been learnt of the inverse Hessian, if anything."""
+        return None if self._model is None else self._model.inverse()
 
 
 class _Descent:
@@ -180,9 +190,10 @@ class _Descent:
             floor = _SEPARATED * np.log(by.problem.n_classes)
             options = {"floor": floor, "least_gain": max(_LEAST_GAIN, by.epsilon)}
         if self._lbfgs is None:
-            model = NewtonModel(by, by.curved_span if unpenalised else None)
-            return descent.minimise(by, start, model, replace(limits, tol=tol), **options)
-        return descent.minimise(by, start, self._lbfgs.model, replace(limits, tol=tol), **options)
+            newton = NewtonModel(by, by.curved_span() if unpenalised else None)
+            return descent.minimise(by, start, newton, replace(limits, tol=tol), **options)
+        model = self._lbfgs.model_of(by)
+        return descent.minimise(by, start, model, replace(limits, tol=tol), **options)
 
     def hands_over(self, result: Result, tol: float) -> bool:
         """Whether rounding ended the fit before its time."""
@@ -195,10 +206,11 @@ class _Descent:
         """Name the reason why a fit without a penalty ended, and round the coefficients."""
         if self._is_stationary(result):
             result = result._replace(reason="stationary")
+        separable = self._is_separable(result)
         result = in_type_of_rows(self._by, result, tol)
-        if self._is_separable(result):
+        if separable:
             result = result._replace(reason="separable")
-        return Solution(result, None if self._lbfgs is None else self._lbfgs.model.inverse())
+        return Solution(result, None if self._lbfgs is None else self._lbfgs.inverse())
 
     def _is_stationary(self, result: Result) -> bool:
         """Whether a fit without a penalty ended where its model expected no gain."""
@@ -217,7 +229,19 @@ class _Descent:
         if result.reason not in ("stationary", "precision") or result.direction is None:
             return False
         change = self._objective.problem.largest_logit_change(result.direction)
-        return change > _SEPARATING_CHANGE
+        return change > _SEPARATING_CHANGE or self._would_go_on(result)
+
+    def _would_go_on(self, result: Result) -> bool:
+        """Whether curvature at the end shows a way to infinity that L-BFGS no longer sees.
+
+        Its pairs are of larger curvatures. (Where passes are in float32, gradients so small are
+        rounding.)
+        """
+        if self._lbfgs is None or self._by.epsilon > np.finfo(np.float64).eps:
+            return False
+        at = result.evaluation
+        step = self._by.refined_preconditioner(at).apply(at.gradient)
+        return self._objective.problem.largest_logit_change(step) > _SEPARATING_CHANGE
 
 
 class _InRowSpace:

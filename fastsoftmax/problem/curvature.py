@@ -24,6 +24,7 @@ import numpy as np
 
 from fastsoftmax.arrays import Array
 from fastsoftmax.linalg import invert
+from fastsoftmax.problem.curved_span import RowSpan, spread_of
 from fastsoftmax.problem.evaluation import Evaluation
 from fastsoftmax.problem.preconditioner import (
     BlockPreconditioner,
@@ -85,7 +86,7 @@ def mean_moments(rows: Rows, center: Array) -> Array:
     return products
 
 
-def build_preconditioner(problem: Problem) -> Preconditioner:
+def build_preconditioner(problem: Problem, span: RowSpan | None = None) -> Preconditioner:
     """Invert the scaled bound _SCALE * curvature * Cov(z) + l2 * I, z the scaled features.
 
     Times what makes it the inverse of _SCALE * the Hessian at the model without weights, by the
@@ -93,6 +94,8 @@ def build_preconditioner(problem: Problem) -> Preconditioner:
     that the first line search takes (embeddings 50000 x 512: 30 passes to 1e-4 instead of 27).
     Its diagonal alone where there are many features. Without an intercept the second moment takes
     the place of the covariance (unless the features are standardized, center is 0 then).
+
+    span: the directions to take, where F does not curve in all.
     """
     rows, coordinates, share = problem.rows, problem.coordinates, problem.class_share
     scale = coordinates.scale
@@ -107,12 +110,16 @@ def build_preconditioner(problem: Problem) -> Preconditioner:
         products *= scale**2
         floor = max(problem.l2, 1e-10 * float(products.max(initial=0.0)), _TINY)
         inverse = times / (products + floor)
+        _leave_constants(problem, inverse)
         return DiagonalPreconditioner(
             inverse, bias_scale, rows.n_logits, rows.backend, rows.n_threads
         )
     products *= scale
     products *= scale[:, np.newaxis]
-    invert(products, np.full(rows.n_features, problem.l2))
+    if span is None:
+        invert(products, np.full(rows.n_features, problem.l2))
+    else:
+        span.invert(products)
     products *= times
     return DensePreconditioner(products, bias_scale, rows.n_logits, rows.backend, rows.n_threads)
 
@@ -135,14 +142,24 @@ def _blocks_fit(rows: Rows) -> bool:
     return rows.n_logits * (rows.n_features + 1) ** 2 <= _BLOCK_NUMBERS
 
 
-def build_refined(problem: Problem, at: Evaluation) -> Preconditioner:
-    """Invert an approximation of the Hessian at a point."""
+def build_refined(problem: Problem, at: Evaluation, span: RowSpan | None = None) -> Preconditioner:
+    """Invert an approximation of the Hessian at a point.
+
+    span: the directions to take, where F does not curve in all.
+    """
     if problem.n_features > _DENSE_FEATURES:
         return build_diagonals(problem, at)
-    return (build_blocks if _blocks_fit(problem.rows) else build_shared)(problem, at)
+    return (build_blocks if _blocks_fit(problem.rows) else build_shared)(problem, at, span)
 
 
-def build_blocks(problem: Problem, at: Evaluation) -> Preconditioner:
+def _leave_constants(problem: Problem, inverse: Array) -> None:
+    """Take no steps along features that do not vary: without a penalty they follow rounding."""
+    if problem.l2 <= 0.0:
+        _, sizes = spread_of(problem.rows, problem.coordinates)
+        inverse[..., sizes == 0.0] = 0.0
+
+
+def build_blocks(problem: Problem, at: Evaluation, span: RowSpan | None = None) -> Preconditioner:
     """Invert the Hessian's block of each class."""
     rows, coordinates, d = problem.rows, problem.coordinates, problem.n_features
     with_bias = coordinates.fit_intercept
@@ -161,7 +178,10 @@ def build_blocks(problem: Problem, at: Evaluation) -> Preconditioner:
     def finish(block: Array) -> Array:
         block *= scale
         block *= scale[:, np.newaxis]
-        invert(block, added)
+        if span is None:
+            invert(block, added)
+        else:
+            span.invert(block)
         return block
 
     for _ in in_threads(finish, blocks, rows.n_threads):
@@ -181,6 +201,7 @@ def build_diagonals(problem: Problem, at: Evaluation) -> Preconditioner:
     np.maximum(squares, 0.0, out=squares)
     squares += max(problem.l2, 1e-10 * float(squares.max(initial=0.0)), _TINY)
     inverse = np.reciprocal(squares, out=squares)
+    _leave_constants(problem, inverse)
     return WithinPreconditioner(
         DiagonalInverse(inverse, rows.backend, rows.n_threads),
         means,
@@ -189,7 +210,7 @@ def build_diagonals(problem: Problem, at: Evaluation) -> Preconditioner:
     )
 
 
-def build_shared(problem: Problem, at: Evaluation) -> Preconditioner:
+def build_shared(problem: Problem, at: Evaluation, span: RowSpan | None = None) -> Preconditioner:
     """Approximate the Hessian's block of each class by its share of a matrix, its means apart."""
     rows, coordinates = problem.rows, problem.coordinates
     moments, sums, totals, weight = rows.sum(
@@ -204,7 +225,13 @@ def build_shared(problem: Problem, at: Evaluation) -> Preconditioner:
         moments -= (means[some] * totals[some, np.newaxis]).T @ means[some]
     moments /= weight
     within = SharedInverse(
-        moments, curvature / curvature.sum(), problem.l2, rows.real, rows.backend, rows.n_threads
+        moments,
+        curvature / curvature.sum(),
+        problem.l2,
+        rows.real,
+        rows.backend,
+        rows.n_threads,
+        basis=None if span is None else span.basis,
     )
     means = means.astype(within.vectors.dtype, copy=False)
     return WithinPreconditioner(

@@ -114,7 +114,10 @@ class WithinInverse(Protocol):
 
 
 class SharedInverse:
-    """(share_k M + l2 I)^-1 for each class k, from the eigenvectors of one M (d, d)."""
+    """(share_k M + l2 I)^-1 for each class k, from the eigenvectors of one M (d, d).
+
+    In the span of a basis (d, rank), if one is given: there l2 is 0.
+    """
 
     def __init__(
         self,
@@ -124,8 +127,12 @@ class SharedInverse:
         real: np.dtype[Any],
         backend: ModuleType,
         n_threads: int,
+        basis: Array | None = None,
     ) -> None:
+        if basis is not None:
+            moments = basis.T @ moments @ basis
         values, vectors = answering_signals(len(moments), np.linalg.eigh, moments)
+        vectors = vectors if basis is None else basis @ vectors
         floor = 1e-12 * float(values[-1]) if len(values) else 1.0
         self.inverse = 1.0 / (share[:, np.newaxis] * np.maximum(values, 0.0) + l2 + floor)
         # Products in the number type of the passes, unless their rounding errors would be blown up.

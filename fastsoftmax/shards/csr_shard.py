@@ -83,19 +83,27 @@ class CsrShard(Shard):
 
     def squares(self, center: Array) -> Array:
         """Weighted sum of (x - center)^2 over the rows: (n_features,) float64."""
-        # sum over the stored numbers of (x - c)^2, and c^2 for each that is not stored
+        return self._sums_of(center, np.square)
+
+    def sums_from(self, center: Array) -> Array:
+        """Weighted sum of x - center over the rows: (n_features,) float64."""
+        return self._sums_of(center, np.positive)
+
+    def _sums_of(self, center: Array, function: Callable[[Array], Array]) -> Array:
+        """Weighted sum of a function of x - center."""
+        # over the stored numbers, and of -center for each that is not stored
         X = self.X
         if not X.has_canonical_format:  # what occurs twice adds up before it is squared
             X = X.copy()
             X.sum_duplicates()
         total = float(self.row_weights.sum(dtype=np.float64))
         stored = self._column_sums(X, lambda values, features: np.ones_like(values))
-        sums = self._column_sums(X, lambda values, features: (values - center[features]) ** 2)
+        sums = self._column_sums(X, lambda values, features: function(values - center[features]))
         begin, end = X.indptr[0], X.indptr[-1]
         counts = np.bincount(X.indices[begin:end], minlength=self.n_features)
         absent = np.where(counts < self.n_rows, np.maximum(total - stored, 0.0), 0.0)
-        squares: Array = sums + absent * center**2
-        return squares
+        result: Array = sums + absent * function(-center)
+        return result
 
     def hessian_diagonals(
         self, weights: Array, bias: Array, center: Array

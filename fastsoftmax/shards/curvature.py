@@ -8,6 +8,7 @@ from collections.abc import Iterator
 from typing import Any
 
 import numpy as np
+from scipy import sparse
 
 from fastsoftmax.arrays import Array
 from fastsoftmax.shards.shard import BLOCK_ROWS, Shard
@@ -17,6 +18,9 @@ from fastsoftmax.threads import answering_signals, in_threads
 _BLOCK_NUMBERS, _FEWEST_ROWS = 1 << 19, 256
 # Squares of features with an exponent (base 2) up to this size are far from overflow.
 _MODERATE = 24
+# Products of sparse rows are taken as they are where so small a share of the numbers is stored, and
+# for so many rows at a time.
+_SPARSE, _SPARSE_ROWS = 0.1, 1 << 16
 # Rows are drawn from at most this many times as many.
 POOL = 16
 
@@ -44,6 +48,40 @@ def second_moments(shard: Shard, center: Array, step: int) -> tuple[Array, float
     for part in in_threads(product, shard.blocks(step), shard.n_threads):
         products += part
     return _scaled(products, unit), weight
+
+
+def correlations(shard: Shard, center: Array, scale: Array, step: int) -> Array:
+    """Sum of s g g^T over every step-th row, (d, d), g = scale * (x - center), in float64."""
+    if not shard.is_dense and shard.numbers_per_row < _SPARSE * shard.n_features:
+        return _sparse_correlations(shard, center, scale, step)
+    total = np.zeros((shard.n_features, shard.n_features))
+
+    def product(rows: slice) -> Array:
+        g = shard.dense(rows)
+        g -= center
+        g *= scale
+        g *= np.sqrt(shard.row_weights[rows, np.newaxis], dtype=np.float64)
+        return _square(g)
+
+    for part in in_threads(product, shard.blocks(step), shard.n_threads):
+        total += part
+    return total
+
+
+def _sparse_correlations(shard: Shard, center: Array, scale: Array, step: int) -> Array:
+    """As `correlations`, from products of what is stored: they are centred afterwards."""
+    d = shard.n_features
+    total, sums, weight = np.zeros((d, d)), np.zeros(d), 0.0
+    for rows in shard.blocks(step, _SPARSE_ROWS):
+        row_weights = shard.row_weights[rows].astype(np.float64)
+        x = sparse.csr_array(shard.X[rows].astype(np.float64) @ sparse.diags_array(scale))
+        weighted = sparse.diags_array(row_weights) @ x
+        total += (x.T @ weighted).toarray()
+        sums += weighted.sum(axis=0)
+        weight += float(row_weights.sum())
+    means = center * scale
+    total -= np.outer(means, sums) + np.outer(sums, means) - weight * np.outer(means, means)
+    return total
 
 
 def hessian_blocks(

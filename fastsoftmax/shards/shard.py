@@ -338,6 +338,10 @@ class Shard(ABC):
                     found = rows.start + int(i), int(j), float(x[i, j])
         return found
 
+    def sums_from(self, center: Array) -> Array:
+        """Weighted sum of x - center over the rows: (n_features,) float64."""
+        return self.centered_sums(center, np.ones_like(center))
+
     # ---- sums over targets ----
 
     def target_sums(self) -> Array:

@@ -5,7 +5,7 @@ of right digits doubles with each step, so the last ones are nearly free, and th
 depend on the path.
 """
 
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from typing import Generic
 
 import numpy as np
@@ -21,9 +21,8 @@ class NewtonModel(Generic[E]):
     Parameters
     ----------
     objective : TwiceDifferentiable
-    span : callable (Hessian) -> ndarray of shape (n, rank) or None, optional
-        Called with the first Hessian; the directions to take are combinations of these columns,
-        where it returns some.
+    basis : ndarray of shape (n, rank), optional
+        The directions to take are combinations of these columns.
     """
 
     # A step more than most tolerances need (see above), and above the rounding of float64.
@@ -36,18 +35,15 @@ class NewtonModel(Generic[E]):
     def __init__(
         self,
         objective: TwiceDifferentiable[E],
-        span: Callable[[Array], Array | None] | None = None,
+        basis: Array | None = None,
     ) -> None:
         self.objective = objective
-        self._span = span
-        self._basis: Array | None = None
+        self._basis = basis
         self._inverse = np.empty((0, 0))
 
     def look(self, n_iter: int, at: E) -> None:
         """Invert the Hessian at the point that the next direction starts from."""
         hessian = self.objective.hessian(at)
-        if n_iter == 0 and self._span is not None:
-            self._basis = self._span(hessian)
         if self._basis is not None:
             hessian = self._basis.T @ hessian @ self._basis
         self._inverse = hessian
@@ -57,9 +53,11 @@ class NewtonModel(Generic[E]):
         """Yield the Newton direction, then steepest descent, in case rounding has spoilt it."""
         if self._basis is None:
             yield -(self._inverse @ gradient)
+            yield -gradient
         else:
-            yield -(self._basis @ (self._inverse @ (self._basis.T @ gradient)))
-        yield -gradient
+            along = self._basis.T @ gradient
+            yield -(self._basis @ (self._inverse @ along))
+            yield -(self._basis @ along)
 
     def learn(self, moved: Array, change: Array) -> None:
         """Do nothing: the next Hessian tells more than the step."""
