@@ -24,7 +24,6 @@ from fastsoftmax._streaming.batch_source import are_batches
 from fastsoftmax._streaming.partial_fit import has_steps, step_over
 from fastsoftmax.monitor import Callback
 from fastsoftmax.statistics import FitStatistics, statistics_of
-from fastsoftmax.threads import single_threaded_blas
 
 # Batches of rows, each (X, y) or (X, y, sample_weight).
 Batches = Iterable[tuple[Any, ...]] | Callable[[], Iterable[tuple[Any, ...]]]
@@ -285,10 +284,9 @@ class FastSoftmax(CallbackSupportMixin, PortableEstimator, FitParameters):
 
         def run(more: list[Callback]) -> str | None:
             by_all = watch._replace(callbacks=[*watch.callbacks, *more])
-            with single_threaded_blas():
-                if from_batches:
-                    return batch_fit.fit(self, X, classes, by_all)
-                return fitting.fit_arrays(self, X, y, sample_weight, classes, by_all)
+            if from_batches:
+                return batch_fit.fit(self, X, classes, by_all)
+            return fitting.fit_arrays(self, X, y, sample_weight, classes, by_all)
 
         data = {} if from_batches else {"X": X, "y": y, "sample_weight": sample_weight}
         complaint = watched(self, run, **data)

@@ -24,7 +24,6 @@ from fastsoftmax._sweep.folds import SweepRows, folds_of, sweep_rows
 from fastsoftmax._sweep.path import Fit, Limits, path_of, shortfall, solve
 from fastsoftmax.arrays import Array
 from fastsoftmax.estimator import FastSoftmax
-from fastsoftmax.threads import single_threaded_blas
 
 
 class SoftmaxPath(NamedTuple):
@@ -112,13 +111,12 @@ def fastsoftmax_path(
     values, limits = path_of(Cs), Limits(tol, max_iter)
     X, y = checked_rows(estimator, X, y, reset=True)
     fits: list[Fit] = []
-    with single_threaded_blas():
-        rows = sweep_rows(estimator, X, new_labels(y), sample_weight)
-        point = rows.family.problem.null_point
-        for C in values:
-            fit = solve(rows.family.at(C), point, limits)
-            point = fit.point
-            fits.append(fit._replace(curvature=None))
+    rows = sweep_rows(estimator, X, new_labels(y), sample_weight)
+    point = rows.family.problem.null_point
+    for C in values:
+        fit = solve(rows.family.at(C), point, limits)
+        point = fit.point
+        fits.append(fit._replace(curvature=None))
     real = rows.shard.real
     path = SoftmaxPath(
         values,
@@ -306,21 +304,20 @@ class FastSoftmaxCV(PortableEstimator):
         X, y = checked_rows(self, X, y, reset=True)
         self.Cs_ = path_of(self.Cs)
         limits = Limits(self.tol, self.max_iter)
-        with single_threaded_blas():
-            rows = sweep_rows(self, X, new_labels(y), sample_weight)
-            folds = folds_of(rows, check_cv(self.cv, y, classifier=True).split(X, y, groups))
-            if self.one_standard_error and len(folds) < 2:
-                raise ValueError("one_standard_error=True needs at least 2 folds, got 1")
-            weighted = sample_weight is not None
-            score = score_function(self.scoring, rows, np.asarray(y), weighted=weighted)
-            paths = paths_of(rows, folds, self.Cs_, limits, score, self.verbose)
-            self._keep(rows, paths)
-            gaps, n_iter = self.gaps_.ravel(), self.n_iter_.ravel()
-            Cs = np.tile(self.Cs_, len(folds))
-            if self.refit:
-                fit = self._refit(rows, paths, limits)
-                gaps, n_iter = np.append(gaps, fit.gap), np.append(n_iter, fit.n_iter)
-                Cs = np.append(Cs, self.C_)
+        rows = sweep_rows(self, X, new_labels(y), sample_weight)
+        folds = folds_of(rows, check_cv(self.cv, y, classifier=True).split(X, y, groups))
+        if self.one_standard_error and len(folds) < 2:
+            raise ValueError("one_standard_error=True needs at least 2 folds, got 1")
+        weighted = sample_weight is not None
+        score = score_function(self.scoring, rows, np.asarray(y), weighted=weighted)
+        paths = paths_of(rows, folds, self.Cs_, limits, score, self.verbose)
+        self._keep(rows, paths)
+        gaps, n_iter = self.gaps_.ravel(), self.n_iter_.ravel()
+        Cs = np.tile(self.Cs_, len(folds))
+        if self.refit:
+            fit = self._refit(rows, paths, limits)
+            gaps, n_iter = np.append(gaps, fit.gap), np.append(n_iter, fit.n_iter)
+            Cs = np.append(Cs, self.C_)
         set_learnt(self, converged=bool((gaps <= self.tol).all()))
         message = shortfall(gaps, n_iter, Cs, limits, self.coef_.dtype)
         if message:

@@ -1,17 +1,15 @@
-"""One thread pool at a time, and a main thread that answers signals."""
+"""Threads that the system may refuse, and a main thread that answers signals."""
 
 import contextvars
-import functools
 import threading
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
-from concurrent.futures import Future, ThreadPoolExecutor
-from contextlib import contextmanager
+from concurrent.futures import Future
+from queue import SimpleQueue
 from typing import Any, TypeVar
 
-from threadpoolctl import ThreadpoolController
-
 from fastsoftmax.arrays import Array
+from fastsoftmax.blas import in_own_thread, single_threaded_blas
 
 T = TypeVar("T")
 R = TypeVar("R")
@@ -20,74 +18,71 @@ R = TypeVar("R")
 _LARGE = 512
 
 
-@functools.cache
-def _controller() -> ThreadpoolController:
-    return ThreadpoolController()
-
-
-_lock = threading.Lock()
-_users = 0
-_limit: Any = None
-
-
-@contextmanager
-def single_threaded_blas() -> Iterator[None]:
-    """Hold BLAS libraries to one thread.
-
-    The small products of a solver would wake their threads between the passes of the kernels, and
-    two pools spin against each other: a fit took 3.3 s with and 1.2 s without (60000 x 784, 10
-    classes). The limit is of the process: of fits in several Python threads the first sets it and
-    the last takes it away, so that none of them sees it change (the bits of a product depend on
-    its threads).
-    """
-    global _users, _limit
-    with _lock:
-        _users += 1
-        if _users == 1:
-            _limit = _controller().limit(limits=1, user_api="blas")
-            _limit.__enter__()
-    try:
-        yield
-    finally:
-        with _lock:
-            _users -= 1
-            if _users == 0:
-                _limit.__exit__(None, None, None)
-
-
 def in_threads(
     function: Callable[[T], Array], arguments: Iterable[T], n_threads: int
 ) -> Iterator[Array]:
     """Yield function(argument) in order; calls that let go of the GIL run side by side.
 
-    Each call computes by itself what it would alone, so the bits do not depend on n_threads (those
-    of a BLAS with threads of its own would).
+    Each call computes by itself what it would alone, so the bits do not depend on n_threads. Where
+    the system refuses threads, those that there are do the work.
     """
-    if n_threads == 1:
+    calls: SimpleQueue[tuple[Future[Array], T] | None] = SimpleQueue()
+
+    def work() -> None:
+        while (call := calls.get()) is not None:
+            _compute(*call)
+
+    def _compute(outcome: Future[Array], argument: T) -> None:
+        if outcome.set_running_or_notify_cancel():
+            _set_outcome(outcome, function, argument)
+
+    n_started = 0
+    while n_threads > 1 and n_started < n_threads and _start(work, "fastsoftmax", daemon=False):
+        n_started += 1
+    if n_started == 0:
         yield from map(function, arguments)
         return
-    pool = ThreadPoolExecutor(n_threads)
     waiting: deque[Future[Array]] = deque()
     try:
         for argument in arguments:
-            waiting.append(pool.submit(function, argument))
-            if len(waiting) > n_threads:
+            waiting.append(Future())
+            calls.put((waiting[-1], argument))
+            if len(waiting) > n_started:
                 yield waiting.popleft().result()
         while waiting:
             yield waiting.popleft().result()
-    except BaseException:  # such as Ctrl-C, which does not wait for what nobody wants any more
-        pool.shutdown(wait=False, cancel_futures=True)
-        raise
-    pool.shutdown()
+    finally:
+        for outcome in waiting:  # after Ctrl-C, for example: nobody wants them any more
+            outcome.cancel()
+        for _ in range(n_started):
+            calls.put(None)
 
 
+def _start(function: Callable[[], None], name: str, *, daemon: bool) -> bool:
+    """Start a thread. Returns whether the system allowed it."""
+    try:
+        threading.Thread(target=function, name=name, daemon=daemon).start()
+    except (RuntimeError, MemoryError):  # "can't start new thread"
+        return False
+    return True
+
+
+def _set_outcome(outcome: Future[R], function: Callable[..., R], *args: Any) -> None:
+    try:
+        outcome.set_result(function(*args))
+    except BaseException as error:  # raised where the result is asked for
+        outcome.set_exception(error)
+
+
+@single_threaded_blas
 def answering_signals(order: int, function: Callable[..., R], *args: Any) -> R:
     """Return function(*args), computed in another thread while the main one waits.
 
     For what a library computes in one call from matrices of a large order, such as eigenvectors: it
     would keep Python from answering Ctrl-C for seconds. Nothing can end such a call: after an
     interruption it goes on to its end, and its result is dropped, so it may write to nothing that
-    is used afterwards. Small matrices, and other threads than the main one, make no detour.
+    is used afterwards. Small matrices, and other threads than the main one, make no detour; nor is
+    there one where the system refuses another thread.
     """
     if order < _LARGE or threading.current_thread() is not threading.main_thread():
         return function(*args)
@@ -95,10 +90,8 @@ def answering_signals(order: int, function: Callable[..., R], *args: Any) -> R:
     context = contextvars.copy_context()  # numpy's error state among it
 
     def run() -> None:
-        try:
-            outcome.set_result(context.run(function, *args))
-        except BaseException as error:  # raised where the result is asked for
-            outcome.set_exception(error)
+        _set_outcome(outcome, context.run, in_own_thread, function, *args)
 
-    threading.Thread(target=run, name="fastsoftmax-linalg", daemon=True).start()
+    if not _start(run, "fastsoftmax-linalg", daemon=True):
+        return function(*args)
     return outcome.result()

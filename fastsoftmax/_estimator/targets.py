@@ -8,6 +8,7 @@ from sklearn.utils.validation import column_or_1d
 
 from fastsoftmax._arguments import targets_of
 from fastsoftmax.arrays import Array
+from fastsoftmax.blas import product
 
 
 class Targets(NamedTuple):
@@ -28,7 +29,7 @@ class Targets(NamedTuple):
     def masses(self, row_weights: Array) -> Array:
         """(n_classes,) the sum of the row weights of each class, of probabilities their shares."""
         if self.probs is not None:
-            return np.asarray(row_weights @ self.probs)
+            return np.asarray(product(row_weights, self.probs))
         return np.bincount(self.most_likely, row_weights, minlength=len(self.classes))
 
     def of_rows(self, rows: Array) -> Self:

@@ -11,6 +11,7 @@ from sklearn.utils.validation import check_consistent_length, column_or_1d
 from fastsoftmax._estimator.row_weights import checked_class_weights
 from fastsoftmax._estimator.targets import are_probabilities, checked_probabilities
 from fastsoftmax.arrays import Array
+from fastsoftmax.blas import product
 
 
 class Batch(NamedTuple):
@@ -190,7 +191,7 @@ def _label_masses(
         if order is not None:
             probs = probs[:, order]
         kind = f"probabilities of {y.shape[1]} classes"
-        return labels.tolist(), row_weights @ probs, kind, labels.dtype
+        return labels.tolist(), product(row_weights, probs), kind, labels.dtype
     y = column_or_1d(y)
     check_classification_targets(y)
     found, positions = np.unique(y, return_inverse=True)

@@ -23,6 +23,7 @@ with this one.
 import numpy as np
 
 from fastsoftmax.arrays import Array
+from fastsoftmax.blas import product
 from fastsoftmax.linalg import invert
 from fastsoftmax.problem.evaluation import Evaluation
 from fastsoftmax.problem.preconditioner import (
@@ -201,7 +202,7 @@ def build_shared(problem: Problem, at: Evaluation) -> Preconditioner:
     moments *= coordinates.scale[:, np.newaxis]
     for first in range(0, len(means), _CLASSES_AT_A_TIME):
         some = slice(first, first + _CLASSES_AT_A_TIME)
-        moments -= (means[some] * totals[some, np.newaxis]).T @ means[some]
+        moments -= product((means[some] * totals[some, np.newaxis]).T, means[some])
     moments /= weight
     within = SharedInverse(
         moments, curvature / curvature.sum(), problem.l2, rows.real, rows.backend, rows.n_threads

@@ -4,6 +4,7 @@ import numpy as np
 from scipy.linalg import block_diag, lapack
 
 from fastsoftmax.arrays import Array
+from fastsoftmax.blas import single_threaded_blas
 
 # Flat directions have the curvature 1 in a Hessian of several logits. Compared with that, a
 # curvature below the first number may be rounding alone, and one below the second has lost most of
@@ -13,6 +14,7 @@ _NOTHING, _FAINT = 1e-14, 1e-10
 _SPREAD = 1e6
 
 
+@single_threaded_blas
 def curved_span(hessian: Array, n_logits: int, n_weights: int) -> Array | None:
     """Return a basis of the directions in which F is not flat; None for all.
 

@@ -11,6 +11,7 @@ from typing import Generic
 import numpy as np
 
 from fastsoftmax.arrays import Array
+from fastsoftmax.blas import product
 from fastsoftmax.linalg import invert
 from fastsoftmax.solvers.protocols import E, TwiceDifferentiable
 
@@ -49,16 +50,17 @@ class NewtonModel(Generic[E]):
         if n_iter == 0 and self._span is not None:
             self._basis = self._span(hessian)
         if self._basis is not None:
-            hessian = self._basis.T @ hessian @ self._basis
+            hessian = product(product(self._basis.T, hessian), self._basis)
         self._inverse = hessian
         invert(self._inverse, np.zeros(len(self._inverse)))
 
     def directions(self, gradient: Array) -> Iterator[Array]:
         """Yield the Newton direction, then steepest descent, in case rounding has spoilt it."""
         if self._basis is None:
-            yield -(self._inverse @ gradient)
+            yield -product(self._inverse, gradient)
         else:
-            yield -(self._basis @ (self._inverse @ (self._basis.T @ gradient)))
+            inside = product(self._inverse, product(self._basis.T, gradient))
+            yield -product(self._basis, inside)
         yield -gradient
 
     def learn(self, moved: Array, change: Array) -> None:
