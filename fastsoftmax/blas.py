@@ -31,7 +31,7 @@ R = TypeVar("R")
 
 # Multiply-adds of a product that no library shares among threads. OpenBLAS does from these on:
 # products of vectors 10,000, of a matrix and a vector 9,216, of matrices 262,144.
-_LEAST_SHARED = 1 << 13
+LEAST_SHARED = 1 << 13
 
 
 # Functions that return and set the number of threads, whatever a library calls them.
@@ -168,14 +168,14 @@ def in_own_thread(function: Callable[P, R], /, *args: P.args, **kwargs: P.kwargs
 
 def product(a: Any, b: Any) -> Any:
     """Return a @ b."""
-    if a.size * (b.shape[1] if b.ndim > 1 else 1) < _LEAST_SHARED:
+    if a.size * (b.shape[1] if b.ndim > 1 else 1) < LEAST_SHARED:
         return a @ b
     return _product(a, b)
 
 
 def inner(a: Array, b: Array) -> float:
     """Return the sum of the products of the elements of two arrays."""
-    return float(np.vdot(a, b) if a.size < _LEAST_SHARED else _inner(a, b))
+    return float(np.vdot(a, b) if a.size < LEAST_SHARED else _inner(a, b))
 
 
 @single_threaded_blas

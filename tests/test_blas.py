@@ -4,6 +4,7 @@ import ctypes
 import os
 import signal
 import threading
+import traceback
 from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
@@ -11,7 +12,7 @@ import pytest
 from scipy import sparse
 from threadpoolctl import ThreadpoolController, threadpool_limits
 
-from fastsoftmax import FastSoftmax, blas
+from fastsoftmax import FastSoftmax, FastSoftmaxCV, blas, fastsoftmax_path
 from fastsoftmax.blas import inner, product, single_threaded_blas
 from fastsoftmax.threads import answering_signals
 
@@ -97,7 +98,7 @@ def test_callbacks_see_their_own_number(rows):
         if not limits:
             limits.append(threadpool_limits(2, user_api="blas"))
 
-    FastSoftmax(callbacks=[callback]).fit(*rows)
+    FastSoftmax().fit(*rows, callbacks=[callback])
     assert found[0] == seen()
     assert found[1:] == [seen(2)] * (len(found) - 1)
     assert numbers() == seen(2)
@@ -113,7 +114,7 @@ def test_a_limit_in_the_middle_of_a_fit_in_another_thread(rows):
         go_on.wait(60)
 
     with ThreadPoolExecutor(1) as pool:
-        fit = pool.submit(FastSoftmax(callbacks=[callback]).fit, *rows)
+        fit = pool.submit(FastSoftmax().fit, *rows, callbacks=[callback])
         inside.wait(60)
         with threadpool_limits(1, user_api="blas"):
             go_on.set()
@@ -229,17 +230,17 @@ FITS = {
 def asked():
     """Products that OpenBLAS would share among threads, as it says where it can."""
     found = []
-    kind = ctypes.CFUNCTYPE(None, ctypes.c_void_p, ctypes.c_size_t)
     job = ctypes.CFUNCTYPE(
         None, ctypes.c_int, ctypes.c_void_p, ctypes.c_int, ctypes.c_size_t, ctypes.c_void_p,
         ctypes.c_int,
     )  # fmt: skip
 
     def share(_sync, run, n_jobs, size, data, _flag):
-        found.append(n_jobs)
+        found.append(str(traceback.extract_stack(limit=3)[0]))
         call = ctypes.CFUNCTYPE(None, ctypes.c_int, ctypes.c_void_p, ctypes.c_int)(run)
-        for i in range(n_jobs):
-            call(i, data + i * size, _flag)
+        with ThreadPoolExecutor(n_jobs) as pool:  # they wait for each other
+            for i in range(n_jobs):
+                pool.submit(call, i, data + i * size, _flag)
 
     kept, setters = job(share), []
     for controller in ThreadpoolController().select(user_api="blas").lib_controllers:
@@ -255,7 +256,6 @@ def asked():
     yield found
     for setter in setters:
         setter(None)
-    assert kind
 
 
 def test_large_products_are_noticed(asked, rng):
@@ -267,6 +267,7 @@ def test_large_products_are_noticed(asked, rng):
     assert not asked
 
 
+@pytest.mark.filterwarnings("ignore::sklearn.exceptions.ConvergenceWarning")
 @pytest.mark.parametrize("kind", ["tall", "wide", "large", "sparse"])
 @pytest.mark.parametrize("name", FITS)
 def test_no_product_of_a_fit_is_shared(name, kind, asked):
@@ -282,6 +283,18 @@ def test_no_product_of_a_fit_is_shared(name, kind, asked):
         X = sparse.csr_array(X * (np.abs(X) > 1.5))
     y = rng.integers(n_classes, size=len(X) if kind != "sparse" else X.shape[0])
     FastSoftmax(n_jobs=1, **{"max_iter": 20, "tol": 1e-8, **FITS[name]}).fit(X, y)
+    assert not asked
+
+
+@pytest.mark.filterwarnings("ignore::sklearn.exceptions.ConvergenceWarning")
+def test_no_product_of_other_calls_is_shared(asked):
+    rng = np.random.default_rng(1)
+    X, y = rng.normal(size=(3000, 150)), rng.integers(6, size=3000)
+    FastSoftmaxCV(Cs=[0.1, 1.0], cv=2, n_jobs=1).fit(X, y)
+    fastsoftmax_path(X, y, Cs=[0.1, 1.0], n_jobs=1)
+    FastSoftmax(C=np.inf, n_jobs=1).fit(X, y).statistics(X, y)
+    FastSoftmax(n_jobs=1).partial_fit(X, y, classes=range(6))
+    FastSoftmax(n_jobs=1).fit(X, np.eye(6)[y])
     assert not asked
 
 
@@ -304,7 +317,7 @@ def callback(monitor):
     assert state() == before
 
 expected = FastSoftmax(n_jobs=1).fit(X, y).coef_
-fits = [gevent.spawn(FastSoftmax(n_jobs=1, callbacks=[callback]).fit, X, y) for _ in range(4)]
+fits = [gevent.spawn(FastSoftmax(n_jobs=1).fit, X, y, callbacks=[callback]) for _ in range(4)]
 gevent.sleep(0.002)
 assert state() == before, "while they wait"
 fits[0].kill()

@@ -365,6 +365,7 @@ def test_results_in_fewer_threads(n_allowed, no_threads):
     assert [int(a) for a in in_threads(np.array, range(20), 4)] == list(range(20))
 
 
+@pytest.mark.filterwarnings("ignore::sklearn.exceptions.ConvergenceWarning")
 def test_fits_without_a_thread(no_threads, rng):
     """A fit of 700 features inverts a matrix in a thread, so that the main one answers Ctrl-C."""
     X, y = rng.normal(size=(900, 700)), rng.integers(3, size=900)

@@ -6,7 +6,7 @@ import numpy as np
 from scipy.linalg.blas import daxpy
 
 from fastsoftmax.arrays import Array
-from fastsoftmax.blas import inner
+from fastsoftmax.blas import LEAST_SHARED, inner, single_threaded_blas
 
 # Shorter ones lie in a cache, and numpy is as quick.
 _LEAST = 1 << 15
@@ -52,7 +52,7 @@ class Vectors:
         else:
             if out is not y:
                 out[...] = y
-            daxpy(x, out, a=scale)
+            (daxpy if len(x) < LEAST_SHARED else _daxpy)(x, out, a=scale)
         return 0.0 if other is None else inner(out, other)
 
     def multiply(self, y: Array, factor: float) -> None:
@@ -61,3 +61,6 @@ class Vectors:
             y *= factor
         else:
             self.backend.add_scaled(y, y, factor - 1.0, y, None, n_threads=self.n_threads)
+
+
+_daxpy = single_threaded_blas(daxpy)
