@@ -71,7 +71,7 @@ FLOORS = (
         "Shared by all",
         (
             "kernel_arguments threads _arguments batches",
-            "foreign_arrays",
+            "blas foreign_arrays",
             "arrays floating_point _version",
         ),
     ),

@@ -26,7 +26,6 @@ from fastsoftmax._streaming.partial_fit import has_steps, step_over
 from fastsoftmax.floating_point import own_arithmetic
 from fastsoftmax.monitor import Callback
 from fastsoftmax.statistics import FitStatistics, statistics_of
-from fastsoftmax.threads import single_threaded_blas
 
 # Batches of rows, each (X, y) or (X, y, sample_weight).
 Batches = Iterable[tuple[Any, ...]] | Callable[[], Iterable[tuple[Any, ...]]]
@@ -314,7 +313,7 @@ class FastSoftmax(CallbackSupportMixin, PortableEstimator, FitParameters):
 
         def run(more: list[Callback]) -> str | None:
             by_all = watch._replace(callbacks=[*watch.callbacks, *more])
-            with single_threaded_blas(), nothing_set_without_coefficients(self):
+            with nothing_set_without_coefficients(self):
                 if from_batches:
                     return batch_fit.fit(self, X, classes, by_all)
                 return fitting.fit_arrays(self, X, y, sample_weight, classes, by_all)

@@ -1,9 +1,12 @@
 """Small linear algebra that numpy and scipy do not have."""
 
+import math
+
 import numpy as np
 from scipy.linalg import lapack
 
 from fastsoftmax.arrays import Array
+from fastsoftmax.blas import inner
 from fastsoftmax.threads import answering_signals
 
 
@@ -13,7 +16,8 @@ def length(vector: Array) -> float:
     largest = min(float(np.max(np.abs(vector), initial=0.0)), most)
     if largest == 0.0:
         return 0.0
-    return min(largest * float(np.linalg.norm(vector / largest)), most)
+    relative = vector / largest
+    return min(largest * math.sqrt(inner(relative, relative)), most)
 
 
 def invert(matrix: Array, added: Array) -> None:

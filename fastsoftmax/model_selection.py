@@ -28,7 +28,6 @@ from fastsoftmax.arrays import Array
 from fastsoftmax.estimator import FastSoftmax
 from fastsoftmax.floating_point import own_arithmetic, users_code, users_items
 from fastsoftmax.foreign_arrays import as_numpy
-from fastsoftmax.threads import single_threaded_blas
 
 
 class SoftmaxPath(NamedTuple):
@@ -117,7 +116,7 @@ def fastsoftmax_path(
     values, limits = path_of(Cs), Limits(tol, max_iter)
     X, given = checked_rows(estimator, X, y, reset=True)
     fits: list[Fit] = []
-    with single_threaded_blas(), nothing_set_without_coefficients(estimator):
+    with nothing_set_without_coefficients(estimator):
         rows = sweep_rows(estimator, X, new_labels(given), sample_weight)
         point = rows.family.problem.null_point
         for C in values:
@@ -309,7 +308,7 @@ class FastSoftmaxCV(PortableEstimator):
             Once, if any fit stopped before `tol`: how many did, and the largest gap.
         """
         self._validate_params()
-        with single_threaded_blas(), nothing_set_without_coefficients(self):
+        with nothing_set_without_coefficients(self):
             message = self._fit(X, y, sample_weight, groups)
         if message:
             warnings.warn(message, ConvergenceWarning, stacklevel=3)

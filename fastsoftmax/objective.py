@@ -8,6 +8,7 @@ from functools import cached_property
 import numpy as np
 
 from fastsoftmax.arrays import Array
+from fastsoftmax.blas import product
 from fastsoftmax.kernel_arguments import Descent
 from fastsoftmax.problem import certificate, curvature, elastic_net
 from fastsoftmax.problem.csr_blocks import build_csr_blocks
@@ -171,7 +172,7 @@ class StochasticObjective:
         problem, center = self.problem, self._center
         shape = problem.n_logits, problem.n_features
         weights = rng.normal(0.0, 0.01, shape) * problem.coordinates.scale
-        return weights, np.zeros(len(weights)) if center is None else -(weights @ center)
+        return weights, np.zeros(len(weights)) if center is None else -product(weights, center)
 
     def sgd_steps(
         self,

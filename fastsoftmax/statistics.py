@@ -23,10 +23,10 @@ from fastsoftmax._estimator.information import (
 )
 from fastsoftmax._estimator.parameters import FitParameters
 from fastsoftmax.arrays import Array
+from fastsoftmax.blas import single_threaded_blas
 from fastsoftmax.floating_point import own_arithmetic
 from fastsoftmax.problem.evaluation import Evaluation
 from fastsoftmax.problem.raw_pass import RawPass
-from fastsoftmax.threads import single_threaded_blas
 
 
 @dataclass(frozen=True, eq=False, repr=False)
@@ -154,12 +154,11 @@ def statistics_of(
             f"statistics need a square matrix of {n_parameters} coefficients, and "
             f"max_parameters is {max_parameters}: raise that if memory allows"
         )
-    with single_threaded_blas():
-        fitted = problem_of(estimator, X, y, sample_weight)
-        at = RawPass(fitted.problem).evaluate_coefficients(coef, np.array(estimator.intercept_))
-        names = names_of(estimator, fitted.problem)
-        found = contrasts_of(fitted, at, position, names)
-        check_optimum(estimator, fitted.problem, found)
+    fitted = problem_of(estimator, X, y, sample_weight)
+    at = RawPass(fitted.problem).evaluate_coefficients(coef, np.array(estimator.intercept_))
+    names = names_of(estimator, fitted.problem)
+    found = contrasts_of(fitted, at, position, names)
+    check_optimum(estimator, fitted.problem, found)
     return _result(
         estimator.classes_, fitted, at, found, position, names, covariance, confidence_level
     )
@@ -204,6 +203,7 @@ def _reference_of(reference: Any, classes: Array) -> int:
     return labels.index(reference)
 
 
+@single_threaded_blas
 def _result(
     labels: Array,
     fitted: FittedProblem,

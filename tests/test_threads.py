@@ -1,12 +1,15 @@
 """The same bits for any number of threads, in threads of Python and in processes; the GIL."""
 
 import os
+import sys
 import threading
 
 import numpy as np
 import pytest
 
+from fastsoftmax import FastSoftmax
 from fastsoftmax.kernel_arguments import Descent
+from fastsoftmax.threads import in_threads
 
 # A small tour of the kernels in one call; its result is a bytes object.
 TOUR = """
@@ -296,3 +299,78 @@ def test_the_gil_is_let_go(name, kernels):
         stop.set()
         watcher.join()
     assert seen.is_set()
+
+
+# ---- threads that the system refuses
+
+REFUSED = """
+import os, resource, sys
+from fastsoftmax import FastSoftmax
+
+expected = tour(1)
+kind, left = sys.argv[1], int(sys.argv[2])
+if kind == "address space":
+    n_bytes = int(open("/proc/self/statm").read().split()[0]) * resource.getpagesize()
+    resource.setrlimit(resource.RLIMIT_AS, (n_bytes + (left << 20),) * 2)
+else:
+    try:
+        os.setgroups([])
+        os.setgid(65534)
+        os.setuid(65534)
+    except PermissionError:
+        if os.getuid() == 0:
+            print("skip")
+            sys.exit()
+    resource.setrlimit(resource.RLIMIT_NPROC, (left,) * 2)
+for n_threads in (64, 2, 3, 64, 16):
+    assert tour(n_threads) == expected, n_threads
+print("done")
+"""
+
+
+@pytest.mark.skipif(not sys.platform.startswith("linux"), reason="limits as Linux has them")
+@pytest.mark.parametrize(
+    ("kind", "left"),
+    [("address space", 60), ("address space", 300), ("processes", 0), ("processes", 8)],
+)
+def test_refused_threads(kind, left, kernels, run_python):
+    """GNU's OpenMP ends the process: "libgomp: Thread creation failed"."""
+    printed = run_python(TOUR + REFUSED, kind, str(left))
+    if printed == "skip\n":
+        pytest.skip("no other user can be taken here, and limits do not bind root")
+    assert printed == "done\n"
+
+
+@pytest.fixture
+def no_threads(monkeypatch):
+    """Returns a function after which Python starts no more than so many threads."""
+
+    def allow(n_threads):
+        started, start = [], threading.Thread.start
+
+        def refuse(self):
+            if len(started) >= n_threads:
+                raise RuntimeError("can't start new thread")
+            started.append(self)
+            start(self)
+
+        monkeypatch.setattr(threading.Thread, "start", refuse)
+
+    return allow
+
+
+@pytest.mark.parametrize("n_allowed", [0, 1, 2, 4])
+def test_results_in_fewer_threads(n_allowed, no_threads):
+    no_threads(n_allowed)
+    assert [int(a) for a in in_threads(np.array, range(20), 4)] == list(range(20))
+
+
+@pytest.mark.filterwarnings("ignore::sklearn.exceptions.ConvergenceWarning")
+def test_fits_without_a_thread(no_threads, rng):
+    """A fit of 700 features inverts a matrix in a thread, so that the main one answers Ctrl-C."""
+    X, y = rng.normal(size=(900, 700)), rng.integers(3, size=900)
+    models = [FastSoftmax(n_jobs=n, max_iter=3, tol=1e-12) for n in (1, 3)]
+    expected = models[0].fit(X, y).coef_
+    no_threads(0)
+    for model in models:
+        np.testing.assert_array_equal(model.fit(X, y).coef_, expected)

@@ -25,6 +25,7 @@ from fastsoftmax._estimator.rows import (
 )
 from fastsoftmax._estimator.targets import known_labels
 from fastsoftmax.arrays import Array
+from fastsoftmax.blas import product
 from fastsoftmax.foreign_arrays import as_numpy
 from fastsoftmax.problem.evaluation import Evaluation
 from fastsoftmax.problem.problem import Problem
@@ -121,7 +122,7 @@ def contrasts_of(
     covariance = answering_signals(len(information), _inverse, information)
     if covariance is None:
         raise ValueError(_NO_OPTIMUM)
-    step = covariance @ (total * gradient[kept].ravel())
+    step = product(covariance, total * gradient[kept].ravel())
     return Contrasts(kept, sign, likelihood, covariance, step)
 
 

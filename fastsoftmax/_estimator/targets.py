@@ -9,6 +9,7 @@ from sklearn.utils.multiclass import check_classification_targets
 from fastsoftmax._arguments import checked_targets
 from fastsoftmax._estimator.labels import as_array, class_labels, kind_of, label_array
 from fastsoftmax.arrays import Array
+from fastsoftmax.blas import product
 
 
 class Given(NamedTuple):
@@ -44,7 +45,7 @@ class Targets(NamedTuple):
     def masses(self, row_weights: Array) -> Array:
         """(n_classes,) the sum of the row weights of each class, of probabilities their shares."""
         if self.probs is not None:
-            return np.asarray(row_weights @ self.probs)
+            return np.asarray(product(row_weights, self.probs))
         return np.bincount(self.most_likely, row_weights, minlength=len(self.classes))
 
     def of_rows(self, rows: Array) -> Self:

@@ -22,6 +22,7 @@ from collections.abc import Iterator
 import numpy as np
 
 from fastsoftmax.arrays import Array
+from fastsoftmax.blas import product
 from fastsoftmax.problem.problem import Problem, build_problem
 from fastsoftmax.threads import answering_signals
 
@@ -51,7 +52,7 @@ class RowSpace:
         n_rows = full.n_rows
         gram = np.zeros((n_rows, n_rows))
         for _, s in self._columns():
-            gram += s @ s.T
+            gram += product(s, s.T)
         values, vectors = answering_signals(n_rows, np.linalg.eigh, gram)
         kept = values > n_rows * np.finfo(np.float64).eps * values[-1]
         roots = np.sqrt(values[kept])
@@ -83,9 +84,9 @@ class RowSpace:
         """Return the view's point for one of the problem, less what lies outside the span."""
         full = self._full
         weights = full.coordinates.matrix_of(point)
-        products = sum(weights[:, columns] @ s.T for columns, s in self._columns())
+        products = sum(product(weights[:, columns], s.T) for columns, s in self._columns())
         bias = point[full.n_weights :] if full.fit_intercept else np.zeros(full.n_logits)
-        return self.problem.coordinates.point_of(products @ self._to_rows, bias)
+        return self.problem.coordinates.point_of(product(products, self._to_rows), bias)
 
     def outside(self, point: Array) -> Array:
         """Return the problem's point for one of the view."""
@@ -97,11 +98,11 @@ class RowSpace:
 
     def _outside(self, weights: Array, bias: Array) -> Array:
         full = self._full
-        along_rows = weights @ self._to_rows.T
+        along_rows = product(weights, self._to_rows.T)
         result = np.empty(full.n_params)
         V = full.coordinates.matrix_of(result)
         for columns, s in self._columns():
-            V[:, columns] = along_rows @ s
+            V[:, columns] = product(along_rows, s)
         if full.fit_intercept:
             result[full.n_weights :] = bias
         return result

@@ -18,6 +18,7 @@ from typing import NamedTuple
 import numpy as np
 
 from fastsoftmax.arrays import Array
+from fastsoftmax.blas import product
 from fastsoftmax.objective import SoftmaxObjective
 from fastsoftmax.optimum.stage import (
     Limits,
@@ -255,7 +256,7 @@ class Subset:
         weights = full.coordinates.matrix_of(point)[:, self.features]
         bias = point[full.n_weights :]
         if self._is_centered and full.fit_intercept:
-            bias = bias + weights @ own.center
+            bias = bias + product(weights, own.center)
         return np.concatenate([weights.ravel(), bias])
 
     def outside(self, point: Array) -> Array:

@@ -14,6 +14,7 @@ from functools import cached_property
 import numpy as np
 
 from fastsoftmax.arrays import Array
+from fastsoftmax.blas import inner
 from fastsoftmax.problem.evaluation import BaseGradient, Dots, Evaluation, square_of
 from fastsoftmax.problem.problem import Problem
 
@@ -108,7 +109,7 @@ class CenteredPass:
         if problem.fit_intercept:
             gradient[problem.n_weights :] = bias_grad
         loss = sums.loss / problem.n_rows
-        square = float(np.vdot(scaled_weights, scaled_weights))
+        square = inner(scaled_weights, scaled_weights)
         return Evaluation(
             weights=weights,
             bias=bias,
@@ -119,7 +120,7 @@ class CenteredPass:
             bias_grad=bias_grad,
             gradient=gradient,
             centered_bias=centered_bias,
-            dots=Dots(float(np.vdot(residual, residual)), 0.0, None, None),
+            dots=Dots(inner(residual, residual), 0.0, None, None),
             origin=self,
             scaled_weights=scaled_weights,
             centered_residual=centered_residual,

@@ -3,6 +3,7 @@
 import numpy as np
 
 from fastsoftmax.arrays import Array
+from fastsoftmax.blas import inner
 from fastsoftmax.problem import elastic_net
 from fastsoftmax.problem.evaluation import Dots, Evaluation
 from fastsoftmax.problem.problem import Problem
@@ -46,7 +47,7 @@ def dual_point(problem: Problem, at: Evaluation) -> elastic_net.DualPoint:
     with_bias = problem.fit_intercept
     V = at.weights / problem.coordinates.scale
     grad = problem.coordinates.matrix_of(at.gradient) - problem.l2 * V
-    along = float(np.vdot(V, grad))
+    along = inner(V, grad)
     along += float(at.centered_bias @ at.bias_grad) if with_bias else 0.0
     excess, entropy = problem.penalty(V, at.square) + along, at.loss - along
     mixture = _feasible_mixture(problem, at) if with_bias else None
@@ -74,7 +75,7 @@ def _bound_by_mixture(problem: Problem, at: Evaluation) -> float:
     mixture = _feasible_mixture(problem, at)
     if mixture is None:
         r = at.centered_residual
-        return (at.dots.rr if r is None else float(np.vdot(r, r))) / (2.0 * l2)
+        return (at.dots.rr if r is None else inner(r, r)) / (2.0 * l2)
     share, u = mixture
     rr, rv, rb, vb = _products(problem, at)
     # with G = r - l2 V the gradient of the loss, and D = base - G, the bound is
@@ -98,13 +99,13 @@ def _products(problem: Problem, at: Evaluation) -> tuple[float, float, float, fl
     base = at.origin.base().gradient
     if at.centered_residual is not None and at.scaled_weights is not None:
         r, V = at.centered_residual, at.scaled_weights
-        rr, rv, rb, vb = (float(np.vdot(a, b)) for a, b in ((r, r), (r, V), (r, base), (V, base)))
+        rr, rv, rb, vb = (inner(a, b) for a, b in ((r, r), (r, V), (r, base), (V, base)))
         return rr, rv, rb, vb
     dots: Dots = at.dots
     if dots.rb is not None and dots.vb is not None:
         return dots.rr, dots.rv, dots.rb, dots.vb
     r, V = problem.coordinates.matrix_of(at.gradient), at.weights / problem.coordinates.scale
-    return dots.rr, dots.rv, float(np.vdot(r, base)), float(np.vdot(V, base))
+    return dots.rr, dots.rv, inner(r, base), inner(V, base)
 
 
 def _feasible_mixture(problem: Problem, at: Evaluation) -> tuple[float, Array] | None:

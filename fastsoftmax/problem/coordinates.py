@@ -11,6 +11,7 @@ from functools import cached_property
 import numpy as np
 
 from fastsoftmax.arrays import Array
+from fastsoftmax.blas import product
 from fastsoftmax.linalg import length
 
 
@@ -73,7 +74,7 @@ class Coordinates:
         point = (weights / self.scale).ravel().astype(np.float64)
         if not self.fit_intercept:
             return point
-        return np.concatenate([point, bias + weights @ self.center])
+        return np.concatenate([point, bias + product(weights, self.center)])
 
     def coefficients_of(self, point: Array) -> tuple[Array, Array]:
         """Return W (n_logits, n_features) and b (n_logits,), float64, for a solver's vector.
@@ -83,7 +84,7 @@ class Coordinates:
         weights = self.matrix_of(point)
         if self._is_scaled:
             weights = weights * self.scale
-        bias = -(weights @ self.center)
+        bias = -product(weights, self.center)
         if self.fit_intercept:
             bias += point[self.n_weights :]
         return weights, bias

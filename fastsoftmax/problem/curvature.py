@@ -23,6 +23,7 @@ with this one.
 import numpy as np
 
 from fastsoftmax.arrays import Array
+from fastsoftmax.blas import product
 from fastsoftmax.linalg import invert
 from fastsoftmax.problem.curved_span import RowSpan, spread_of
 from fastsoftmax.problem.evaluation import Evaluation
@@ -222,7 +223,7 @@ def build_shared(problem: Problem, at: Evaluation, span: RowSpan | None = None) 
     moments *= coordinates.scale[:, np.newaxis]
     for first in range(0, len(means), _CLASSES_AT_A_TIME):
         some = slice(first, first + _CLASSES_AT_A_TIME)
-        moments -= (means[some] * totals[some, np.newaxis]).T @ means[some]
+        moments -= product((means[some] * totals[some, np.newaxis]).T, means[some])
     moments /= weight
     within = SharedInverse(
         moments,

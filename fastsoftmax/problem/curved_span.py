@@ -18,6 +18,7 @@ import numpy as np
 from scipy.linalg import block_diag, lapack, qr
 
 from fastsoftmax.arrays import Array
+from fastsoftmax.blas import product, single_threaded_blas
 from fastsoftmax.linalg import invert
 from fastsoftmax.problem.coordinates import Coordinates
 from fastsoftmax.shards.curvature import correlations
@@ -72,11 +73,13 @@ class RowSpan:
             noise=self.noise[kept],
         )
 
+    @single_threaded_blas
     def project(self, weights: Array) -> Array:
         """Return V (n_logits, n_features) without what is orthogonal to all rows."""
         projected: Array = (weights @ self.axes) @ self.axes.T
         return projected
 
+    @single_threaded_blas
     def inverse_in(self, matrix: Array) -> tuple[Array, Array]:
         """Return B and (B^T matrix B)^-1, B the basis: their product is inverse in the span.
 
@@ -150,7 +153,7 @@ def build_row_span(rows: Rows, coordinates: Coordinates) -> RowSpan | None:
         if every == 1:
             break
     values, vectors = answering_signals(d, np.linalg.eigh, found[np.ix_(varies, varies)])
-    along = (vectors**2).T @ noise[varies]
+    along = product((vectors**2).T, noise[varies])
     least = np.maximum(exact, _ROUNDINGS * (0.5 * epsilon) ** 2 * along)
     kept = np.flatnonzero(values > least)[::-1]
     if len(kept) == d:
@@ -163,6 +166,7 @@ def build_row_span(rows: Rows, coordinates: Coordinates) -> RowSpan | None:
     return _padded(span, varies)
 
 
+@single_threaded_blas
 def _span_of(vectors: Array, values: Array, noise: Array, sizes: Array) -> RowSpan:
     """Return the span of some eigenvectors of the correlations, for features of some sizes."""
     axes, factor = _graded_qr(vectors * sizes[:, np.newaxis], np.argsort(-sizes))

@@ -8,6 +8,7 @@ from typing import NamedTuple
 import numpy as np
 
 from fastsoftmax.arrays import Array
+from fastsoftmax.blas import inner
 
 # Newton's method for one number, on a convex piecewise linear function: it ends in a few steps.
 _MOST_STEPS = 50
@@ -49,7 +50,7 @@ def gap_bound(dual: DualPoint, l1: float, l2: float) -> float:
     if s > 0.0 and size.size:
         s = _feasible(size, l1) if l2 <= 0.0 else _best(size, chord, l1, l2)
     over = np.maximum(s * size - l1, 0.0)
-    beyond = float(over @ over) / (2.0 * l2) if l2 > 0.0 else 0.0
+    beyond = inner(over, over) / (2.0 * l2) if l2 > 0.0 else 0.0
     return max(dual.excess + (1.0 - s) * chord + beyond, 0.0)
 
 
@@ -66,8 +67,8 @@ def _best(size: Array, chord: float, l1: float, l2: float) -> float:
     s = 1.0
     for _ in range(_MOST_STEPS):
         active = size[s * size > l1]
-        slope = float(active @ (s * active - l1)) / l2 - chord
-        curvature = float(active @ active) / l2
+        slope = inner(active, s * active - l1) / l2 - chord
+        curvature = inner(active, active) / l2
         if slope <= 0.0 or not curvature > 0.0:
             break
         nearer = s - slope / curvature

@@ -5,9 +5,8 @@ from dataclasses import dataclass
 from functools import cached_property
 from typing import NamedTuple, Protocol
 
-import numpy as np
-
 from fastsoftmax.arrays import Array
+from fastsoftmax.blas import inner
 
 
 class Dots(NamedTuple):
@@ -132,4 +131,4 @@ class Pass(Protocol):
 
 def square_of(gradient: Array) -> BaseGradient:
     """Return a base gradient with its squared length."""
-    return BaseGradient(gradient, float(np.vdot(gradient, gradient)))
+    return BaseGradient(gradient, inner(gradient, gradient))

@@ -10,6 +10,7 @@ import numpy as np
 from scipy.linalg import lapack
 
 from fastsoftmax.arrays import Array
+from fastsoftmax.blas import product, single_threaded_blas
 from fastsoftmax.problem.evaluation import Evaluation
 from fastsoftmax.problem.problem import Problem
 from fastsoftmax.shards.block_sums import sampled_block_sums
@@ -83,7 +84,7 @@ class FreeBlocks:
     def product(self, vectors: Array) -> Array:
         """Return the blocks' product with vectors (n,) or (n, m), in the order of `index`."""
         parts = zip(self._blocks, self._parts, self._parts[1:], strict=False)
-        return np.concatenate([block @ vectors[start:stop] for block, start, stop in parts])
+        return np.concatenate([product(block, vectors[start:stop]) for block, start, stop in parts])
 
     def solve_among(self, vectors: Array, kept: Array) -> Array:
         """Return the product of the inverse of the blocks' rows and columns that are kept.
@@ -97,6 +98,7 @@ class FreeBlocks:
                 found[start + place] = self._solved(k, place, vectors[start + place])
         return found
 
+    @single_threaded_blas
     def _solved(self, k: int, place: Array, vector: Array) -> Array:
         key, last = place.tobytes(), self._factors[k]
         if last is None or last[0] != key:

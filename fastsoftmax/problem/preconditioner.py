@@ -11,6 +11,7 @@ from typing import Any, Protocol
 import numpy as np
 
 from fastsoftmax.arrays import Array
+from fastsoftmax.blas import product
 from fastsoftmax.threads import answering_signals, in_threads
 
 # Least ratio of the eigenvalues of an inverse that is applied in float32.
@@ -130,9 +131,9 @@ class SharedInverse:
         basis: Array | None = None,
     ) -> None:
         if basis is not None:
-            moments = basis.T @ moments @ basis
+            moments = product(product(basis.T, moments), basis)
         values, vectors = answering_signals(len(moments), np.linalg.eigh, moments)
-        vectors = vectors if basis is None else basis @ vectors
+        vectors = vectors if basis is None else product(basis, vectors)
         floor = 1e-12 * float(values[-1]) if len(values) else 1.0
         self.inverse = 1.0 / (share[:, np.newaxis] * np.maximum(values, 0.0) + l2 + floor)
         # Products in the number type of the passes, unless their rounding errors would be blown up.

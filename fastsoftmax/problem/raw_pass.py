@@ -3,6 +3,7 @@
 import numpy as np
 
 from fastsoftmax.arrays import Array
+from fastsoftmax.blas import inner
 from fastsoftmax.kernel_arguments import GradientTerms
 from fastsoftmax.problem.evaluation import BaseGradient, Dots, Evaluation, square_of
 from fastsoftmax.problem.problem import Problem
@@ -124,5 +125,5 @@ class RawPass:
         far = np.sqrt(at.square) * coordinates.size_of_center
         if unit * far > _LITTLE * at.value:  # an upper bound on the next, which costs more
             center = np.abs(coordinates.center)
-            far = max((float(np.abs(row) @ center) for row in at.weights), default=0.0)
+            far = max((inner(np.abs(row), center) for row in at.weights), default=0.0)
         return float(unit * far)

@@ -29,6 +29,7 @@ from typing import Any
 import numpy as np
 
 from fastsoftmax.arrays import Array
+from fastsoftmax.blas import single_threaded_blas
 from fastsoftmax.kernel_arguments import Descent
 from fastsoftmax.reference._newton import newton_steps as newton_steps
 from fastsoftmax.reference._rows import (
@@ -186,6 +187,7 @@ def cross_entropy_rows(
                 grad[rows] = residual_of(row, target, weight)
 
 
+@single_threaded_blas
 def affine_rows(
     logits: Array,
     X: Any,
@@ -254,6 +256,7 @@ def predict_top(
     return finite
 
 
+@single_threaded_blas
 def loss_grad(
     grad_weights: Array | None,
     grad_bias: Array | None,
@@ -302,6 +305,7 @@ def columns_product(
     totals += factors.sum(axis=0, dtype=np.float64)
 
 
+@single_threaded_blas
 def sgd_steps(
     params: Array,
     velocity: Array | None,

@@ -10,6 +10,7 @@ from typing import NamedTuple
 import numpy as np
 
 from fastsoftmax.arrays import Array
+from fastsoftmax.blas import single_threaded_blas
 from fastsoftmax.kernel_arguments import NewtonSettings
 from fastsoftmax.reference._rows import Targets, quiet, shift
 
@@ -136,6 +137,7 @@ class _Problem(NamedTuple):
         return max(bound, 0.0)
 
 
+@single_threaded_blas
 def newton_steps(
     points: Array,
     records: Array,

@@ -6,12 +6,13 @@ Arrays are float64 but where said; `isa` and `n_threads` are not used.
 import numpy as np
 
 from fastsoftmax.arrays import Array
+from fastsoftmax.blas import inner
 from fastsoftmax.kernel_arguments import GradientTerms
 
 
 def dot(a: Array, b: Array, *, isa: str | None = None, n_threads: int = 1) -> float:
     """Sum of a[i] b[i]."""
-    return float(a @ b)
+    return inner(a, b)
 
 
 def add_scaled(
@@ -29,7 +30,7 @@ def add_scaled(
     out may be y or x.
     """
     np.add(y, scale * x, out=out)
-    return 0.0 if other is None else float(out @ other)
+    return 0.0 if other is None else inner(out, other)
 
 
 def round_weights(
@@ -84,7 +85,7 @@ def assemble_gradient(
     gradient += l2 * scaled
     pairs = [(scaled, scaled), (gradient, gradient), (gradient, scaled)]
     by_base = [] if base is None else [(gradient, base), (scaled, base)]
-    sums = [float(np.vdot(a, b)) for a, b in pairs + by_base]
+    sums = [inner(a, b) for a, b in pairs + by_base]
     square, residual, slope, to_base, along_base = [*sums, 0.0, 0.0][:5]
     return square, residual, slope, to_base, along_base
 

@@ -8,6 +8,7 @@ import numpy as np
 from scipy import sparse
 
 from fastsoftmax.arrays import Array
+from fastsoftmax.blas import product
 from fastsoftmax.shards.csr_shard import some_columns
 from fastsoftmax.shards.curvature import curvatures, drawn, pool
 from fastsoftmax.shards.shard import Shard
@@ -44,7 +45,7 @@ def sampled_block_sums(
         z[:, : len(own)] -= center[own]
         z[:, : len(own)] *= scale[own]
         z *= np.sqrt(shares.astype(np.float64))[:, np.newaxis]
-        return np.asarray(z.T @ z)
+        return np.asarray(product(z.T, z))
 
     blocks = list(in_threads(block, range(len(features)), shard.n_threads))
     return blocks, float(shard.row_weights[every].sum(dtype=np.float64))

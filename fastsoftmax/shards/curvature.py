@@ -11,6 +11,7 @@ import numpy as np
 from scipy import sparse
 
 from fastsoftmax.arrays import Array
+from fastsoftmax.blas import product
 from fastsoftmax.shards.shard import BLOCK_ROWS, Shard
 from fastsoftmax.threads import answering_signals, in_threads
 
@@ -35,17 +36,17 @@ def second_moments(shard: Shard, center: Array, step: int) -> tuple[Array, float
     products = np.zeros((shard.n_features, shard.n_features))
     weight = float(shard.row_weights[::step].sum(dtype=np.float64))
 
-    def product(rows: slice) -> Array:
+    def moments_of(rows: slice) -> Array:
         row_weights = shard.row_weights[rows, np.newaxis]
         z = np.empty((len(row_weights), shard.n_features), dtype=shard.real)
         shard.write_centered(rows, center, z)
         if not (unit == 1.0).all():
             z /= unit
         z *= np.sqrt(row_weights)
-        moments: Array = z.T @ z
+        moments: Array = product(z.T, z)
         return moments
 
-    for part in in_threads(product, shard.blocks(step), shard.n_threads):
+    for part in in_threads(moments_of, shard.blocks(step), shard.n_threads):
         products += part
     return _scaled(products, unit), weight
 
@@ -110,7 +111,7 @@ def hessian_blocks(
             if not (unit == 1.0).all():
                 z /= unit
             z *= np.sqrt(shares[start : start + len(part), np.newaxis])
-            blocks[k] += z.T @ z
+            blocks[k] += product(z.T, z)
         return _scaled(blocks[k], unit)
 
     for _ in in_threads(fill, range(n_logits), shard.n_threads):
@@ -138,8 +139,8 @@ def shared_curvature(
     moments, sums = np.zeros((d, d)), np.zeros((n_logits, d))
     totals, weight = np.zeros(n_logits), 0.0
 
-    def product(factors: tuple[Array, Array]) -> Array:
-        total: Array = factors[0] @ factors[1]
+    def multiplied(factors: tuple[Array, Array]) -> Array:
+        total: Array = product(*factors)
         return total
 
     def factors() -> Iterator[tuple[Array, Array]]:
@@ -153,7 +154,7 @@ def shared_curvature(
             rows = rows * np.sqrt(h.sum(axis=1))[:, np.newaxis]
             yield rows.T, rows  # a BLAS sees that this is symmetric
 
-    for i, part in enumerate(in_threads(product, factors(), shard.n_threads)):
+    for i, part in enumerate(in_threads(multiplied, factors(), shard.n_threads)):
         if i % 2 == 0:
             sums += part
         else:
@@ -176,7 +177,7 @@ def hessian(shard: Shard, weights: Array, bias: Array, center: Array, *, with_bi
         square = answering_signals(size, _square, products)
         total -= square.reshape(total.shape)
         for k in range(n_logits):
-            total[k, :, k] += (scaled * p[:, [k]]).T @ scaled
+            total[k, :, k] += product((scaled * p[:, [k]]).T, scaled)
     return total.reshape(size, size)
 
 

@@ -5,6 +5,7 @@ from typing import Any, Self
 import numpy as np
 
 from fastsoftmax.arrays import Array
+from fastsoftmax.blas import product
 from fastsoftmax.shards.curvature import curvature_blocks
 from fastsoftmax.shards.shard import Shard
 
@@ -66,11 +67,11 @@ class DenseShard(Shard):
         sums = np.zeros(self.n_features)
         for rows in self.blocks():
             # The order of memory decides the order of the sums, so it is made the same.
-            sums += self.row_weights[rows] @ np.ascontiguousarray(self.X[rows])
+            sums += product(self.row_weights[rows], np.ascontiguousarray(self.X[rows]))
         if not np.isfinite(sums).all():  # a sum of float32 overflows, where its rows are 1e38
             sums = np.zeros(self.n_features)
             for rows in self.blocks():
-                sums += self.row_weights[rows].astype(np.float64) @ self.dense(rows)
+                sums += product(self.row_weights[rows].astype(np.float64), self.dense(rows))
         return sums
 
     def squares(self, center: Array) -> Array:
@@ -89,7 +90,7 @@ class DenseShard(Shard):
         totals = np.zeros(len(bias))
         for z, h, _ in curvature_blocks(self, weights, bias, center, 1):
             h = h.astype(np.float64)
-            sums += h.T @ z
-            squares += h.T @ (z * z)
+            sums += product(h.T, z)
+            squares += product(h.T, z * z)
             totals += h.sum(axis=0)
         return squares, sums, totals

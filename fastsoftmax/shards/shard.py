@@ -14,6 +14,7 @@ from typing import Any, NamedTuple, Self
 import numpy as np
 
 from fastsoftmax.arrays import Array, count_logits
+from fastsoftmax.blas import inner, product
 from fastsoftmax.kernel_arguments import Descent
 from fastsoftmax.shards.far_logits import Model, blocks, far_logits
 
@@ -232,8 +233,8 @@ class Shard(ABC):
             counted = row_weights > 0.0
             # (sums stay in range, too)
             most = np.finfo(np.float64).max / self.n_rows / row_weights.max(initial=1.0)
-            loss += float(row_weights[counted] @ np.minimum(losses[counted], most))
-            correct += float(row_weights @ hits)
+            loss += float(product(row_weights[counted], np.minimum(losses[counted], most)))
+            correct += float(product(row_weights, hits))
         return loss, correct
 
     def _far_metrics(
@@ -324,7 +325,7 @@ class Shard(ABC):
         """Weighted sum of scale * (x - center) over the rows: (n_features,) float64."""
         total = np.zeros(self.n_features)
         for rows, x in self.centered_blocks(center, scale):
-            total += self.row_weights[rows].astype(np.float64) @ x
+            total += product(self.row_weights[rows].astype(np.float64), x)
         return total
 
     def largest_feature(self) -> tuple[int, int, float]:
@@ -350,7 +351,7 @@ class Shard(ABC):
         if labels is not None:
             sums: Array = np.bincount(labels, self.row_weights, minlength=self.n_classes)
         else:
-            sums = np.asarray(self.row_weights @ probs, dtype=np.float64)
+            sums = np.asarray(product(self.row_weights, probs), dtype=np.float64)
         spread = smoothing / self.n_classes
         smoothed: Array = (1.0 - smoothing) * sums + spread * sums.sum()
         return smoothed
@@ -366,7 +367,7 @@ class Shard(ABC):
         total = 0.0
         for rows in self.blocks():
             probs = (1.0 - smoothing) * all_probs[rows].astype(np.float64)
-            total += float(self.row_weights[rows].astype(np.float64) @ _entropies(probs + spread))
+            total += inner(self.row_weights[rows].astype(np.float64), _entropies(probs + spread))
         return total
 
     def _targets(self) -> tuple[Array | None, Array, float]:
@@ -381,7 +382,7 @@ class Shard(ABC):
         """
         largest = 0.0
         for rows in self.blocks():
-            change = np.asarray(self.X[rows] @ weights.T) + bias
+            change = np.asarray(product(self.X[rows], weights.T)) + bias
             spread = np.abs(change)[:, 0] if len(bias) == 1 else np.ptp(change, axis=1)
             weighted = self.row_weights[rows] > 0.0
             largest = max(largest, float(spread.max(initial=0.0, where=weighted)))

@@ -11,6 +11,7 @@ from typing import Generic
 import numpy as np
 
 from fastsoftmax.arrays import Array
+from fastsoftmax.blas import product
 from fastsoftmax.linalg import invert
 from fastsoftmax.solvers.protocols import E, TwiceDifferentiable
 
@@ -45,19 +46,19 @@ class NewtonModel(Generic[E]):
         """Invert the Hessian at the point that the next direction starts from."""
         hessian = self.objective.hessian(at)
         if self._basis is not None:
-            hessian = self._basis.T @ hessian @ self._basis
+            hessian = product(product(self._basis.T, hessian), self._basis)
         self._inverse = hessian
         invert(self._inverse, np.zeros(len(self._inverse)))
 
     def directions(self, gradient: Array) -> Iterator[Array]:
         """Yield the Newton direction, then steepest descent, in case rounding has spoilt it."""
         if self._basis is None:
-            yield -(self._inverse @ gradient)
+            yield -product(self._inverse, gradient)
             yield -gradient
         else:
-            along = self._basis.T @ gradient
-            yield -(self._basis @ (self._inverse @ along))
-            yield -(self._basis @ along)
+            along = product(self._basis.T, gradient)
+            yield -product(self._basis, product(self._inverse, along))
+            yield -product(self._basis, along)
 
     def learn(self, moved: Array, change: Array) -> None:
         """Do nothing: the next Hessian tells more than the step."""

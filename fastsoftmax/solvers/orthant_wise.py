@@ -19,6 +19,7 @@ from typing import Generic, NamedTuple
 import numpy as np
 
 from fastsoftmax.arrays import Array
+from fastsoftmax.blas import inner
 from fastsoftmax.solvers.iteration import iterate
 from fastsoftmax.solvers.line_search import Trial, backtrack
 from fastsoftmax.solvers.pairs import Pairs, pair_of, scale_from, two_loops
@@ -199,12 +200,12 @@ def _search(
     def trial_of(step: float) -> Trial | None:
         values = orthant.end(direction, step)
         moved = values - orthant.values
-        slope = float(steepest @ moved)
+        slope = inner(steepest, moved)
         if not np.isfinite(slope) or not moved.any():
             return None
         end = point.copy()
         end[free] = values
-        return Trial(end, slope, lambda gradient: float((gradient[free] + penalised) @ moved))
+        return Trial(end, slope, lambda gradient: inner(gradient[free] + penalised, moved))
 
     return backtrack(objective, at, trial_of)
 
@@ -222,10 +223,10 @@ def _search_straight(
         trial = end if step == 1.0 else point + step * (end - point)
         moved = trial - point
         longer = l1 * float((np.abs(trial[:n]) - np.abs(point[:n])).sum())
-        slope = float(at.gradient @ moved) + longer
+        slope = inner(at.gradient, moved) + longer
         if not slope < 0.0:
             return None
-        return Trial(trial, slope, lambda gradient: float(gradient @ moved) + longer)
+        return Trial(trial, slope, lambda gradient: inner(gradient, moved) + longer)
 
     return backtrack(objective, at, trial_of, _MOST_STRAIGHT_TRIALS)
 

@@ -21,6 +21,7 @@ from collections.abc import Iterable
 import numpy as np
 
 from fastsoftmax.arrays import Array
+from fastsoftmax.blas import inner, product
 from fastsoftmax.solvers.protocols import Blocks
 
 # The latest pairs of steps and differences that the model agrees with. Passes of the sparse rows of
@@ -46,13 +47,13 @@ class _Quadratic:
         self._U = np.empty((len(self.index), 0))
         self._M = np.empty((0, 0))
         own = [(moved[self.index], change[self.index]) for moved, change in pairs]
-        own = [(moved, change) for moved, change in own if moved @ change > 0.0]
+        own = [(moved, change) for moved, change in own if inner(moved, change) > 0.0]
         if own:
             S, Y = (np.stack(vectors, axis=1) for vectors in zip(*own, strict=True))
-            BS, SY = self._base_product(S), S.T @ Y
+            BS, SY = self._base_product(S), product(S.T, Y)
             L = np.tril(SY, -1)
             self._U = np.hstack([BS, Y])
-            self._M = np.block([[-S.T @ BS, -L], [-L.T, np.diag(SY.diagonal())]])
+            self._M = np.block([[-product(S.T, BS), -L], [-L.T, np.diag(SY.diagonal())]])
 
     def _base_product(self, vectors: Array) -> Array:
         diagonal = self._diagonal if vectors.ndim == 1 else self._diagonal[:, np.newaxis]
@@ -61,10 +62,10 @@ class _Quadratic:
 
     def product(self, vector: Array) -> Array:
         """Return B times a vector."""
-        product = self._base_product(vector)
+        result = self._base_product(vector)
         if len(self._M):
-            product += self._U @ np.linalg.solve(self._M, self._U.T @ vector)
-        return product
+            result += product(self._U, np.linalg.solve(self._M, product(self._U.T, vector)))
+        return result
 
     def solve_among(self, vector: Array, kept: Array) -> Array:
         """Return the solution for the rows and columns of B that are kept; elsewhere 0."""
@@ -78,8 +79,9 @@ class _Quadratic:
         )
         found = solved[:, 0]
         if len(self._M):  # Sherman, Morrison & Woodbury
-            inner = self._M + sides[:, 1:].T @ solved[:, 1:]
-            found = found - solved[:, 1:] @ np.linalg.solve(inner, sides[:, 1:].T @ found)
+            small = self._M + product(sides[:, 1:].T, solved[:, 1:])
+            change = np.linalg.solve(small, product(sides[:, 1:].T, found))
+            found = found - product(solved[:, 1:], change)
         return np.asarray(found)
 
 

@@ -6,6 +6,7 @@ import numpy as np
 from scipy.linalg.blas import daxpy
 
 from fastsoftmax.arrays import Array
+from fastsoftmax.blas import LEAST_SHARED, inner, single_threaded_blas
 
 # Shorter ones lie in a cache, and numpy is as quick.
 _LEAST = 1 << 15
@@ -28,7 +29,7 @@ class Vectors:
     def dot(self, a: Array, b: Array) -> float:
         """Return the sum of a[i] b[i]."""
         if self.backend is None or len(a) < _LEAST:
-            return float(a @ b)
+            return inner(a, b)
         return float(self.backend.dot(a, b, n_threads=self.n_threads))
 
     def sum(self, y: Array, scale: float, x: Array) -> Array:
@@ -51,8 +52,8 @@ class Vectors:
         else:
             if out is not y:
                 out[...] = y
-            daxpy(x, out, a=scale)
-        return 0.0 if other is None else float(out @ other)
+            (daxpy if len(x) < LEAST_SHARED else _daxpy)(x, out, a=scale)
+        return 0.0 if other is None else inner(out, other)
 
     def multiply(self, y: Array, factor: float) -> None:
         """Multiply y by a number, in place."""
@@ -60,3 +61,6 @@ class Vectors:
             y *= factor
         else:
             self.backend.add_scaled(y, y, factor - 1.0, y, None, n_threads=self.n_threads)
+
+
+_daxpy = single_threaded_blas(daxpy)
