@@ -85,10 +85,8 @@ class BlockPreconditioner:
         rows[:, : self.n_features] = gradient[:n_weights].reshape(n_logits, -1)
         rows[:, self.n_features :] = gradient[n_weights:].reshape(n_logits, -1)
         products, zero = np.empty((n_logits, size, 1)), np.zeros(1)
-        for inverse, row, product in zip(self.inverses, rows, products, strict=True):
-            self.backend.affine_rows(
-                product, inverse, row[np.newaxis], zero, n_threads=self.n_threads
-            )
+        for inverse, row, out in zip(self.inverses, rows, products, strict=True):
+            self.backend.affine_rows(out, inverse, row[np.newaxis], zero, n_threads=self.n_threads)
         products -= _mean_over_classes(products)
         weights = products[:, : self.n_features, 0]
         return np.concatenate([weights.ravel(), products[:, self.n_features :, 0].ravel()])

@@ -57,14 +57,14 @@ def correlations(shard: Shard, center: Array, scale: Array, step: int) -> Array:
         return _sparse_correlations(shard, center, scale, step)
     total = np.zeros((shard.n_features, shard.n_features))
 
-    def product(rows: slice) -> Array:
+    def block(rows: slice) -> Array:
         g = shard.dense(rows)
         g -= center
         g *= scale
         g *= np.sqrt(shard.row_weights[rows, np.newaxis], dtype=np.float64)
         return _square(g)
 
-    for part in in_threads(product, shard.blocks(step), shard.n_threads):
+    for part in in_threads(block, shard.blocks(step), shard.n_threads):
         total += part
     return total
 
@@ -271,5 +271,5 @@ def _scaled(products: Array, unit: Array) -> Array:
 
 
 def _square(products: Array) -> Array:
-    square: Array = products.T @ products  # a BLAS sees that this is symmetric
+    square: Array = product(products.T, products)  # a BLAS sees that this is symmetric
     return square
