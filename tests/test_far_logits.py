@@ -140,13 +140,6 @@ def test_nan_and_infinite_features_are_refused_as_before(rng):
             call(X)
 
 
-def test_a_model_of_nan_does_not_predict(rng):
-    model, X, _ = fitted(rng, 3, np.float32)
-    model.coef_[1, 1] = np.nan
-    with pytest.raises(ValueError, match="coef_ and intercept_ must be finite"):
-        model.predict(X)
-
-
 def test_calibration_names_the_row(rng):
     model, X, y = fitted(rng, 3, np.float32)
     model.coef_ *= np.float32(1000.0)

@@ -57,18 +57,11 @@ class GivenRows(NamedTuple):
         if not finite:
             assert_all_finite(self.X, estimator_name=self.name, input_name="X")
 
-    def check_model(self) -> None:
-        """Raise a ValueError for coefficients that are no numbers."""
-        if not self.model.is_valid():
-            raise ValueError(
-                "coef_ and intercept_ must be finite to predict, and hold NaN or infinity: fit "
-                f"the {self.name} again"
-            )
-
     def far(self) -> Iterator[FarLogits]:
         """Yield the logits of rows in which they overflow, where a kernel reported such rows."""
         self.check(False)
-        self.check_model()
+        if not self.model.is_valid():  # nothing is known of such logits
+            return
         for block in blocks(self.X, len(self.classes)):
             part = self.part(block)
             found = far_logits(

@@ -85,7 +85,7 @@ def far_logits(
     Parameters
     ----------
     x : array or CSR matrix of shape (n_rows, n_features)
-        Finite numbers.
+        Rows with NaN or infinity get logits of NaN.
     rows
         The same as the backend takes it.
     weights, bias : ndarray
@@ -114,6 +114,7 @@ def far_logits(
         n_threads=n_threads,
     )
     values += np.ldexp(np.asarray(model.bias, dtype=np.float64), -exponents)
+    values[~np.isfinite(dense).all(axis=1)] = np.nan
     temperature, of_temperature = math.frexp(model.temperature)
     values /= temperature
     if values.shape[1] == 1:  # of two classes the first one's logit is 0
