@@ -286,7 +286,7 @@ def test_a_missing_value_of_polars_is_named():
 def test_a_masked_value_is_named(ones):
     X = np.ma.masked_array(ones[0][:50].astype(np.float32))
     X[3, 2] = np.ma.masked
-    with pytest.raises(ValueError, match="masked values, got one in row 3, column 2"):
+    with pytest.raises(ValueError, match=r"masked values, got one at \[row, column\] \[3, 2\]"):
         quick().fit(X, ones[1][:50])
 
 

@@ -93,10 +93,8 @@ def stored_features(X: Any) -> Any:
     X = as_numpy(X, "X")
     if isinstance(X, np.ma.MaskedArray):
         if np.ma.is_masked(X):
-            row, column = (int(index[0]) for index in np.nonzero(np.ma.getmaskarray(X))[:2])
-            raise ValueError(
-                f"X must not have masked values, got one in row {row}, column {column}"
-            )
+            place = np.argwhere(np.ma.getmaskarray(X))[0].tolist()
+            raise ValueError(f"X must not have masked values, got one at [row, column] {place}")
         X = X.data
     if is_frame(X):
         X = frame_array(X, "X", common_type)
