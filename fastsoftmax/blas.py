@@ -125,6 +125,7 @@ class _Limit:
 
 
 _limit = _Limit()
+_here = threading.local()
 if hasattr(os, "register_at_fork"):
     os.register_at_fork(after_in_child=_limit.after_fork)
 
@@ -137,11 +138,15 @@ def single_threaded_blas(function: Callable[P, R]) -> Callable[P, R]:
 
     @functools.wraps(function)
     def held(*args: P.args, **kwargs: P.kwargs) -> R:
+        if getattr(_here, "is_held", False):  # one of these calls another
+            return function(*args, **kwargs)
         holder = object()
         try:
+            _here.is_held = True
             _limit.take(holder)
             return in_own_thread(function, *args, **kwargs)
         finally:
+            _here.is_held = False
             try:
                 _limit.leave(holder)
             except BaseException:  # a signal's, before or while it restored

@@ -63,6 +63,7 @@ class FreeBlocks:
         self._parts = np.cumsum([0] + [len(own) for own in numbers])
         self._factors: list[tuple[bytes, Array] | None] = [None] * len(blocks)
 
+    @single_threaded_blas
     def solve(self, vector: Array, free: Array, out: Array) -> None:
         """Write the inverse's product with a vector, those elements that there are blocks for.
 
@@ -86,6 +87,7 @@ class FreeBlocks:
         parts = zip(self._blocks, self._parts, self._parts[1:], strict=False)
         return np.concatenate([product(block, vectors[start:stop]) for block, start, stop in parts])
 
+    @single_threaded_blas
     def solve_among(self, vectors: Array, kept: Array) -> Array:
         """Return the product of the inverse of the blocks' rows and columns that are kept.
 
@@ -98,7 +100,6 @@ class FreeBlocks:
                 found[start + place] = self._solved(k, place, vectors[start + place])
         return found
 
-    @single_threaded_blas
     def _solved(self, k: int, place: Array, vector: Array) -> Array:
         key, last = place.tobytes(), self._factors[k]
         if last is None or last[0] != key:

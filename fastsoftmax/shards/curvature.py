@@ -11,7 +11,7 @@ import numpy as np
 from scipy import sparse
 
 from fastsoftmax.arrays import Array
-from fastsoftmax.blas import product
+from fastsoftmax.blas import product, single_threaded_blas
 from fastsoftmax.shards.shard import BLOCK_ROWS, Shard
 from fastsoftmax.threads import answering_signals, in_threads
 
@@ -163,6 +163,7 @@ def shared_curvature(
     return _scaled(moments, unit), sums, totals, weight
 
 
+@single_threaded_blas
 def hessian(shard: Shard, weights: Array, bias: Array, center: Array, *, with_bias: bool) -> Array:
     """Sum of s (diag(p) - p p^T) (x) z z^T over the rows: (n_logits m, n_logits m).
 
