@@ -11,8 +11,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from fastsoftmax.floating_point import own_arithmetic
-from fastsoftmax.plot._pyplot import VERMILION, pyplot
-from fastsoftmax.plot._record import checked_as_fitted
+from fastsoftmax.plot._shared import VERMILION, checked_as_fitted, pyplot
 
 # A mistake has a mark and a frame besides its colour.
 _MISTAKE_COLOUR = VERMILION
