@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import KW_ONLY, dataclass, field
-from typing import TYPE_CHECKING, Any, Literal, NamedTuple, Self, TypeAlias
+from typing import TYPE_CHECKING, Any, Literal, NamedTuple, Self, TypeAlias, get_args
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
@@ -32,7 +32,6 @@ if TYPE_CHECKING:
 
 XAxis: TypeAlias = Literal["iteration", "seconds"]
 
-X_AXES = ("iteration", "seconds")
 CURVES = ("loss", "accuracy", "eval_loss", "eval_accuracy")
 _DEFAULT_CURVES = ("loss", "accuracy", "eval_accuracy")
 _TRAIN_STYLES = {"loss": ("-", BLUE), "accuracy": ("--", VERMILION)}
@@ -102,7 +101,7 @@ class HistoryDisplay(Display):
         cls,
         estimator: Any,
         *,
-        x: Literal["iteration", "seconds"] = "iteration",
+        x: XAxis = "iteration",
         curves: Iterable[str] | None = None,
         eval_names: Sequence[str] | None = None,
         ax: Axes | None = None,
@@ -122,7 +121,7 @@ class HistoryDisplay(Display):
         self,
         ax: Axes | None = None,
         *,
-        x: Literal["iteration", "seconds"] = "iteration",
+        x: XAxis = "iteration",
         curves: Iterable[str] | None = None,
     ) -> Self:
         """Draw the curves.
@@ -138,7 +137,7 @@ class HistoryDisplay(Display):
         -------
         self
         """
-        check_choice("x", x, X_AXES)
+        check_choice("x", x, get_args(XAxis))
         drawn = curves_of(self.history, curves, self.eval_names)
         n_steps = max((len(curve.values) for curve in drawn), default=0)
         if n_steps == 0:
@@ -158,7 +157,7 @@ def history(
     clf_or_history: Any,
     ax: Axes | None = None,
     *,
-    x: Literal["iteration", "seconds"] = "iteration",
+    x: XAxis = "iteration",
     curves: Iterable[str] | None = None,
     eval_names: Sequence[str] | None = None,
 ) -> Axes:
@@ -254,11 +253,7 @@ class GapDisplay(Display):
     @classmethod
     @own_arithmetic
     def from_estimator(
-        cls,
-        estimator: Any,
-        *,
-        x: Literal["iteration", "seconds"] = "iteration",
-        ax: Axes | None = None,
+        cls, estimator: Any, *, x: XAxis = "iteration", ax: Axes | None = None
     ) -> Self:
         """Draw the gaps of a fitted estimator; parameters and errors are those of `gap`.
 
@@ -266,7 +261,7 @@ class GapDisplay(Display):
         -------
         display : GapDisplay
         """
-        check_choice("x", x, X_AXES)
+        check_choice("x", x, get_args(XAxis))
         record = record_of(estimator)
         gaps = column(record, "gap")
         if not gaps.size or np.isnan(gaps).all():
@@ -278,9 +273,7 @@ class GapDisplay(Display):
         return cls(gaps, seconds=seconds, tol=tol).plot(ax, x=x)
 
     @own_arithmetic
-    def plot(
-        self, ax: Axes | None = None, *, x: Literal["iteration", "seconds"] = "iteration"
-    ) -> Self:
+    def plot(self, ax: Axes | None = None, *, x: XAxis = "iteration") -> Self:
         """Draw the curve.
 
         Parameters
@@ -294,7 +287,7 @@ class GapDisplay(Display):
         -------
         self
         """
-        check_choice("x", x, X_AXES)
+        check_choice("x", x, get_args(XAxis))
         gaps = np.asarray(self.gap, dtype=np.float64)
         seconds = None
         if x == "seconds":
@@ -325,12 +318,7 @@ class GapDisplay(Display):
 
 
 @own_arithmetic
-def gap(
-    clf_or_history: Any,
-    ax: Axes | None = None,
-    *,
-    x: Literal["iteration", "seconds"] = "iteration",
-) -> Axes:
+def gap(clf_or_history: Any, ax: Axes | None = None, *, x: XAxis = "iteration") -> Axes:
     """Plot the certified gap, a bound on the relative distance from the minimum, on a log scale.
 
     Parameters

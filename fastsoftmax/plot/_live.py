@@ -273,8 +273,13 @@ class LivePlot:
         if self.path is not None and not isinstance(first, FileOutput):
             self._outputs.append(FileOutput(self.path))
         shell = notebook_shell()
-        if shell is not None:
-            _draw_last_after_cell(self, shell)
+        if shell is not None:  # the end of the cell, as partial_fit does not know its last call
+
+            def finish(*_: Any) -> None:
+                shell.events.unregister("post_run_cell", finish)
+                self.on_fit_end()
+
+            shell.events.register("post_run_cell", finish)
 
     def _set_limits(self, curves: Sequence[Curve], n: int) -> None:
         end = n
@@ -284,16 +289,6 @@ class LivePlot:
         if self.xlim is not None:
             self.ax_.set_xlim(*self.xlim)
         self.ax_.set_ylim(*(self.ylim or (0.0, top_of(curves))))
-
-
-def _draw_last_after_cell(live: LivePlot, shell: Any) -> None:
-    """Draw the last state at the end of the cell, as partial_fit does not know its last call."""
-
-    def finish(*_: Any) -> None:
-        shell.events.unregister("post_run_cell", finish)
-        live.on_fit_end()
-
-    shell.events.register("post_run_cell", finish)
 
 
 def _checked_path(path: str | os.PathLike[str]) -> Path:

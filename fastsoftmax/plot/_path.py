@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import KW_ONLY, dataclass, field
-from typing import TYPE_CHECKING, Any, Literal, Self
+from typing import TYPE_CHECKING, Any, Literal, Self, TypeAlias, get_args
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
@@ -26,7 +26,8 @@ from fastsoftmax.plot._shared import (
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
-KINDS = ("scores", "coefficients")
+Kind: TypeAlias = Literal["scores", "coefficients"]
+
 # More lines cannot be told apart, and are slow to draw.
 _MOST_LINES = 1000
 _MOST_NAMED_CLASSES = 10
@@ -89,7 +90,7 @@ class PathDisplay(Display):
         cls,
         estimator: Any,
         *,
-        kind: Literal["scores", "coefficients"] = "scores",
+        kind: Kind = "scores",
         negate_score: bool = False,
         score_name: str | None = None,
         ax: Axes | None = None,
@@ -100,7 +101,7 @@ class PathDisplay(Display):
         -------
         display : PathDisplay
         """
-        check_choice("kind", kind, KINDS)
+        check_choice("kind", kind, get_args(Kind))
         if hasattr(estimator, "coefs") and hasattr(estimator, "Cs"):  # of fastsoftmax_path
             display = cls(estimator.Cs, coefs=estimator.coefs, classes=estimator.classes)
             return display.plot(ax, kind=kind)
@@ -122,11 +123,7 @@ class PathDisplay(Display):
 
     @own_arithmetic
     def plot(
-        self,
-        ax: Axes | None = None,
-        *,
-        kind: Literal["scores", "coefficients"] = "scores",
-        negate_score: bool = False,
+        self, ax: Axes | None = None, *, kind: Kind = "scores", negate_score: bool = False
     ) -> Self:
         """Draw the path.
 
@@ -143,7 +140,7 @@ class PathDisplay(Display):
         -------
         self
         """
-        check_choice("kind", kind, KINDS)
+        check_choice("kind", kind, get_args(Kind))
         values = self.scores if kind == "scores" else self.coefs
         if values is None:
             other = "'coefficients' or a FastSoftmaxCV" if kind == "scores" else "'scores'"
@@ -245,7 +242,7 @@ def path(
     cv: Any,
     ax: Axes | None = None,
     *,
-    kind: Literal["scores", "coefficients"] = "scores",
+    kind: Kind = "scores",
     negate_score: bool = False,
     score_name: str | None = None,
 ) -> Axes:

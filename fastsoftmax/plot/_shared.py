@@ -26,8 +26,8 @@ class Display:
         return self.ax_
 
 
-def check_choice(name: str, value: str, choices: tuple[str, str]) -> None:
-    """Raise a ValueError unless the value is one of the two."""
+def check_choice(name: str, value: str, choices: tuple[str, ...]) -> None:
+    """Raise a ValueError unless the value is one of two choices."""
     if value not in choices:
         raise ValueError(f"{name} must be {choices[0]!r} or {choices[1]!r}, not {value!r}")
 
