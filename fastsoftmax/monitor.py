@@ -130,47 +130,24 @@ class Stopping(Protocol):
         """Restore the best iteration, once; return False if it is the last one."""
 
 
+@dataclass(eq=False)
 class Monitor:
-    """Records the history of a fit, prints progress and calls callbacks.
+    """Records the history of a fit, prints progress and calls callbacks."""
 
-    Parameters
-    ----------
-    solver : str
-    n_rows, n_iter : int
-    eval_shards : sequence of Shard
-        Rows to evaluate after each iteration.
-    callbacks : sequence of callable (FitState) -> object
-        One that returns True stops the fit. If one has a method `on_fit_end`, `close` calls it.
-    verbose : int
-        At least 1: print a line for each iteration.
-    began : float, optional
-        Start of the fit, by `time.perf_counter`.
-    stopping : Stopping, optional
-        Gets the loss of the last evaluation set, before the callbacks.
-    """
+    solver: str
+    n_rows: int
+    n_iter: int
+    eval_shards: Sequence[Shard]  # rows to evaluate after each iteration
+    callbacks: Sequence[Callback]  # `close` calls their `on_fit_end`, of those that have one
+    verbose: int  # at least 1: print a line for each iteration
+    began: float  # start of the fit, by `time.perf_counter`
+    # Gets the loss of the last evaluation set, before the callbacks.
+    stopping: Stopping | None = None
 
-    def __init__(
-        self,
-        solver: str,
-        n_rows: int,
-        n_iter: int,
-        eval_shards: Sequence[Shard],
-        callbacks: Sequence[Callback],
-        verbose: int,
-        *,
-        began: float | None = None,
-        stopping: Stopping | None = None,
-    ) -> None:
-        self.solver = solver
-        self.n_rows = n_rows
-        self.n_iter = n_iter
-        self.eval_shards = eval_shards
-        self.callbacks = callbacks
-        self.verbose = verbose
-        self.stopping = stopping
+    def __post_init__(self) -> None:
+        """Begin with an empty history."""
         self.history: dict[str, list[object]] = {name: [] for name in HISTORY}
         self._clock = time.perf_counter()
-        self._began = self._clock if began is None else began
 
     def note_start(self, weights: Array, bias: Array, *, is_fitted: bool) -> None:
         """Evaluate the start; is_fitted: whether it is the result of an earlier fit."""
@@ -217,7 +194,7 @@ class Monitor:
             rows_per_second=self.n_rows / max(seconds, 1e-9),
             eval_loss=tuple(loss for loss, _ in evaluations),
             eval_accuracy=tuple(accuracy for _, accuracy in evaluations),
-            elapsed_seconds=time.perf_counter() - self._began,
+            elapsed_seconds=time.perf_counter() - self.began,
         )
         for name, values in self.history.items():
             values.append(getattr(state, name))

@@ -198,11 +198,15 @@ class TestDemo:
                 writes.append("flush")
 
         monkeypatch.setattr(sys, "stdout", Stream())
-        table = demo.EpochTable("epoch")
         state = SimpleNamespace(
-            iteration=1, loss=0.5, accuracy=0.75, eval_accuracy=(0.7,), rows_per_second=1.5e6
+            solver="sgd",
+            iteration=1,
+            loss=0.5,
+            accuracy=0.75,
+            eval_accuracy=(0.7,),
+            rows_per_second=1.5e6,
         )
-        assert table(state) is None  # True would stop the fit
+        assert demo.print_epoch(state) is None  # True would stop the fit
         assert writes[-1] == "flush"
         assert epoch_lines("".join(writes)) == [(1, 0.5, 0.75, 0.7, 1.5e6)]
 

@@ -13,7 +13,6 @@ from collections.abc import Sequence
 
 from fastsoftmax._version import __version__
 from fastsoftmax.cli import demo, info
-from fastsoftmax.cli.errors import CommandError
 
 __all__ = ["main"]
 
@@ -54,7 +53,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     try:
         code: int = args.run(args)
         sys.stdout.flush()
-    except CommandError as error:
+    except demo.CommandError as error:
         message = " ".join(str(error).split())
         print(f"{_PROG} {args.command}: error: {message}", file=sys.stderr)
         return 2

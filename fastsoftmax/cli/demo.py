@@ -7,16 +7,15 @@ import math
 import os
 import time
 import warnings
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
 from fastsoftmax.backend import resolve_backend
-from fastsoftmax.cli.errors import CommandError, as_command_error
 from fastsoftmax.datasets import (
     FASHION_MNIST_LABELS,
     load_fashion_mnist,
@@ -25,9 +24,7 @@ from fastsoftmax.datasets import (
 
 if TYPE_CHECKING:
     from fastsoftmax.estimator import FastSoftmax
-    from fastsoftmax.monitor import Callback, FitState
-
-T = TypeVar("T")
+    from fastsoftmax.monitor import FitState
 
 _DESCRIPTION = """\
 Train softmax regression on Fashion-MNIST and watch it: a line per epoch with the loss and the
@@ -44,8 +41,20 @@ _N_PREDICTIONS = 32
 _N_COLUMNS = 8
 
 
-@dataclass(frozen=True)
-class Data:
+class CommandError(Exception):
+    """A command cannot be carried out as given; its message is shown without a traceback."""
+
+
+@contextmanager
+def _as_command_error(*kinds: type[Exception]) -> Iterator[None]:
+    """Turn errors of these kinds, which the user can correct, into one with the same message."""
+    try:
+        yield
+    except kinds as error:
+        raise CommandError(str(error) or type(error).__name__) from error
+
+
+class Data(NamedTuple):
     """Images as float32 rows of pixels / 255, and their labels."""
 
     X: NDArray[np.float32]
@@ -54,8 +63,7 @@ class Data:
     y_test: NDArray[np.int64]
 
 
-@dataclass(frozen=True)
-class Run:
+class Run(NamedTuple):
     """One fit and its results."""
 
     label: str
@@ -89,12 +97,17 @@ def add_parser(commands: Any) -> None:
         "line per iteration, --epochs of them at most, and no use of --batch-size, "
         "--learning-rate and --momentum. The second fit is always auto's (default: sgd)",
     )
-    _option(fit, "--epochs", "N", _whole, 10, "passes over the training images")
-    _option(fit, "--batch-size", "N", _whole, 256, "images in a mini-batch")
-    _option(fit, "--learning-rate", "RATE", _positive, 0.1, "size of a step")
-    _option(fit, "--momentum", "M", _fraction, 0.0, "in [0, 1)")
+    whole = _number(int, lambda n: n >= 1, "a whole number, 1 or more")
+    positive = _number(float, lambda value: 0.0 < value < math.inf, "a number above 0")
+    fraction = _number(float, lambda value: 0.0 <= value < 1.0, "a number in [0, 1)")
+    _option(fit, "--epochs", "N", whole, 10, "passes over the training images")
+    _option(fit, "--batch-size", "N", whole, 256, "images in a mini-batch")
+    _option(fit, "--learning-rate", "RATE", positive, 0.1, "size of a step")
+    _option(fit, "--momentum", "M", fraction, 0.0, "in [0, 1)")
     both = parser.add_argument_group("both runs")
-    _option(both, "--seed", "N", _seed, 0, "fixes the start and the order of the images")
+    seed = _number(int, lambda n: 0 <= n < 2**32, "a whole number below 2**32")
+    n_jobs = _number(int, lambda n: n != 0, "a whole number other than 0")
+    _option(both, "--seed", "N", seed, 0, "fixes the start and the order of the images")
     both.add_argument(
         "--backend",
         choices=("auto", "native", "numpy"),
@@ -102,7 +115,7 @@ def add_parser(commands: Any) -> None:
         help="what computes (default: auto, the compiled kernels where there are any)",
     )
     _option(
-        both, "--n-jobs", "N", _n_jobs, None, "number of threads (default: all that OpenMP allows)"
+        both, "--n-jobs", "N", n_jobs, None, "number of threads (default: all that OpenMP allows)"
     )
     output = parser.add_argument_group("pictures")
     _option(output, "--output", "DIR", Path, Path("fastsoftmax-demo"), "folder for the pictures")
@@ -111,23 +124,23 @@ def add_parser(commands: Any) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """Load, train, compare, draw."""
-    with as_command_error(ImportError), warnings.catch_warnings():
+    with _as_command_error(ImportError), warnings.catch_warnings():
         warnings.simplefilter("ignore", RuntimeWarning)  # printed below in one line
         kernels = resolve_backend(args.backend)
     data = _load(args)
     drawing = not args.no_plots and _can_draw()
     if drawing:
-        with as_command_error(OSError):
+        with _as_command_error(OSError):
             args.output.mkdir(parents=True, exist_ok=True)
     if kernels.__name__.endswith("reference"):
         print("numpy computes: the compiled kernels are many times faster")
     watched = _watched_run(args, data)
-    optimum = _optimum_run(args, data)
+    print("\nto the optimum, with the default solver ...", flush=True)
+    optimum = _fit("to the optimum", data, args, {}, solver="auto")
     _print_comparison(watched, optimum)
     if drawing:
-        with as_command_error(OSError):
-            for path in _draw(args.output, watched, data):
-                print(f"wrote {path}", flush=True)
+        with _as_command_error(OSError):
+            _draw(args.output, watched, data)
     return 0
 
 
@@ -151,20 +164,18 @@ def _load(args: argparse.Namespace) -> Data:
         source = "the sample of Fashion-MNIST inside the package"
     except (ValueError, OSError) as error:
         raise CommandError(str(error)) from error
-    for name, (_, labels) in (("training", train), ("test", test)):
-        if len(np.unique(labels)) < (2 if name == "training" else 1):
-            raise CommandError(f"the {name} files hold too few classes: {len(np.unique(labels))}")
+    for name, (_, labels), least in (("training", train, 2), ("test", test, 1)):
+        n_classes = len(np.unique(labels))
+        if n_classes < least:
+            raise CommandError(f"the {name} files hold too few classes: {n_classes}")
     print(f"{source}: {len(train[1]):,} training and {len(test[1]):,} test images")
     if source != "Fashion-MNIST":
         print(
             "The full data has 60,000 and 10,000: add --download (30 MB), or --data-home DIR "
             "where you have it."
         )
-    return Data(_scaled(train[0]), train[1], _scaled(test[0]), test[1])
-
-
-def _scaled(pixels: NDArray[np.uint8]) -> NDArray[np.float32]:
-    return np.divide(pixels, 255.0, dtype=np.float32)
+    X, X_test = (np.divide(pixels, 255.0, dtype=np.float32) for pixels, _ in (train, test))
+    return Data(X, train[1], X_test, test[1])
 
 
 # Training
@@ -179,40 +190,25 @@ def _watched_run(args: argparse.Namespace, data: Data) -> Run:
         how = f": batch size {args.batch_size}, learning rate {args.learning_rate:g}"
         how += f", momentum {args.momentum:g}" * (args.momentum > 0.0)
     print(f"\n{label}{how}", flush=True)
-    return _fit(
-        label,
-        data,
-        callbacks=[EpochTable(unit)],
-        solver=args.solver,
-        max_iter=args.epochs,
-        batch_size=args.batch_size,
-        learning_rate=args.learning_rate,
-        momentum=args.momentum,
-        **_common(args),
-    )
+    names = ("solver", "batch_size", "learning_rate", "momentum")
+    parameters = {name: getattr(args, name) for name in names}
+    watch = {"eval_set": [(data.X_test, data.y_test)], "callbacks": [print_epoch]}
+    return _fit(label, data, args, watch, max_iter=args.epochs, **parameters)
 
 
-def _optimum_run(args: argparse.Namespace, data: Data) -> Run:
-    print("\nto the optimum, with the default solver ...", flush=True)
-    return _fit("to the optimum", data, solver="auto", **_common(args))
-
-
-def _common(args: argparse.Namespace) -> dict[str, Any]:
-    return {"random_state": args.seed, "backend": args.backend, "n_jobs": args.n_jobs}
-
-
-def _fit(label: str, data: Data, callbacks: Sequence[Callback] = (), **parameters: Any) -> Run:
+def _fit(
+    label: str, data: Data, args: argparse.Namespace, watch: dict[str, Any], **parameters: Any
+) -> Run:
+    """Fit with the options of both runs and these parameters; `watch` is for `fit`."""
     from fastsoftmax.estimator import FastSoftmax
 
-    estimator = FastSoftmax(**parameters)
-    with warnings.catch_warnings(record=True) as caught, as_command_error(ValueError):
+    estimator = FastSoftmax(
+        random_state=args.seed, backend=args.backend, n_jobs=args.n_jobs, **parameters
+    )
+    with warnings.catch_warnings(record=True) as caught, _as_command_error(ValueError):
         warnings.simplefilter("always")
         start = time.perf_counter()
-        if callbacks:
-            test = (data.X_test, data.y_test)
-            estimator.fit(data.X, data.y, eval_set=[test], callbacks=callbacks)
-        else:
-            estimator.fit(data.X, data.y)
+        estimator.fit(data.X, data.y, **watch)
         seconds = time.perf_counter() - start
     return Run(
         label=label,
@@ -224,26 +220,19 @@ def _fit(label: str, data: Data, callbacks: Sequence[Callback] = (), **parameter
     )
 
 
-class EpochTable:
-    """A callback that prints a line per epoch or iteration, under a heading, while a fit runs."""
-
-    def __init__(self, unit: str) -> None:
-        self.unit = unit
-        self.begun = False
-
-    def __call__(self, state: FitState) -> None:
-        """Print the line of this epoch."""
-        if not self.begun:
-            print(
-                f"{self.unit:>9}  {'train loss':>10}  {'train accuracy':>14}  {'test accuracy':>13}"
-                f"  {'rows/s':>12}"
-            )
-            self.begun = True
+def print_epoch(state: FitState) -> None:
+    """Print a line for this epoch or iteration, the first one under a heading."""
+    if state.iteration == 1:
+        unit = "epoch" if state.solver == "sgd" else "iteration"
         print(
-            f"{state.iteration:>9}  {state.loss:>10.4f}  {state.accuracy:>14.4f}"
-            f"  {state.eval_accuracy[0]:>13.4f}  {state.rows_per_second:>12,.0f}",
-            flush=True,
+            f"{unit:>9}  {'train loss':>10}  {'train accuracy':>14}  {'test accuracy':>13}"
+            f"  {'rows/s':>12}"
         )
+    print(
+        f"{state.iteration:>9}  {state.loss:>10.4f}  {state.accuracy:>14.4f}"
+        f"  {state.eval_accuracy[0]:>13.4f}  {state.rows_per_second:>12,.0f}",
+        flush=True,
+    )
 
 
 def _print_comparison(watched: Run, optimum: Run) -> None:
@@ -284,21 +273,23 @@ def _can_draw() -> bool:
     return True
 
 
-def _draw(folder: Path, run: Run, data: Data) -> list[Path]:
+def _draw(folder: Path, run: Run, data: Data) -> None:
     """Write the three pictures without pyplot, so that no display is needed."""
     from matplotlib.figure import Figure
 
     from fastsoftmax import plot
 
-    fitted = run.estimator
-    shown = slice(0, _N_PREDICTIONS)
+    fitted, shown = run.estimator, slice(0, _N_PREDICTIONS)
     n_rows = math.ceil(len(data.y_test[shown]) / _N_COLUMNS)
-    n_templates = len(fitted.coef_)
-
-    curve = Figure(figsize=(6.4, 4.4), layout="constrained")
+    sizes = {
+        "training_curve.png": (6.4, 4.4),
+        "predictions.png": (1.2 * _N_COLUMNS, 1.6 * n_rows),
+        "weights.png": (9.0, 4.0),
+    }
+    curve, grid, templates = figures = [
+        Figure(figsize=size, layout="constrained") for size in sizes.values()
+    ]
     plot.history(fitted, curve.subplots()).set_title(f"Fashion-MNIST, {run.label}")
-
-    grid = Figure(figsize=(1.2 * _N_COLUMNS, 1.6 * n_rows), layout="constrained")
     plot.predictions(
         data.X_test[shown],
         data.y_test[shown],
@@ -306,20 +297,11 @@ def _draw(folder: Path, run: Run, data: Data) -> list[Path]:
         names=FASHION_MNIST_LABELS,
         ax=grid.subplots(n_rows, _N_COLUMNS),
     )
-
-    templates = Figure(figsize=(9.0, 4.0), layout="constrained")
-    n_rows = math.ceil(n_templates / 5)
-    plot.weights(fitted, names=FASHION_MNIST_LABELS, ax=templates.subplots(n_rows, 5))
-
-    paths = []
-    for name, figure in (
-        ("training_curve.png", curve),
-        ("predictions.png", grid),
-        ("weights.png", templates),
-    ):
+    axes = templates.subplots(math.ceil(len(fitted.coef_) / 5), 5)
+    plot.weights(fitted, names=FASHION_MNIST_LABELS, ax=axes)
+    for name, figure in zip(sizes, figures, strict=True):
         figure.savefig(folder / name, dpi=120)
-        paths.append(folder / name)
-    return paths
+        print(f"wrote {folder / name}", flush=True)
 
 
 # Options
@@ -333,32 +315,19 @@ def _option(
     group.add_argument(name, metavar=metavar, type=kind, default=default, help=text)
 
 
-def _whole(text: str) -> int:
-    return _checked(text, int, lambda value: value >= 1, "a whole number, 1 or more")
+def _number(
+    kind: Callable[[str], Any], ok: Callable[[Any], bool], wanted: str
+) -> Callable[[str], Any]:
+    """Return a parser of numbers of this kind, which refuses those that are not `ok`."""
 
+    def parse(text: str) -> Any:
+        refusal = argparse.ArgumentTypeError(f"must be {wanted}, not {text!r}")
+        try:
+            value = kind(text)
+        except ValueError:
+            raise refusal from None
+        if not ok(value):
+            raise refusal
+        return value
 
-def _seed(text: str) -> int:
-    return _checked(text, int, lambda value: 0 <= value < 2**32, "a whole number below 2**32")
-
-
-def _n_jobs(text: str) -> int:
-    return _checked(text, int, lambda value: value != 0, "a whole number other than 0")
-
-
-def _positive(text: str) -> float:
-    return _checked(text, float, lambda value: 0.0 < value < math.inf, "a number above 0")
-
-
-def _fraction(text: str) -> float:
-    return _checked(text, float, lambda value: 0.0 <= value < 1.0, "a number in [0, 1)")
-
-
-def _checked(text: str, kind: Callable[[str], T], ok: Callable[[T], bool], wanted: str) -> T:
-    refusal = argparse.ArgumentTypeError(f"must be {wanted}, not {text!r}")
-    try:
-        value = kind(text)
-    except ValueError:
-        raise refusal from None
-    if not ok(value):
-        raise refusal
-    return value
+    return parse

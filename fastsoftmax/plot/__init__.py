@@ -9,8 +9,7 @@ and is imported only when something is drawn. For confusion matrices, ROC and ca
 scikit-learn's displays, such as `sklearn.metrics.ConfusionMatrixDisplay`.
 """
 
-from fastsoftmax.plot._gap import GapDisplay, gap
-from fastsoftmax.plot._history import HistoryDisplay, history
+from fastsoftmax.plot._history import GapDisplay, HistoryDisplay, gap, history
 from fastsoftmax.plot._images import images, predictions, weights
 from fastsoftmax.plot._live import LivePlot
 from fastsoftmax.plot._path import PathDisplay, path

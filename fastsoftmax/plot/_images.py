@@ -11,11 +11,8 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from fastsoftmax.floating_point import own_arithmetic
-from fastsoftmax.plot._pyplot import VERMILION, pyplot
-from fastsoftmax.plot._record import checked_as_fitted
+from fastsoftmax.plot._shared import VERMILION, checked_as_fitted, pyplot
 
-# A mistake has a mark and a frame besides its colour.
-_MISTAKE_COLOUR = VERMILION
 _MISTAKE_MARK = "\N{BALLOT X}"
 _IMAGE_INCHES = 1.15
 _TEMPLATE_INCHES = 1.7
@@ -79,7 +76,7 @@ def images(
     ['boot', 'boot']
     """
     written = None if titles is None else [_written(title) for title in titles]
-    return _titled_images(X, written, shape, n_columns, cmap, ax)
+    return _titled_images(_pictures(X, shape), written, n_columns, cmap, ax)
 
 
 @own_arithmetic
@@ -130,16 +127,16 @@ def predictions(
     3
     """
     truth, predicted = np.asarray(y_true).tolist(), np.asarray(y_pred).tolist()
-    n_images = len(_pictures(X, shape))
-    if not len(truth) == len(predicted) == n_images:
+    pictures = _pictures(X, shape)
+    if not len(truth) == len(predicted) == len(pictures):
         raise ValueError(
-            f"y_true has {len(truth)} labels and y_pred {len(predicted)} for {n_images} images"
+            f"y_true has {len(truth)} labels and y_pred {len(predicted)} for {len(pictures)} images"
         )
     written = [
         _of_pair(_name(t, names), _name(p, names), wrong=t != p)
         for t, p in zip(truth, predicted, strict=True)
     ]
-    return _titled_images(X, written, shape, n_columns, "gray", ax)
+    return _titled_images(pictures, written, n_columns, "gray", ax)
 
 
 @own_arithmetic
@@ -209,7 +206,7 @@ def weights(
         )
     pictures = _pictures(clf.coef_, shape)
     labels = np.asarray(clf.classes_).tolist()[-len(pictures) :]
-    titles = [_name(label, names) for label in labels]
+    titles = [(_name(label, names), False) for label in labels]
     axes = _grid(ax, pictures, n_columns, _TEMPLATE_INCHES, 1, _COLORBAR_INCHES * colorbar)
     limit = float(np.abs(pictures[np.isfinite(pictures)]).max(initial=0.0)) or 1.0
     _draw(axes, pictures, titles, cmap, (-limit, limit))
@@ -241,26 +238,20 @@ def _of_pair(true: str, predicted: str, *, wrong: bool) -> tuple[str, bool]:
 
 
 def _titled_images(
-    X: Any,
-    written: Sequence[tuple[str, bool]] | None,
-    shape: tuple[int, int] | None,
+    pictures: NDArray[Any],
+    titles: Sequence[tuple[str, bool]] | None,
     n_columns: int,
     cmap: str,
     ax: Any,
 ) -> NDArray[np.object_]:
-    pictures = _pictures(X, shape)
-    if written is not None and len(written) != len(pictures):
-        raise ValueError(f"titles holds {len(written)} titles for {len(pictures)} images")
-    titles = None if written is None else [text for text, _ in written]
-    axes = _grid(ax, pictures, n_columns, _IMAGE_INCHES, _n_lines(titles))
+    """Draw images on one scale; the titles are pairs (text, is_mistake)."""
+    if titles is not None and len(titles) != len(pictures):
+        raise ValueError(f"titles holds {len(titles)} titles for {len(pictures)} images")
+    n_lines = max((text.count("\n") + 1 for text, _ in titles or ()), default=0)
+    axes = _grid(ax, pictures, n_columns, _IMAGE_INCHES, n_lines)
     finite = pictures[np.isfinite(pictures)]
     limits = (float(finite.min()), float(finite.max())) if finite.size else (0.0, 1.0)
     _draw(axes, pictures, titles, cmap, limits)
-    for axis, (_, wrong) in zip(axes, written or (), strict=written is not None):
-        if wrong:
-            axis.title.set_color(_MISTAKE_COLOUR)
-            for spine in axis.spines.values():
-                spine.set(visible=True, color=_MISTAKE_COLOUR, linewidth=2.0)
     return axes
 
 
@@ -333,18 +324,17 @@ def _grid(
 def _draw(
     axes: NDArray[np.object_],
     pictures: NDArray[Any],
-    titles: Sequence[str] | None,
+    titles: Sequence[tuple[str, bool]] | None,
     cmap: str,
     limits: tuple[Any, Any],
 ) -> None:
     for i, (axis, picture) in enumerate(zip(axes, pictures, strict=True)):
         axis.imshow(picture, cmap=cmap, vmin=limits[0], vmax=limits[1], interpolation="nearest")
         axis.set(xticks=[], yticks=[])
-        for spine in axis.spines.values():
-            spine.set_visible(False)
+        axis.spines[:].set_visible(False)
         if titles is not None:
-            axis.set_title(titles[i], fontsize="small", pad=3.0)
-
-
-def _n_lines(titles: Sequence[str] | None) -> int:
-    return max((title.count("\n") + 1 for title in titles or ()), default=0)
+            text, is_mistake = titles[i]
+            title = axis.set_title(text, fontsize="small", pad=3.0)
+            if is_mistake:  # a frame and, in the text, a mark: not the colour alone
+                title.set_color(VERMILION)
+                axis.spines[:].set(visible=True, color=VERMILION, linewidth=2.0)

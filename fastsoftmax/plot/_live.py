@@ -14,23 +14,24 @@ import numpy as np
 
 from fastsoftmax.floating_point import own_arithmetic
 from fastsoftmax.plot._history import (
+    CURVES,
     Curve,
     add_lines,
     checked_curves,
     curves_of,
     decorate,
+    record_of,
     top_of,
+    unit_of,
 )
 from fastsoftmax.plot._live_outputs import FileOutput, Output, notebook_shell, output_for
-from fastsoftmax.plot._pyplot import axes_or_new, count_axis, require_matplotlib
-from fastsoftmax.plot._record import record_of, unit_of
+from fastsoftmax.plot._shared import axes_or_new, require_matplotlib, step_axis
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
     from fastsoftmax.monitor import FitState
 
-_KEYS = ("loss", "accuracy", "eval_loss", "eval_accuracy")
 # Without `seconds`: the least time between two pictures, in seconds and in multiples of the time to
 # draw one, so that drawing takes a tenth of the time at most.
 _LEAST_SECONDS = 0.2
@@ -138,7 +139,7 @@ class LivePlot:
 
     def _begin(self) -> None:
         """Forget the last fit."""
-        self._record: Mapping[str, list[Any]] = {key: [] for key in _KEYS}
+        self._record: Mapping[str, list[Any]] = {key: [] for key in CURVES}
         self._unit, self._last_iteration, self._n_iter = "iteration", 0, 0
         self._finished, self._drawn_at, self._drawing_took = False, -math.inf, 0.0
         for line in self._lines:
@@ -179,7 +180,7 @@ class LivePlot:
         record = record_of(clf_or_history)
         if self._finished:
             self._begin()
-        self._record = {key: list(record.get(key, ())) for key in _KEYS}
+        self._record = {key: list(record.get(key, ())) for key in CURVES}
         self._unit = unit_of(clf_or_history, record)
         n = len(self._record["loss"])
         if n == 0:
@@ -272,27 +273,22 @@ class LivePlot:
         if self.path is not None and not isinstance(first, FileOutput):
             self._outputs.append(FileOutput(self.path))
         shell = notebook_shell()
-        if shell is not None:
-            _draw_last_after_cell(self, shell)
+        if shell is not None:  # the end of the cell, as partial_fit does not know its last call
+
+            def finish(*_: Any) -> None:
+                shell.events.unregister("post_run_cell", finish)
+                self.on_fit_end()
+
+            shell.events.register("post_run_cell", finish)
 
     def _set_limits(self, curves: Sequence[Curve], n: int) -> None:
         end = n
         if not self._finished:
             end = self._n_iter or max(10, 2 ** math.ceil(math.log2(n)))
-        count_axis(self.ax_, end, self._unit)
+        step_axis(self.ax_, end, self._unit)
         if self.xlim is not None:
             self.ax_.set_xlim(*self.xlim)
         self.ax_.set_ylim(*(self.ylim or (0.0, top_of(curves))))
-
-
-def _draw_last_after_cell(live: LivePlot, shell: Any) -> None:
-    """Draw the last state at the end of the cell, as partial_fit does not know its last call."""
-
-    def finish(*_: Any) -> None:
-        shell.events.unregister("post_run_cell", finish)
-        live.on_fit_end()
-
-    shell.events.register("post_run_cell", finish)
 
 
 def _checked_path(path: str | os.PathLike[str]) -> Path:

@@ -19,7 +19,7 @@ _SHARPNESS = 2
 
 
 class Output:
-    """A place where a figure is shown."""
+    """A place where a figure is shown; this one is nowhere."""
 
     def axes(self) -> Axes:
         """Return axes of a figure that pyplot does not know, so that pyplot never shows it."""
@@ -29,7 +29,6 @@ class Output:
 
     def show(self, figure: Any) -> None:
         """Show the present figure instead of the previous one."""
-        raise NotImplementedError
 
     def close(self) -> None:
         """Close the window, if it is one."""
@@ -43,13 +42,6 @@ class OwnersFigure(Output):
         if figure.canvas.manager is not None:
             figure.canvas.draw_idle()
             figure.canvas.flush_events()
-
-
-class Nowhere(Output):
-    """No output: the figure is only kept up to date."""
-
-    def show(self, figure: Any) -> None:
-        """Do nothing."""
 
 
 class FileOutput(Output):
@@ -85,7 +77,8 @@ class NotebookOutput(Output):
             sys.modules["matplotlib.pyplot"].close(figure)
         buffer = io.BytesIO()
         figure.savefig(buffer, format="png", dpi=_SHARPNESS * _DOTS_PER_INCH)
-        image = Image(data=buffer.getvalue(), format="png", width=_width(figure))
+        width = int(figure.get_figwidth() * _DOTS_PER_INCH)
+        image = Image(data=buffer.getvalue(), format="png", width=width)
         if self._handle is None:
             self._handle = display(image, display_id=True)
         else:
@@ -140,7 +133,7 @@ def output_for(ax: Axes | None, path: Path | None) -> Output:
         UserWarning,
         stacklevel=2,
     )
-    return Nowhere()
+    return Output()
 
 
 def notebook_shell() -> Any:
@@ -148,7 +141,3 @@ def notebook_shell() -> Any:
     ipython = sys.modules.get("IPython")
     shell = ipython.get_ipython() if ipython is not None else None
     return shell if getattr(shell, "kernel", None) is not None else None
-
-
-def _width(figure: Any) -> int:
-    return int(figure.get_figwidth() * _DOTS_PER_INCH)

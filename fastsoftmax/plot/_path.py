@@ -3,25 +3,38 @@
 from __future__ import annotations
 
 import math
-from typing import TYPE_CHECKING, Any, Literal, Self
+from dataclasses import KW_ONLY, dataclass, field
+from typing import TYPE_CHECKING, Any, Literal, Self, TypeAlias, get_args
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from fastsoftmax.floating_point import own_arithmetic
-from fastsoftmax.plot._pyplot import BLUE, GREEN, GREY, VERMILION, add_legend, axes_or_new
-from fastsoftmax.plot._record import checked_as_fitted, final_estimator
+from fastsoftmax.plot._shared import (
+    BLUE,
+    GREEN,
+    GREY,
+    VERMILION,
+    Display,
+    add_legend,
+    check_choice,
+    checked_as_fitted,
+    final_estimator,
+    label_and_grid,
+)
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
-KINDS = ("scores", "coefficients")
+Kind: TypeAlias = Literal["scores", "coefficients"]
+
 # More lines cannot be told apart, and are slow to draw.
 _MOST_LINES = 1000
 _MOST_NAMED_CLASSES = 10
 
 
-class PathDisplay:
+@dataclass(eq=False, repr=False)
+class PathDisplay(Display):
     """Scores or coefficients over C, as a display object like scikit-learn's.
 
     Make one with `from_estimator`, or from arrays.
@@ -61,27 +74,15 @@ class PathDisplay:
     ['best: C = 10, chosen', 'one SE: C = 1']
     """
 
-    ax_: Axes
-    figure_: Any
-    errorbar_: Any
-    lines_: list[Any]
-
-    def __init__(
-        self,
-        Cs: ArrayLike,
-        *,
-        scores: ArrayLike | None = None,
-        coefs: ArrayLike | None = None,
-        C: float | None = None,
-        classes: ArrayLike | None = None,
-        score_name: str = "score",
-    ) -> None:
-        self.Cs = Cs
-        self.scores = scores
-        self.coefs = coefs
-        self.C = C
-        self.classes = classes
-        self.score_name = score_name
+    Cs: ArrayLike
+    _: KW_ONLY
+    scores: ArrayLike | None = None
+    coefs: ArrayLike | None = None
+    C: float | None = None
+    classes: ArrayLike | None = None
+    score_name: str = "score"
+    errorbar_: Any = field(init=False)
+    lines_: list[Any] = field(init=False)
 
     @classmethod
     @own_arithmetic
@@ -89,7 +90,7 @@ class PathDisplay:
         cls,
         estimator: Any,
         *,
-        kind: Literal["scores", "coefficients"] = "scores",
+        kind: Kind = "scores",
         negate_score: bool = False,
         score_name: str | None = None,
         ax: Axes | None = None,
@@ -100,7 +101,7 @@ class PathDisplay:
         -------
         display : PathDisplay
         """
-        _checked_kind(kind)
+        check_choice("kind", kind, get_args(Kind))
         if hasattr(estimator, "coefs") and hasattr(estimator, "Cs"):  # of fastsoftmax_path
             display = cls(estimator.Cs, coefs=estimator.coefs, classes=estimator.classes)
             return display.plot(ax, kind=kind)
@@ -122,11 +123,7 @@ class PathDisplay:
 
     @own_arithmetic
     def plot(
-        self,
-        ax: Axes | None = None,
-        *,
-        kind: Literal["scores", "coefficients"] = "scores",
-        negate_score: bool = False,
+        self, ax: Axes | None = None, *, kind: Kind = "scores", negate_score: bool = False
     ) -> Self:
         """Draw the path.
 
@@ -143,7 +140,8 @@ class PathDisplay:
         -------
         self
         """
-        values = self.scores if _checked_kind(kind) == "scores" else self.coefs
+        check_choice("kind", kind, get_args(Kind))
+        values = self.scores if kind == "scores" else self.coefs
         if values is None:
             other = "'coefficients' or a FastSoftmaxCV" if kind == "scores" else "'scores'"
             raise ValueError(f"there are no {kind} to draw: kind={other} is wanted")
@@ -152,15 +150,16 @@ class PathDisplay:
         ndim, axis = (2, 1) if kind == "scores" else (3, 0)
         if drawn.ndim != ndim or Cs.shape != drawn.shape[axis : axis + 1] or not drawn.size:
             raise ValueError(f"{kind} of shape {drawn.shape} do not fit Cs of shape {Cs.shape}")
-        ax = axes_or_new(ax)
-        self.ax_, self.figure_ = ax, ax.figure
+        ax = self._use(ax)
         ax.set_xscale("log")
-        _c_axis(ax, Cs)
+        ax.set_xlabel("C")
+        # A margin, also for a single C.
+        room = (Cs.max() / Cs.min()) ** 0.05 if Cs.max() > Cs.min() else 10.0
+        ax.set_xlim(Cs.min() / room, Cs.max() * room)
         if kind == "scores":
             self._plot_scores(ax, Cs, drawn, -1.0 if negate_score else 1.0)
         else:
             self._plot_coefficients(ax, Cs, drawn)
-        ax.grid(visible=True, alpha=0.4)
         return self
 
     def _plot_scores(
@@ -194,7 +193,7 @@ class PathDisplay:
         ]
         if self.C is not None and not any(_chosen(Cs[index], self.C) for _, index, *_ in choices):
             self.lines_.append(_line_of(ax, self.C))
-        ax.set_ylabel(self.score_name)
+        label_and_grid(ax, self.score_name)
         add_legend(ax)
 
     def _plot_coefficients(
@@ -222,7 +221,7 @@ class PathDisplay:
         if self.C is not None:
             self.lines_.append(_line_of(ax, self.C))
         some = f" ({len(kept)} of {len(paths)})" if len(kept) < len(paths) else ""
-        ax.set_ylabel(f"coefficient{some}")
+        label_and_grid(ax, f"coefficient{some}")
         if n_logits <= _MOST_NAMED_CLASSES:
             keys = [
                 Line2D([], [], color=colour, label=str(label))
@@ -243,7 +242,7 @@ def path(
     cv: Any,
     ax: Axes | None = None,
     *,
-    kind: Literal["scores", "coefficients"] = "scores",
+    kind: Kind = "scores",
     negate_score: bool = False,
     score_name: str | None = None,
 ) -> Axes:
@@ -304,12 +303,6 @@ def _representatives(sizes: NDArray[np.float64]) -> NDArray[np.intp]:
     return np.sort(by_size)
 
 
-def _checked_kind(kind: str) -> str:
-    if kind not in KINDS:
-        raise ValueError(f"kind must be 'scores' or 'coefficients', not {kind!r}")
-    return kind
-
-
 def _score_name(scoring: Any, negate_score: bool) -> str:
     """Return the name of the scores, such as "log loss" for the negated "neg_log_loss"."""
     if scoring is None:
@@ -329,10 +322,3 @@ def _chosen(C: float, chosen: float | None) -> str:
 
 def _line_of(ax: Axes, C: float) -> Any:
     return ax.axvline(C, color=GREY, linestyle=":", zorder=1.0, label=f"chosen: C = {C:.3g}")
-
-
-def _c_axis(ax: Axes, Cs: NDArray[np.float64]) -> None:
-    """Make the horizontal axis show all C, with a margin, also for a single C."""
-    room = (Cs.max() / Cs.min()) ** 0.05 if len(Cs) > 1 and Cs.max() > Cs.min() else 10.0
-    ax.set_xlim(Cs.min() / room, Cs.max() * room)
-    ax.set_xlabel("C")
