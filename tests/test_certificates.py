@@ -174,3 +174,38 @@ def test_wide_sparse_float32_rows_without_a_1_norm():
     model = FastSoftmax(C=10, tol=1e-9)
     check(model, X, y)
     assert model.converged_
+
+
+def _lognormal(rng):
+    logs = rng.randn(600, 60) * rng.uniform(1, 2, 60)
+    return np.exp(logs), logs
+
+
+def _missing(where):
+    def features(rng):
+        X = rng.randn(600, 60)
+        return np.where(where(rng, X.shape), -9999.0, X), X
+
+    return features
+
+
+@pytest.mark.parametrize(
+    "features",
+    [
+        _lognormal,
+        _missing(lambda rng, shape: rng.rand(*shape) < 0.02),
+        _missing(lambda rng, shape: rng.rand(shape[0], 1) < 0.02),
+    ],
+    ids=["lognormal", "-9999 in entries", "-9999 in rows"],
+)
+@pytest.mark.parametrize("l1_ratio", [0.5, 1.0])
+def test_1_norm_of_features_that_differ(features, l1_ratio):
+    """Orthant-wise steps made no progress: 1000 iterations to a gap of 0.4."""
+    rng = np.random.RandomState(0)
+    X, plain = features(rng)
+    y = (plain @ rng.randn(60, 3) + rng.gumbel(size=(600, 3))).argmax(axis=1)
+    # (float64 ends at 4e-4 with l1_ratio=1 and C=100 where whole rows are -9999)
+    for C in (1.0, 10.0 if (X < 0.0).all(axis=1).any() else 100.0):
+        model = FastSoftmax(C=C, l1_ratio=l1_ratio).fit(X, y)
+        assert model.converged_
+        assert true_gap(model, X, y) <= model.gap_ + _ROUNDING

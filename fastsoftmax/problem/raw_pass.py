@@ -55,7 +55,8 @@ class RawPass:
         if coordinates.fit_intercept:
             np.negative(bias, out=bias)
             bias += point[coordinates.n_weights :]
-        elif coordinates.standardize:  # no intercept makes up for the rounding of the weights
+        elif coordinates.standardize and rows.real != np.float64:
+            # no intercept makes up for the rounding of the weights
             bias = -(weights.astype(np.float64) @ coordinates.center)
         else:
             np.negative(bias, out=bias)
