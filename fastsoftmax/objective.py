@@ -22,6 +22,10 @@ from fastsoftmax.solvers.vectors import Vectors
 
 # A coefficient of 0 may be free soon where the gradient is this share of l1.
 _NEAR = 0.9
+# Coefficients, and multiply-adds, of a Hessian that is taken whole beside a 1-norm: tenths of a
+# second.
+_MOST_PARAMS = 1024
+_MOST_WORK = 2e9
 
 
 class SoftmaxObjective:
@@ -147,6 +151,16 @@ class SoftmaxObjective:
         steep = np.abs(at.gradient[: self.n_weights]) > _NEAR * self.l1
         free = np.union1d(free, np.flatnonzero(steep))
         return build_csr_blocks(self.problem, at, self.diagonal(at), free)
+
+    def small_hessian(self, at: Evaluation) -> Array | None:
+        """Return the Hessian of F without its 1-norm in float64; None where it costs too much."""
+        problem = self.problem
+        n, cost = problem.n_params, curvature.hessian_cost(problem)
+        if n > _MOST_PARAMS or cost > _MOST_WORK or self.epsilon > np.finfo(np.float64).eps:
+            return None
+        # (with an l2 of 0 it would curve where all classes move alike, which the 1-norm decides)
+        penalised = problem.with_penalty(max(problem.l2, np.finfo(np.float64).tiny), problem.l1)
+        return curvature.build_hessian(penalised, at)
 
 
 class StochasticObjective:

@@ -339,7 +339,7 @@ class TestWorkingSets:
                 options = {"fit_intercept": True, "input_scale": 0.5, **options}
                 full = SoftmaxObjective(build_problem(Rows([shard]), 0.01, l1=0.02, **options))
                 for fine in (False, True):
-                    subset = Subset(full.problem, features, fine=fine)
+                    subset = Subset(full, features, fine=fine)
                     inside = rng.normal(size=subset.objective.problem.n_params)
                     point = subset.outside(inside)
                     np.testing.assert_allclose(subset.inside(point), inside, rtol=1e-12)

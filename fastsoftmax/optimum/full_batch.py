@@ -3,7 +3,7 @@
     few rows of many features    the problem in the span of the rows (`row_space`)
     tiny problems                Newton's method in one call of a kernel (`small`)
     all                          Newton's method or L-BFGS, by passes over the rows as they are
-                                 the same by passes over centred rows in float64, where affordable
+                                 the same by passes in float64, over centred rows where affordable
                                  L-BFGS instead of Newton's method
     with a 1-norm                see `working_set`
 
@@ -34,6 +34,7 @@ from fastsoftmax.optimum.stage import (
 from fastsoftmax.problem.centered_pass import CenteredPass
 from fastsoftmax.problem.curvature import hessian_cost
 from fastsoftmax.problem.evaluation import Evaluation, Seen
+from fastsoftmax.problem.float64_pass import Float64Pass
 from fastsoftmax.problem.problem import Problem
 from fastsoftmax.solvers import descent
 from fastsoftmax.solvers.lbfgs import LbfgsModel
@@ -120,20 +121,22 @@ def _stages(
 ) -> Iterator[Stage]:
     """Yield the stages of a fit, in their order."""
     problem = objective.problem
-    centered = None
+    precise = None
     if CenteredPass.is_possible(problem):
-        centered = SoftmaxObjective(problem, CenteredPass(problem))
+        precise = SoftmaxObjective(problem, CenteredPass(problem))
+    elif Float64Pass.is_possible(problem):
+        precise = SoftmaxObjective(problem, Float64Pass(problem))
     if problem.l1 > 0.0:
-        yield from working_set.stages(objective, centered)
+        yield from working_set.stages(objective, precise)
         return
     is_raw_worthwhile = True
     if first is None and RowSpace.is_worthwhile(problem):
         yield _InRowSpace(objective)
-        is_raw_worthwhile = centered is None  # only rounding can have ended the stage before
+        is_raw_worthwhile = precise is None  # only rounding can have ended the stage before
     elif newton and small.suits(problem):
         yield small.SmallStage(objective)
     lbfgs = _Lbfgs(objective, first)
-    passes = [objective] * is_raw_worthwhile + ([] if centered is None else [centered])
+    passes = [objective] * is_raw_worthwhile + ([] if precise is None else [precise])
     for by in passes:
         yield _Descent(objective, by, None if newton else lbfgs)
     if newton:

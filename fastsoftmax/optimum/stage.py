@@ -100,7 +100,8 @@ def in_type_of_rows(objective: SoftmaxObjective, result: Result, tol: float) -> 
     before, gap, reason = result.evaluation.value, result.gap, result.reason
     if gap < np.inf:
         lower = before * (1.0 - gap)
-        gap = min(1.0, max(0.0, at.value - lower) / at.value) if at.value > 0.0 else 0.0
+        beyond = at.value - lower + objective.noise(at)
+        gap = min(1.0, max(0.0, beyond) / at.value) if at.value > 0.0 else 0.0
     elif reason == "stationary" and at.value > (1.0 + tol) * before:
         reason = "precision"
     return result._replace(evaluation=at, gap=gap, reason=reason)

@@ -43,12 +43,14 @@ _NEAR = 0.9
 # Each round goes on to this share of the gap before, and the last to this share of tol.
 _ROUND = 0.2
 _LAST = 0.5
+# Rounds in a row without an iteration: what is left is rounding in the pass over all features.
+_MOST_IDLE = 5
 # Most bytes of a copy in float64.
 _COPY_BYTES = 1 << 29
 
 
-def stages(objective: SoftmaxObjective, centered: SoftmaxObjective | None) -> Iterator[Stage]:
-    """Yield the stages of a fit with l1 > 0; centered is the same by passes over centred rows.
+def stages(objective: SoftmaxObjective, precise: SoftmaxObjective | None) -> Iterator[Stage]:
+    """Yield the stages of a fit with l1 > 0; precise is the same by passes with more digits.
 
     The result's reasons are "converged", "max_iter", "precision", "stopped" and "max_time".
     """
@@ -56,9 +58,13 @@ def stages(objective: SoftmaxObjective, centered: SoftmaxObjective | None) -> It
         yield _Rounds(objective, fine=False)
     else:
         yield _OrthantWise(objective)
-    yield _Rounds(objective if centered is None else centered, fine=True)
-    if centered is not None:
-        yield _OrthantWise(centered, share_of_tol=_LAST)
+    if precise is None:
+        yield _Rounds(objective, fine=True)
+        return
+    if not objective.problem.rows.is_dense and objective.problem.n_features >= _WIDE:
+        yield _Rounds(objective, fine=True, is_last=False)  # enough for most tolerances
+    yield _Rounds(precise, fine=True)
+    yield _OrthantWise(precise, share_of_tol=_LAST)
 
 
 class _Ending:
@@ -107,13 +113,18 @@ class _Rounds(_Ending):
     objective : SoftmaxObjective
         Of all features.
     fine : bool
-        Whether the features that are worked on are copied in float64. That stage is the last, or
-        left out where the copy would be large.
+        Whether the features that are worked on are copied in float64. That stage is left out where
+        the copy would be large.
+    is_last : bool, optional
+        Whether no stage has more digits; as `fine` if not given.
     """
 
-    def __init__(self, objective: SoftmaxObjective, *, fine: bool) -> None:
+    def __init__(
+        self, objective: SoftmaxObjective, *, fine: bool, is_last: bool | None = None
+    ) -> None:
         super().__init__(objective)
         self._fine = fine
+        self._is_last = fine if is_last is None else is_last
 
     def run(self, start: Array, limits: Limits) -> Result | None:
         """Minimise from a point."""
@@ -125,20 +136,23 @@ class _Rounds(_Ending):
             full, start, at, full.gap_bound(at) + full.noise(at), LowerBound(full.epsilon), 0
         )
         features = np.empty(0, dtype=np.intp)
-        reason = "converged"
+        reason, idle = "converged", 0
         while state.gap > limits.tol:
             if state.n_iter >= limits.max_iter:
                 return _result(state, "max_iter")
             if limits.expired():
                 return _result(state, "max_time")
             chosen = _chosen(full, state, features if fine else None)
-            subset = Subset(full.problem, chosen, fine=fine)
+            subset = Subset(full, chosen, fine=fine)
             inner = self._solve_inside(subset, state, limits)
             before, state = state, _outside(full, subset, inner, state)
             if inner.reason in ("stopped", "max_time"):
                 return _result(state, inner.reason)
             grown = not np.isin(chosen, features).all() or len(chosen) != len(features)
-            if inner.reason == "precision" and not (grown and state.gap < before.gap):
+            fell = state.gap < before.gap
+            moves = grown and fell if inner.reason == "precision" else grown or fell
+            idle = 0 if inner.n_iter else idle + 1
+            if not moves or idle >= _MOST_IDLE:
                 reason = "precision"
                 break
             features = chosen
@@ -146,7 +160,7 @@ class _Rounds(_Ending):
 
     def hands_over(self, result: Result, tol: float) -> bool:
         """Whether a stage with more digits should go on: after the last copy there is none."""
-        return not self._fine and super().hands_over(result, tol)
+        return not self._is_last and super().hands_over(result, tol)
 
     def _solve_inside(self, subset: "Subset", state: _State, limits: Limits) -> Result:
         """Minimise over the features of a subset."""
@@ -230,19 +244,23 @@ class Subset:
 
     Parameters
     ----------
-    full : Problem
+    full : SoftmaxObjective
     features : ndarray of shape (n,), ascending
     fine : bool
         Whether the copies of their columns are float64, and those of dense rows centred and scaled;
         otherwise they are of X's type.
     """
 
-    def __init__(self, full: Problem, features: Array, *, fine: bool) -> None:
-        self._full, self.features = full, features
-        rows, coordinates = full.rows, full.coordinates
+    def __init__(self, objective: SoftmaxObjective, features: Array, *, fine: bool) -> None:
+        self._full, self.features = objective.problem, features
+        full, rows, coordinates = self._full, self._full.rows, self._full.coordinates
         self._is_centered = fine and rows.is_dense
         real = np.dtype(np.float64) if fine else rows.real
-        scaling = (coordinates.center, coordinates.scale) if self._is_centered else None
+        scaling = None
+        if self._is_centered:
+            shift = None if full.fit_intercept else objective.by.mean_shift()
+            shift = np.zeros(full.n_features) if shift is None else shift
+            scaling = (coordinates.center, coordinates.scale, shift)
         own = rows.restricted(features, real, scaling)
         if self._is_centered:  # as far as the center is known
             problem = build_problem(own, full.l2, l1=full.l1, fit_intercept=full.fit_intercept)

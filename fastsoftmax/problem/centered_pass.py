@@ -14,7 +14,7 @@ from functools import cached_property
 import numpy as np
 
 from fastsoftmax.arrays import Array
-from fastsoftmax.blas import inner
+from fastsoftmax.blas import inner, product
 from fastsoftmax.problem.evaluation import BaseGradient, Dots, Evaluation, square_of
 from fastsoftmax.problem.problem import Problem
 
@@ -50,6 +50,12 @@ class CenteredPass:
         sums: Array = self.problem.rows.sum(lambda shard: shard.feature_sums())
         return sums / self.problem.n_rows
 
+    @cached_property
+    def _own_shift(self) -> Array | None:
+        """What the mean lacks where no intercept makes up for it: no float64 is 1.7e9 + 1e-8."""
+        is_shifted = self._is_own and not self.problem.fit_intercept
+        return self.mean_shift() if is_shifted else None
+
     @staticmethod
     def is_possible(problem: Problem) -> bool:
         """Whether a pass is affordable."""
@@ -62,6 +68,8 @@ class CenteredPass:
         scaled_weights = np.ascontiguousarray(coordinates.matrix_of(point))
         if coordinates.fit_intercept:
             centered_bias = point[coordinates.n_weights :]
+        elif self._own_shift is not None:
+            centered_bias = -product(scaled_weights, self._own_shift)
         else:
             centered_bias = self._logits_of_mean(weights, bias)
         return self._evaluate(weights, bias, scaled_weights, centered_bias)
@@ -80,10 +88,12 @@ class CenteredPass:
         """Evaluate the coefficients in the number type of X, the bias for the rounded weights."""
         real = self.problem.rows.real
         weights = at.weights.astype(real).astype(np.float64)
-        bias = at.bias
-        if self.problem.fit_intercept:
-            # For features far from 0 the intercept mostly balances the weights.
-            bias = bias + self._logits_of_mean(at.weights - weights, np.zeros(len(bias)))
+        # For features far from 0 the intercept mostly balances the weights.
+        if self._is_own:
+            change = self._logits_of_mean(at.weights - weights, np.zeros(len(at.bias)))
+            bias = at.bias + change
+        else:
+            bias = at.bias
         return self.evaluate_coefficients(weights, bias.astype(real).astype(np.float64))
 
     def _logits_of_mean(self, weights: Array, bias: Array) -> Array:
@@ -100,6 +110,9 @@ class CenteredPass:
         if problem.n_logits > 1:  # as in `RawPass`
             grad -= grad.mean(axis=0)
             bias_grad -= bias_grad.mean()
+        if self._own_shift is not None:
+            centered_bias = centered_bias + product(scaled_weights, self._own_shift)
+            grad -= np.outer(bias_grad, self._own_shift)
         residual = centered_residual = grad + problem.l2 * scaled_weights
         if not self._is_own:
             own_grad = grad + np.outer(bias_grad, self.mean * scale)
@@ -152,5 +165,9 @@ class CenteredPass:
         return self._mean_shift
 
     def noise(self, at: Evaluation) -> float:
-        """Return 0: nothing cancels in passes over centred rows."""
-        return 0.0
+        """Return 0, as nothing cancels over centred rows, but where W mean and b have to agree."""
+        if self._own_shift is None:
+            return 0.0
+        terms = product(np.abs(at.weights), np.abs(self.mean))
+        unit = 4.0 * float(np.finfo(np.longdouble).eps)  # of `_logits_of_mean`
+        return unit * float(terms @ np.abs(at.bias_grad))

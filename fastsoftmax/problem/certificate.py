@@ -24,10 +24,12 @@ def gap_bound(problem: Problem, at: Evaluation) -> float:
 
     (W and x stand for V and the scaled features here.)
 
-    Without an intercept any Q is allowed. But where features are far from 0, W mean cannot be told
-    from its neighbours in float64, and so much of mean Q_i - mean y_i remains that, times the mean,
-    it spoils the bound. After a pass over centred rows a Q without any is tried as well (seconds
-    since 1970: a gap of 1e-14 read 1, and so 1e-8).
+    Without an intercept any Q is allowed, and the bound is ||grad_W F||^2 / (2 l2) + <c, g>. The
+    problem has c = 0, but the coefficients as they are stored may not: where features are shifted,
+    b = -W mean is rounded, in float32 by 1e-4 where it is 1e3. And where features are far from 0,
+    W mean cannot be told from its neighbours in float64, and so much of mean Q_i - mean y_i remains
+    that, times the mean, it spoils the bound. After a pass over centred rows a Q without any is
+    tried as well (seconds since 1970: a gap of 1e-14 read 1, and so 1e-8).
 
     Source: Fenchel duality as in Shalev-Shwartz & Zhang 2013 (JMLR 14), Section 2, with the
     constraint that an unpenalised intercept adds.
@@ -38,7 +40,7 @@ def gap_bound(problem: Problem, at: Evaluation) -> float:
         return np.inf
     if problem.fit_intercept:
         return _bound_by_mixture(problem, at)
-    bound = at.dots.rr / (2.0 * problem.l2)
+    bound = max(at.dots.rr / (2.0 * problem.l2) + _bias_term(problem, at), 0.0)
     return bound if at.centered_residual is None else min(bound, _bound_by_mixture(problem, at))
 
 
@@ -48,7 +50,7 @@ def dual_point(problem: Problem, at: Evaluation) -> elastic_net.DualPoint:
     V = at.weights / problem.coordinates.scale
     grad = problem.coordinates.matrix_of(at.gradient) - problem.l2 * V
     along = inner(V, grad)
-    along += float(at.centered_bias @ at.bias_grad) if with_bias else 0.0
+    along += _bias_term(problem, at)
     excess, entropy = problem.penalty(V, at.square) + along, at.loss - along
     mixture = _feasible_mixture(problem, at) if with_bias else None
     if mixture is not None:
@@ -62,6 +64,13 @@ def dual_point(problem: Problem, at: Evaluation) -> elastic_net.DualPoint:
             grad += np.outer(share * (u - problem.class_share)[-problem.n_logits :], shift)
     size = np.abs(grad, out=grad)
     return elastic_net.DualPoint(excess, entropy, problem.target_entropy, size)
+
+
+def _bias_term(problem: Problem, at: Evaluation) -> float:
+    """Return <c, g>, for the c of the problem's own features."""
+    coordinates = problem.coordinates
+    is_shifted = coordinates.fit_intercept or coordinates.standardize
+    return float((at.centered_bias if is_shifted else at.bias) @ at.bias_grad)
 
 
 def _bound_by_mixture(problem: Problem, at: Evaluation) -> float:

@@ -33,6 +33,8 @@ from fastsoftmax.shards.rows import Rows
 
 # A deviation of less than this share of the mean may be a rounding error of the mean.
 _SUSPICIOUS = 1e-5
+# Deviations by which a mean may be wrong where an intercept makes up for it.
+_LITTLE_SHIFT = 1e-6
 
 
 @dataclass(frozen=True)
@@ -173,9 +175,25 @@ def build_problem(
         center = rows.sum(lambda shard: shard.feature_sums()) / rows.n_rows
     if standardize:
         scale = _reciprocal_deviations(rows, center)
+        if _is_rough(rows, center * scale, fit_intercept=fit_intercept):
+            ones = np.ones(rows.n_features)
+            remains = rows.sum(lambda shard: shard.centered_sums(center, ones)) / rows.n_rows
+            center = center + remains
+            scale = _reciprocal_deviations(rows, center)
     coordinates = Coordinates(center, scale, rows.n_logits, fit_intercept, standardize)
     null_point = _null_point(class_share, coordinates)
     return Problem(rows, coordinates, class_share, null_point, l2, l1, moments)
+
+
+def _is_rough(rows: Rows, scaled_center: Array, *, fit_intercept: bool) -> bool:
+    """Whether the means of float32 rows, summed in float32, are worth a pass in float64.
+
+    Their error adds its square to the variances, and without an intercept F changes by it.
+    """
+    if rows.is_sparse or rows.real == np.float64:
+        return False
+    error = np.finfo(rows.real).eps * np.abs(scaled_center).max(initial=0.0)
+    return bool(error > (_LITTLE_SHIFT if fit_intercept else 0.0))
 
 
 def _reciprocal_deviations(rows: Rows, center: Array) -> Array:

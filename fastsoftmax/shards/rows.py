@@ -12,12 +12,16 @@ import numpy as np
 from scipy import sparse
 
 from fastsoftmax.arrays import Array
+from fastsoftmax.blas import product
 from fastsoftmax.kernel_arguments import Descent
 from fastsoftmax.shards.csr_shard import CsrShard, some_columns
 from fastsoftmax.shards.dense_shard import DenseShard
 from fastsoftmax.shards.shard import Shard, Sums, add_sums
 
 T = TypeVar("T")
+
+# Fewest rows that tell the size of the features.
+_LEAST_SAMPLE = 64
 
 
 def build_shard(
@@ -104,12 +108,12 @@ class Rows:
         )
 
     def restricted(
-        self, features: Array, real: np.dtype[Any], scaling: tuple[Array, Array] | None = None
+        self, features: Array, real: np.dtype[Any], scaling: tuple[Array, ...] | None = None
     ) -> "Rows":
         """Return copies of some features, computed with in a number type.
 
-        Dense features keep the type that they are stored in, or with scaling = (center, scale),
-        of all features, they become scale * (x - center) in float64.
+        Dense features keep the type that they are stored in, or with scaling = (center, scale,
+        shift), of all features, they become scale * (x - center) - shift in float64.
         """
 
         def copied(shard: Shard) -> Any:
@@ -123,6 +127,7 @@ class Rows:
                 if scaling is not None:
                     x -= scaling[0][features]
                     x *= scaling[1][features]
+                    x -= scaling[2][features]
             return X
 
         return Rows(
@@ -222,6 +227,18 @@ class Rows:
         weight = self.sum(lambda shard: shard.total_weight())
         means: Array = center + self.sum(lambda shard: shard.sums_from(center)) / weight
         return means
+
+    def mean_squares(self, most_numbers: int) -> Array:
+        """Mean of s^2 x^2 over a sample of the rows: (n_features,) float64."""
+        step = max(1, self.n_rows * self.n_features // most_numbers)
+        step = min(step, max(1, self.n_rows // _LEAST_SAMPLE))
+        total, n_sampled = np.zeros(self.n_features), 0
+        for shard in self._shards:
+            X, s = shard.X[::step], shard.row_weights[::step].astype(np.float64)
+            x = X.astype(np.float64)
+            total += product((x.power(2) if sparse.issparse(x) else x * x).T, s * s)
+            n_sampled += len(s)
+        return total / max(1, n_sampled)
 
     def share_of(self, n_sampled: int) -> int:
         """Return how many of n_sampled rows each shard draws."""

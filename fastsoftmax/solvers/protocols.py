@@ -127,6 +127,9 @@ class Composite(Objective[E], Protocol[E]):
     def free_blocks(self, at: E, free: Array) -> Blocks | None:
         """Return the blocks of some coefficients near a point; None if there are none."""
 
+    def small_hessian(self, at: E) -> Array | None:
+        """Return the whole Hessian of the smooth part at a point; None where it is not small."""
+
 
 class Steps(Protocol):
     """What `sgd` asks of a problem."""
