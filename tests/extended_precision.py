@@ -150,7 +150,8 @@ def _newton_step(F, V, c):
     H = H / d_H / d_H[:, np.newaxis]
     H[np.diag_indices(len(H))] += 1e-15
     try:
-        solved = np.linalg.solve(H, -g.ravel()[keep] / d_H) / d_H
+        with np.errstate(over="ignore", invalid="ignore"):
+            solved = np.linalg.solve(H, -g.ravel()[keep] / d_H) / d_H
     except np.linalg.LinAlgError:
         return None
     if not np.isfinite(solved).all():

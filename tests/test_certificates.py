@@ -13,8 +13,10 @@ from scipy import sparse
 
 from fastsoftmax import FastSoftmax
 
-# What float64 alone adds to a relative gap.
-_ROUNDING = 2e-12
+# What float64 alone adds to a relative gap (the features may be 1e11 times their spread from 0).
+_ROUNDING = 1e-11
+# The same of objectives that are almost 0, because a loss near 0 has no more digits.
+_ABSOLUTE = 1e-17
 _OF_OBJECTIVE = (
     "C", "l1_ratio", "fit_intercept", "standardize", "input_scale", "label_smoothing",
 )  # fmt: skip
@@ -27,10 +29,13 @@ def true_gap(model, X, y, row_weights=None):
     real = model.coef_.dtype
     if row_weights is not None:  # rows have them in the number type of X, of mean 1
         row_weights = (row_weights / row_weights.mean()).astype(real) * row_weights.mean()
+    if y.ndim == 2:
+        y = y.astype(real)
     F, center, scale = penalised(X, y, sample_weight=row_weights, **params)
     V, c = unknowns(model.coef_, model.intercept_, center, scale)
     value = F.value(V, c)
-    assert model.objective_ == pytest.approx(float(value), rel=0.05)
+    if model.converged_:
+        assert model.objective_ == pytest.approx(float(value), rel=1e-4)
     return float((value - descended(F, V, c)) / value)
 
 
@@ -40,11 +45,11 @@ def check(model, X, y, row_weights=None):
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # that a fit falls short
         model.fit(X, y, row_weights)
-    assert time.process_time() - began < 60.0  # (generous: machines are busy)
+    assert time.process_time() - began < 20.0  # (generous: machines are busy)
     assert np.isfinite(model.coef_).all() and np.isfinite(model.intercept_).all()
     assert model.n_iter_[0] <= model.max_iter
     gap = true_gap(model, X, y, row_weights)
-    assert gap <= model.gap_ + _ROUNDING
+    assert gap <= (1 + 1e-6) * model.gap_ + _ROUNDING + _ABSOLUTE / model.objective_
     assert model.converged_ == (model.gap_ <= model.tol)
     return gap
 

@@ -174,30 +174,37 @@ def build_problem(
     if fit_intercept or standardize:
         center = rows.sum(lambda shard: shard.feature_sums()) / rows.n_rows
     if standardize:
-        scale = _reciprocal_deviations(rows, center)
-        if _is_rough(rows, center * scale, fit_intercept=fit_intercept):
-            ones = np.ones(rows.n_features)
-            remains = rows.sum(lambda shard: shard.centered_sums(center, ones)) / rows.n_rows
-            center = center + remains
-            scale = _reciprocal_deviations(rows, center)
+        center, scale = _standardizing(rows, center, fit_intercept=fit_intercept)
     coordinates = Coordinates(center, scale, rows.n_logits, fit_intercept, standardize)
     null_point = _null_point(class_share, coordinates)
     return Problem(rows, coordinates, class_share, null_point, l2, l1, moments)
 
 
-def _is_rough(rows: Rows, scaled_center: Array, *, fit_intercept: bool) -> bool:
-    """Whether the means of float32 rows, summed in float32, are worth a pass in float64.
+def _standardizing(rows: Rows, center: Array, *, fit_intercept: bool) -> tuple[Array, Array]:
+    """Return means and reciprocal deviations of the features, the means summed in float64.
 
-    Their error adds its square to the variances, and without an intercept F changes by it.
+    An error of a mean adds its square to the variance, and without an intercept F changes by it.
     """
-    if rows.is_sparse or rows.real == np.float64:
-        return False
-    error = np.finfo(rows.real).eps * np.abs(scaled_center).max(initial=0.0)
-    return bool(error > (_LITTLE_SHIFT if fit_intercept else 0.0))
+    weight = rows.sum(lambda shard: shard.total_weight())
+    if not fit_intercept:  # weights of float32 have not quite mean 1
+        center = center * (rows.n_rows / weight)
+    rest = np.zeros(rows.n_features)
+    scale = _reciprocal_deviations(rows, center, rest)
+    error = float(np.finfo(rows.real).eps * np.abs(center * scale).max(initial=0.0))
+    by_float32 = rows.real == np.float32 and not fit_intercept
+    if rows.is_sparse or error <= (0.0 if by_float32 else _LITTLE_SHIFT):
+        return center, scale
+    rest = rows.sum(lambda shard: shard.centered_sums(center, np.ones(rows.n_features))) / weight
+    nearer = center + rest
+    rest -= nearer - center  # what no float64 can tell of the mean
+    return nearer, _reciprocal_deviations(rows, nearer, rest)
 
 
-def _reciprocal_deviations(rows: Rows, center: Array) -> Array:
-    """1 / standard deviation of each feature; 1 where it does not vary but by rounding."""
+def _reciprocal_deviations(rows: Rows, center: Array, rest: Array) -> Array:
+    """1 / standard deviation of each feature; 1 where it does not vary but by rounding.
+
+    center + rest are the means.
+    """
     variance = rows.sum(lambda shard: shard.squares(center)) / rows.n_rows
     rounding = rows.n_rows * np.finfo(np.float64).eps
     constant = variance <= rounding * variance + (rounding * center) ** 2
@@ -207,7 +214,8 @@ def _reciprocal_deviations(rows: Rows, center: Array) -> Array:
         means = rows.means_near(center)
         exact = rows.sum(lambda shard: shard.squares(means)) / rows.n_rows
         constant |= exact <= (rounding * center) ** 2
-    return 1.0 / np.sqrt(np.where(constant, 1.0, variance))
+    variance = variance - rest**2
+    return np.asarray(1.0 / np.sqrt(np.where(constant | (variance <= 0.0), 1.0, variance)))
 
 
 def _null_point(class_share: Array, coordinates: Coordinates) -> Array:

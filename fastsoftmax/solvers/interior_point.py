@@ -153,6 +153,8 @@ def _with_zeros(
 
     signs = np.sign(point + moved)
     u = np.where(kept, moved, -point)
+    if not kept.any():
+        return point + (u if value(u) <= value(moved) else moved)
     rest = (gradient + hessian @ u + l1 * signs)[kept]
     matrix = hessian[np.ix_(kept, kept)]
     scale = 1.0 / np.sqrt(matrix.diagonal())
