@@ -8,7 +8,7 @@ from typing import Any, NamedTuple, ParamSpec, TypeVar
 
 import numpy as np
 
-from fastsoftmax.arrays import Array
+from fastsoftmax.arrays import Array, slices
 
 P = ParamSpec("P")
 R = TypeVar("R")
@@ -183,6 +183,4 @@ def features_of(X: Any, rows: Any, real: np.dtype[Any]) -> Any:
 
 
 def blocks(n_rows: int, width: int, min_rows: int = 1) -> Iterator[slice]:
-    size = max(min_rows, _BLOCK_NUMBERS // max(1, width))
-    for start in range(0, n_rows, size):
-        yield slice(start, min(start + size, n_rows))
+    return slices(n_rows, max(min_rows, _BLOCK_NUMBERS // max(1, width)))

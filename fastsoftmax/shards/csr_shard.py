@@ -6,7 +6,7 @@ from typing import Any, Self
 import numpy as np
 from scipy import sparse
 
-from fastsoftmax.arrays import Array
+from fastsoftmax.arrays import Array, slices
 from fastsoftmax.shards.curvature import curvatures
 from fastsoftmax.shards.shard import Shard
 
@@ -40,12 +40,10 @@ class CsrShard(Shard):
         """Return adjacent rows as the backend takes them, with their columns for a gradient."""
         key = rows.start, rows.stop, with_grad
         if key not in self._rows:
-            X = self.X
-            indptr = X.indptr[rows.start : rows.stop + 1]
-            found = self.backend.CsrRows(X.data, X.indices, indptr, self.n_features)
+            found = self._stored(rows)
             if with_grad:
                 self._rows.pop((rows.start, rows.stop, False), None)
-                self._columns[key] = columns_of(X, rows, self._panel_rows())
+                self._columns[key] = columns_of(self.X, rows, self._panel_rows())
                 found.set_columns(*self._columns[key])
             self._rows[key] = found
         return self._rows[key]
@@ -54,11 +52,14 @@ class CsrShard(Shard):
         size: int = self.backend.panel_rows(self.n_logits, self.real.itemsize)
         return size
 
-    def _squared(self, rows: slice) -> Any:
-        """Return rows whose columns hold the squares of the numbers."""
+    def _stored(self, rows: slice) -> Any:
         X = self.X
         indptr = X.indptr[rows.start : rows.stop + 1]
-        found = self.backend.CsrRows(X.data, X.indices, indptr, self.n_features)
+        return self.backend.CsrRows(X.data, X.indices, indptr, self.n_features)
+
+    def _squared(self, rows: slice) -> Any:
+        """Return rows whose columns hold the squares of the numbers."""
+        found = self._stored(rows)
         *places, values = self._columns[rows.start, rows.stop, True]
         found.set_columns(*places, values**2)
         return found
@@ -96,12 +97,11 @@ class CsrShard(Shard):
         if not X.has_canonical_format:  # what occurs twice adds up before it is squared
             X = X.copy()
             X.sum_duplicates()
-        total = float(self.row_weights.sum(dtype=np.float64))
         stored = self._column_sums(X, lambda values, features: np.ones_like(values))
         sums = self._column_sums(X, lambda values, features: function(values - center[features]))
         begin, end = X.indptr[0], X.indptr[-1]
         counts = np.bincount(X.indices[begin:end], minlength=self.n_features)
-        absent = np.where(counts < self.n_rows, np.maximum(total - stored, 0.0), 0.0)
+        absent = np.where(counts < self.n_rows, np.maximum(self.total_weight() - stored, 0.0), 0.0)
         result: Array = sums + absent * function(-center)
         return result
 
@@ -132,8 +132,7 @@ class CsrShard(Shard):
         """Weighted sums by column of a function of the stored values and their columns."""
         sums = np.zeros(self.n_features)
         n = max(1, int(_MOMENT_NUMBERS / max(1.0, self.numbers_per_row)))
-        for start in range(0, self.n_rows, n):
-            rows = slice(start, min(start + n, self.n_rows))
+        for rows in slices(self.n_rows, n):
             part = slice(X.indptr[rows.start], X.indptr[rows.stop])
             lengths = np.diff(X.indptr[rows.start : rows.stop + 1])
             weights = np.repeat(self.row_weights[rows].astype(np.float64), lengths)

@@ -24,10 +24,9 @@ class DenseShard(Shard):
         """Numbers that are stored for a row."""
         return self.n_features
 
-    def adjacent(self, rows: slice, *, with_grad: bool) -> Array:
+    def adjacent(self, rows: slice, *, with_grad: bool) -> Any:
         """Return a view of adjacent rows."""
-        x: Array = self.X[rows]
-        return x
+        return self.raw(rows)
 
     def raw(self, rows: slice) -> Any:
         """Return a view of rows."""
@@ -47,20 +46,8 @@ class DenseShard(Shard):
         """Return every step-th row, for an estimate of curvature."""
         if step == 1:
             return self
-        some = self.reweighted(self.row_weights)
-        some.X, some.targets = self.X[::step], self._every_target(step)
-        return some
-
-    def _every_target(self, step: int) -> Any:
-        given = self.targets
-        labels, probs = (
-            None if part is None else np.ascontiguousarray(part[::step])
-            for part in (given.labels, given.target_probs)
-        )
-        row_weights = np.ascontiguousarray(given.row_weights[::step])
-        return self.backend.Targets(
-            labels, probs, row_weights, given.label_smoothing, given.n_classes
-        )
+        targets = self.changed_targets(lambda part: np.ascontiguousarray(part[::step]))
+        return type(self)(self.X[::step], targets, backend=self.backend, n_threads=self.n_threads)
 
     def feature_sums(self) -> Array:
         """Weighted sum of the features over the rows: (n_features,) float64."""

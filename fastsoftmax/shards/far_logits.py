@@ -17,7 +17,7 @@ from typing import Any, NamedTuple
 import numpy as np
 from scipy import sparse
 
-from fastsoftmax.arrays import Array
+from fastsoftmax.arrays import Array, slices
 
 # Numbers of a block of features or logits (8 MB of float64).
 _BLOCK_NUMBERS = 1 << 20
@@ -72,9 +72,7 @@ class FarLogits(NamedTuple):
 
 def blocks(X: Any, n_classes: int) -> Iterator[slice]:
     """Yield slices of rows whose features and logits take little memory in float64."""
-    size = max(1, _BLOCK_NUMBERS // max(1, X.shape[1], n_classes))
-    for start in range(0, X.shape[0], size):
-        yield slice(start, min(start + size, X.shape[0]))
+    return slices(X.shape[0], max(1, _BLOCK_NUMBERS // max(1, X.shape[1], n_classes)))
 
 
 def far_logits(

@@ -50,8 +50,17 @@ def build_shard(
     n_threads : int
     """
     targets = backend.Targets(labels, target_probs, row_weights, label_smoothing, n_classes)
+    return _shard(X, targets, backend, n_threads)
+
+
+def _shard(X: Any, targets: Any, backend: Any, n_threads: int) -> Shard:
     kind = CsrShard if sparse.issparse(X) else DenseShard
     return kind(X, targets, backend=backend, n_threads=n_threads)
+
+
+def _holding(X: Any, real: np.dtype[Any], like: Shard) -> Shard:
+    """Return other features of the same rows, computed with in a number type."""
+    return _shard(X, like.targets_as(real), like.backend, like.n_threads)
 
 
 class Rows:
@@ -93,12 +102,7 @@ class Rows:
         real = np.dtype(np.float64)
         return Rows(
             [
-                DenseShard(
-                    np.ascontiguousarray(part),
-                    shard.targets_as(real),
-                    backend=shard.backend,
-                    n_threads=shard.n_threads,
-                )
+                _holding(np.ascontiguousarray(part), real, shard)
                 for shard, part in self._with_parts(X)
             ]
         )
@@ -125,42 +129,34 @@ class Rows:
                     x *= scaling[1][features]
             return X
 
-        return Rows(
-            [
-                type(shard)(
-                    copied(shard),
-                    shard.targets_as(real),
-                    backend=shard.backend,
-                    n_threads=shard.n_threads,
-                )
-                for shard in self._shards
-            ]
-        )
+        return Rows([_holding(copied(shard), real, shard) for shard in self._shards])
 
     def _with_parts(self, array: Array) -> Iterator[tuple[Shard, Array]]:
         """Yield the shards, each with its rows of an array."""
+        for start, shard in self._numbered():
+            yield shard, array[start : start + shard.n_rows]
+
+    def _numbered(self) -> Iterator[tuple[int, Shard]]:
+        """Yield the shards, each with the number of its first row."""
         start = 0
         for shard in self._shards:
-            yield shard, array[start : start + shard.n_rows]
+            yield start, shard
             start += shard.n_rows
 
     # ---- all rows in one array, where they are few ----
 
     def targets(self) -> Any:
         """Return the targets of all rows in float64, as the backend takes them."""
-        real = np.dtype(np.float64)
-        if len(self._shards) == 1:
-            return self._shards[0].targets_as(real)
-        parts = [shard.targets for shard in self._shards]
-        labels, probs = (
-            None if any(a is None for a in arrays) else np.concatenate(arrays)
-            for arrays in ([t.labels for t in parts], [t.target_probs for t in parts])
+        parts = [shard.targets_as(np.dtype(np.float64)) for shard in self._shards]
+        if len(parts) == 1:
+            return parts[0]
+        arrays = (
+            None if any(a is None for a in some) else np.concatenate(some)
+            for some in zip(
+                *((t.labels, t.target_probs, t.row_weights) for t in parts), strict=True
+            )
         )
-        row_weights = np.concatenate([t.row_weights for t in parts]).astype(real)
-        probs = None if probs is None else probs.astype(real)
-        return self.backend.Targets(
-            labels, probs, row_weights, parts[0].label_smoothing, self.n_classes
-        )
+        return self.backend.Targets(*arrays, parts[0].label_smoothing, self.n_classes)
 
     def dense(self, columns: slice = slice(None)) -> Array:
         """Return columns of all rows in one float64 array, which is the caller's own."""
@@ -176,9 +172,7 @@ class Rows:
         """Cross-entropy of o = W x + b and its gradient, that by the weights in out."""
         first, *others = self._shards
         total = first.loss_grad(weights, bias, out=out)
-        for shard in others:
-            total = add_sums(total, shard.loss_grad(weights, bias))
-        return total
+        return reduce(add_sums, (shard.loss_grad(weights, bias) for shard in others), total)
 
     def centered_loss_grad(self, weights: Array, bias: Array, center: Array, scale: Array) -> Sums:
         """Return the sums of `loss_grad` for the features scale * (x - center), in float64."""
@@ -195,12 +189,10 @@ class Rows:
         if len(self._shards) == 1:
             return self._shards[0].sgd_steps(params, velocity, order, descent)
         loss = correct = 0.0
-        start = 0
-        for shard in self._shards:
+        for start, shard in self._numbered():
             mine = order[(order >= start) & (order < start + shard.n_rows)] - start
             sums = shard.sgd_steps(params, velocity, mine, descent)
             loss, correct = loss + sums[0], correct + sums[1]
-            start += shard.n_rows
         return loss, correct
 
     # ---- other sums ----
@@ -234,13 +226,9 @@ class Rows:
 
     def largest_feature(self) -> tuple[int, int, float]:
         """Return the row, the column and the value of the number that is the farthest from 0."""
-        largest, first = (0, 0, 0.0), 0
-        for shard in self._shards:
-            row, feature, value = shard.largest_feature()
-            if abs(value) > abs(largest[2]):
-                largest = first + row, feature, value
-            first += shard.n_rows
-        return largest
+        found = ((first, *shard.largest_feature()) for first, shard in self._numbered())
+        first, row, feature, value = max(found, key=lambda place: abs(place[3]))
+        return first + row, feature, value
 
     def largest_logit_change(self, weights: Array, bias: Array) -> float:
         """Return the largest change of a difference of two logits that o = W x + b makes."""
