@@ -56,12 +56,8 @@ from fastsoftmax.reference._vectors import within_product as within_product
 class CsrRows:
     """Rows in CSR form, as `X` of the functions below.
 
-    Parameters
-    ----------
-    data : ndarray of float32 or float64
-    indices, indptr : ndarray of int32 or int64, both of one type
-        As of a `scipy.sparse.csr_array`; indices may be in any order and occur twice.
-    n_features : int
+    data, indices and indptr are as of a `scipy.sparse.csr_array`, of float32 or float64 and both of
+    int32 or int64. Indices may be in any order and occur twice.
     """
 
     def __init__(self, data: Array, indices: Array, indptr: Array, n_features: int) -> None:
@@ -229,14 +225,8 @@ def loss_grad(
     """Weighted cross-entropy of an affine model, summed over the rows, and its gradient.
 
     grad_weights (n_logits, d) and grad_bias (n_logits,) are overwritten; both None: loss only.
-
-    Returns
-    -------
-    loss : float
-        sum_i row_weight_i * cross-entropy_i, in nats.
-    correct : float
-        Sum of row_weight over the rows whose largest logit is that of the target; of two equal
-        ones the first counts.
+    Returns the sums of row_weight_i * cross-entropy_i, in nats, and of row_weight over the rows
+    whose largest logit is that of the target; of two equal ones the first counts.
     """
     if grad_weights is not None and grad_bias is not None:
         grad_weights[...] = 0.0
@@ -272,12 +262,8 @@ def sgd_steps(
     In a smaller last batch the l2 counts in proportion to its rows, so that every row of an epoch
     moves the parameters alike. The bias is left alone unless fit_bias. With squared_scale = a^2 and
     center = m, each (n_features,), the steps are those of V = W / a and c = b + W m, which
-    features a (x - m) have; center is for dense X.
-
-    Returns
-    -------
-    loss, correct : float
-        As `loss_grad`, with the parameters that each batch saw before its update.
+    features a (x - m) have; center is for dense X. Returns the sums of `loss_grad`, with the
+    parameters that each batch saw before its update.
     """
     squared_scale, center = descent.squared_scale, descent.center
     rate, momentum = float(descent.learning_rate), float(descent.momentum)

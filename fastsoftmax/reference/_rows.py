@@ -68,16 +68,8 @@ class Shifted(NamedTuple):
 class Targets:
     """What rows are compared with, and their weights: checked once, as `targets` of the functions.
 
-    Parameters
-    ----------
-    labels : ndarray of shape (n,), int32, or None
-        Class numbers in [0, n_classes). They must not change while this object is in use; the
-        compiled kernels take a copy.
-    target_probs : ndarray of shape (n, n_classes), or None
-        Target distributions, given where labels are not.
-    row_weights : ndarray of shape (n,)
-    label_smoothing : float
-    n_classes : int
+    Either labels (n,), int32, or distributions target_probs (n, n_classes) are given; the others
+    are None. Labels must not change while this object is in use; the compiled kernels take a copy.
     """
 
     def __init__(

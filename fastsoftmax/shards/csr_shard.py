@@ -1,7 +1,7 @@
 """Rows of a sparse matrix, as a shard of a problem."""
 
 from collections.abc import Callable
-from typing import Any, Self
+from typing import Any
 
 import numpy as np
 from scipy import sparse
@@ -74,10 +74,6 @@ class CsrShard(Shard):
         x: Array = self.X[rows].astype(np.float64).toarray()
         return x
 
-    def thinned(self, step: int) -> Self:
-        """Return all rows: most features occur in few of them."""
-        return self
-
     def feature_sums(self) -> Array:
         """Weighted sum of the features over the rows: (n_features,) float64."""
         return self._column_sums(self.X, lambda values, features: values)
@@ -106,9 +102,9 @@ class CsrShard(Shard):
         return result
 
     def hessian_diagonals(
-        self, weights: Array, bias: Array, center: Array
-    ) -> tuple[Array, Array, Array]:
-        """Sum of h_k z^2 (n_logits, d), h_k z (n_logits, d), and h_k (n_logits,)."""
+        self, weights: Array, bias: Array, center: Array, step: int
+    ) -> tuple[Array, Array, Array, float]:
+        """Sum of h_k z^2, h_k z, h_k and s over all rows: most features occur in few of them."""
         squares, sums = np.zeros((2, *weights.shape))
         totals, unused = np.zeros((2, len(bias)))
         size = self._panel_rows()
@@ -126,7 +122,7 @@ class CsrShard(Shard):
         squares -= 2.0 * center * sums
         squares += np.outer(totals, center**2)
         sums -= np.outer(totals, center)
-        return np.maximum(squares, 0.0, out=squares), sums, totals
+        return np.maximum(squares, 0.0, out=squares), sums, totals, self.total_weight()
 
     def _column_sums(self, X: Any, function: Callable[[Array, Array], Array]) -> Array:
         """Weighted sums by column of a function of the stored values and their columns."""

@@ -1,6 +1,6 @@
 """Rows of a dense matrix, as a shard of a problem."""
 
-from typing import Any, Self
+from typing import Any
 
 import numpy as np
 
@@ -42,13 +42,6 @@ class DenseShard(Shard):
         # The rows are of that type or a narrower one: a center rounded to it costs them no digit.
         np.subtract(self.X[rows], center.astype(self.real), out=out)
 
-    def thinned(self, step: int) -> Self:
-        """Return every step-th row, for an estimate of curvature."""
-        if step == 1:
-            return self
-        targets = self.changed_targets(lambda part: np.ascontiguousarray(part[::step]))
-        return type(self)(self.X[::step], targets, backend=self.backend, n_threads=self.n_threads)
-
     def feature_sums(self) -> Array:
         """Weighted sum of the features over the rows: (n_features,) float64."""
         sums = np.zeros(self.n_features)
@@ -70,14 +63,14 @@ class DenseShard(Shard):
         return sums
 
     def hessian_diagonals(
-        self, weights: Array, bias: Array, center: Array
-    ) -> tuple[Array, Array, Array]:
-        """Sum of h_k z^2 (n_logits, d), h_k z (n_logits, d), and h_k (n_logits,)."""
-        squares, sums = np.zeros(weights.shape), np.zeros(weights.shape)
+        self, weights: Array, bias: Array, center: Array, step: int
+    ) -> tuple[Array, Array, Array, float]:
+        """Sum of h_k z^2, h_k z, h_k and s over every step-th row."""
+        squares, sums = np.zeros((2, *weights.shape))
         totals = np.zeros(len(bias))
-        for z, h, _ in curvature_blocks(self, weights, bias, center, 1):
+        for z, h, _ in curvature_blocks(self, weights, bias, center, step):
             h = h.astype(np.float64)
             sums += product(h.T, z)
             squares += product(h.T, z * z)
             totals += h.sum(axis=0)
-        return squares, sums, totals
+        return squares, sums, totals, self.total_weight(step)

@@ -33,21 +33,9 @@ def build_shard(
 ) -> Shard:
     """Return rows with their targets, checked.
 
-    Parameters
-    ----------
-    X : array or CSR matrix of shape (n_rows, n_features)
-        As of `DenseShard` or `CsrShard`.
-    labels : ndarray of shape (n_rows,), int32, or None
-        Class numbers; None where target_probs is given.
-    target_probs : ndarray of shape (n_rows, n_classes) of row_weights' dtype, or None
-        Target distributions.
-    row_weights : ndarray of shape (n_rows,), float32 or float64
-        Its dtype is the number type that sums are computed in.
-    n_classes : int
-    backend : module
-        `fastsoftmax.kernels` or `fastsoftmax.reference`.
-    label_smoothing : float
-    n_threads : int
+    X is as of `DenseShard` or `CsrShard`. Of labels (n_rows,) int32 and target_probs (n_rows,
+    n_classes), of row_weights' dtype, one is None. The dtype of row_weights, float32 or float64, is
+    the number type that sums are computed in.
     """
     targets = backend.Targets(labels, target_probs, row_weights, label_smoothing, n_classes)
     return _shard(X, targets, backend, n_threads)
@@ -66,11 +54,8 @@ def _holding(X: Any, real: np.dtype[Any], like: Shard) -> Shard:
 class Rows:
     """The rows of a problem with their targets and weights.
 
-    Parameters
-    ----------
-    shards : sequence of Shard
-        At least one, all with the same classes, features, number type, backend and threads. Row
-        weights have mean 1 over all shards.
+    They are in one shard or more, all with the same classes, features, number type, backend and
+    threads. Row weights have mean 1 over all shards.
     """
 
     def __init__(self, shards: Sequence[Shard]) -> None:

@@ -8,7 +8,7 @@ up what its shards return (`rows.Rows`), and only a shard knows where and how it
 import copy
 import math
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from functools import reduce
 from itertools import chain, repeat
 from typing import Any, NamedTuple, Self
@@ -53,16 +53,9 @@ def add_sums(a: Sums, b: Sums) -> Sums:
 class Shard(ABC):
     """Rows with their targets; the classes below know how the features are stored.
 
-    Parameters
-    ----------
-    X : array of shape (n_rows, n_features)
-        Never written to, never copied.
-    targets : Targets
-        Of the backend: labels or probabilities, row weights and label smoothing. The dtype of the
-        row weights, float32 or float64, is the number type that the sums are computed in.
-    backend : module
-        `fastsoftmax.kernels` or `fastsoftmax.reference`.
-    n_threads : int
+    X (n_rows, n_features) is never written to and never copied. targets are the backend's: labels
+    or probabilities, row weights and label smoothing. The dtype of the row weights, float32 or
+    float64, is the number type that the sums are computed in.
     """
 
     # What a stored number costs in a step of descent, in multiply-adds of a pass over dense rows.
@@ -77,7 +70,6 @@ class Shard(ABC):
         self.n_rows, self.n_features = map(int, X.shape)
         self.n_classes = int(targets.n_classes)
         self.n_logits = count_logits(self.n_classes)
-        # the number type that the sums are computed in
         self.real: np.dtype[Any] = targets.row_weights.dtype
 
     # ---- what depends on the storage ----
@@ -113,16 +105,13 @@ class Shard(ABC):
 
     @abstractmethod
     def hessian_diagonals(
-        self, weights: Array, bias: Array, center: Array
-    ) -> tuple[Array, Array, Array]:
-        """Sum of h_k z^2 (n_logits, d), h_k z (n_logits, d) and h_k (n_logits,), over the rows.
+        self, weights: Array, bias: Array, center: Array, step: int
+    ) -> tuple[Array, Array, Array, float]:
+        """Sum of h_k z^2 (n_logits, d), h_k z (n_logits, d), h_k (n_logits,) and s.
 
-        z is x - center, and h_k = s p_k (1 - p_k) at the model o = W x + b.
+        The sums are over every step-th row, or all sparse rows. The letters are those of
+        `curvature`.
         """
-
-    @abstractmethod
-    def thinned(self, step: int) -> Self:
-        """Return rows for an estimate of curvature: every step-th, or all of sparse rows."""
 
     # ---- rows and targets ----
 
@@ -132,9 +121,9 @@ class Shard(ABC):
         weights: Array = self.targets.row_weights
         return weights
 
-    def total_weight(self) -> float:
-        """Sum of the row weights."""
-        return float(self.row_weights.sum(dtype=np.float64))
+    def total_weight(self, step: int = 1) -> float:
+        """Sum of the weights of every step-th row."""
+        return float(self.row_weights[::step].sum(dtype=np.float64))
 
     def reweighted(self, row_weights: Array) -> Self:
         """Return the same rows with other weights (of the same type); nothing else is copied."""
@@ -145,21 +134,15 @@ class Shard(ABC):
         )
         return other
 
-    def changed_targets(self, change: Callable[[Array], Array]) -> Any:
-        """Return the targets with changed labels, probabilities and row weights."""
-        given = self.targets
-        arrays = (
-            None if part is None else change(part)
-            for part in (given.labels, given.target_probs, given.row_weights)
-        )
-        return self.backend.Targets(*arrays, given.label_smoothing, given.n_classes)
-
     def targets_as(self, real: np.dtype[Any]) -> Any:
         """Return the targets in a number type."""
+        given = self.targets
         if real == self.real:
-            return self.targets
-        return self.changed_targets(
-            lambda part: part.astype(real) if part.dtype == self.real else part
+            return given
+        probs = None if given.labels is not None else given.target_probs.astype(real)
+        row_weights = given.row_weights.astype(real)
+        return self.backend.Targets(
+            given.labels, probs, row_weights, given.label_smoothing, self.n_classes
         )
 
     def blocks(self, step: int = 1, n_rows: int = BLOCK_ROWS) -> Iterator[slice]:

@@ -31,26 +31,13 @@ def minimise(
     2. The line search tries the model's direction, then its fallback directions.
     3. The model learns from the step.
 
-    Parameters
-    ----------
-    objective : Objective
-    start : ndarray, flat, float64
-    model : Model
-        Where to go from a point.
-    limits : Limits
-    floor : float, optional
-        A value at which to stop.
-    least_gain : float, optional
-        Stop where the model, more than `confirmations` times in a row, expects to gain no more than
-        this share of the value (half the squared Newton decrement).
+    It also stops at a value of `floor`, and where the model, more than `confirmations` times in a
+    row, expects to gain no more than least_gain of the value (half the squared Newton decrement).
 
-    Returns
-    -------
-    Result
-        Values only rise by rounding, so its point is the best that was seen. The reason is
-        "converged", "max_iter", "precision" (rounding forbids more), "stopped" (by on_iteration),
-        "max_time", "floor" or "stationary" (by least_gain). For "precision", "floor" and
-        "stationary" it holds the last direction and its gain.
+    Values only rise by rounding, so the result's point is the best that was seen. Its reason is
+    "converged", "max_iter", "precision" (rounding forbids more), "stopped" (by on_iteration),
+    "max_time", "floor" or "stationary" (by least_gain). For "precision", "floor" and "stationary"
+    it holds the last direction and its gain.
     """
     method = _AlongDirections(objective, model, floor, least_gain)
     result = iterate(objective, start, method, limits)

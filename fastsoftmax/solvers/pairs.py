@@ -40,14 +40,7 @@ def pair_of(moved: Array, change: Array, vectors: Vectors) -> Pair | None:
 class Pairs:
     """The latest pairs.
 
-    Parameters
-    ----------
-    most : int
-        Most pairs kept.
-    n_bytes : int
-        Most memory of all pairs together.
-    least : int
-        As many are kept even where that takes more memory.
+    At most `most` are kept, in n_bytes of memory; `least` even where that takes more memory.
     """
 
     def __init__(self, most: int, n_bytes: int, least: int) -> None:
@@ -100,7 +93,7 @@ def two_loops(
     vectors: Vectors,
 ) -> Array:
     """Return minus the approximate inverse Hessian times the gradient, in a new array."""
-    newest_first = list(reversed(pairs))
+    newest_first = pairs[::-1]
     q, shares = gradient, []
     product = vectors.dot(newest_first[0].moved, gradient) if newest_first else 0.0
     for i, pair in enumerate(newest_first):
