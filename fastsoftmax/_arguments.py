@@ -117,10 +117,7 @@ def checked_targets(
     real: np.dtype[Any],
     row_weights: Array | None = None,
 ) -> tuple[Array | None, Array | None]:
-    """Return (labels, None) or (None, probabilities), checked, as the kernels take them.
-
-    Rows of weight 0 may have any targets; what those become has no meaning.
-    """
+    """Return (labels, None) or (None, probabilities), checked, as the kernels take them."""
     y = as_array(y, "y")
     if y.ndim != 2:
         return class_indices(y, n_rows, n_classes, row_weights=row_weights), None

@@ -31,11 +31,6 @@ class CsrShard(Shard):
         self._columns: dict[tuple[int, int, bool], tuple[Any, ...]] = {}
         self.adjacent(slice(0, self.n_rows), with_grad=False)  # checks the indices before all else
 
-    @property
-    def numbers_per_row(self) -> float:
-        """Numbers that are stored for a row, on average."""
-        return float(self.X.nnz) / max(1, self.n_rows)
-
     def adjacent(self, rows: slice, *, with_grad: bool) -> Any:
         """Return adjacent rows as the backend takes them, with their columns for a gradient."""
         key = rows.start, rows.stop, with_grad
@@ -142,8 +137,7 @@ def columns_of(
     X: Any, rows: slice, panel_rows: int
 ) -> tuple[int, Array, Array, Array, Array, Array]:
     """Return rows of a CSR matrix by columns, as `CsrRows.set_columns` takes them."""
-    first, last = int(X.indptr[rows.start]), int(X.indptr[rows.stop])
-    n_entries = last - first
+    n_entries = int(X.indptr[rows.stop] - X.indptr[rows.start])
     entry_rows = np.empty(n_entries, dtype=np.int32)
     values = np.empty(n_entries, dtype=X.dtype)
     features, starts, panel_columns = [], [np.zeros(1, dtype=np.int64)], [0]

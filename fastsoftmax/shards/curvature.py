@@ -162,9 +162,13 @@ def hessian(shard: Shard, weights: Array, bias: Array, center: Array, *, with_bi
     n_logits, d = weights.shape
     size = n_logits * (d + with_bias)
     total = np.zeros((n_logits, d + with_bias, n_logits, d + with_bias))
-    for z, p, row_weights in _probabilities(shard, weights, bias, center, with_bias):
-        scaled = z * np.sqrt(row_weights)[:, np.newaxis]
-        products = (p[:, :, np.newaxis] * scaled[:, np.newaxis, :]).reshape(len(z), size)
+    for rows in shard.blocks():
+        x = shard.dense(rows)
+        p = _softmax(shard, x, weights, bias)[:, -n_logits:]
+        scaled = np.ones((len(x), d + with_bias))
+        np.subtract(x, center, out=scaled[:, :d])
+        scaled *= np.sqrt(shard.row_weights[rows, np.newaxis], dtype=np.float64)
+        products = (p[:, :, np.newaxis] * scaled[:, np.newaxis, :]).reshape(len(x), size)
         square = answering_signals(size, _square, products)
         total -= square.reshape(total.shape)
         for k in range(n_logits):
@@ -201,19 +205,6 @@ def curvatures(shard: Shard, x: Any, rows: slice, weights: Array, bias: Array) -
     h *= shard.row_weights[rows, np.newaxis]
     own: Array = h[:, -len(bias) :]
     return own
-
-
-def _probabilities(
-    shard: Shard, weights: Array, bias: Array, center: Array, with_bias: bool
-) -> Iterator[tuple[Array, Array, Array]]:
-    """Yield blocks of rows in float64: z, probabilities of the logits' classes, row weights."""
-    n_logits, d = weights.shape
-    for rows in shard.blocks():
-        x = shard.dense(rows)
-        probs = _softmax(shard, x, weights, bias)
-        z = np.ones((len(x), d + with_bias))
-        np.subtract(x, center, out=z[:, :d])
-        yield z, probs[:, -n_logits:], shard.row_weights[rows].astype(np.float64)
 
 
 def _softmax(shard: Shard, x: Any, weights: Array, bias: Array) -> Array:

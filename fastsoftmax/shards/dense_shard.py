@@ -19,15 +19,6 @@ class DenseShard(Shard):
     step_cost = 4.0
     is_dense = True
 
-    @property
-    def numbers_per_row(self) -> float:
-        """Numbers that are stored for a row."""
-        return self.n_features
-
-    def adjacent(self, rows: slice, *, with_grad: bool) -> Any:
-        """Return a view of adjacent rows."""
-        return self.raw(rows)
-
     def raw(self, rows: slice) -> Any:
         """Return a view of rows."""
         return self.X[rows]

@@ -68,20 +68,18 @@ class Shard(ABC):
         self.backend = backend
         self.n_threads = n_threads
         self.n_rows, self.n_features = map(int, X.shape)
+        self.numbers_per_row: float = X.size / max(
+            1, self.n_rows
+        )  # those that are stored, on average
         self.n_classes = int(targets.n_classes)
         self.n_logits = count_logits(self.n_classes)
         self.real: np.dtype[Any] = targets.row_weights.dtype
 
     # ---- what depends on the storage ----
 
-    @property
-    @abstractmethod
-    def numbers_per_row(self) -> float:
-        """Numbers that are stored for a row, on average."""
-
-    @abstractmethod
     def adjacent(self, rows: slice, *, with_grad: bool) -> Any:
         """Return adjacent rows as the backend takes them for a pass."""
+        return self.raw(rows)
 
     @abstractmethod
     def raw(self, rows: slice) -> Any:
@@ -317,31 +315,28 @@ class Shard(ABC):
 
     def target_sums(self) -> Array:
         """Sum of the smoothed targets over the rows, by class: (n_classes,) float64."""
-        labels, probs, smoothing = self._targets()
+        labels, smoothing = self.targets.labels, self.targets.label_smoothing
         if labels is not None:
             sums: Array = np.bincount(labels, self.row_weights, minlength=self.n_classes)
         else:
-            sums = np.asarray(product(self.row_weights, probs), dtype=np.float64)
+            sums = np.asarray(product(self.row_weights, self.targets.target_probs), np.float64)
         spread = smoothing / self.n_classes
         smoothed: Array = (1.0 - smoothing) * sums + spread * sums.sum()
         return smoothed
 
     def target_entropy(self) -> float:
         """Entropy of the smoothed targets in nats, summed over the rows."""
-        labels, all_probs, smoothing = self._targets()
+        smoothing = self.targets.label_smoothing
         spread = smoothing / self.n_classes
-        if labels is not None:
+        if self.targets.labels is not None:
             probs = np.full((1, self.n_classes), spread)
             probs[0, 0] += 1.0 - smoothing
             return float(_entropies(probs)[0]) * self.total_weight()
         total = 0.0
         for rows in self.blocks():
-            probs = (1.0 - smoothing) * all_probs[rows].astype(np.float64)
+            probs = (1.0 - smoothing) * self.targets.target_probs[rows].astype(np.float64)
             total += inner(self.row_weights[rows].astype(np.float64), _entropies(probs + spread))
         return total
-
-    def _targets(self) -> tuple[Array | None, Array, float]:
-        return self.targets.labels, self.targets.target_probs, self.targets.label_smoothing
 
     # ---- what separates the classes ----
 

@@ -78,7 +78,7 @@ class LbfgsModel(Generic[E]):
             self._refined = self.objective.refined_preconditioner(at)
             self.gamma = 1.0
             if self.pairs:
-                self._rescale(self.pairs.latest())
+                self._rescale(self.pairs[-1])
             self.next_refinement = self.growth * n_iter
 
     def directions(self, gradient: Array) -> Iterator[Array]:
