@@ -68,9 +68,8 @@ class Shard(ABC):
         self.backend = backend
         self.n_threads = n_threads
         self.n_rows, self.n_features = map(int, X.shape)
-        self.numbers_per_row: float = X.size / max(
-            1, self.n_rows
-        )  # those that are stored, on average
+        # those that are stored, on average
+        self.numbers_per_row: float = X.size / max(1, self.n_rows)
         self.n_classes = int(targets.n_classes)
         self.n_logits = count_logits(self.n_classes)
         self.real: np.dtype[Any] = targets.row_weights.dtype

@@ -39,8 +39,8 @@ class NewtonModel(Generic[E]):
         hessian = self.objective.hessian(at)
         if self._basis is not None:
             hessian = product(product(self._basis.T, hessian), self._basis)
+        self._inverse = hessian  # the old one's memory is free while this one is inverted
         invert(hessian, np.zeros(len(hessian)))
-        self._inverse = hessian
 
     def directions(self, gradient: Array) -> Iterator[Array]:
         """Yield the Newton direction, then steepest descent, in case rounding has spoilt it."""
