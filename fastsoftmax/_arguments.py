@@ -50,16 +50,16 @@ def cast(array: Array, dtype: np.dtype[Any]) -> Array:
 
 def adjacent_rows(rows: Array) -> Array:
     """Return rows that a kernel can read: `rows` itself if possible, otherwise a copy."""
-    if has_adjacent_rows(rows):
-        return rows
-    return np.array(rows, dtype=rows.dtype.newbyteorder("="), order="C")
+    return rows if has_adjacent_rows(rows) else _native_copy(rows)
 
 
 def features_in_place(X: Array) -> Array:
     """Return a feature matrix that the kernels can read: X itself, of any strides, or a copy."""
-    if are_readable(X):
-        return X
-    return np.array(X, dtype=X.dtype.newbyteorder("="), order="C")
+    return X if are_readable(X) else _native_copy(X)
+
+
+def _native_copy(array: Array) -> Array:
+    return np.array(array, dtype=array.dtype.newbyteorder("="), order="C")
 
 
 def are_readable(X: Array) -> bool:
@@ -87,9 +87,8 @@ def weighted_targets(
     Rows with the label `ignore_index` get weight 0, and rows of weight 0 may have any target.
     """
     y = np.asarray(y)
-    row_weights = without_ignored(
-        y, checked_row_weights(sample_weight, shape[0], real), ignore_index
-    )
+    row_weights = checked_row_weights(sample_weight, shape[0], real)
+    row_weights = without_ignored(y, row_weights, ignore_index)
     labels, probs = checked_targets(y, *shape, real, row_weights)
     return labels, probs, row_weights
 
@@ -118,10 +117,7 @@ def checked_targets(
     real: np.dtype[Any],
     row_weights: Array | None = None,
 ) -> tuple[Array | None, Array | None]:
-    """Return (labels, None) or (None, probabilities), checked, as the kernels take them.
-
-    Rows of weight 0 may have any targets; what those become has no meaning.
-    """
+    """Return (labels, None) or (None, probabilities), checked, as the kernels take them."""
     y = as_array(y, "y")
     if y.ndim != 2:
         return class_indices(y, n_rows, n_classes, row_weights=row_weights), None

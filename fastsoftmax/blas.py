@@ -16,6 +16,7 @@ function, the bits may change.
 
 import functools
 import itertools
+import operator
 import os
 import threading
 from collections.abc import Callable
@@ -183,11 +184,5 @@ def inner(a: Array, b: Array) -> float:
     return float(np.vdot(a, b) if a.size < LEAST_SHARED else _inner(a, b))
 
 
-@single_threaded_blas
-def _product(a: Any, b: Any) -> Any:
-    return a @ b
-
-
-@single_threaded_blas
-def _inner(a: Array, b: Array) -> Any:
-    return np.vdot(a, b)
+_product = single_threaded_blas(operator.matmul)
+_inner = single_threaded_blas(np.vdot)

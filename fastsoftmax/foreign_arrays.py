@@ -3,7 +3,7 @@
 None of these libraries is imported: what a value is, its type and its methods tell.
 """
 
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -24,6 +24,7 @@ _ELSEWHERE = {
     "dask_expr": "{name}.compute(), or fit to batches",
     "sparse": "a scipy.sparse matrix, {name}.to_scipy_sparse()",
 }
+_KNOWN = _READABLE | _ELSEWHERE.keys()
 _ADDED = 2  # `isbuiltin` of number types that other packages add to numpy's
 _HOST_DEVICES = {1, 3, 13}  # of DLPack: CPU, and what of CUDA the CPU reads: pinned, managed
 _DEVICES = {2: "CUDA", 4: "OpenCL", 7: "Vulkan", 8: "Metal", 10: "ROCm", 14: "oneAPI"}
@@ -34,7 +35,9 @@ def as_array(value: Any, name: str) -> Array:
     if type(value) is np.ndarray and value.dtype.isbuiltin != _ADDED:
         return value
     value = as_numpy(value, name)
-    return np.asarray(frame_array(value, name, _result_type) if is_frame(value) else value)
+    if is_frame(value):
+        value = frame_array(value, name, lambda types: np.result_type(*types))
+    return np.asarray(value)
 
 
 def as_numpy(value: Any, name: str) -> Any:
@@ -73,7 +76,7 @@ def _is_foreign(value: Any) -> bool:
         return False
     if hasattr(kind, "__dlpack__") or hasattr(kind, "__array_namespace__"):
         return not hasattr(kind, "to_pandas")  # an array of pyarrow is like a column of a frame
-    if _library_of(value) in _READABLE | _ELSEWHERE.keys():
+    if _library_of(value) in _KNOWN:
         return True
     typed = hasattr(value, "dtype") and not isinstance(value.dtype, np.dtype)
     return typed and hasattr(value, "__array__") and not hasattr(value, "to_numpy")
@@ -81,9 +84,8 @@ def _is_foreign(value: Any) -> bool:
 
 def _library_of(value: Any) -> str:
     """Return the library that an array's class, or one that it is derived from, belongs to."""
-    known = _READABLE | _ELSEWHERE.keys()
     roots = [kind.__module__.partition(".")[0] for kind in type(value).__mro__]
-    return next((root for root in roots if root in known), roots[0])
+    return next((root for root in roots if root in _KNOWN), roots[0])
 
 
 def _words(value: Any) -> str:
@@ -135,9 +137,8 @@ def _tensor_array(tensor: Any, name: str) -> Array:
 def _with_known_type(array: Array) -> Array:
     """Return an array of bfloat16 or of a float of 8 bits, which are not numpy's, as float32."""
     added = array.dtype.isbuiltin == _ADDED
-    if added and array.dtype.name.startswith(("bfloat16", "float8_")):
-        return array.astype(np.float32)
-    return array
+    small = added and array.dtype.name.startswith(("bfloat16", "float8_"))
+    return array.astype(np.float32) if small else array
 
 
 # ---- frames ----
@@ -171,36 +172,29 @@ def frame_array(frame: Any, name: str, common_type: CommonType) -> Any:
     ValueError
         If a value is missing: its row and column are named.
     """
-    types = list(frame.dtypes) if hasattr(frame, "iloc") else []
+    is_pandas = hasattr(frame, "iloc")
+    types = list(frame.dtypes) if is_pandas else []
     if types and all(isinstance(dtype, np.dtype) for dtype in types):
-        return _plain_array(frame, types, common_type)
+        if len(set(types)) == 1:
+            return frame.to_numpy()
+        return frame.to_numpy(dtype=common_type(types)) if _are_numbers(types) else frame
     if types and all(type(dtype).__name__ == "SparseDtype" for dtype in types):
         return frame.sparse.to_coo()
     columns = list(_columns_of(frame))
-    if not columns or any(column.dtype.kind not in "biuf" for column in columns):
+    types = [column.dtype for column in columns]
+    if not columns or not _are_numbers(types):
         return frame
     # (by columns, as pandas and polars have them)
-    dtype = common_type([column.dtype for column in columns])
-    array = np.empty((len(columns), frame.shape[0]), dtype)
-    for row, column in zip(array, columns, strict=True):
-        if column.may_lack:
-            _check_complete(column, name)
-        row[...] = _numbers_of(column)
+    array = np.empty((len(columns), frame.shape[0]), common_type(types))
+    for row, (column_name, dtype, values, may_lack) in zip(array, columns, strict=True):
+        if may_lack:
+            _check_complete(values, name, column_name)
+        row[...] = values.to_numpy(dtype=dtype) if is_pandas else values.to_numpy()
     return array.T
 
 
-def _plain_array(frame: Any, types: Sequence[Type], common_type: CommonType) -> Any:
-    """Return a pandas frame whose columns have types of numpy."""
-    several = set(types)
-    if len(several) == 1:
-        return frame.to_numpy()
-    if any(dtype.kind not in "biuf" for dtype in several):
-        return frame
-    return frame.to_numpy(dtype=common_type(types))
-
-
-def _result_type(types: Sequence[Type]) -> Type:
-    return np.result_type(*types)
+def _are_numbers(types: Sequence[Type]) -> bool:
+    return all(dtype.kind in "biuf" for dtype in types)
 
 
 def _columns_of(frame: Any) -> Iterator[_Column]:
@@ -211,16 +205,14 @@ def _columns_of(frame: Any) -> Iterator[_Column]:
             yield _Column(name, np.dtype(dtype), values, not own)
         return
     by_method = hasattr(frame, "get_columns")
-    names: Iterable[Any] = frame.columns if by_method else frame.column_names
-    for name, values in zip(
-        names, frame.get_columns() if by_method else frame.columns, strict=True
-    ):
+    names = frame.columns if by_method else frame.column_names
+    columns = frame.get_columns() if by_method else frame.columns
+    for name, values in zip(names, columns, strict=True):
         yield _Column(name, values[:0].to_numpy().dtype, values, may_lack=True)
 
 
-def _check_complete(column: _Column, name: str) -> None:
+def _check_complete(values: Any, name: str, column: Any) -> None:
     """Raise where a value is missing."""
-    values = column.values
     if hasattr(values, "null_count"):  # polars has a method and pyarrow a number
         count = values.null_count
         if not (count() if callable(count) else count):
@@ -229,11 +221,5 @@ def _check_complete(column: _Column, name: str) -> None:
     if missing.any():
         raise ValueError(
             f"{name} must not have missing values (NA, NaN), got one in row "
-            f"{int(missing.argmax())} of column {column.name!r}"
+            f"{int(missing.argmax())} of column {column!r}"
         )
-
-
-def _numbers_of(column: _Column) -> Any:
-    if hasattr(column.values, "iloc"):
-        return column.values.to_numpy(dtype=column.dtype)
-    return column.values.to_numpy()

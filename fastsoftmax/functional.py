@@ -209,11 +209,8 @@ def logsumexp(
     sums = np.full(len(rows), -np.inf, dtype=x.dtype)
     if rows.shape[1]:
         kernels.logsumexp_rows(sums, adjacent_rows(rows), n_threads=n_threads)
-    result = cast(sums.reshape(shape), dtype)
-    if out is not None:
-        out[...] = result
-        return out
-    return result[()]
+    result = _stored(cast(sums.reshape(shape), dtype), out)
+    return result[()] if out is None else out
 
 
 def _map_rows(
@@ -230,18 +227,21 @@ def _map_rows(
         raise ValueError(f"x must have at least one class along axis={axis}, got shape {x.shape}")
     rows = adjacent_rows(rows)
     kernels = resolve_backend(backend)
-    target = None if out is None else _direct_target(out, axes, rows)
-    direct = target is not None
+    direct = None if out is None else _direct_target(out, axes, rows)
+    target = direct
     if target is None:
         # A copy of the rows belongs to us, so the kernels can work in place.
         ours = not np.may_share_memory(rows, given)
         target = rows if ours else np.empty(rows.shape, dtype=rows.dtype)
     getattr(kernels, kernel)(target, rows, n_threads=thread_count(n_jobs, kernels))
-    if direct and out is not None:
+    if direct is not None and out is not None:
         return out
     last = range(x.ndim - len(axes), x.ndim)
     moved = target.reshape(np.moveaxis(x, axes, last).shape)
-    result = cast(np.moveaxis(moved, last, axes), dtype)
+    return _stored(cast(np.moveaxis(moved, last, axes), dtype), out)
+
+
+def _stored(result: Array, out: Array | None) -> Array:
     if out is None:
         return result
     out[...] = result
@@ -254,9 +254,8 @@ def _direct_target(out: Array, axes: tuple[int, ...], rows: Array) -> Array | No
     if target.dtype != rows.dtype or not np.may_share_memory(target, out):
         return None
     n_rows, n_classes = target.shape
-    if not has_adjacent_rows(target):
-        return None
-    if n_rows > 1 and abs(target.strides[0]) < n_classes * target.itemsize:
+    overlaps = n_rows > 1 and abs(target.strides[0]) < n_classes * target.itemsize
+    if overlaps or not has_adjacent_rows(target):
         return None
     same = target.ctypes.data == rows.ctypes.data and target.strides == rows.strides
     return target if same or not np.may_share_memory(target, rows) else None

@@ -276,13 +276,8 @@ def linear_cross_entropy(
             for grad in grads:
                 grad.fill(0.0)
             return 0.0 if np.isfinite(logits).all() else math.nan
-        targets = kernels.Targets(
-            None if labels is None else labels[rows],
-            None if probs is None else probs[rows],
-            row_weights[rows],
-            smoothing,
-            n_classes,
-        )
+        some = (None if part is None else part[rows] for part in (labels, probs, row_weights))
+        targets = kernels.Targets(*some, smoothing, n_classes)
         grad_weights, grad_bias = grads or (None, None)
         loss, _ = kernels.loss_grad(
             grad_weights, grad_bias, X[rows], targets, W, bias, n_threads=n_threads

@@ -30,11 +30,9 @@ def in_threads(
 
     def work() -> None:
         while (call := calls.get()) is not None:
-            _compute(*call)
-
-    def _compute(outcome: Future[Array], context: contextvars.Context, argument: T) -> None:
-        if outcome.set_running_or_notify_cancel():
-            _set_outcome(outcome, context.run, function, argument)
+            outcome, context, argument = call
+            if outcome.set_running_or_notify_cancel():
+                _set_outcome(outcome, context.run, function, argument)
 
     n_started = 0
     while n_threads > 1 and n_started < n_threads and _start(work, "fastsoftmax", daemon=False):

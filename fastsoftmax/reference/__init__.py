@@ -16,7 +16,7 @@ Conventions
 - `n_logits` equals `n_classes`, or it is 1 for two classes: the one logit is then the log-odds of
   class 1, and that of class 0 is 0.
 - Rows are taken in blocks of a few megabytes, so memory does not grow with n_rows * n_classes.
-- `isa` and `n_threads` are accepted for the sake of the common signature and not used.
+- `isa` and `n_threads` come with the decorators `serial` and `threaded`.
 
 A row is shifted by its largest logit, and the largest term is then left out of the sum, which
 log1p takes (Blanchard, Higham & Higham 2021, "Accurately computing the log-sum-exp and softmax
@@ -24,6 +24,7 @@ functions", IMA Journal of Numerical Analysis 41(4), Section 4). That keeps the 
 accurate near zero, where log(1 + others) would round to 0.
 """
 
+from collections.abc import Iterator
 from typing import Any
 
 import numpy as np
@@ -34,20 +35,19 @@ from fastsoftmax.kernel_arguments import Descent
 from fastsoftmax.reference._newton import newton_steps as newton_steps
 from fastsoftmax.reference._rows import (
     MIN_GRAD_ROWS,
+    Shifted,
+    all_logits,
     blocks,
     features_of,
-    quiet,
     residual_of,
     row_losses,
+    serial,
     shift,
+    threaded,
 )
 from fastsoftmax.reference._rows import Targets as Targets
-from fastsoftmax.reference._vectors import (  # (those of the twin that know no rows)
-    add_scaled as add_scaled,
-)
-from fastsoftmax.reference._vectors import (
-    assemble_gradient as assemble_gradient,
-)
+from fastsoftmax.reference._vectors import add_scaled as add_scaled
+from fastsoftmax.reference._vectors import assemble_gradient as assemble_gradient
 from fastsoftmax.reference._vectors import dot as dot
 from fastsoftmax.reference._vectors import round_weights as round_weights
 from fastsoftmax.reference._vectors import within_product as within_product
@@ -56,12 +56,8 @@ from fastsoftmax.reference._vectors import within_product as within_product
 class CsrRows:
     """Rows in CSR form, as `X` of the functions below.
 
-    Parameters
-    ----------
-    data : ndarray of float32 or float64
-    indices, indptr : ndarray of int32 or int64, both of one type
-        As of a `scipy.sparse.csr_array`; indices may be in any order and occur twice.
-    n_features : int
+    data, indices and indptr are as of a `scipy.sparse.csr_array`, of float32 or float64 and both of
+    int32 or int64. Indices may be in any order and occur twice.
     """
 
     def __init__(self, data: Array, indices: Array, indptr: Array, n_features: int) -> None:
@@ -118,124 +114,85 @@ def max_threads() -> int:
     return 1
 
 
-def panel_rows(n_logits: int, real_size: int, *, isa: str | None = None) -> int:
+@serial
+def panel_rows(n_logits: int, real_size: int) -> int:
     """Rows of a panel, for `CsrRows.set_columns`."""
     return 1 << 16
 
 
-def exp_values(out: Array, x: Array, *, isa: str | None = None) -> None:
+@serial
+def exp_values(out: Array, x: Array) -> None:
     """out[i] = exp(x[i]); out may be x."""
-    with quiet():
-        out[...] = np.exp(x, dtype=np.float64)
+    out[...] = np.exp(x, dtype=np.float64)
 
 
-def log_values(out: Array, x: Array, *, isa: str | None = None) -> None:
+@serial
+def log_values(out: Array, x: Array) -> None:
     """out[i] = log(x[i]); out may be x."""
-    with quiet():
-        out[...] = np.log(x, dtype=np.float64)
+    out[...] = np.log(x, dtype=np.float64)
 
 
-def softmax_rows(out: Array, logits: Array, *, isa: str | None = None, n_threads: int = 1) -> None:
+@threaded
+def softmax_rows(out: Array, logits: Array) -> None:
     """out[i, k] = exp(z_ik) / sum_j exp(z_ij); out may be logits."""
-    for rows in blocks(*logits.shape):
-        with quiet():
-            row = shift(logits[rows])
-            out[rows] = row.exps / (1.0 + row.others)
+    for rows, row in _shifted(logits):
+        out[rows] = row.exps / (1.0 + row.others)
 
 
-def log_softmax_rows(
-    out: Array, logits: Array, *, isa: str | None = None, n_threads: int = 1
-) -> None:
+@threaded
+def log_softmax_rows(out: Array, logits: Array) -> None:
     """out[i, k] = z_ik - log(sum_j exp(z_ij)); out may be logits."""
-    for rows in blocks(*logits.shape):
-        with quiet():
-            row = shift(logits[rows])
-            out[rows] = 0.0 - (row.gap + np.log1p(row.others))  # 0.0, not -0.0, for one class
+    for rows, row in _shifted(logits):
+        out[rows] = 0.0 - (row.gap + np.log1p(row.others))  # 0.0, not -0.0, for one class
 
 
-def logsumexp_rows(
-    out: Array, logits: Array, *, isa: str | None = None, n_threads: int = 1
-) -> None:
+@threaded
+def logsumexp_rows(out: Array, logits: Array) -> None:
     """out[i] = log(sum_j exp(z_ij))."""
-    for rows in blocks(*logits.shape):
-        with quiet():
-            row = shift(logits[rows])
-            finite = np.isfinite(row.largest)
-            sums = np.where(finite, row.largest + np.log1p(row.others), row.largest)
-            out[rows] = sums[:, 0]
+    for rows, row in _shifted(logits):
+        finite = np.isfinite(row.largest)
+        sums = np.where(finite, row.largest + np.log1p(row.others), row.largest)
+        out[rows] = sums[:, 0]
 
 
-def cross_entropy_rows(
-    loss: Array,
-    grad: Array | None,
-    logits: Array,
-    targets: Targets,
-    *,
-    isa: str | None = None,
-    n_threads: int = 1,
-) -> None:
+@threaded
+def cross_entropy_rows(loss: Array, grad: Array | None, logits: Array, targets: Targets) -> None:
     """loss[i] = row_weight_i * cross-entropy of row i, in nats, and its gradient by the logits.
 
     grad[i] = row_weight_i * (softmax(z_i) - target_i); it may be None, or logits.
     """
-    for rows in blocks(*logits.shape):
-        with quiet():
-            target, _, weight = targets.of(rows)
-            row = shift(logits[rows])
-            loss[rows] = row_losses(row, target, weight)
-            if grad is not None:
-                grad[rows] = residual_of(row, target, weight)
+    for rows, row in _shifted(logits):
+        target, _, weight = targets.of(rows)
+        loss[rows] = weight * row_losses(row, target)
+        if grad is not None:
+            grad[rows] = residual_of(row, target, weight)
 
 
+@threaded
 @single_threaded_blas
-def affine_rows(
-    logits: Array,
-    X: Any,
-    weights: Array,
-    bias: Array,
-    *,
-    isa: str | None = None,
-    n_threads: int = 1,
-) -> None:
+def affine_rows(logits: Array, X: Any, weights: Array, bias: Array) -> None:
     """logits[i, k] = x_i . weights_k + bias_k."""
     for rows in blocks(*X.shape):
-        with quiet():
-            logits[rows] = features_of(X, rows, weights.dtype) @ weights.T
-            logits[rows] += bias
+        logits[rows] = features_of(X, rows, weights.dtype) @ weights.T
+        logits[rows] += bias
 
 
-def predict_rows(
-    probs: Array,
-    X: Any,
-    weights: Array,
-    bias: Array,
-    as_log: bool,
-    *,
-    isa: str | None = None,
-    n_threads: int = 1,
-) -> bool:
+@threaded
+def predict_rows(probs: Array, X: Any, weights: Array, bias: Array, as_log: bool) -> bool:
     """probs[i] = softmax(W x_i + b), or its logarithm where as_log.
 
     With one logit for two classes, the other one's is 0. Returns whether every logit was finite.
     """
     finite = True
-    for rows in blocks(X.shape[0], max(X.shape[1], probs.shape[1])):
-        logits = _class_logits(features_of(X, rows, weights.dtype), weights, bias, probs.shape[1])
+    for rows, logits in _logit_blocks(X, weights, bias, probs.shape[1]):
         finite &= bool(np.isfinite(logits).all())
         (log_softmax_rows if as_log else softmax_rows)(probs[rows], logits)
     return finite
 
 
+@threaded
 def predict_top(
-    classes: Array,
-    probs: Array | None,
-    X: Any,
-    weights: Array,
-    bias: Array,
-    n_classes: int,
-    *,
-    isa: str | None = None,
-    n_threads: int = 1,
+    classes: Array, probs: Array | None, X: Any, weights: Array, bias: Array, n_classes: int
 ) -> bool:
     """Find the classes of the largest logits of each row, as many as classes has columns.
 
@@ -244,8 +201,7 @@ def predict_top(
     whether every logit was finite.
     """
     finite = True
-    for rows in blocks(X.shape[0], max(X.shape[1], n_classes)):
-        logits = _class_logits(features_of(X, rows, weights.dtype), weights, bias, n_classes)
+    for rows, logits in _logit_blocks(X, weights, bias, n_classes):
         finite &= bool(np.isfinite(logits).all())
         ranked = np.where(np.isnan(logits), np.inf, -logits)
         top = ranked.argsort(axis=1, kind="stable")[:, : classes.shape[1]]
@@ -256,6 +212,7 @@ def predict_top(
     return finite
 
 
+@threaded
 @single_threaded_blas
 def loss_grad(
     grad_weights: Array | None,
@@ -264,21 +221,12 @@ def loss_grad(
     targets: Targets,
     weights: Array,
     bias: Array,
-    *,
-    isa: str | None = None,
-    n_threads: int = 1,
 ) -> tuple[float, float]:
     """Weighted cross-entropy of an affine model, summed over the rows, and its gradient.
 
     grad_weights (n_logits, d) and grad_bias (n_logits,) are overwritten; both None: loss only.
-
-    Returns
-    -------
-    loss : float
-        sum_i row_weight_i * cross-entropy_i, in nats.
-    correct : float
-        Sum of row_weight over the rows whose largest logit is that of the target; of two equal
-        ones the first counts.
+    Returns the sums of row_weight_i * cross-entropy_i, in nats, and of row_weight over the rows
+    whose largest logit is that of the target; of two equal ones the first counts.
     """
     if grad_weights is not None and grad_bias is not None:
         grad_weights[...] = 0.0
@@ -286,16 +234,8 @@ def loss_grad(
     return _add_rows(grad_weights, grad_bias, X, targets, weights, bias)
 
 
-def columns_product(
-    sums: Array,
-    totals: Array,
-    X: CsrRows,
-    factors: Array,
-    panel: int,
-    *,
-    isa: str | None = None,
-    n_threads: int = 1,
-) -> None:
+@threaded
+def columns_product(sums: Array, totals: Array, X: CsrRows, factors: Array, panel: int) -> None:
     """Add factors^T X to sums (n_logits, d), factors^T 1 to totals, for one panel of CsrRows.
 
     factors (rows of the panel, n_logits) is contiguous, float32 or float64; sums and totals are
@@ -305,17 +245,10 @@ def columns_product(
     totals += factors.sum(axis=0, dtype=np.float64)
 
 
+@threaded
 @single_threaded_blas
 def sgd_steps(
-    params: Array,
-    velocity: Array | None,
-    X: Any,
-    targets: Targets,
-    order: Array,
-    descent: Descent,
-    *,
-    isa: str | None = None,
-    n_threads: int = 1,
+    params: Array, velocity: Array | None, X: Any, targets: Targets, order: Array, descent: Descent
 ) -> tuple[float, float]:
     """Gradient descent over the rows order[0], order[1], ..., descent.batch_size rows at a time.
 
@@ -329,12 +262,8 @@ def sgd_steps(
     In a smaller last batch the l2 counts in proportion to its rows, so that every row of an epoch
     moves the parameters alike. The bias is left alone unless fit_bias. With squared_scale = a^2 and
     center = m, each (n_features,), the steps are those of V = W / a and c = b + W m, which
-    features a (x - m) have; center is for dense X.
-
-    Returns
-    -------
-    loss, correct : float
-        As `loss_grad`, with the parameters that each batch saw before its update.
+    features a (x - m) have; center is for dense X. Returns the sums of `loss_grad`, with the
+    parameters that each batch saw before its update.
     """
     squared_scale, center = descent.squared_scale, descent.center
     rate, momentum = float(descent.learning_rate), float(descent.momentum)
@@ -351,21 +280,20 @@ def sgd_steps(
         batch = order[start : start + batch_size]
         grad[:] = 0.0
         sums += _add_rows(grad_weights, grad_bias, X, targets, weights, bias, batch)
-        with quiet():
-            grad /= batch_size
-            if center is not None:
-                grad_weights -= np.outer(grad_bias, center)
-            if squared_scale is not None:
-                grad_weights *= squared_scale
-            l2 = float(descent.l2) * len(batch) / batch_size
-            grad[:n_weights] += l2 * params[:n_weights]
-            step = grad[:n_updated]
-            if velocity is not None:
-                step += momentum * velocity[:n_updated]
-                velocity[:n_updated] = step
-            if center is not None:
-                bias += rate * (grad_weights @ center.astype(np.float64))
-            params[:n_updated] -= rate * step
+        grad /= batch_size
+        if center is not None:
+            grad_weights -= np.outer(grad_bias, center)
+        if squared_scale is not None:
+            grad_weights *= squared_scale
+        l2 = float(descent.l2) * len(batch) / batch_size
+        grad[:n_weights] += l2 * params[:n_weights]
+        step = grad[:n_updated]
+        if velocity is not None:
+            step += momentum * velocity[:n_updated]
+            velocity[:n_updated] = step
+        if center is not None:
+            bias += rate * (grad_weights @ center.astype(np.float64))
+        params[:n_updated] -= rate * step
     return float(sums[0]), float(sums[1])
 
 
@@ -388,23 +316,30 @@ def _add_rows(
         rows = block if order is None else order[block]
         x = features_of(X, rows, weights.dtype)
         target, likeliest, weight = targets.of(rows)
-        logits = _class_logits(x, weights, bias, n_classes)
-        with quiet():
-            row = shift(logits)
-            loss += float(row_losses(row, target, weight).sum())
-            correct += float(weight[row.at[:, 0] == likeliest].sum(dtype=np.float64))
-            if grad_weights is not None and grad_bias is not None:
-                residual = residual_of(row, target, weight)[:, n_classes - n_logits :]
-                grad_bias += residual.sum(axis=0)
-                grad_weights += residual.astype(weights.dtype, copy=False).T @ x
+        row = shift(_class_logits(x, weights, bias, n_classes))
+        loss += float((weight * row_losses(row, target)).sum())
+        correct += float(weight[row.at[:, 0] == likeliest].sum(dtype=np.float64))
+        if grad_weights is not None and grad_bias is not None:
+            residual = residual_of(row, target, weight)[:, n_classes - n_logits :]
+            grad_bias += residual.sum(axis=0)
+            grad_weights += residual.astype(weights.dtype, copy=False).T @ x
     return loss, correct
 
 
 def _class_logits(X: Array, weights: Array, bias: Array, n_classes: int) -> Array:
-    """Logits of all classes; of two with one logit class 0 has 0."""
-    with quiet():
-        logits: Array = X @ weights.T
-        logits += bias
-    if len(weights) < n_classes:
-        logits = np.column_stack([np.zeros_like(logits), logits])
-    return logits
+    logits: Array = X @ weights.T
+    logits += bias
+    return all_logits(logits, n_classes)
+
+
+def _logit_blocks(
+    X: Any, weights: Array, bias: Array, n_classes: int
+) -> Iterator[tuple[slice, Array]]:
+    """Yield blocks of rows with the logits of all classes."""
+    for rows in blocks(X.shape[0], max(X.shape[1], n_classes)):
+        yield rows, _class_logits(features_of(X, rows, weights.dtype), weights, bias, n_classes)
+
+
+def _shifted(logits: Array) -> Iterator[tuple[slice, Shifted]]:
+    for rows in blocks(*logits.shape):
+        yield rows, shift(logits[rows])

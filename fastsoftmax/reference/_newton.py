@@ -12,7 +12,7 @@ import numpy as np
 from fastsoftmax.arrays import Array
 from fastsoftmax.blas import single_threaded_blas
 from fastsoftmax.kernel_arguments import NewtonSettings
-from fastsoftmax.reference._rows import Targets, quiet, shift
+from fastsoftmax.reference._rows import Targets, all_logits, row_losses, serial, shift
 
 _EPSILON = float(np.finfo(np.float64).eps)
 _MOST_HALVINGS, _MOST_LENGTHS, _LEVEL, _SLOPE_LEFT = 30, 6, 64.0, 0.1
@@ -21,12 +21,12 @@ _MOST_HALVINGS, _MOST_LENGTHS, _LEVEL, _SLOPE_LEFT = 30, 6, 64.0, 0.1
 class _Line(NamedTuple):
     """A point on the way along a step, and the derivatives of the loss on that way."""
 
+    logits: Array
+    probs: Array
     loss: float
     accuracy: float
     slope: float
     curvature: float
-    logits: Array
-    probs: Array
 
 
 class _Point(NamedTuple):
@@ -50,23 +50,15 @@ class _Problem(NamedTuple):
 
     def line(self, logits: Array, along: Array, length: float) -> _Line:
         logits = logits + length * along
-        if logits.shape[1] < self.targets.shape[1]:
-            zeros = np.zeros_like(logits)
-            row = shift(np.concatenate([zeros, logits], axis=1))
-            along = np.concatenate([zeros, along], axis=1)
-        else:
-            row = shift(logits)
+        n_classes = self.targets.shape[1]
+        row, along = shift(all_logits(logits, n_classes)), all_logits(along, n_classes)
         probs = row.exps / (1.0 + row.others)
-        gaps = np.where(self.targets > 0.0, self.targets * row.gap, 0.0).sum(axis=1)
         mean = (probs * along).sum(axis=1)
         slopes = mean - (self.targets * along).sum(axis=1)
         curvatures = (probs * along**2).sum(axis=1) - mean**2
         hits = row.at[:, 0] == self.right
-        values = np.log1p(row.others[:, 0]) + gaps, hits, slopes, curvatures
-        loss, accuracy, slope, curvature = (
-            float(self.row_weights @ v) / len(self.Z) for v in values
-        )
-        return _Line(loss, accuracy, slope, curvature, logits, probs)
+        values = row_losses(row, self.targets), hits, slopes, curvatures
+        return _Line(logits, probs, *(float(self.row_weights @ v) / len(self.Z) for v in values))
 
     def point(self, params: Array, line: _Line) -> _Point:
         d, n_logits = self.n_penalised, len(params)
@@ -137,6 +129,7 @@ class _Problem(NamedTuple):
         return max(bound, 0.0)
 
 
+@serial
 @single_threaded_blas
 def newton_steps(
     points: Array,
@@ -146,8 +139,6 @@ def newton_steps(
     Z: Array,
     targets: Targets,
     settings: NewtonSettings,
-    *,
-    isa: str | None = None,
 ) -> tuple[int, bool, bool]:
     """At most len(points) steps of Newton's method from start, for the model o = start z.
 
@@ -160,25 +151,22 @@ def newton_steps(
     falls. Returns (steps, whether it stopped for that, whether there is nothing more to gain here).
     """
     problem = _Problem(Z, *targets.of(slice(None)), settings)
-    with quiet():
-        base[:] = problem.base(len(start))
-        logits = Z @ start.T
-        at = problem.point(start, problem.line(logits, logits, 0.0))
-        for i in range(len(points) + 1):
-            if at.bound <= settings.target * at.value:
-                return i, True, False
-            if i == len(points):
-                return i, False, False
-            found = _descend(problem, at)
-            if found is None:
-                return i, False, True
-            before, at = at, found
-            points[i] = at.params.ravel()
-            records[i] = at.line.loss, at.line.accuracy, at.value, at.bound
-            if before.value - at.value <= _EPSILON * abs(before.value):
-                done = at.bound <= settings.tol * at.value
-                return i + 1, done, not done
-    raise AssertionError
+    base[:] = problem.base(len(start))
+    logits = Z @ start.T
+    at = problem.point(start, problem.line(logits, logits, 0.0))
+    for i in range(len(points)):
+        if at.bound <= settings.target * at.value:
+            return i, True, False
+        found = _descend(problem, at)
+        if found is None:
+            return i, False, True
+        before, at = at, found
+        points[i] = at.params.ravel()
+        records[i] = at.line.loss, at.line.accuracy, at.value, at.bound
+        if before.value - at.value <= _EPSILON * abs(before.value):
+            done = at.bound <= settings.tol * at.value
+            return i + 1, done, not done
+    return len(points), at.bound <= settings.target * at.value, False
 
 
 def _descend(problem: _Problem, at: _Point) -> _Point | None:

@@ -1,12 +1,17 @@
-"""Rows of logits in plain numpy: what the functions of `reference` share."""
+"""What the functions of `reference` share: their signature, and rows of logits in plain numpy."""
 
 import copy
-from collections.abc import Iterator
-from typing import Any, NamedTuple
+import functools
+import inspect
+from collections.abc import Callable, Iterator
+from typing import Any, NamedTuple, ParamSpec, TypeVar
 
 import numpy as np
 
-from fastsoftmax.arrays import Array
+from fastsoftmax.arrays import Array, slices
+
+P = ParamSpec("P")
+R = TypeVar("R")
 
 # A block's logits: half a megabyte in float64, of which about eight arrays are alive at a time.
 # The quickest of 2^12 to 2^20 on 60000 x 784 float32 with 10 classes (numpy 2.4, 2 cores).
@@ -14,6 +19,40 @@ _BLOCK_NUMBERS = 1 << 16
 # A block of a gradient pass has at least this many rows: each block costs a product that reads
 # and writes the whole gradient.
 MIN_GRAD_ROWS = 16
+
+# Settings that every kernel has, in their order; they have no effect here.
+_SETTINGS = (
+    inspect.Parameter("isa", inspect.Parameter.KEYWORD_ONLY, default=None),
+    inspect.Parameter("n_threads", inspect.Parameter.KEYWORD_ONLY, default=1),
+)
+
+
+def threaded(function: Callable[P, R]) -> Callable[..., R]:
+    """Decorate the twin of a kernel: it also takes `isa` and `n_threads`, and gives no warnings.
+
+    Infinities and NaN are results here, not mishaps.
+    """
+    return _twin(function, _SETTINGS)
+
+
+def serial(function: Callable[P, R]) -> Callable[..., R]:
+    """As `threaded`, for a kernel that has `isa` alone."""
+    return _twin(function, _SETTINGS[:1])
+
+
+def _twin(function: Callable[P, R], settings: tuple[inspect.Parameter, ...]) -> Callable[..., R]:
+    signature = inspect.signature(function)
+    parameters = [*signature.parameters.values(), *settings]
+
+    @functools.wraps(function)
+    def computing(*args: Any, **named: Any) -> R:
+        for setting in settings:
+            named.pop(setting.name, None)
+        with np.errstate(all="ignore"):
+            return function(*args, **named)
+
+    computing.__signature__ = signature.replace(parameters=parameters)  # type: ignore[attr-defined]
+    return computing
 
 
 class Shifted(NamedTuple):
@@ -29,16 +68,8 @@ class Shifted(NamedTuple):
 class Targets:
     """What rows are compared with, and their weights: checked once, as `targets` of the functions.
 
-    Parameters
-    ----------
-    labels : ndarray of shape (n,), int32, or None
-        Class numbers in [0, n_classes). They must not change while this object is in use; the
-        compiled kernels take a copy.
-    target_probs : ndarray of shape (n, n_classes), or None
-        Target distributions, given where labels are not.
-    row_weights : ndarray of shape (n,)
-    label_smoothing : float
-    n_classes : int
+    Either labels (n,), int32, or distributions target_probs (n, n_classes) are given; the others
+    are None. Labels must not change while this object is in use; the compiled kernels take a copy.
     """
 
     def __init__(
@@ -111,10 +142,17 @@ def shift(logits: Array) -> Shifted:
     return Shifted(gap, exps, largest, at, others)
 
 
-def row_losses(row: Shifted, target: Array, row_weights: Array) -> Array:
-    """row_weight * sum_k target_k (logsumexp(z) - z_k), a sum of terms that are all >= 0."""
+def all_logits(logits: Array, n_classes: int) -> Array:
+    """Return the logits of all classes; of two with one logit class 0 has 0."""
+    if logits.shape[1] < n_classes:
+        logits = np.column_stack([np.zeros_like(logits), logits])
+    return logits
+
+
+def row_losses(row: Shifted, target: Array) -> Array:
+    """sum_k target_k (logsumexp(z) - z_k), a sum of terms that are all >= 0."""
     terms = np.where(target > 0.0, target * row.gap, 0.0)  # 0 * inf counts as 0
-    losses: Array = row_weights * (terms.sum(axis=1) + np.log1p(row.others[:, 0]))
+    losses: Array = terms.sum(axis=1) + np.log1p(row.others[:, 0])
     return losses
 
 
@@ -123,11 +161,8 @@ def residual_of(row: Shifted, target: Array, row_weights: Array) -> Array:
     total = 1.0 + row.others
     residual: Array = row.exps / total - target
     t = np.take_along_axis(target, row.at, axis=1)
-    near_one = np.where(
-        t > 0.5,
-        (1.0 - t) - row.others / total,
-        np.take_along_axis(residual, row.at, axis=1),
-    )
+    plain = np.take_along_axis(residual, row.at, axis=1)
+    near_one = np.where(t > 0.5, (1.0 - t) - row.others / total, plain)
     np.put_along_axis(residual, row.at, near_one, axis=1)
     residual *= row_weights[:, np.newaxis]
     return residual
@@ -140,11 +175,4 @@ def features_of(X: Any, rows: Any, real: np.dtype[Any]) -> Any:
 
 
 def blocks(n_rows: int, width: int, min_rows: int = 1) -> Iterator[slice]:
-    size = max(min_rows, _BLOCK_NUMBERS // max(1, width))
-    for start in range(0, n_rows, size):
-        yield slice(start, min(start + size, n_rows))
-
-
-def quiet() -> np.errstate:
-    """Infinities and NaN are results here, not mishaps."""
-    return np.errstate(all="ignore")
+    return slices(n_rows, max(min_rows, _BLOCK_NUMBERS // max(1, width)))

@@ -1,6 +1,6 @@
 """The solvers' vectors in plain numpy: the part of `reference` that knows no rows.
 
-Arrays are float64 but where said; `isa` and `n_threads` are not used.
+Arrays are float64 but where said.
 """
 
 import numpy as np
@@ -8,23 +8,17 @@ import numpy as np
 from fastsoftmax.arrays import Array
 from fastsoftmax.blas import inner
 from fastsoftmax.kernel_arguments import GradientTerms
+from fastsoftmax.reference._rows import threaded
 
 
-def dot(a: Array, b: Array, *, isa: str | None = None, n_threads: int = 1) -> float:
+@threaded
+def dot(a: Array, b: Array) -> float:
     """Sum of a[i] b[i]."""
     return inner(a, b)
 
 
-def add_scaled(
-    out: Array,
-    y: Array,
-    scale: float,
-    x: Array,
-    other: Array | None,
-    *,
-    isa: str | None = None,
-    n_threads: int = 1,
-) -> float:
+@threaded
+def add_scaled(out: Array, y: Array, scale: float, x: Array, other: Array | None) -> float:
     """Let out = y + scale x; returns the sum of out[i] other[i], 0 where other is None.
 
     out may be y or x.
@@ -33,15 +27,9 @@ def add_scaled(
     return 0.0 if other is None else inner(out, other)
 
 
+@threaded
 def round_weights(
-    weights: Array,
-    along: Array,
-    scaled: Array,
-    scale: Array | None,
-    center: Array,
-    *,
-    isa: str | None = None,
-    n_threads: int = 1,
+    weights: Array, along: Array, scaled: Array, scale: Array | None, center: Array
 ) -> None:
     """Let weights = scaled * scale (by column; None: ones), along = that @ center.
 
@@ -53,15 +41,9 @@ def round_weights(
     weights[...] = product
 
 
+@threaded
 def assemble_gradient(
-    gradient: Array,
-    along: Array,
-    weights: Array,
-    grad_bias: Array,
-    terms: GradientTerms,
-    *,
-    isa: str | None = None,
-    n_threads: int = 1,
+    gradient: Array, along: Array, weights: Array, grad_bias: Array, terms: GradientTerms
 ) -> tuple[float, float, float, float, float]:
     """Compute the gradient of F by V, in place of the sums over the rows of that by W.
 
@@ -90,6 +72,7 @@ def assemble_gradient(
     return square, residual, slope, to_base, along_base
 
 
+@threaded
 def within_product(
     result: Array,
     along: Array,
@@ -97,9 +80,6 @@ def within_product(
     inverse: Array,
     means: Array | None,
     grad_bias: Array,
-    *,
-    isa: str | None = None,
-    n_threads: int = 1,
 ) -> None:
     """Let result = p less its mean over the classes, p = inverse * (gradient - grad_bias means).
 

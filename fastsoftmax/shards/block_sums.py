@@ -4,10 +4,13 @@
 is as in `curvature`.
 """
 
+from collections.abc import Iterator
+from typing import Any
+
 import numpy as np
 from scipy import sparse
 
-from fastsoftmax.arrays import Array
+from fastsoftmax.arrays import Array, slices
 from fastsoftmax.blas import product
 from fastsoftmax.shards.csr_shard import some_columns
 from fastsoftmax.shards.curvature import curvatures, drawn, pool
@@ -61,16 +64,11 @@ def curvature_sums(shard: Shard, weights: Array, bias: Array) -> Array:
 
 
 def curved_block_sums(
-    shard: Shard,
-    weights: Array,
-    bias: Array,
-    features: list[Array],
-    least: Array,
-    most_work: float,
+    shard: Shard, weights: Array, bias: Array, features: list[Array], least: Array, most_work: float
 ) -> list[Array] | None:
     """Sum of h_k x x^T over the rows with h_k >= s least_k; x has a 1 behind its features.
 
-    The rows are sparse.     None where a class's sum takes more than most_work multiply-adds.
+    The rows are sparse. None where a class's sum takes more than most_work multiply-adds.
     """
     n_logits = len(bias)
     totals = [np.zeros((len(own) + 1, len(own) + 1)) for own in features]
@@ -80,9 +78,7 @@ def curved_block_sums(
         h = curvatures(shard, shard.raw(rows), rows, weights, bias)
         row_weights = shard.row_weights[rows]
 
-        def add(
-            k: int, X: sparse.csr_array = X, h: Array = h, row_weights: Array = row_weights
-        ) -> Array:
+        def add(k: int, X: Any = X, h: Array = h, row_weights: Array = row_weights) -> Array:
             kept = np.flatnonzero(h[:, k] >= row_weights * least[k])
             x = some_columns(X[kept], features[k], np.dtype(np.float64))
             work[k] += float((np.diff(x.indptr).astype(np.float64) ** 2).sum())
@@ -106,6 +102,5 @@ def _add_products(total: Array, x: sparse.csr_array, h: Array) -> None:
     total[-1, -1] += h.sum()
 
 
-def _panels(shard: Shard, n_logits: int) -> list[slice]:
-    size = max(1024, _PANEL_NUMBERS // n_logits)
-    return [slice(start, min(start + size, shard.n_rows)) for start in range(0, shard.n_rows, size)]
+def _panels(shard: Shard, n_logits: int) -> Iterator[slice]:
+    return slices(shard.n_rows, max(1024, _PANEL_NUMBERS // n_logits))

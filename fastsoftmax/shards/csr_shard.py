@@ -1,12 +1,12 @@
 """Rows of a sparse matrix, as a shard of a problem."""
 
 from collections.abc import Callable
-from typing import Any, Self
+from typing import Any
 
 import numpy as np
 from scipy import sparse
 
-from fastsoftmax.arrays import Array
+from fastsoftmax.arrays import Array, slices
 from fastsoftmax.shards.curvature import curvatures
 from fastsoftmax.shards.shard import Shard
 
@@ -31,21 +31,14 @@ class CsrShard(Shard):
         self._columns: dict[tuple[int, int, bool], tuple[Any, ...]] = {}
         self.adjacent(slice(0, self.n_rows), with_grad=False)  # checks the indices before all else
 
-    @property
-    def numbers_per_row(self) -> float:
-        """Numbers that are stored for a row, on average."""
-        return float(self.X.nnz) / max(1, self.n_rows)
-
     def adjacent(self, rows: slice, *, with_grad: bool) -> Any:
         """Return adjacent rows as the backend takes them, with their columns for a gradient."""
         key = rows.start, rows.stop, with_grad
         if key not in self._rows:
-            X = self.X
-            indptr = X.indptr[rows.start : rows.stop + 1]
-            found = self.backend.CsrRows(X.data, X.indices, indptr, self.n_features)
+            found = self._stored(rows)
             if with_grad:
                 self._rows.pop((rows.start, rows.stop, False), None)
-                self._columns[key] = columns_of(X, rows, self._panel_rows())
+                self._columns[key] = columns_of(self.X, rows, self._panel_rows())
                 found.set_columns(*self._columns[key])
             self._rows[key] = found
         return self._rows[key]
@@ -54,11 +47,14 @@ class CsrShard(Shard):
         size: int = self.backend.panel_rows(self.n_logits, self.real.itemsize)
         return size
 
-    def _squared(self, rows: slice) -> Any:
-        """Return rows whose columns hold the squares of the numbers."""
+    def _stored(self, rows: slice) -> Any:
         X = self.X
         indptr = X.indptr[rows.start : rows.stop + 1]
-        found = self.backend.CsrRows(X.data, X.indices, indptr, self.n_features)
+        return self.backend.CsrRows(X.data, X.indices, indptr, self.n_features)
+
+    def _squared(self, rows: slice) -> Any:
+        """Return rows whose columns hold the squares of the numbers."""
+        found = self._stored(rows)
         *places, values = self._columns[rows.start, rows.stop, True]
         found.set_columns(*places, values**2)
         return found
@@ -72,10 +68,6 @@ class CsrShard(Shard):
         """Return rows, or those of these numbers, as a float64 matrix of their own."""
         x: Array = self.X[rows].astype(np.float64).toarray()
         return x
-
-    def thinned(self, step: int) -> Self:
-        """Return all rows: most features occur in few of them."""
-        return self
 
     def feature_sums(self) -> Array:
         """Weighted sum of the features over the rows: (n_features,) float64."""
@@ -96,19 +88,18 @@ class CsrShard(Shard):
         if not X.has_canonical_format:  # what occurs twice adds up before it is squared
             X = X.copy()
             X.sum_duplicates()
-        total = float(self.row_weights.sum(dtype=np.float64))
         stored = self._column_sums(X, lambda values, features: np.ones_like(values))
         sums = self._column_sums(X, lambda values, features: function(values - center[features]))
         begin, end = X.indptr[0], X.indptr[-1]
         counts = np.bincount(X.indices[begin:end], minlength=self.n_features)
-        absent = np.where(counts < self.n_rows, np.maximum(total - stored, 0.0), 0.0)
+        absent = np.where(counts < self.n_rows, np.maximum(self.total_weight() - stored, 0.0), 0.0)
         result: Array = sums + absent * function(-center)
         return result
 
     def hessian_diagonals(
-        self, weights: Array, bias: Array, center: Array
-    ) -> tuple[Array, Array, Array]:
-        """Sum of h_k z^2 (n_logits, d), h_k z (n_logits, d), and h_k (n_logits,)."""
+        self, weights: Array, bias: Array, center: Array, step: int
+    ) -> tuple[Array, Array, Array, float]:
+        """Sum of h_k z^2, h_k z, h_k and s over all rows: most features occur in few of them."""
         squares, sums = np.zeros((2, *weights.shape))
         totals, unused = np.zeros((2, len(bias)))
         size = self._panel_rows()
@@ -126,14 +117,13 @@ class CsrShard(Shard):
         squares -= 2.0 * center * sums
         squares += np.outer(totals, center**2)
         sums -= np.outer(totals, center)
-        return np.maximum(squares, 0.0, out=squares), sums, totals
+        return np.maximum(squares, 0.0, out=squares), sums, totals, self.total_weight()
 
     def _column_sums(self, X: Any, function: Callable[[Array, Array], Array]) -> Array:
         """Weighted sums by column of a function of the stored values and their columns."""
         sums = np.zeros(self.n_features)
         n = max(1, int(_MOMENT_NUMBERS / max(1.0, self.numbers_per_row)))
-        for start in range(0, self.n_rows, n):
-            rows = slice(start, min(start + n, self.n_rows))
+        for rows in slices(self.n_rows, n):
             part = slice(X.indptr[rows.start], X.indptr[rows.stop])
             lengths = np.diff(X.indptr[rows.start : rows.stop + 1])
             weights = np.repeat(self.row_weights[rows].astype(np.float64), lengths)
@@ -147,8 +137,7 @@ def columns_of(
     X: Any, rows: slice, panel_rows: int
 ) -> tuple[int, Array, Array, Array, Array, Array]:
     """Return rows of a CSR matrix by columns, as `CsrRows.set_columns` takes them."""
-    first, last = int(X.indptr[rows.start]), int(X.indptr[rows.stop])
-    n_entries = last - first
+    n_entries = int(X.indptr[rows.stop] - X.indptr[rows.start])
     entry_rows = np.empty(n_entries, dtype=np.int32)
     values = np.empty(n_entries, dtype=X.dtype)
     features, starts, panel_columns = [], [np.zeros(1, dtype=np.int64)], [0]

@@ -34,7 +34,6 @@ def second_moments(shard: Shard, center: Array, step: int) -> tuple[Array, float
     """
     unit = _units(shard, center)
     products = np.zeros((shard.n_features, shard.n_features))
-    weight = float(shard.row_weights[::step].sum(dtype=np.float64))
 
     def moments_of(rows: slice) -> Array:
         row_weights = shard.row_weights[rows, np.newaxis]
@@ -43,12 +42,11 @@ def second_moments(shard: Shard, center: Array, step: int) -> tuple[Array, float
         if not (unit == 1.0).all():
             z /= unit
         z *= np.sqrt(row_weights)
-        moments: Array = product(z.T, z)
-        return moments
+        return _square(z)
 
     for part in in_threads(moments_of, shard.blocks(step), shard.n_threads):
         products += part
-    return _scaled(products, unit), weight
+    return _scaled(products, unit), shard.total_weight(step)
 
 
 def correlations(shard: Shard, center: Array, scale: Array, step: int) -> Array:
@@ -111,7 +109,7 @@ def hessian_blocks(
             if not (unit == 1.0).all():
                 z /= unit
             z *= np.sqrt(shares[start : start + len(part), np.newaxis])
-            blocks[k] += product(z.T, z)
+            blocks[k] += _square(z)
         return _scaled(blocks[k], unit)
 
     for _ in in_threads(fill, range(n_logits), shard.n_threads):
@@ -122,9 +120,8 @@ def hessian_blocks(
 def diagonals(
     shard: Shard, weights: Array, bias: Array, center: Array, step: int
 ) -> tuple[Array, Array, Array, float]:
-    """Sum of h_k z^2, h_k z, h_k and s over every step-th row (of sparse rows, all)."""
-    some = shard.thinned(step)
-    return *some.hessian_diagonals(weights, bias, center), some.total_weight()
+    """Sum of h_k z^2, h_k z, h_k and s, as `Shard.hessian_diagonals` returns them."""
+    return shard.hessian_diagonals(weights, bias, center, step)
 
 
 def shared_curvature(
@@ -139,10 +136,6 @@ def shared_curvature(
     moments, sums = np.zeros((d, d)), np.zeros((n_logits, d))
     totals, weight = np.zeros(n_logits), 0.0
 
-    def multiplied(factors: tuple[Array, Array]) -> Array:
-        total: Array = product(*factors)
-        return total
-
     def factors() -> Iterator[tuple[Array, Array]]:
         nonlocal totals, weight
         for z, h, row_weights in curvature_blocks(shard, weights, bias, center, step):
@@ -154,11 +147,9 @@ def shared_curvature(
             rows = rows * np.sqrt(h.sum(axis=1))[:, np.newaxis]
             yield rows.T, rows  # a BLAS sees that this is symmetric
 
-    for i, part in enumerate(in_threads(multiplied, factors(), shard.n_threads)):
-        if i % 2 == 0:
-            sums += part
-        else:
-            moments += part
+    for i, part in enumerate(in_threads(lambda pair: product(*pair), factors(), shard.n_threads)):
+        total = moments if i % 2 else sums
+        total += part
     sums *= unit
     return _scaled(moments, unit), sums, totals, weight
 
@@ -172,9 +163,13 @@ def hessian(shard: Shard, weights: Array, bias: Array, center: Array, *, with_bi
     n_logits, d = weights.shape
     size = n_logits * (d + with_bias)
     total = np.zeros((n_logits, d + with_bias, n_logits, d + with_bias))
-    for z, p, row_weights in _probabilities(shard, weights, bias, center, with_bias):
-        scaled = z * np.sqrt(row_weights)[:, np.newaxis]
-        products = (p[:, :, np.newaxis] * scaled[:, np.newaxis, :]).reshape(len(z), size)
+    for rows in shard.blocks():
+        x = shard.dense(rows)
+        p = _softmax(shard, x, weights, bias)[:, -n_logits:]
+        scaled = np.ones((len(x), d + with_bias))
+        np.subtract(x, center, out=scaled[:, :d])
+        scaled *= np.sqrt(shard.row_weights[rows, np.newaxis], dtype=np.float64)
+        products = (p[:, :, np.newaxis] * scaled[:, np.newaxis, :]).reshape(len(x), size)
         square = answering_signals(size, _square, products)
         total -= square.reshape(total.shape)
         for k in range(n_logits):
@@ -211,19 +206,6 @@ def curvatures(shard: Shard, x: Any, rows: slice, weights: Array, bias: Array) -
     h *= shard.row_weights[rows, np.newaxis]
     own: Array = h[:, -len(bias) :]
     return own
-
-
-def _probabilities(
-    shard: Shard, weights: Array, bias: Array, center: Array, with_bias: bool
-) -> Iterator[tuple[Array, Array, Array]]:
-    """Yield blocks of rows in float64: z, probabilities of the logits' classes, row weights."""
-    n_logits, d = weights.shape
-    for rows in shard.blocks():
-        x = shard.dense(rows)
-        probs = _softmax(shard, x, weights, bias)
-        z = np.ones((len(x), d + with_bias))
-        np.subtract(x, center, out=z[:, :d])
-        yield z, probs[:, -n_logits:], shard.row_weights[rows].astype(np.float64)
 
 
 def _softmax(shard: Shard, x: Any, weights: Array, bias: Array) -> Array:

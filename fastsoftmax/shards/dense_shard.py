@@ -1,6 +1,6 @@
 """Rows of a dense matrix, as a shard of a problem."""
 
-from typing import Any, Self
+from typing import Any
 
 import numpy as np
 
@@ -19,16 +19,6 @@ class DenseShard(Shard):
     step_cost = 4.0
     is_dense = True
 
-    @property
-    def numbers_per_row(self) -> float:
-        """Numbers that are stored for a row."""
-        return self.n_features
-
-    def adjacent(self, rows: slice, *, with_grad: bool) -> Array:
-        """Return a view of adjacent rows."""
-        x: Array = self.X[rows]
-        return x
-
     def raw(self, rows: slice) -> Any:
         """Return a view of rows."""
         return self.X[rows]
@@ -42,25 +32,6 @@ class DenseShard(Shard):
         """Write x - center, for these rows, into a matrix of the number type of the sums."""
         # The rows are of that type or a narrower one: a center rounded to it costs them no digit.
         np.subtract(self.X[rows], center.astype(self.real), out=out)
-
-    def thinned(self, step: int) -> Self:
-        """Return every step-th row, for an estimate of curvature."""
-        if step == 1:
-            return self
-        some = self.reweighted(self.row_weights)
-        some.X, some.targets = self.X[::step], self._every_target(step)
-        return some
-
-    def _every_target(self, step: int) -> Any:
-        given = self.targets
-        labels, probs = (
-            None if part is None else np.ascontiguousarray(part[::step])
-            for part in (given.labels, given.target_probs)
-        )
-        row_weights = np.ascontiguousarray(given.row_weights[::step])
-        return self.backend.Targets(
-            labels, probs, row_weights, given.label_smoothing, given.n_classes
-        )
 
     def feature_sums(self) -> Array:
         """Weighted sum of the features over the rows: (n_features,) float64."""
@@ -83,14 +54,14 @@ class DenseShard(Shard):
         return sums
 
     def hessian_diagonals(
-        self, weights: Array, bias: Array, center: Array
-    ) -> tuple[Array, Array, Array]:
-        """Sum of h_k z^2 (n_logits, d), h_k z (n_logits, d), and h_k (n_logits,)."""
-        squares, sums = np.zeros(weights.shape), np.zeros(weights.shape)
+        self, weights: Array, bias: Array, center: Array, step: int
+    ) -> tuple[Array, Array, Array, float]:
+        """Sum of h_k z^2, h_k z, h_k and s over every step-th row."""
+        squares, sums = np.zeros((2, *weights.shape))
         totals = np.zeros(len(bias))
-        for z, h, _ in curvature_blocks(self, weights, bias, center, 1):
+        for z, h, _ in curvature_blocks(self, weights, bias, center, step):
             h = h.astype(np.float64)
             sums += product(h.T, z)
             squares += product(h.T, z * z)
             totals += h.sum(axis=0)
-        return squares, sums, totals
+        return squares, sums, totals, self.total_weight(step)

@@ -17,7 +17,7 @@ from typing import Any, NamedTuple
 import numpy as np
 from scipy import sparse
 
-from fastsoftmax.arrays import Array
+from fastsoftmax.arrays import Array, slices
 
 # Numbers of a block of features or logits (8 MB of float64).
 _BLOCK_NUMBERS = 1 << 20
@@ -55,26 +55,25 @@ class FarLogits(NamedTuple):
 
     def probabilities(self) -> Array:
         """Return the softmax, in float64."""
-        terms = np.exp(np.ldexp(self._below_largest(), self.exponents))
+        _, terms = self._terms()
         return np.asarray(terms / terms.sum(axis=1, keepdims=True))
 
     def log_probabilities(self, real: np.dtype[Any]) -> Array:
         """Return the logarithms of the softmax in a number type."""
-        below = self._below_largest()
-        terms = np.exp(np.ldexp(below, self.exponents))
+        below, terms = self._terms()
         first = below.argmax(axis=1)[:, np.newaxis]
         np.put_along_axis(terms, first, 0.0, axis=1)
         return _in_range(below, self.exponents, real, less=np.log1p(terms.sum(1, keepdims=True)))
 
-    def _below_largest(self) -> Array:
-        return np.asarray(self.values - self.values.max(axis=1, keepdims=True))
+    def _terms(self) -> tuple[Array, Array]:
+        """Return values less the largest one of the row, and exponentials of these logits."""
+        below = self.values - self.values.max(axis=1, keepdims=True)
+        return below, np.exp(np.ldexp(below, self.exponents))
 
 
 def blocks(X: Any, n_classes: int) -> Iterator[slice]:
     """Yield slices of rows whose features and logits take little memory in float64."""
-    size = max(1, _BLOCK_NUMBERS // max(1, X.shape[1], n_classes))
-    for start in range(0, X.shape[0], size):
-        yield slice(start, min(start + size, X.shape[0]))
+    return slices(X.shape[0], max(1, _BLOCK_NUMBERS // max(1, X.shape[1], n_classes)))
 
 
 def far_logits(
@@ -82,17 +81,10 @@ def far_logits(
 ) -> FarLogits | None:
     """Return logits of those rows where one, or the difference of two, overflows; None for none.
 
-    Parameters
-    ----------
-    x : array or CSR matrix of shape (n_rows, n_features)
-        Rows with NaN or infinity get logits of NaN.
-    rows
-        The same as the backend takes it.
-    weights, bias : ndarray
-        The coefficients with which logits overflow.
-    model : Model
-        The same coefficients, before they were divided by the temperature.
-    computing : tuple of (backend, number of threads)
+    x is an array or a CSR matrix, and rows the same as the backend takes it; rows with NaN or
+    infinity get logits of NaN. weights and bias are the coefficients with which logits overflow,
+    and model the same before they were divided by the temperature. computing is the backend and the
+    number of threads.
     """
     backend, n_threads = computing
     logits = np.empty((x.shape[0], len(bias)), dtype=weights.dtype)

@@ -37,35 +37,29 @@ def build_shard(
 ) -> Shard:
     """Return rows with their targets, checked.
 
-    Parameters
-    ----------
-    X : array or CSR matrix of shape (n_rows, n_features)
-        As of `DenseShard` or `CsrShard`.
-    labels : ndarray of shape (n_rows,), int32, or None
-        Class numbers; None where target_probs is given.
-    target_probs : ndarray of shape (n_rows, n_classes) of row_weights' dtype, or None
-        Target distributions.
-    row_weights : ndarray of shape (n_rows,), float32 or float64
-        Its dtype is the number type that sums are computed in.
-    n_classes : int
-    backend : module
-        `fastsoftmax.kernels` or `fastsoftmax.reference`.
-    label_smoothing : float
-    n_threads : int
+    X is as of `DenseShard` or `CsrShard`. Of labels (n_rows,) int32 and target_probs (n_rows,
+    n_classes), of row_weights' dtype, one is None. The dtype of row_weights, float32 or float64, is
+    the number type that sums are computed in.
     """
     targets = backend.Targets(labels, target_probs, row_weights, label_smoothing, n_classes)
+    return _shard(X, targets, backend, n_threads)
+
+
+def _shard(X: Any, targets: Any, backend: Any, n_threads: int) -> Shard:
     kind = CsrShard if sparse.issparse(X) else DenseShard
     return kind(X, targets, backend=backend, n_threads=n_threads)
+
+
+def _holding(X: Any, real: np.dtype[Any], like: Shard) -> Shard:
+    """Return other features of the same rows, computed with in a number type."""
+    return _shard(X, like.targets_as(real), like.backend, like.n_threads)
 
 
 class Rows:
     """The rows of a problem with their targets and weights.
 
-    Parameters
-    ----------
-    shards : sequence of Shard
-        At least one, all with the same classes, features, number type, backend and threads. Row
-        weights have mean 1 over all shards.
+    They are in one shard or more, all with the same classes, features, number type, backend and
+    threads. Row weights have mean 1 over all shards.
     """
 
     def __init__(self, shards: Sequence[Shard]) -> None:
@@ -97,12 +91,7 @@ class Rows:
         real = np.dtype(np.float64)
         return Rows(
             [
-                DenseShard(
-                    np.ascontiguousarray(part),
-                    shard.targets_as(real),
-                    backend=shard.backend,
-                    n_threads=shard.n_threads,
-                )
+                _holding(np.ascontiguousarray(part), real, shard)
                 for shard, part in self._with_parts(X)
             ]
         )
@@ -130,42 +119,34 @@ class Rows:
                     x -= scaling[2][features]
             return X
 
-        return Rows(
-            [
-                type(shard)(
-                    copied(shard),
-                    shard.targets_as(real),
-                    backend=shard.backend,
-                    n_threads=shard.n_threads,
-                )
-                for shard in self._shards
-            ]
-        )
+        return Rows([_holding(copied(shard), real, shard) for shard in self._shards])
 
     def _with_parts(self, array: Array) -> Iterator[tuple[Shard, Array]]:
         """Yield the shards, each with its rows of an array."""
+        for start, shard in self._numbered():
+            yield shard, array[start : start + shard.n_rows]
+
+    def _numbered(self) -> Iterator[tuple[int, Shard]]:
+        """Yield the shards, each with the number of its first row."""
         start = 0
         for shard in self._shards:
-            yield shard, array[start : start + shard.n_rows]
+            yield start, shard
             start += shard.n_rows
 
     # ---- all rows in one array, where they are few ----
 
     def targets(self) -> Any:
         """Return the targets of all rows in float64, as the backend takes them."""
-        real = np.dtype(np.float64)
-        if len(self._shards) == 1:
-            return self._shards[0].targets_as(real)
-        parts = [shard.targets for shard in self._shards]
-        labels, probs = (
-            None if any(a is None for a in arrays) else np.concatenate(arrays)
-            for arrays in ([t.labels for t in parts], [t.target_probs for t in parts])
+        parts = [shard.targets_as(np.dtype(np.float64)) for shard in self._shards]
+        if len(parts) == 1:
+            return parts[0]
+        arrays = (
+            None if any(a is None for a in some) else np.concatenate(some)
+            for some in zip(
+                *((t.labels, t.target_probs, t.row_weights) for t in parts), strict=True
+            )
         )
-        row_weights = np.concatenate([t.row_weights for t in parts]).astype(real)
-        probs = None if probs is None else probs.astype(real)
-        return self.backend.Targets(
-            labels, probs, row_weights, parts[0].label_smoothing, self.n_classes
-        )
+        return self.backend.Targets(*arrays, parts[0].label_smoothing, self.n_classes)
 
     def dense(self, columns: slice = slice(None)) -> Array:
         """Return columns of all rows in one float64 array, which is the caller's own."""
@@ -181,9 +162,7 @@ class Rows:
         """Cross-entropy of o = W x + b and its gradient, that by the weights in out."""
         first, *others = self._shards
         total = first.loss_grad(weights, bias, out=out)
-        for shard in others:
-            total = add_sums(total, shard.loss_grad(weights, bias))
-        return total
+        return reduce(add_sums, (shard.loss_grad(weights, bias) for shard in others), total)
 
     def centered_loss_grad(self, weights: Array, bias: Array, center: Array, scale: Array) -> Sums:
         """Return the sums of `loss_grad` for the features scale * (x - center), in float64."""
@@ -200,12 +179,10 @@ class Rows:
         if len(self._shards) == 1:
             return self._shards[0].sgd_steps(params, velocity, order, descent)
         loss = correct = 0.0
-        start = 0
-        for shard in self._shards:
+        for start, shard in self._numbered():
             mine = order[(order >= start) & (order < start + shard.n_rows)] - start
             sums = shard.sgd_steps(params, velocity, mine, descent)
             loss, correct = loss + sums[0], correct + sums[1]
-            start += shard.n_rows
         return loss, correct
 
     # ---- other sums ----
@@ -251,13 +228,9 @@ class Rows:
 
     def largest_feature(self) -> tuple[int, int, float]:
         """Return the row, the column and the value of the number that is the farthest from 0."""
-        largest, first = (0, 0, 0.0), 0
-        for shard in self._shards:
-            row, feature, value = shard.largest_feature()
-            if abs(value) > abs(largest[2]):
-                largest = first + row, feature, value
-            first += shard.n_rows
-        return largest
+        found = ((first, *shard.largest_feature()) for first, shard in self._numbered())
+        first, row, feature, value = max(found, key=lambda place: abs(place[3]))
+        return first + row, feature, value
 
     def largest_logit_change(self, weights: Array, bias: Array) -> float:
         """Return the largest change of a difference of two logits that o = W x + b makes."""

@@ -9,11 +9,13 @@ import copy
 import math
 from abc import ABC, abstractmethod
 from collections.abc import Iterator
+from functools import reduce
+from itertools import chain, repeat
 from typing import Any, NamedTuple, Self
 
 import numpy as np
 
-from fastsoftmax.arrays import Array, count_logits
+from fastsoftmax.arrays import Array, count_logits, slices
 from fastsoftmax.blas import inner, product
 from fastsoftmax.kernel_arguments import Descent
 from fastsoftmax.shards.far_logits import Model, blocks, far_logits
@@ -36,7 +38,7 @@ class Sums(NamedTuple):
 
     loss: float  # cross-entropy, in nats
     correct: float  # 1 where the largest logit is that of the target
-    grad_weights: Array  # (n_logits, n_features) float64; empty where only the loss was asked for
+    grad_weights: Array  # (n_logits, n_features) float64
     grad_bias: Array  # (n_logits,) float64
 
 
@@ -51,16 +53,9 @@ def add_sums(a: Sums, b: Sums) -> Sums:
 class Shard(ABC):
     """Rows with their targets; the classes below know how the features are stored.
 
-    Parameters
-    ----------
-    X : array of shape (n_rows, n_features)
-        Never written to, never copied.
-    targets : Targets
-        Of the backend: labels or probabilities, row weights and label smoothing. The dtype of the
-        row weights, float32 or float64, is the number type that the sums are computed in.
-    backend : module
-        `fastsoftmax.kernels` or `fastsoftmax.reference`.
-    n_threads : int
+    X (n_rows, n_features) is never written to and never copied. targets are the backend's: labels
+    or probabilities, row weights and label smoothing. The dtype of the row weights, float32 or
+    float64, is the number type that the sums are computed in.
     """
 
     # What a stored number costs in a step of descent, in multiply-adds of a pass over dense rows.
@@ -72,17 +67,18 @@ class Shard(ABC):
         self.targets = targets
         self.backend = backend
         self.n_threads = n_threads
+        self.n_rows, self.n_features = map(int, X.shape)
+        # those that are stored, on average
+        self.numbers_per_row: float = X.size / max(1, self.n_rows)
+        self.n_classes = int(targets.n_classes)
+        self.n_logits = count_logits(self.n_classes)
+        self.real: np.dtype[Any] = targets.row_weights.dtype
 
     # ---- what depends on the storage ----
 
-    @property
-    @abstractmethod
-    def numbers_per_row(self) -> float:
-        """Numbers that are stored for a row, on average."""
-
-    @abstractmethod
     def adjacent(self, rows: slice, *, with_grad: bool) -> Any:
         """Return adjacent rows as the backend takes them for a pass."""
+        return self.raw(rows)
 
     @abstractmethod
     def raw(self, rows: slice) -> Any:
@@ -106,38 +102,15 @@ class Shard(ABC):
 
     @abstractmethod
     def hessian_diagonals(
-        self, weights: Array, bias: Array, center: Array
-    ) -> tuple[Array, Array, Array]:
-        """Sum of h_k z^2 (n_logits, d), h_k z (n_logits, d) and h_k (n_logits,), over the rows.
+        self, weights: Array, bias: Array, center: Array, step: int
+    ) -> tuple[Array, Array, Array, float]:
+        """Sum of h_k z^2 (n_logits, d), h_k z (n_logits, d), h_k (n_logits,) and s.
 
-        z is x - center, and h_k = s p_k (1 - p_k) at the model o = W x + b.
+        The sums are over every step-th row, or all sparse rows. The letters are those of
+        `curvature`.
         """
 
-    @abstractmethod
-    def thinned(self, step: int) -> Self:
-        """Return rows for an estimate of curvature: every step-th, or all of sparse rows."""
-
     # ---- rows and targets ----
-
-    @property
-    def n_rows(self) -> int:
-        """Rows of X."""
-        return int(self.X.shape[0])
-
-    @property
-    def n_features(self) -> int:
-        """Columns of X."""
-        return int(self.X.shape[1])
-
-    @property
-    def n_classes(self) -> int:
-        """Classes of the targets."""
-        return int(self.targets.n_classes)
-
-    @property
-    def n_logits(self) -> int:
-        """Logits of a model: one for two classes."""
-        return count_logits(self.n_classes)
 
     @property
     def row_weights(self) -> Array:
@@ -145,14 +118,9 @@ class Shard(ABC):
         weights: Array = self.targets.row_weights
         return weights
 
-    def total_weight(self) -> float:
-        """Sum of the row weights."""
-        return float(self.row_weights.sum(dtype=np.float64))
-
-    @property
-    def real(self) -> np.dtype[Any]:
-        """The number type that the sums are computed in."""
-        return self.row_weights.dtype
+    def total_weight(self, step: int = 1) -> float:
+        """Sum of the weights of every step-th row."""
+        return float(self.row_weights[::step].sum(dtype=np.float64))
 
     def reweighted(self, row_weights: Array) -> Self:
         """Return the same rows with other weights (of the same type); nothing else is copied."""
@@ -168,13 +136,10 @@ class Shard(ABC):
         given = self.targets
         if real == self.real:
             return given
-        probs = given.target_probs
+        probs = None if given.labels is not None else given.target_probs.astype(real)
+        row_weights = given.row_weights.astype(real)
         return self.backend.Targets(
-            given.labels,
-            None if probs is None else probs.astype(real),
-            given.row_weights.astype(real),
-            given.label_smoothing,
-            given.n_classes,
+            given.labels, probs, row_weights, given.label_smoothing, self.n_classes
         )
 
     def blocks(self, step: int = 1, n_rows: int = BLOCK_ROWS) -> Iterator[slice]:
@@ -184,9 +149,7 @@ class Shard(ABC):
 
     # ---- passes ----
 
-    def loss_grad(
-        self, weights: Array, bias: Array, *, with_grad: bool = True, out: Array | None = None
-    ) -> Sums:
+    def loss_grad(self, weights: Array, bias: Array, *, out: Array | None = None) -> Sums:
         """Cross-entropy of the model o = W x + b, summed over the rows, and its gradient.
 
         weights is (n_logits, n_features), bias (n_logits,), of any float type: they are rounded
@@ -194,22 +157,14 @@ class Shard(ABC):
         """
         weights = np.ascontiguousarray(weights, dtype=self.real)
         bias = np.ascontiguousarray(bias, dtype=self.real)
-        total: Sums | None = None
-        for rows in self.calls(len(bias) * self.numbers_per_row):
-            X, targets = self.adjacent(rows, with_grad=with_grad), self.targets[rows]
-            if with_grad:
-                part = self._gradient(X, targets, weights, bias, out if total is None else None)
-            else:
-                part = self._loss(X, targets, weights, bias)
-            total = part if total is None else add_sums(total, part)
-        assert total is not None  # there is one call at least, also for no rows
-        return total
-
-    def _loss(self, X: Any, targets: Any, weights: Array, bias: Array) -> Sums:
-        loss, correct = self.backend.loss_grad(
-            None, None, X, targets, weights, bias, n_threads=self.n_threads
+        outs = chain([out], repeat(None))  # what the later calls return is added to the first's
+        parts = (
+            self._gradient(
+                self.adjacent(rows, with_grad=True), self.targets[rows], weights, bias, next(outs)
+            )
+            for rows in self.calls(len(bias) * self.numbers_per_row)
         )
-        return Sums(loss, correct, np.empty((0, 0)), np.empty(0))
+        return reduce(add_sums, parts)  # there is one call at least, also for no rows
 
     def metrics(
         self, weights: Array, bias: Array, model: Model | None = None
@@ -219,13 +174,14 @@ class Shard(ABC):
         Both are right where logits overflow. The loss is NaN where a feature or a coefficient is.
         model is what the coefficients were before they were divided by a temperature.
         """
-        sums = self.loss_grad(weights, bias, with_grad=False)
-        if math.isfinite(sums.loss):
-            return sums.loss, sums.correct
-        weights, bias = weights.astype(self.real), bias.astype(self.real)
+        weights = np.ascontiguousarray(weights, dtype=self.real)
+        bias = np.ascontiguousarray(bias, dtype=self.real)
+        loss, correct = self._loss(weights, bias)
+        if math.isfinite(loss):
+            return loss, correct
         model = Model(weights, bias) if model is None else model
         if not model.is_valid():
-            return math.nan, sums.correct
+            return math.nan, correct
         loss = correct = 0.0
         for rows in blocks(self.X, self.n_classes):
             losses, hits = self._far_metrics(rows, weights, bias, model)
@@ -235,6 +191,16 @@ class Shard(ABC):
             most = np.finfo(np.float64).max / self.n_rows / row_weights.max(initial=1.0)
             loss += float(product(row_weights[counted], np.minimum(losses[counted], most)))
             correct += float(product(row_weights, hits))
+        return loss, correct
+
+    def _loss(self, weights: Array, bias: Array) -> tuple[float, float]:
+        loss = correct = 0.0
+        for rows in self.calls(len(bias) * self.numbers_per_row):
+            X = self.adjacent(rows, with_grad=False)
+            part = self.backend.loss_grad(
+                None, None, X, self.targets[rows], weights, bias, n_threads=self.n_threads
+            )
+            loss, correct = loss + part[0], correct + part[1]
         return loss, correct
 
     def _far_metrics(
@@ -269,8 +235,11 @@ class Shard(ABC):
     def calls(self, work_per_row: float) -> Iterator[slice]:
         """Yield ranges of rows, each short enough to answer Ctrl-C within a second."""
         size = max(1024, int(_WORK_PER_CALL / max(1.0, work_per_row)))
-        for start in range(0, max(1, self.n_rows), size):
-            yield slice(start, min(start + size, self.n_rows))
+        return self._ranges(size)
+
+    def _ranges(self, size: int) -> Iterator[slice]:
+        """Yield ranges of rows: one at least, also of no rows."""
+        return slices(self.n_rows, size) if self.n_rows else iter([slice(0, 0)])
 
     def sgd_steps(
         self, params: Array, velocity: Array | None, order: Array, descent: Descent
@@ -304,8 +273,7 @@ class Shard(ABC):
     def centered_blocks(self, center: Array, scale: Array) -> Iterator[tuple[slice, Array]]:
         """Yield blocks of rows, scale * (x - center) in float64."""
         n_rows = max(1, _CENTERED_NUMBERS // max(1, self.n_features))
-        for start in range(0, max(1, self.n_rows), n_rows):
-            rows = slice(start, min(start + n_rows, self.n_rows))
+        for rows in self._ranges(n_rows):
             x = self.dense(rows)
             x -= center
             x *= scale
@@ -314,12 +282,11 @@ class Shard(ABC):
     def centered_loss_grad(self, weights: Array, bias: Array, center: Array, scale: Array) -> Sums:
         """Return the sums of `loss_grad` for the features scale * (x - center), in float64."""
         targets = self.targets_as(np.dtype(np.float64))
-        total: Sums | None = None
-        for rows, x in self.centered_blocks(center, scale):
-            part = self._gradient(x, targets[rows], weights, bias)
-            total = part if total is None else add_sums(total, part)
-        assert total is not None  # there is one block at least, also of no rows
-        return total
+        parts = (
+            self._gradient(x, targets[rows], weights, bias)
+            for rows, x in self.centered_blocks(center, scale)
+        )
+        return reduce(add_sums, parts)
 
     def centered_sums(self, center: Array, scale: Array) -> Array:
         """Weighted sum of scale * (x - center) over the rows: (n_features,) float64."""
@@ -347,31 +314,28 @@ class Shard(ABC):
 
     def target_sums(self) -> Array:
         """Sum of the smoothed targets over the rows, by class: (n_classes,) float64."""
-        labels, probs, smoothing = self._targets()
+        labels, smoothing = self.targets.labels, self.targets.label_smoothing
         if labels is not None:
             sums: Array = np.bincount(labels, self.row_weights, minlength=self.n_classes)
         else:
-            sums = np.asarray(product(self.row_weights, probs), dtype=np.float64)
+            sums = np.asarray(product(self.row_weights, self.targets.target_probs), np.float64)
         spread = smoothing / self.n_classes
         smoothed: Array = (1.0 - smoothing) * sums + spread * sums.sum()
         return smoothed
 
     def target_entropy(self) -> float:
         """Entropy of the smoothed targets in nats, summed over the rows."""
-        labels, all_probs, smoothing = self._targets()
+        smoothing = self.targets.label_smoothing
         spread = smoothing / self.n_classes
-        if labels is not None:
+        if self.targets.labels is not None:
             probs = np.full((1, self.n_classes), spread)
             probs[0, 0] += 1.0 - smoothing
             return float(_entropies(probs)[0]) * self.total_weight()
         total = 0.0
         for rows in self.blocks():
-            probs = (1.0 - smoothing) * all_probs[rows].astype(np.float64)
+            probs = (1.0 - smoothing) * self.targets.target_probs[rows].astype(np.float64)
             total += inner(self.row_weights[rows].astype(np.float64), _entropies(probs + spread))
         return total
-
-    def _targets(self) -> tuple[Array | None, Array, float]:
-        return self.targets.labels, self.targets.target_probs, self.targets.label_smoothing
 
     # ---- what separates the classes ----
 

@@ -25,32 +25,14 @@ def minimise(
 ) -> Result[E]:
     """Minimise from `start` until the certified relative gap is at most `limits.tol`.
 
-    Each iteration, in the loop of `iteration.iterate`:
+    In each iteration the line search tries the model's direction, then its fallback directions. It
+    also stops at a value of `floor`, and where the model, more than `confirmations` times in a
+    row, expects to gain no more than least_gain of the value (half the squared Newton decrement).
 
-    1. The model looks at the point.
-    2. The line search tries the model's direction, then its fallback directions.
-    3. The model learns from the step.
-
-    Parameters
-    ----------
-    objective : Objective
-    start : ndarray, flat, float64
-    model : Model
-        Where to go from a point.
-    limits : Limits
-    floor : float, optional
-        A value at which to stop.
-    least_gain : float, optional
-        Stop where the model, more than `confirmations` times in a row, expects to gain no more than
-        this share of the value (half the squared Newton decrement).
-
-    Returns
-    -------
-    Result
-        Values only rise by rounding, so its point is the best that was seen. The reason is
-        "converged", "max_iter", "precision" (rounding forbids more), "stopped" (by on_iteration),
-        "max_time", "floor" or "stationary" (by least_gain). For "precision", "floor" and
-        "stationary" it holds the last direction and its gain.
+    Values only rise by rounding, so the result's point is the best that was seen. Its reason is
+    "converged", "max_iter", "precision" (rounding forbids more), "stopped" (by on_iteration),
+    "max_time", "floor" or "stationary" (by least_gain). For "precision", "floor" and "stationary"
+    it holds the last direction and its gain.
     """
     method = _AlongDirections(objective, model, floor, least_gain)
     result = iterate(objective, start, method, limits)
@@ -82,9 +64,7 @@ class _AlongDirections(Generic[E]):
     def step(self, n_iter: int, point: Array, at: E) -> tuple[Array, E] | None:
         """Return the end of a step that the line search accepts, and the evaluation there."""
         vectors = self._objective.vectors
-        # 1.
         self._model.look(n_iter, at)
-        # 2.
         found = first = None
         for trial in self._model.directions(at.gradient):
             first = trial if first is None else first
@@ -103,7 +83,6 @@ class _AlongDirections(Generic[E]):
 
     def learn(self, before: E, at: E) -> None:
         """Let the model learn from the step."""
-        # 3.
         moved, self._moved = self._moved, None
         if moved is not None:
             change = self._objective.vectors.sum(at.gradient, -1.0, before.gradient)

@@ -61,21 +61,15 @@ def iterate(
 ) -> Result[E]:
     """Go from point to point until the certified relative gap is at most `limits.tol`.
 
-    1. Stop where the gap is small enough, the method is done, or time is up.
-    2. Take a step; stop where rounding forbids one.
-    3. Learn from it, and certify the new point.
-    4. Tell of it; stop where that is asked for.
-    5. Stop where neither the value nor the bound falls any more.
-
-    The result's reason is "converged", "max_iter", "precision" (2 and 5), "stopped", "max_time", or
-    one of the method.
+    The result's reason is "converged", "max_iter", "precision" (no step is possible, or neither the
+    value nor the bound falls any more), "stopped", "max_time", or one of the method.
     """
     point, at = start, objective.evaluate(start)
     progress = _Progress(objective, at)
     tol = limits.tol
     target = min(tol, max(method.target, objective.epsilon))
     for n_iter in range(limits.max_iter):
-        # 1. (beyond tol there is no point in aiming at less than what cancels)
+        # beyond tol there is no point in aiming at less than what cancels
         if progress.gap <= max(target, min(tol, share_of(ROUNDING * progress.noise, at.value))):
             return Result(point, at, progress.gap, n_iter, "converged")
         reason = method.is_done(at)
@@ -83,20 +77,17 @@ def iterate(
             return Result(point, at, progress.gap, n_iter, reason)
         if limits.expired():
             return Result(point, at, progress.gap, n_iter, "max_time")
-        # 2.
         found = method.step(n_iter, point, at)
         if found is None:
             return Result(point, at, progress.gap, n_iter, "precision")
         before = at
         point, at = found
-        # 3. (the old point is gone by now: that of a text takes 32 MB)
+        # the old point is gone by now: that of a text takes 32 MB
         method.learn(before, at)
         progress.note(before.value, at)
         del before
-        # 4.
         if limits.on_iteration(n_iter + 1, at, progress.gap):
             return Result(point, at, progress.gap, n_iter + 1, "stopped")
-        # 5.
         if progress.is_stuck(n_iter, method.patience):
             return Result(point, at, progress.gap, n_iter + 1, "precision")
     reason = "converged" if progress.gap <= tol else "max_iter"

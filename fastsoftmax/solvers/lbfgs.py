@@ -1,7 +1,7 @@
 """Limited-memory BFGS from a preconditioner, for smooth convex functions."""
 
 from collections.abc import Iterator
-from typing import Generic
+from typing import Generic, NamedTuple
 
 import numpy as np
 
@@ -33,15 +33,9 @@ _LEAST_MEMORY = 1
 class LbfgsModel(Generic[E]):
     """The approximate inverse Hessian: a preconditioner times gamma, and the latest pairs.
 
-    Parameters
-    ----------
-    objective : Preconditioned
-    memory : int, default=30
-        Most pairs of steps and gradient differences kept; fewer where 30 would take more than
-        `_MEMORY_BYTES`, but at least 1.
-    first : Preconditioner, optional
-        What is known of the inverse Hessian, such as `inverse` of a problem much like this one; it
-        is not refined. None for the objective's own, which is.
+    At most `memory` pairs are kept; fewer where they would take more than `_MEMORY_BYTES`. `first`
+    is what is known of the inverse Hessian, such as `inverse` of a problem much like this one; it
+    is not refined. None for the objective's own, which is.
     """
 
     target = np.inf
@@ -51,10 +45,7 @@ class LbfgsModel(Generic[E]):
     confirmations = 3
 
     def __init__(
-        self,
-        objective: Preconditioned[E],
-        memory: int = 30,
-        first: Preconditioner | None = None,
+        self, objective: Preconditioned[E], memory: int = 30, first: Preconditioner | None = None
     ) -> None:
         self.objective = objective
         self.vectors = objective.vectors
@@ -87,7 +78,7 @@ class LbfgsModel(Generic[E]):
             self._refined = self.objective.refined_preconditioner(at)
             self.gamma = 1.0
             if self.pairs:
-                self._rescale(self.pairs.latest())
+                self._rescale(self.pairs[-1])
             self.next_refinement = self.growth * n_iter
 
     def directions(self, gradient: Array) -> Iterator[Array]:
@@ -131,23 +122,18 @@ class LbfgsModel(Generic[E]):
         Source: Morales & Nocedal (2000), SIAM J. Optim. 10, "Automatic preconditioning by limited
         memory quasi-Newton updating".
         """
-        return _Learnt(self.preconditioner, self.gamma, tuple(self.pairs), self.vectors)
+        return _Learnt(tuple(self.pairs), self.preconditioner, self.gamma, self.vectors)
 
 
-class _Learnt:
+class _Learnt(NamedTuple):
     """A preconditioner times gamma, updated by pairs of steps and gradient differences."""
 
-    def __init__(
-        self,
-        preconditioner: Preconditioner,
-        gamma: float,
-        pairs: tuple[Pair, ...],
-        vectors: Vectors,
-    ) -> None:
-        self.preconditioner, self.gamma, self.pairs = preconditioner, gamma, pairs
-        self.vectors = vectors
+    pairs: tuple[Pair, ...]
+    preconditioner: Preconditioner
+    gamma: float
+    vectors: Vectors
 
     def apply(self, gradient: Array) -> Array:
         """Return the product with a flat vector, in a new array."""
-        direction = two_loops(gradient, self.pairs, self.preconditioner, self.gamma, self.vectors)
+        direction = two_loops(gradient, *self)
         return np.negative(direction, out=direction)

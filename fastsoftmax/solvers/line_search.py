@@ -115,16 +115,8 @@ def backtrack(
 ) -> tuple[Array, E] | None:
     """Return the end of a step that descends enough, and the evaluation there.
 
-    None where no step could be told from the start.
-
-    Parameters
-    ----------
-    objective : Objective
-    at : evaluation
-        At the start.
-    trial_of : callable (step) -> Trial or None
-        Where a step length in (0, 1] leads to; None where that is nowhere.
-    most_trials : int
+    None where no step could be told from the start. trial_of says where a step length in (0, 1]
+    leads to, from the point of `at`; None where that is nowhere.
     """
     noise = _noise(objective, at)
     step = 1.0

@@ -30,15 +30,7 @@ class LowerBound:
     Bounds of single points are not monotone. A point is certified by its own bound, or by what an
     earlier point has told of the minimum, whichever is better.
 
-    Parameters
-    ----------
-    epsilon : float
-        Relative rounding error of the values.
-
-    Attributes
-    ----------
-    value : float
-        The minimum is at least this.
+    The minimum is at least `value`. epsilon is the relative rounding error of the values.
     """
 
     def __init__(self, epsilon: float) -> None:
@@ -48,15 +40,9 @@ class LowerBound:
     def gap(self, value: float, bound: float, noise: float) -> float:
         """Return the relative gap of a point, and note what the point tells of the minimum.
 
-        Parameters
-        ----------
-        value : float
-            The objective.
-        bound : float
-            Upper bound on value - minimum, noise included. Where it is infinite nothing is
-            certified, not even by an earlier point: something has overflowed.
-        noise : float
-            Size of errors in value and bound where terms cancel.
+        value is the objective, bound an upper bound on value - minimum that includes the noise, the
+        size of errors in both where terms cancel. Where the bound is infinite nothing is certified,
+        not even by an earlier point: something has overflowed.
         """
         # rounding may have raised the lower bound, and lowered this value
         rounding = ROUNDING * (self._epsilon * abs(value) + noise)

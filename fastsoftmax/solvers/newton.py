@@ -19,11 +19,7 @@ from fastsoftmax.solvers.protocols import E, TwiceDifferentiable
 class NewtonModel(Generic[E]):
     """The quadratic model of the objective.
 
-    Parameters
-    ----------
-    objective : TwiceDifferentiable
-    basis : ndarray of shape (n, rank), optional
-        The directions to take are combinations of these columns.
+    The directions to take are combinations of the columns of a basis (n, rank), if one is given.
     """
 
     # A step more than most tolerances need (see above), and above the rounding of float64.
@@ -33,11 +29,7 @@ class NewtonModel(Generic[E]):
     # The model's expectation is right near a minimum: it is asked once more.
     confirmations = 1
 
-    def __init__(
-        self,
-        objective: TwiceDifferentiable[E],
-        basis: Array | None = None,
-    ) -> None:
+    def __init__(self, objective: TwiceDifferentiable[E], basis: Array | None = None) -> None:
         self.objective = objective
         self._basis = basis
         self._inverse = np.empty((0, 0))
@@ -47,8 +39,8 @@ class NewtonModel(Generic[E]):
         hessian = self.objective.hessian(at)
         if self._basis is not None:
             hessian = product(product(self._basis.T, hessian), self._basis)
-        self._inverse = hessian
-        invert(self._inverse, np.zeros(len(self._inverse)))
+        self._inverse = hessian  # the old one's memory is free while this one is inverted
+        invert(hessian, np.zeros(len(hessian)))
 
     def directions(self, gradient: Array) -> Iterator[Array]:
         """Yield the Newton direction, then steepest descent, in case rounding has spoilt it."""

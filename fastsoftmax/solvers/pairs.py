@@ -6,7 +6,7 @@ same as plain L-BFGS in coordinates where P is the identity.
 """
 
 from collections import deque
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from typing import NamedTuple
 
 import numpy as np
@@ -37,34 +37,15 @@ def pair_of(moved: Array, change: Array, vectors: Vectors) -> Pair | None:
     return Pair(moved, change, curvature)
 
 
-class Pairs:
-    """The latest pairs.
+class Pairs(deque[Pair]):
+    """The latest pairs, from the oldest to the latest.
 
-    Parameters
-    ----------
-    most : int
-        Most pairs kept.
-    n_bytes : int
-        Most memory of all pairs together.
-    least : int
-        As many are kept even where that takes more memory.
+    At most `most` are kept, in n_bytes of memory; `least` even where that takes more memory.
     """
 
     def __init__(self, most: int, n_bytes: int, least: int) -> None:
+        super().__init__()
         self._most, self._n_bytes, self._least = most, n_bytes, least
-        self._pairs: deque[Pair] = deque()
-
-    def __len__(self) -> int:
-        """Return how many there are."""
-        return len(self._pairs)
-
-    def __iter__(self) -> Iterator[Pair]:
-        """From the oldest to the latest."""
-        return iter(self._pairs)
-
-    def latest(self) -> Pair:
-        """Return the latest pair, of at least one."""
-        return self._pairs[-1]
 
     def most_of(self, n_bytes: int) -> int:
         """Return how many pairs of so many bytes are kept."""
@@ -72,17 +53,13 @@ class Pairs:
 
     def add(self, pair: Pair) -> None:
         """Keep a pair, and drop the oldest ones for it."""
-        while len(self._pairs) >= self.most_of(pair.moved.nbytes + pair.change.nbytes):
-            self._pairs.popleft()
-        self._pairs.append(pair)
-
-    def clear(self) -> None:
-        """Drop all pairs."""
-        self._pairs.clear()
+        while len(self) >= self.most_of(pair.moved.nbytes + pair.change.nbytes):
+            self.popleft()
+        self.append(pair)
 
     def among(self, free: Array, vectors: Vectors) -> list[Pair]:
         """Return the pairs of some elements of the vectors, where these have curvature."""
-        some = (pair_of(moved[free], change[free], vectors) for moved, change, _ in self._pairs)
+        some = (pair_of(moved[free], change[free], vectors) for moved, change, _ in self)
         return [pair for pair in some if pair is not None]
 
 
@@ -100,7 +77,7 @@ def two_loops(
     vectors: Vectors,
 ) -> Array:
     """Return minus the approximate inverse Hessian times the gradient, in a new array."""
-    newest_first = list(reversed(pairs))
+    newest_first = pairs[::-1]
     q, shares = gradient, []
     product = vectors.dot(newest_first[0].moved, gradient) if newest_first else 0.0
     for i, pair in enumerate(newest_first):

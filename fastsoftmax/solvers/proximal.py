@@ -96,20 +96,10 @@ def model_minimum(
 ) -> Array | None:
     """Return the minimum of <gradient, u - point> + (u - point) B (u - point) / 2 + l1 ||u||_1.
 
-    None where the method finds none.
-
-    Parameters
-    ----------
-    point, gradient : ndarray (n_params,)
-        The gradient of the smooth part.
-    l1 : float
-    n_weights : int
-        As many coefficients, the first ones, are in the 1-norm.
-    blocks : Blocks
-    diagonal : ndarray (n_params,)
-        Of the Hessian: for coefficients that the blocks lack, and which are not or should not be 0.
-    pairs : iterable of pairs of ndarray (n_params,)
-        Steps and differences of gradients, the latest last.
+    None where the method finds none. The gradient is that of the smooth part, and the first
+    n_weights coefficients are in the 1-norm. The diagonal of the Hessian serves coefficients that
+    the blocks lack, and which are not or should not be 0. pairs are steps and differences of
+    gradients, the latest last.
     """
     free = (point != 0.0) | (np.abs(gradient) > l1)
     free[n_weights:] |= gradient[n_weights:] != 0.0

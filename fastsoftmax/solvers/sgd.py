@@ -25,21 +25,9 @@ def descend(
 ) -> int:
     """Run epochs over freshly shuffled rows; params change in place.
 
-    Parameters
-    ----------
-    objective : Steps
-    params : ndarray, flat
-    n_epochs, batch_size : int
-    learning_rate, momentum : float
-    rng : RandomState
-    on_epoch : callable (epoch, running mean loss, running accuracy) -> bool
-        Called after each epoch, counted from 1; True stops.
-
-    Returns
-    -------
-    int
-        Epochs that were run. Fewer than n_epochs if on_epoch stopped, or if the loss ceased to be
-        finite.
+    on_epoch (epoch, running mean loss, running accuracy) is called after each epoch, counted from
+    1; True stops. Returns the epochs that were run: fewer than n_epochs if on_epoch stopped, or if
+    the loss ceased to be finite.
     """
     velocity = np.zeros_like(params) if momentum else None
     for epoch in range(1, n_epochs + 1):

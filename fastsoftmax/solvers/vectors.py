@@ -13,14 +13,7 @@ _LEAST = 1 << 15
 
 
 class Vectors:
-    """Operations on flat float64 vectors.
-
-    Parameters
-    ----------
-    backend : module, optional
-        `fastsoftmax.kernels` or `fastsoftmax.reference`; without one numpy alone computes.
-    n_threads : int
-    """
+    """Operations on flat float64 vectors; without a backend numpy alone computes."""
 
     def __init__(self, backend: ModuleType | None = None, n_threads: int = 1) -> None:
         self.backend = backend
