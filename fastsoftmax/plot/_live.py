@@ -60,12 +60,8 @@ class LivePlot:
         Least time between two pictures; 0 means no limit. None means 0.2 seconds or ten times the
         drawing time of the last picture, whichever is longer, so that drawing hardly slows a fit.
         The first and the last state are always drawn.
-    curves : iterable of str, default=None
-        Which of "loss", "accuracy", "eval_loss" and "eval_accuracy" to draw. None means all but
-        "eval_loss", and "eval_accuracy" only where the fit has an `eval_set`.
-    eval_names : sequence of str, default=None
-        A name for each evaluation set. None means "test" for a single set, otherwise "eval 1",
-        "eval 2" and so on.
+    curves, eval_names
+        As for `history`.
     xlim, ylim : (low, high), default=None
         Limits of the axes. None means for x all planned epochs of "sgd", otherwise limits that
         grow; for y 0 to 1 or the largest loss (see `history`).
