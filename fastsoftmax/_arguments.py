@@ -244,8 +244,12 @@ def thread_count(n_jobs: int | None, kernels: ModuleType) -> int:
         raise ValueError("n_jobs must be None or an integer other than 0, got 0")
     if n_jobs > 0:
         return n_jobs
+    return max(1, available_cpus() + 1 + n_jobs)
+
+
+def available_cpus() -> int:
+    """Return how many CPUs this process may run on."""
     try:
-        available = len(os.sched_getaffinity(0))
+        return len(os.sched_getaffinity(0))
     except AttributeError:  # not on macOS or Windows
-        available = os.cpu_count() or 1
-    return max(1, available + 1 + n_jobs)
+        return os.cpu_count() or 1

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import os
 import platform
 import subprocess
 import sys
 from importlib import metadata
 from pathlib import Path
 
+from fastsoftmax._arguments import available_cpus
 from fastsoftmax._version import __version__
 from fastsoftmax.backend import resolve_backend
 
@@ -40,7 +40,7 @@ def describe() -> dict[str, str]:
         **_describe_kernels(),
         "python": f"{platform.python_version()} ({sys.executable})",
         "OS": platform.platform(),
-        "CPU": f"{_cpu_model()}, {_n_cpus()} available",
+        "CPU": f"{_cpu_model()}, {available_cpus()} available",
         **{name: _version(name) for name in (*_REQUIRED, *_OPTIONAL)},
         "BLAS": _blas(),
     }
@@ -83,13 +83,6 @@ def _cpu_model() -> str:
     except (OSError, subprocess.SubprocessError):
         pass  # a missing name is no error
     return platform.processor() or platform.machine()
-
-
-def _n_cpus() -> int:
-    """Return how many CPUs this process may run on."""
-    if hasattr(os, "sched_getaffinity"):
-        return len(os.sched_getaffinity(0))
-    return os.cpu_count() or 1
 
 
 def _blas() -> str:

@@ -12,7 +12,7 @@ import gzip
 import os
 import zlib
 from pathlib import Path
-from typing import IO, TYPE_CHECKING, Any, Literal, TypeAlias, overload
+from typing import TYPE_CHECKING, Any, Literal, TypeAlias, overload
 
 import numpy as np
 
@@ -59,11 +59,8 @@ _MD5 = {
     "t10k-images-idx3-ubyte.gz": "bef4ecab320f06d8554ea6380940ec79",
     "t10k-labels-idx1-ubyte.gz": "bb300cfdad3c16e7a12a480ee83cd310",
 }
-_FILES = {
-    "train": ("train-images-idx3-ubyte.gz", "train-labels-idx1-ubyte.gz"),
-    "test": ("t10k-images-idx3-ubyte.gz", "t10k-labels-idx1-ubyte.gz"),
-}
 _OFFICIAL_ROWS = {"train": 60_000, "test": 10_000}
+_OTHER_LAYOUT = Path("FashionMNIST", "raw")  # torchvision's
 _SIDE = 28
 _TIMEOUT_SECONDS = 30.0
 _MAX_DOWNLOAD_BYTES = 1 << 26
@@ -162,14 +159,19 @@ def load_fashion_mnist(
     height, width = _image_size(resize)
     home = _default_home() if data_home is None else Path(data_home).expanduser()
     paths = _locate(home, names)
+    absent = [name for name in names if _find(home, name) is None]
     if paths is None and download:
         home.mkdir(parents=True, exist_ok=True)
-        for name in names:
-            if _find(home, name) is None:
-                _download(home, name)
+        for name in absent:
+            _download(home, name)
         paths = _locate(home, names)
     if paths is None:
-        raise FileNotFoundError(_absent(home, names))
+        raise FileNotFoundError(
+            f"No {' and no '.join(absent)} in {home}, nor both files in "
+            f"{home / _OTHER_LAYOUT} (gzipped or not). Load with download=True to fetch them, or "
+            f"put the official files from {_BASE_URLS[0]} there; load_fashion_mnist_sample() needs "
+            "no files."
+        )
     remedy = (
         "Delete it and load with download=True, or get the official file "
         f"{{name}} from {_BASE_URLS[0]}"
@@ -251,7 +253,8 @@ def _result(images: Images, y: Labels, return_X_y: bool) -> Any:
 def _file_names(subset: str) -> tuple[str, str]:
     if subset not in ("train", "test"):
         raise ValueError(f"subset must be 'train' or 'test', not {subset!r}")
-    return _FILES[subset]
+    prefix = "train" if subset == "train" else "t10k"
+    return f"{prefix}-images-idx3-ubyte.gz", f"{prefix}-labels-idx1-ubyte.gz"
 
 
 def _default_home() -> Path:
@@ -270,20 +273,11 @@ def _find(folder: Path, name: str) -> Path | None:
 
 def _locate(home: Path, names: tuple[str, str]) -> tuple[Path, Path] | None:
     """Return paths of images and labels in one folder: two folders could hold different data."""
-    for folder in (home, home / "FashionMNIST" / "raw"):
+    for folder in (home, home / _OTHER_LAYOUT):
         images, labels = (_find(folder, name) for name in names)
         if images is not None and labels is not None:
             return images, labels
     return None
-
-
-def _absent(home: Path, names: tuple[str, str]) -> str:
-    absent = [name for name in names if _find(home, name) is None]
-    return (
-        f"No {' and no '.join(absent)} in {home}, nor both files in {home / 'FashionMNIST' / 'raw'}"
-        f" (gzipped or not). Load with download=True to fetch them, or put the official files "
-        f"from {_BASE_URLS[0]} there; load_fashion_mnist_sample() needs no files."
-    )
 
 
 # Reading
@@ -327,7 +321,7 @@ def _read_idx(path: Traversable, row_shape: tuple[int, ...], max_rows: int) -> I
     with path.open("rb") as raw:
         gzipped = raw.read(2) == b"\x1f\x8b"
         raw.seek(0)
-        file: IO[bytes] = gzip.GzipFile(fileobj=raw) if gzipped else raw  # type: ignore[assignment]
+        file: Any = gzip.GzipFile(fileobj=raw) if gzipped else raw
         header = file.read(4 * (1 + n_dims))
         if header[:4] != bytes((0, 0, 8, n_dims)):
             raise ValueError(
@@ -350,10 +344,9 @@ def _read_idx(path: Traversable, row_shape: tuple[int, ...], max_rows: int) -> I
         while block := file.read(min(_CHUNK_BYTES, flat.size - n_read)):
             flat[n_read : n_read + len(block)] = np.frombuffer(block, dtype=np.uint8)
             n_read += len(block)
-        if n_read < flat.size:
-            raise ValueError(f"its header promises {flat.size} bytes and {n_read} follow")
-        if file.read(1):
-            raise ValueError(f"its header promises {flat.size} bytes and more follow")
+        if n_read < flat.size or file.read(1):
+            follow = n_read if n_read < flat.size else "more"
+            raise ValueError(f"its header promises {flat.size} bytes and {follow} follow")
     return array
 
 

@@ -172,37 +172,35 @@ class Monitor:
     ) -> bool:
         """Record an iteration; return True if the fit has to stop."""
         seconds = time.perf_counter() - self._clock
-        if not self.is_watched:  # in tiny problems a FitState takes as long as the iteration
-            entry = loss, accuracy, objective, gap, seconds, (), ()
-            for values, value in zip(self.history.values(), entry, strict=True):
-                values.append(value)
-            self._clock = time.perf_counter()
-            return False
         evaluations = []
         if self.eval_shards:
             weights, bias = coefficients()
             evaluations = [_evaluated(shard, weights, bias) for shard in self.eval_shards]
-        state = FitState(
-            solver=self.solver,
-            iteration=iteration,
-            n_iter=self.n_iter,
-            loss=loss,
-            accuracy=accuracy,
-            objective=objective,
-            gap=gap,
-            seconds=seconds,
-            rows_per_second=self.n_rows / max(seconds, 1e-9),
-            eval_loss=tuple(loss for loss, _ in evaluations),
-            eval_accuracy=tuple(accuracy for _, accuracy in evaluations),
-            elapsed_seconds=time.perf_counter() - self.began,
-        )
-        for name, values in self.history.items():
-            values.append(getattr(state, name))
+        losses, accuracies = zip(*evaluations, strict=True) if evaluations else ((), ())
+        entry: Any = (loss, accuracy, objective, gap, seconds, losses, accuracies)
+        for values, value in zip(self.history.values(), entry, strict=True):
+            values.append(value)
+        stop = False
+        if self.is_watched:  # in tiny problems a FitState takes as long as the iteration
+            state = FitState(
+                solver=self.solver,
+                iteration=iteration,
+                n_iter=self.n_iter,
+                rows_per_second=self.n_rows / max(seconds, 1e-9),
+                elapsed_seconds=time.perf_counter() - self.began,
+                **dict(zip(HISTORY, entry, strict=True)),
+            )
+            stop = self._tell(state, coefficients)
+        self._clock = time.perf_counter()
+        return stop
+
+    def _tell(self, state: FitState, coefficients: Callable[[], tuple[Array, Array]]) -> bool:
+        """Report an iteration to all who watch; return True if one of them stops the fit."""
         if self.verbose:
             print(_line(state), flush=True)
         stop = False
         if self.stopping is not None:
-            stop = self.stopping.see(iteration, state.eval_loss[-1])
+            stop = self.stopping.see(state.iteration, state.eval_loss[-1])
         state.__dict__["_source"] = coefficients
         try:
             # A list: all callbacks are called, also after one that returns True.
@@ -210,7 +208,6 @@ class Monitor:
                 stops = [_is_true(callback(state)) for callback in self.callbacks]
         finally:
             del state.__dict__["_source"]
-        self._clock = time.perf_counter()
         return stop or any(stops)
 
     def close(self) -> None:

@@ -18,7 +18,7 @@ import fastsoftmax
 from fastsoftmax import _show_versions, reference
 from fastsoftmax._version import __version__
 from fastsoftmax.cli import demo, info, main
-from fastsoftmax.cli.check import KERNELS, check_kernels
+from fastsoftmax.cli.info import KERNELS, check_kernels
 from fastsoftmax.datasets import load_fashion_mnist_sample
 
 PICTURES = ["predictions.png", "training_curve.png", "weights.png"]

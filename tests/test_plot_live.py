@@ -44,9 +44,9 @@ def pictures(monkeypatch):
     """For each picture that a file would get, the number of points of its first line."""
     counts = []
     monkeypatch.setattr(
-        _live_outputs.FileOutput,
-        "show",
-        lambda self, figure: counts.append(len(figure.axes[0].lines[0].get_xdata())),
+        _live_outputs,
+        "write_file",
+        lambda path, figure: counts.append(len(figure.axes[0].lines[0].get_xdata())),
     )
     return counts
 
@@ -143,7 +143,7 @@ class TestWhen:
             clock.seconds += 1.0
             shown.append(clock.seconds)
 
-        monkeypatch.setattr(_live_outputs.FileOutput, "show", slow)
+        monkeypatch.setattr(_live_outputs, "write_file", slow)
         live = LivePlot(tmp_path / "a.png")
         for iteration in range(1, 301):
             clock.seconds += 0.1

@@ -45,7 +45,14 @@ def main(argv: Sequence[str] | None = None) -> int:
     ...
     0
     """
-    parser = _parser()
+    parser = argparse.ArgumentParser(
+        prog=_PROG,
+        description="Exact softmax regression on the CPU: see it train, or check an installation.",
+    )
+    parser.add_argument("--version", action="version", version=f"fastsoftmax {__version__}")
+    commands = parser.add_subparsers(dest="command", title="commands")
+    demo.add_parser(commands)
+    info.add_parser(commands)
     args = parser.parse_args(argv)
     if args.command is None:
         parser.print_help()
@@ -64,15 +71,3 @@ def main(argv: Sequence[str] | None = None) -> int:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 0
     return code
-
-
-def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(
-        prog=_PROG,
-        description="Exact softmax regression on the CPU: see it train, or check an installation.",
-    )
-    parser.add_argument("--version", action="version", version=f"fastsoftmax {__version__}")
-    commands = parser.add_subparsers(dest="command", title="commands")
-    demo.add_parser(commands)
-    info.add_parser(commands)
-    return parser

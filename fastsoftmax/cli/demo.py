@@ -10,7 +10,7 @@ import warnings
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple, TypeAlias
 
 import numpy as np
 from numpy.typing import NDArray
@@ -25,6 +25,8 @@ from fastsoftmax.datasets import (
 if TYPE_CHECKING:
     from fastsoftmax.estimator import FastSoftmax
     from fastsoftmax.monitor import FitState
+
+    Rows: TypeAlias = tuple[NDArray[np.float32], NDArray[np.int64]]
 
 _DESCRIPTION = """\
 Train softmax regression on Fashion-MNIST and watch it: a line per epoch with the loss and the
@@ -57,10 +59,8 @@ def _as_command_error(*kinds: type[Exception]) -> Iterator[None]:
 class Data(NamedTuple):
     """Images as float32 rows of pixels / 255, and their labels."""
 
-    X: NDArray[np.float32]
-    y: NDArray[np.int64]
-    X_test: NDArray[np.float32]
-    y_test: NDArray[np.int64]
+    train: Rows
+    test: Rows
 
 
 class Run(NamedTuple):
@@ -174,8 +174,8 @@ def _load(args: argparse.Namespace) -> Data:
             "The full data has 60,000 and 10,000: add --download (30 MB), or --data-home DIR "
             "where you have it."
         )
-    X, X_test = (np.divide(pixels, 255.0, dtype=np.float32) for pixels, _ in (train, test))
-    return Data(X, train[1], X_test, test[1])
+    parts = (train, test)
+    return Data(*((np.divide(pixels, 255.0, dtype=np.float32), y) for pixels, y in parts))
 
 
 # Training
@@ -192,7 +192,7 @@ def _watched_run(args: argparse.Namespace, data: Data) -> Run:
     print(f"\n{label}{how}", flush=True)
     names = ("solver", "batch_size", "learning_rate", "momentum")
     parameters = {name: getattr(args, name) for name in names}
-    watch = {"eval_set": [(data.X_test, data.y_test)], "callbacks": [print_epoch]}
+    watch = {"eval_set": [data.test], "callbacks": [print_epoch]}
     return _fit(label, data, args, watch, max_iter=args.epochs, **parameters)
 
 
@@ -208,14 +208,14 @@ def _fit(
     with warnings.catch_warnings(record=True) as caught, _as_command_error(ValueError):
         warnings.simplefilter("always")
         start = time.perf_counter()
-        estimator.fit(data.X, data.y, **watch)
+        estimator.fit(*data.train, **watch)
         seconds = time.perf_counter() - start
     return Run(
         label=label,
         estimator=estimator,
         seconds=seconds,
-        train_accuracy=float(estimator.score(data.X, data.y)),
-        test_accuracy=float(estimator.score(data.X_test, data.y_test)),
+        train_accuracy=float(estimator.score(*data.train)),
+        test_accuracy=float(estimator.score(*data.test)),
         warning="; ".join(str(warning.message) for warning in caught),
     )
 
@@ -279,8 +279,9 @@ def _draw(folder: Path, run: Run, data: Data) -> None:
 
     from fastsoftmax import plot
 
-    fitted, shown = run.estimator, slice(0, _N_PREDICTIONS)
-    n_rows = math.ceil(len(data.y_test[shown]) / _N_COLUMNS)
+    fitted = run.estimator
+    X, y = (part[:_N_PREDICTIONS] for part in data.test)
+    n_rows = math.ceil(len(y) / _N_COLUMNS)
     sizes = {
         "training_curve.png": (6.4, 4.4),
         "predictions.png": (1.2 * _N_COLUMNS, 1.6 * n_rows),
@@ -290,13 +291,8 @@ def _draw(folder: Path, run: Run, data: Data) -> None:
         Figure(figsize=size, layout="constrained") for size in sizes.values()
     ]
     plot.history(fitted, curve.subplots()).set_title(f"Fashion-MNIST, {run.label}")
-    plot.predictions(
-        data.X_test[shown],
-        data.y_test[shown],
-        fitted.predict(data.X_test[shown]),
-        names=FASHION_MNIST_LABELS,
-        ax=grid.subplots(n_rows, _N_COLUMNS),
-    )
+    axes = grid.subplots(n_rows, _N_COLUMNS)
+    plot.predictions(X, y, fitted.predict(X), names=FASHION_MNIST_LABELS, ax=axes)
     axes = templates.subplots(math.ceil(len(fitted.coef_) / 5), 5)
     plot.weights(fitted, names=FASHION_MNIST_LABELS, ax=axes)
     for name, figure in zip(sizes, figures, strict=True):

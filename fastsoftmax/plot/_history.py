@@ -67,8 +67,7 @@ class HistoryDisplay(Display):
     unit : str, default="iteration"
         What the horizontal axis counts.
     eval_names : sequence of str, default=None
-        A name for each evaluation set. None means "test" for a single set, otherwise "eval 1",
-        "eval 2" and so on.
+        As for `history`.
 
     Attributes
     ----------

@@ -207,9 +207,9 @@ def weights(
     pictures = _pictures(clf.coef_, shape)
     labels = np.asarray(clf.classes_).tolist()[-len(pictures) :]
     titles = [(_name(label, names), False) for label in labels]
-    axes = _grid(ax, pictures, n_columns, _TEMPLATE_INCHES, 1, _COLORBAR_INCHES * colorbar)
     limit = float(np.abs(pictures[np.isfinite(pictures)]).max(initial=0.0)) or 1.0
-    _draw(axes, pictures, titles, cmap, (-limit, limit))
+    margin = _COLORBAR_INCHES * colorbar
+    axes = _draw(ax, pictures, titles, n_columns, _TEMPLATE_INCHES, cmap, (-limit, limit), margin)
     if colorbar and len(axes):
         axes[0].figure.colorbar(
             axes[0].images[0], ax=list(axes), label="weight", shrink=0.8, aspect=30
@@ -247,12 +247,9 @@ def _titled_images(
     """Draw images on one scale; the titles are pairs (text, is_mistake)."""
     if titles is not None and len(titles) != len(pictures):
         raise ValueError(f"titles holds {len(titles)} titles for {len(pictures)} images")
-    n_lines = max((text.count("\n") + 1 for text, _ in titles or ()), default=0)
-    axes = _grid(ax, pictures, n_columns, _IMAGE_INCHES, n_lines)
     finite = pictures[np.isfinite(pictures)]
     limits = (float(finite.min()), float(finite.max())) if finite.size else (0.0, 1.0)
-    _draw(axes, pictures, titles, cmap, limits)
-    return axes
+    return _draw(ax, pictures, titles, n_columns, _IMAGE_INCHES, cmap, limits)
 
 
 def _pictures(X: Any, shape: tuple[int, int] | None) -> NDArray[Any]:
@@ -289,45 +286,39 @@ def _size(shape: Any) -> tuple[int, int] | None:
     return height, width
 
 
-def _grid(
+def _draw(
     ax: Any,
     pictures: NDArray[Any],
+    titles: Sequence[tuple[str, bool]] | None,
     n_columns: int,
     inches: float,
-    n_title_lines: int,
+    cmap: str,
+    limits: tuple[float, float],
     margin: float = 0.0,
 ) -> NDArray[np.object_]:
-    """Return an Axes for each picture, from the given ones or a new figure."""
+    """Draw each picture in an Axes, of the given ones or of a new figure; return them."""
     n, pixels = len(pictures), pictures.shape[1:]
     if ax is None:
         if n_columns < 1:
             raise ValueError(f"n_columns must be at least 1, not {n_columns}")
         columns = max(1, min(n, n_columns))
         rows = max(1, -(-n // columns))
+        n_lines = max((text.count("\n") + 1 for text, _ in titles or ()), default=0)
         width = inches * min(3.0, max(0.5, math.sqrt(pixels[1] / max(1, pixels[0]))))
         height = min(4.0 * width, width * pixels[0] / max(1, pixels[1]))
         _, ax = pyplot().subplots(
             rows,
             columns,
-            figsize=(width * columns + 0.2 + margin, (height + 0.16 * n_title_lines) * rows + 0.2),
+            figsize=(width * columns + 0.2 + margin, (height + 0.16 * n_lines) * rows + 0.2),
             layout="constrained",
             squeeze=False,
         )
     axes = np.array(ax, dtype=object).reshape(-1)
     if len(axes) < n:
         raise ValueError(f"ax holds {len(axes)} axes for {n} images")
-    for spare in axes[n:]:
-        spare.set_axis_off()
-    return axes[:n]
-
-
-def _draw(
-    axes: NDArray[np.object_],
-    pictures: NDArray[Any],
-    titles: Sequence[tuple[str, bool]] | None,
-    cmap: str,
-    limits: tuple[Any, Any],
-) -> None:
+    axes, spare = axes[:n], axes[n:]
+    for axis in spare:
+        axis.set_axis_off()
     for i, (axis, picture) in enumerate(zip(axes, pictures, strict=True)):
         axis.imshow(picture, cmap=cmap, vmin=limits[0], vmax=limits[1], interpolation="nearest")
         axis.set(xticks=[], yticks=[])
@@ -338,3 +329,4 @@ def _draw(
             if is_mistake:  # a frame and, in the text, a mark: not the colour alone
                 title.set_color(VERMILION)
                 axis.spines[:].set(visible=True, color=VERMILION, linewidth=2.0)
+    return axes

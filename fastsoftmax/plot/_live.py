@@ -6,7 +6,7 @@ import math
 import numbers
 import os
 import time
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Self
 
@@ -24,7 +24,7 @@ from fastsoftmax.plot._history import (
     top_of,
     unit_of,
 )
-from fastsoftmax.plot._live_outputs import FileOutput, Output, notebook_shell, output_for
+from fastsoftmax.plot._live_outputs import close_window, notebook_shell, open_outputs
 from fastsoftmax.plot._shared import axes_or_new, require_matplotlib, step_axis
 
 if TYPE_CHECKING:
@@ -60,12 +60,8 @@ class LivePlot:
         Least time between two pictures; 0 means no limit. None means 0.2 seconds or ten times the
         drawing time of the last picture, whichever is longer, so that drawing hardly slows a fit.
         The first and the last state are always drawn.
-    curves : iterable of str, default=None
-        Which of "loss", "accuracy", "eval_loss" and "eval_accuracy" to draw. None means all but
-        "eval_loss", and "eval_accuracy" only where the fit has an `eval_set`.
-    eval_names : sequence of str, default=None
-        A name for each evaluation set. None means "test" for a single set, otherwise "eval 1",
-        "eval 2" and so on.
+    curves, eval_names
+        As for `history`.
     xlim, ylim : (low, high), default=None
         Limits of the axes. None means for x all planned epochs of "sgd", otherwise limits that
         grow; for y 0 to 1 or the largest loss (see `history`).
@@ -134,7 +130,6 @@ class LivePlot:
         self.xlim, self.ylim = _checked_limits(xlim, "xlim"), _checked_limits(ylim, "ylim")
         self.ax = None if ax is None else axes_or_new(ax)
         self._lines: list[Any] = []
-        self._outputs: list[Output] = []
         self._begin()
 
     def _begin(self) -> None:
@@ -144,7 +139,8 @@ class LivePlot:
         self._finished, self._drawn_at, self._drawing_took = False, -math.inf, 0.0
         for line in self._lines:
             line.remove()
-        self._lines, self._outputs = [], []
+        self._lines = []
+        self._shows: list[Callable[[Any], None]] = []
 
     @own_arithmetic
     def __call__(self, state: FitState) -> None:
@@ -200,8 +196,8 @@ class LivePlot:
     def close(self) -> None:
         """Draw the last state, and close the window if there is one."""
         self.on_fit_end()
-        for output in self._outputs:
-            output.close()
+        if self._shows and self.ax is None:
+            close_window(self.figure_)
 
     def __enter__(self) -> Self:
         """Return self."""
@@ -232,8 +228,8 @@ class LivePlot:
         began = _clock()
         try:
             self._bring_up_to_date()
-            for output in self._outputs:
-                output.show(self.figure_)
+            for show in self._shows:
+                show(self.figure_)
         except BaseException:
             self._finished = True  # drawing would fail again at the end
             raise
@@ -246,7 +242,7 @@ class LivePlot:
     def _bring_up_to_date(self) -> None:
         """Make the figure, or update its lines."""
         curves = curves_of(self._record, self.curves, self.eval_names)
-        if not self._outputs:
+        if not self._lines:
             self._open()
         at = np.arange(1.0, 1.0 + max(len(curve.values) for curve in curves))
         if [line.get_label() for line in self._lines] == [curve.label for curve in curves]:
@@ -266,12 +262,8 @@ class LivePlot:
 
     def _open(self) -> None:
         """Make the figure and find where to show it."""
-        first = output_for(self.ax, self.path)
-        self._outputs = [first]
-        self.ax_ = first.axes() if self.ax is None else self.ax
+        self.ax_, self._shows = open_outputs(self.ax, self.path)
         self.figure_ = self.ax_.figure.canvas.figure  # the whole figure, also for a subfigure
-        if self.path is not None and not isinstance(first, FileOutput):
-            self._outputs.append(FileOutput(self.path))
         shell = notebook_shell()
         if shell is not None:  # the end of the cell, as partial_fit does not know its last call
 

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import functools
 import io
 import os
 import sys
 import warnings
+from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -18,63 +20,27 @@ _DOTS_PER_INCH = 80
 _SHARPNESS = 2
 
 
-class Output:
-    """A place where a figure is shown; this one is nowhere."""
-
-    def axes(self) -> Axes:
-        """Return axes of a figure that pyplot does not know, so that pyplot never shows it."""
-        from matplotlib.figure import Figure
-
-        return Figure(figsize=_SIZE, layout="constrained").subplots()
-
-    def show(self, figure: Any) -> None:
-        """Show the present figure instead of the previous one."""
-
-    def close(self) -> None:
-        """Close the window, if it is one."""
+def write_file(path: Path, figure: Any) -> None:
+    """Write a temporary file in the same folder, then rename it: the picture is always complete."""
+    written = path.with_name(f".{path.name}.{os.getpid()}.part")
+    try:
+        figure.savefig(written, format=path.suffix[1:].lower(), dpi=_SHARPNESS * _DOTS_PER_INCH)
+        written.replace(path)
+    finally:
+        written.unlink(missing_ok=True)
 
 
-class OwnersFigure(Output):
-    """A figure of the caller, who shows it, perhaps in a window."""
-
-    def show(self, figure: Any) -> None:
-        """Draw in the window, if there is one."""
-        if figure.canvas.manager is not None:
-            figure.canvas.draw_idle()
-            figure.canvas.flush_events()
-
-
-class FileOutput(Output):
-    """A file that is a complete picture at any time."""
-
-    def __init__(self, path: Path) -> None:
-        self.path = path
-
-    def show(self, figure: Any) -> None:
-        """Write a temporary file in the same folder, then rename it."""
-        written = self.path.with_name(f".{self.path.name}.{os.getpid()}.part")
-        try:
-            figure.savefig(
-                written, format=self.path.suffix[1:].lower(), dpi=_SHARPNESS * _DOTS_PER_INCH
-            )
-            written.replace(self.path)
-        finally:
-            written.unlink(missing_ok=True)
-
-
-class NotebookOutput(Output):
+class NotebookOutput:
     """One output of a notebook's cell."""
 
     def __init__(self) -> None:
         self._handle: Any = None
 
-    def show(self, figure: Any) -> None:
+    def __call__(self, figure: Any) -> None:
         """Display a picture, or replace the displayed one."""
         from IPython.display import Image, display
 
-        if figure.canvas.manager is not None and "matplotlib.pyplot" in sys.modules:
-            # Otherwise pyplot would show it once more at the end of the cell.
-            sys.modules["matplotlib.pyplot"].close(figure)
+        close_window(figure)  # pyplot would show it once more at the end of the cell
         buffer = io.BytesIO()
         figure.savefig(buffer, format="png", dpi=_SHARPNESS * _DOTS_PER_INCH)
         width = int(figure.get_figwidth() * _DOTS_PER_INCH)
@@ -85,55 +51,55 @@ class NotebookOutput(Output):
             self._handle.update(image)
 
 
-class WindowOutput(Output):
-    """A pyplot window."""
+def update_owners_figure(figure: Any) -> None:
+    """Draw in the window of a caller's figure, if there is one."""
+    if figure.canvas.manager is not None:
+        figure.canvas.draw_idle()
+        figure.canvas.flush_events()
 
-    def __init__(self, figure: Any) -> None:
-        self.figure = figure
 
-    def axes(self) -> Axes:
-        """Return axes in the window."""
-        axes: Axes = self.figure.subplots()
-        return axes
+def update_window(figure: Any) -> None:
+    """Draw in our window, unless the user closed it."""
+    from matplotlib import pyplot
 
-    def show(self, figure: Any) -> None:
-        """Draw in the window, unless the user closed it."""
-        from matplotlib import pyplot
-
-        if not pyplot.fignum_exists(figure.number):
-            return
+    if pyplot.fignum_exists(figure.number):
         figure.canvas.manager.show()
         figure.canvas.draw()
         figure.canvas.flush_events()
 
-    def close(self) -> None:
-        """Close the window."""
+
+def close_window(figure: Any) -> None:
+    """Close the window of a figure, if pyplot made one."""
+    if figure.canvas.manager is not None and "matplotlib.pyplot" in sys.modules:
+        sys.modules["matplotlib.pyplot"].close(figure)
+
+
+def open_outputs(ax: Axes | None, path: Path | None) -> tuple[Axes, list[Callable[[Any], None]]]:
+    """Return axes, and what shows their figure: a notebook and a file, else a window."""
+    from matplotlib.figure import Figure
+
+    shows: list[Callable[[Any], None]] = []
+    if notebook_shell() is not None:
+        shows.append(NotebookOutput())
+    if path is not None:
+        shows.append(functools.partial(write_file, path))
+    if ax is not None:
+        return ax, shows or [update_owners_figure]
+    if not shows:
         from matplotlib import pyplot
 
-        pyplot.close(self.figure)
-
-
-def output_for(ax: Axes | None, path: Path | None) -> Output:
-    """Return where to show a figure: in a notebook, else a file, else a window."""
-    if notebook_shell() is not None:
-        return NotebookOutput()
-    if path is not None:
-        return FileOutput(path)
-    if ax is not None:
-        return OwnersFigure()
-    from matplotlib import pyplot
-
-    figure = pyplot.figure(figsize=_SIZE, layout="constrained")
-    if getattr(figure.canvas, "required_interactive_framework", None) is not None:
-        return WindowOutput(figure)
-    pyplot.close(figure)
-    warnings.warn(
-        "LivePlot has no place to draw: there is neither a notebook nor a window (matplotlib's "
-        "backend has none). Give it path='curve.png'.",
-        UserWarning,
-        stacklevel=2,
-    )
-    return Output()
+        figure = pyplot.figure(figsize=_SIZE, layout="constrained")
+        if getattr(figure.canvas, "required_interactive_framework", None) is not None:
+            return figure.subplots(), [update_window]
+        pyplot.close(figure)
+        warnings.warn(
+            "LivePlot has no place to draw: there is neither a notebook nor a window (matplotlib's "
+            "backend has none). Give it path='curve.png'.",
+            UserWarning,
+            stacklevel=2,
+        )
+    # A figure that pyplot does not know, so that pyplot never shows it.
+    return Figure(figsize=_SIZE, layout="constrained").subplots(), shows
 
 
 def notebook_shell() -> Any:

@@ -176,11 +176,10 @@ class PathDisplay(Display):
         )
         best = best_index(scores, one_standard_error=False)
         simplest = best_index(scores, one_standard_error=True) if n_folds > 1 else best
-        choices = [("best", best, VERMILION, "-")]
+        name = "best = one SE" if n_folds > 1 and simplest == best else "best"
+        choices = [(name, best, VERMILION, "-")]
         if simplest != best:
             choices.append(("one SE", simplest, GREEN, "--"))
-        elif n_folds > 1:
-            choices = [("best = one SE", best, VERMILION, "-")]
         self.lines_ = [
             ax.axvline(
                 Cs[index],
