@@ -18,12 +18,12 @@ import functools
 import itertools
 import operator
 import os
+import sys
 import threading
 from collections.abc import Callable
 from typing import Any, NamedTuple, ParamSpec, TypeVar
 
 import numpy as np
-from threadpoolctl import ThreadpoolController
 
 from fastsoftmax.arrays import Array
 
@@ -57,8 +57,15 @@ class _Libraries(NamedTuple):
     own: list[_Library]
 
 
-@functools.cache
 def _libraries() -> _Libraries:
+    return _loaded("scipy.linalg" in sys.modules)
+
+
+@functools.cache
+def _loaded(with_scipy: bool) -> _Libraries:
+    """Return the libraries that are loaded; scipy, once it is, brings its own."""
+    from threadpoolctl import ThreadpoolController  # functions of arrays do without it
+
     found = _Libraries([], [])
     for controller in ThreadpoolController().select(user_api="blas").lib_controllers:
         if getattr(controller, "threading_layer", "") == "openmp":
@@ -139,15 +146,17 @@ def single_threaded_blas(function: Callable[P, R]) -> Callable[P, R]:
 
     @functools.wraps(function)
     def held(*args: P.args, **kwargs: P.kwargs) -> R:
-        if getattr(_here, "is_held", False):  # one of these calls another
+        holder = getattr(_here, "holder", None)
+        if holder is not None:  # one of these calls another
+            _limit.take(holder)
             return function(*args, **kwargs)
         holder = object()
         try:
-            _here.is_held = True
+            _here.holder = holder
             _limit.take(holder)
             return in_own_thread(function, *args, **kwargs)
         finally:
-            _here.is_held = False
+            _here.holder = None
             try:
                 _limit.leave(holder)
             except BaseException:  # a signal's, before or while it restored

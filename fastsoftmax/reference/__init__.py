@@ -30,7 +30,7 @@ from typing import Any
 import numpy as np
 
 from fastsoftmax.arrays import Array
-from fastsoftmax.blas import single_threaded_blas
+from fastsoftmax.blas import product
 from fastsoftmax.kernel_arguments import Descent
 from fastsoftmax.reference._newton import newton_steps as newton_steps
 from fastsoftmax.reference._rows import (
@@ -169,11 +169,10 @@ def cross_entropy_rows(loss: Array, grad: Array | None, logits: Array, targets: 
 
 
 @threaded
-@single_threaded_blas
 def affine_rows(logits: Array, X: Any, weights: Array, bias: Array) -> None:
     """logits[i, k] = x_i . weights_k + bias_k."""
     for rows in blocks(*X.shape):
-        logits[rows] = features_of(X, rows, weights.dtype) @ weights.T
+        logits[rows] = product(features_of(X, rows, weights.dtype), weights.T)
         logits[rows] += bias
 
 
@@ -213,7 +212,6 @@ def predict_top(
 
 
 @threaded
-@single_threaded_blas
 def loss_grad(
     grad_weights: Array | None,
     grad_bias: Array | None,
@@ -246,7 +244,6 @@ def columns_product(sums: Array, totals: Array, X: CsrRows, factors: Array, pane
 
 
 @threaded
-@single_threaded_blas
 def sgd_steps(
     params: Array, velocity: Array | None, X: Any, targets: Targets, order: Array, descent: Descent
 ) -> tuple[float, float]:
@@ -292,7 +289,7 @@ def sgd_steps(
             step += momentum * velocity[:n_updated]
             velocity[:n_updated] = step
         if center is not None:
-            bias += rate * (grad_weights @ center.astype(np.float64))
+            bias += rate * product(grad_weights, center.astype(np.float64))
         params[:n_updated] -= rate * step
     return float(sums[0]), float(sums[1])
 
@@ -322,12 +319,12 @@ def _add_rows(
         if grad_weights is not None and grad_bias is not None:
             residual = residual_of(row, target, weight)[:, n_classes - n_logits :]
             grad_bias += residual.sum(axis=0)
-            grad_weights += residual.astype(weights.dtype, copy=False).T @ x
+            grad_weights += product(residual.astype(weights.dtype, copy=False).T, x)
     return loss, correct
 
 
 def _class_logits(X: Array, weights: Array, bias: Array, n_classes: int) -> Array:
-    logits: Array = X @ weights.T
+    logits: Array = product(X, weights.T)
     logits += bias
     return all_logits(logits, n_classes)
 
