@@ -12,8 +12,7 @@ from fastsoftmax._arguments import available_cpus
 from fastsoftmax._version import __version__
 from fastsoftmax.backend import resolve_backend
 
-_REQUIRED = ("numpy", "scikit-learn", "scipy", "joblib", "threadpoolctl")
-_OPTIONAL = ("matplotlib",)
+_PACKAGES = ("numpy", "scikit-learn", "scipy", "joblib", "threadpoolctl", "matplotlib")
 
 
 def show_versions() -> None:
@@ -41,7 +40,7 @@ def describe() -> dict[str, str]:
         "python": f"{platform.python_version()} ({sys.executable})",
         "OS": platform.platform(),
         "CPU": f"{_cpu_model()}, {available_cpus()} available",
-        **{name: _version(name) for name in (*_REQUIRED, *_OPTIONAL)},
+        **{name: _version(name) for name in _PACKAGES},
         "BLAS": _blas(),
     }
 

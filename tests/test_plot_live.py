@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 
 from fastsoftmax import FastSoftmax
-from fastsoftmax.plot import LivePlot, _live, _live_outputs
+from fastsoftmax.plot import LivePlot, _live
 
 matplotlib = pytest.importorskip("matplotlib", reason="matplotlib is not installed")
 from matplotlib.figure import Figure  # noqa: E402 (only where it is installed)
@@ -44,7 +44,7 @@ def pictures(monkeypatch):
     """For each picture that a file would get, the number of points of its first line."""
     counts = []
     monkeypatch.setattr(
-        _live_outputs,
+        _live,
         "write_file",
         lambda path, figure: counts.append(len(figure.axes[0].lines[0].get_xdata())),
     )
@@ -143,7 +143,7 @@ class TestWhen:
             clock.seconds += 1.0
             shown.append(clock.seconds)
 
-        monkeypatch.setattr(_live_outputs, "write_file", slow)
+        monkeypatch.setattr(_live, "write_file", slow)
         live = LivePlot(tmp_path / "a.png")
         for iteration in range(1, 301):
             clock.seconds += 0.1

@@ -76,7 +76,7 @@ def images(
     ['boot', 'boot']
     """
     written = None if titles is None else [_written(title) for title in titles]
-    return _titled_images(_pictures(X, shape), written, n_columns, cmap, ax)
+    return _draw(ax, _pictures(X, shape), written, n_columns, cmap)
 
 
 @own_arithmetic
@@ -136,7 +136,7 @@ def predictions(
         _of_pair(_name(t, names), _name(p, names), wrong=t != p)
         for t, p in zip(truth, predicted, strict=True)
     ]
-    return _titled_images(pictures, written, n_columns, "gray", ax)
+    return _draw(ax, pictures, written, n_columns, "gray")
 
 
 @own_arithmetic
@@ -209,7 +209,7 @@ def weights(
     titles = [(_name(label, names), False) for label in labels]
     limit = float(np.abs(pictures[np.isfinite(pictures)]).max(initial=0.0)) or 1.0
     margin = _COLORBAR_INCHES * colorbar
-    axes = _draw(ax, pictures, titles, n_columns, _TEMPLATE_INCHES, cmap, (-limit, limit), margin)
+    axes = _draw(ax, pictures, titles, n_columns, cmap, (-limit, limit), _TEMPLATE_INCHES, margin)
     if colorbar and len(axes):
         axes[0].figure.colorbar(
             axes[0].images[0], ax=list(axes), label="weight", shrink=0.8, aspect=30
@@ -237,27 +237,20 @@ def _of_pair(true: str, predicted: str, *, wrong: bool) -> tuple[str, bool]:
     return f"{true}\n{f'{_MISTAKE_MARK} ' * wrong}{predicted}", wrong
 
 
-def _titled_images(
-    pictures: NDArray[Any],
-    titles: Sequence[tuple[str, bool]] | None,
-    n_columns: int,
-    cmap: str,
-    ax: Any,
-) -> NDArray[np.object_]:
-    """Draw images on one scale; the titles are pairs (text, is_mistake)."""
-    if titles is not None and len(titles) != len(pictures):
-        raise ValueError(f"titles holds {len(titles)} titles for {len(pictures)} images")
-    finite = pictures[np.isfinite(pictures)]
-    limits = (float(finite.min()), float(finite.max())) if finite.size else (0.0, 1.0)
-    return _draw(ax, pictures, titles, n_columns, _IMAGE_INCHES, cmap, limits)
-
-
 def _pictures(X: Any, shape: tuple[int, int] | None) -> NDArray[Any]:
     """Return images as (n, height, width)."""
     array = np.asarray(X.toarray() if hasattr(X, "toarray") else X)
     if array.dtype.kind not in "biuf":
         raise TypeError(f"images must hold real numbers, not {array.dtype}")
-    size = _size(shape)
+    size = None
+    if shape is not None:
+        try:
+            height, width = (operator.index(length) for length in shape)
+        except (TypeError, ValueError):
+            raise ValueError(f"shape must be (height, width), got {shape!r}") from None
+        if min(height, width) < 1:
+            raise ValueError(f"shape must be (height, width), each at least 1, got {shape!r}")
+        size = height, width
     if array.ndim == 3 and size in (None, array.shape[1:]):
         return array
     if array.ndim == 3:
@@ -274,29 +267,22 @@ def _pictures(X: Any, shape: tuple[int, int] | None) -> NDArray[Any]:
     return array.reshape(n, height, width)
 
 
-def _size(shape: Any) -> tuple[int, int] | None:
-    if shape is None:
-        return None
-    try:
-        height, width = (operator.index(length) for length in shape)
-    except (TypeError, ValueError):
-        raise ValueError(f"shape must be (height, width), got {shape!r}") from None
-    if min(height, width) < 1:
-        raise ValueError(f"shape must be (height, width), each at least 1, got {shape!r}")
-    return height, width
-
-
 def _draw(
     ax: Any,
     pictures: NDArray[Any],
     titles: Sequence[tuple[str, bool]] | None,
     n_columns: int,
-    inches: float,
     cmap: str,
-    limits: tuple[float, float],
+    limits: tuple[float, float] | None = None,
+    inches: float = _IMAGE_INCHES,
     margin: float = 0.0,
 ) -> NDArray[np.object_]:
-    """Draw each picture in an Axes, of the given ones or of a new figure; return them."""
+    """Draw each picture in an Axes, of the given ones or of a new figure; return them.
+
+    Titles are pairs (text, is_mistake). Without limits the scale shows all finite values.
+    """
+    if titles is not None and len(titles) != len(pictures):
+        raise ValueError(f"titles holds {len(titles)} titles for {len(pictures)} images")
     n, pixels = len(pictures), pictures.shape[1:]
     if ax is None:
         if n_columns < 1:
@@ -319,6 +305,9 @@ def _draw(
     axes, spare = axes[:n], axes[n:]
     for axis in spare:
         axis.set_axis_off()
+    if limits is None:
+        finite = pictures[np.isfinite(pictures)]
+        limits = (float(finite.min()), float(finite.max())) if finite.size else (0.0, 1.0)
     for i, (axis, picture) in enumerate(zip(axes, pictures, strict=True)):
         axis.imshow(picture, cmap=cmap, vmin=limits[0], vmax=limits[1], interpolation="nearest")
         axis.set(xticks=[], yticks=[])
