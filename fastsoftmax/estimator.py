@@ -10,16 +10,13 @@ from typing import Any, Self
 
 from numpy.typing import ArrayLike
 from sklearn.exceptions import ConvergenceWarning
-from sklearn.linear_model import LogisticRegression
 from sklearn.utils.metaestimators import available_if
 
 from fastsoftmax._estimator import fitting
 from fastsoftmax._estimator.fitted import nothing_set_without_coefficients
-from fastsoftmax._estimator.parameters import FitParameters
 from fastsoftmax._estimator.sklearn_callbacks import CallbackSupportMixin, watched
-from fastsoftmax._interchange import export
-from fastsoftmax._interchange.model_file import File
-from fastsoftmax._interchange.portable import PortableEstimator, loaded
+from fastsoftmax._interchange.loadable import LoadableEstimator
+from fastsoftmax._interchange.portable import PortableEstimator
 from fastsoftmax._streaming import batch_fit
 from fastsoftmax._streaming.batch_source import are_batches
 from fastsoftmax._streaming.partial_fit import has_steps, step_over
@@ -31,7 +28,7 @@ from fastsoftmax.statistics import FitStatistics, statistics_of
 Batches = Iterable[tuple[Any, ...]] | Callable[[], Iterable[tuple[Any, ...]]]
 
 
-class FastSoftmax(CallbackSupportMixin, PortableEstimator, FitParameters):
+class FastSoftmax(CallbackSupportMixin, PortableEstimator, LoadableEstimator):
     r"""Softmax regression (multinomial logistic regression), exact and certified.
 
     For rows x_i with labels y_i and weights s_i, the fit minimises
@@ -539,77 +536,3 @@ class FastSoftmax(CallbackSupportMixin, PortableEstimator, FitParameters):
             confidence_level=confidence_level,
             max_parameters=max_parameters,
         )
-
-    # ---- models from elsewhere ----
-
-    @classmethod
-    @own_arithmetic
-    def load(cls, file: File) -> Self:
-        """Read a model that `save` has written. Nothing in the file is executed or unpickled.
-
-        Parameters
-        ----------
-        file : path-like or seekable binary file object
-
-        Returns
-        -------
-        FastSoftmax
-            Fitted, of the class that this is called on: the same predictions to the last bit.
-
-        Raises
-        ------
-        ValueError
-            If the file is not a model, or is damaged in any way: what it declares is checked
-            before memory is taken for it, and all of it before it is used. Also if a later version
-            has written it in a format that this one does not know.
-        OSError
-            If there is no such file, or it cannot be read.
-        TypeError
-            If file is neither a path nor a seekable binary file.
-
-        See Also
-        --------
-        FastSoftmax.save : Write it, with an example.
-        """
-        return loaded(cls, file)
-
-    @classmethod
-    @own_arithmetic
-    def from_sklearn(cls, clf: LogisticRegression) -> Self:
-        """Return a fitted model with the coefficients of scikit-learn's.
-
-        Parameters
-        ----------
-        clf : LogisticRegression or LogisticRegressionCV
-            Fitted, and not one-vs-rest with more than two classes.
-
-        Returns
-        -------
-        FastSoftmax
-            Its predictions, probabilities and logits are those of clf, to rounding, and so are the
-            parameters that both have; C is the chosen one of `LogisticRegressionCV`, and infinite
-            for ``penalty=None``; `solver` is "auto" for a solver that is not here. Nothing is
-            certified: ``gap_`` is infinite, ``objective_`` NaN and ``converged_`` False. (With
-            multi_class="multinomial", which scikit-learn had until 1.7, a model of two classes has
-            half the log-odds as its logits: here they are twice as large, the probabilities
-            equal.)
-
-        Raises
-        ------
-        TypeError
-            If clf is another model.
-        NotFittedError
-            If it is not fitted.
-        ValueError
-            If it is one-vs-rest, or its coefficients are not finite.
-
-        Examples
-        --------
-        >>> from sklearn.linear_model import LogisticRegression
-        >>> from fastsoftmax import FastSoftmax
-        >>> other = LogisticRegression(C=2.0).fit([[0.0], [1.0], [5.0]], ["a", "a", "b"])
-        >>> clf = FastSoftmax.from_sklearn(other)
-        >>> clf.C, clf.predict([[4.0]]).tolist()
-        (2.0, ['b'])
-        """
-        return export.from_sklearn(cls, clf)

@@ -1,6 +1,6 @@
 """What a softmax regression has learnt, apart from any estimator, and how it is checked."""
 
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 from sklearn.utils.validation import check_is_fitted
@@ -61,15 +61,15 @@ def tempered_coefficients_of(estimator: FittedEstimator) -> Coefficients:
     """Return copies of what an estimator has learnt, with its temperature in the coefficients."""
     found = coefficients_of(estimator)
     temperature = float(getattr(estimator, "temperature_", 1.0))
-    if not 0.0 < temperature < np.inf:
-        raise ValueError(f"temperature_ must be finite and > 0, got {temperature}")
+    check_temperature(temperature)
     divisor = found.coef.dtype.type(temperature)
     return found._replace(coef=found.coef / divisor, intercept=found.intercept / divisor)
 
 
-def are_label_type(dtype: np.dtype[Any]) -> bool:
-    """Whether labels of a dtype are str, bool, integers or floats, not Python objects."""
-    return dtype.kind in "biuU" or (dtype.kind == "f" and dtype.itemsize <= 8)
+def check_temperature(temperature: float) -> None:
+    """Raise a ValueError unless logits can be divided by it."""
+    if not 0.0 < temperature < np.inf:
+        raise ValueError(f"temperature_ must be finite and > 0, got {temperature}")
 
 
 def _check_classes(classes: Array) -> None:
