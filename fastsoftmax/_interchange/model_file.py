@@ -163,7 +163,7 @@ def _encoded(name: str, value: Any) -> Any:
             f"a model file holds no random number generators: {name} will be None in the model "
             "that is loaded, which changes no prediction",
             UserWarning,
-            stacklevel=4,
+            stacklevel=5,
         )
         return None
     return _plain(name, value)
