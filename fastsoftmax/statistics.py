@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
+from numpy.typing import ArrayLike
 from scipy import special
 from sklearn.utils.validation import check_is_fitted
 
@@ -18,15 +19,12 @@ from fastsoftmax._estimator.information import (
     FittedProblem,
     check_optimum,
     contrasts_of,
-    names_of,
     problem_of,
 )
 from fastsoftmax._estimator.parameters import FitParameters
 from fastsoftmax.arrays import Array
 from fastsoftmax.blas import single_threaded_blas
 from fastsoftmax.floating_point import own_arithmetic
-from fastsoftmax.problem.evaluation import Evaluation
-from fastsoftmax.problem.raw_pass import RawPass
 
 
 @dataclass(frozen=True, eq=False, repr=False)
@@ -132,36 +130,162 @@ class FitStatistics:
         return records
 
 
-def statistics_of(
-    estimator: FitParameters,
-    X: Any,
-    y: Any,
-    sample_weight: Any,
-    *,
-    reference: Any,
-    covariance: str,
-    confidence_level: float,
-    max_parameters: int,
-) -> FitStatistics:
-    """Return the statistics of an estimator's fit; arguments as of `FastSoftmax.statistics`."""
-    check_is_fitted(estimator)
-    _check_options(estimator, covariance, confidence_level)
-    position = _reference_of(reference, estimator.classes_)
-    coef = np.asarray(dense_coef(estimator.coef_), np.float64)
-    n_parameters = coef.size + len(coef) * bool(estimator.fit_intercept)
-    if n_parameters > max_parameters:
-        raise ValueError(
-            f"statistics need a square matrix of {n_parameters} coefficients, and "
-            f"max_parameters is {max_parameters}: raise that if memory allows"
-        )
-    fitted = problem_of(estimator, X, y, sample_weight)
-    at = RawPass(fitted.problem).evaluate_coefficients(coef, np.array(estimator.intercept_))
-    names = names_of(estimator, fitted.problem)
-    found = contrasts_of(fitted, at, position, names)
-    check_optimum(estimator, fitted.problem, found)
-    return _result(
-        estimator.classes_, fitted, at, found, position, names, covariance, confidence_level
-    )
+class InferringEstimator(FitParameters):
+    """The methods of `FastSoftmax` that say how far its coefficients can be trusted."""
+
+    @own_arithmetic
+    def summary(
+        self,
+        X: ArrayLike,
+        y: ArrayLike,
+        sample_weight: ArrayLike | None = None,
+        *,
+        reference: Any = None,
+        covariance: str = "fisher",
+        confidence_level: float = 0.95,
+        max_parameters: int = 5000,
+    ) -> Any:
+        """Return a table of coefficients, standard errors, z, p-values and confidence intervals.
+
+        Parameters
+        ----------
+        X, y, sample_weight, reference, covariance, confidence_level, max_parameters
+            As of `statistics`: X, y and sample_weight are those of the fit.
+
+        Returns
+        -------
+        pandas.DataFrame or ndarray
+            Indexed by "class" and "term" ("intercept" and the features), with the columns "coef",
+            "std_err", "z", "p_value", "ci_lower" and "ci_upper"; without "z" and "p_value" for
+            covariance="laplace". Where pandas is not installed, a structured array of these fields.
+
+        Raises
+        ------
+        NotFittedError, ValueError, TypeError
+            As `statistics`.
+
+        Examples
+        --------
+        >>> import numpy as np
+        >>> from sklearn.datasets import load_iris
+        >>> from fastsoftmax import FastSoftmax
+        >>> X, y = load_iris(return_X_y=True)
+        >>> X, y = X[50:], y[50:]
+        >>> table = FastSoftmax(C=np.inf).fit(X, y).summary(X, y)
+        >>> np.round(table["std_err"], 2).tolist()
+        [25.71, 2.39, 4.48, 4.74, 9.74]
+        """
+        return self.statistics(
+            X,
+            y,
+            sample_weight,
+            reference=reference,
+            covariance=covariance,
+            confidence_level=confidence_level,
+            max_parameters=max_parameters,
+        ).table()
+
+    @own_arithmetic
+    def statistics(
+        self,
+        X: ArrayLike,
+        y: ArrayLike,
+        sample_weight: ArrayLike | None = None,
+        *,
+        reference: Any = None,
+        covariance: str = "fisher",
+        confidence_level: float = 0.95,
+        max_parameters: int = 5000,
+    ) -> FitStatistics:
+        r"""Return standard errors, tests, intervals and information criteria of a fit.
+
+        The covariance of the estimates is the inverse of the Fisher information,
+
+        .. math:: I = \sum_i s_i \, (\mathrm{diag}\, p_i - p_i p_i^T) \otimes x_i x_i^T
+                      \;+\; \text{(for a finite } C\text{) the Hessian of the penalty,}
+
+        without the row and column of the reference class.
+
+        Parameters
+        ----------
+        X : array-like or sparse matrix of shape (n_rows, n_features)
+            The rows of the fit, which a model does not keep.
+        y : array-like of shape (n_rows,)
+            Their labels.
+        sample_weight : array-like of shape (n_rows,), optional
+            Their weights in the fit, taken as frequencies: weight 2 is the row twice.
+        reference : label, default=None
+            The class that others are compared with; the first of `classes_` for None.
+        covariance : {"fisher", "laplace"}, default="fisher"
+            "fisher" is the classic inference of maximum likelihood and needs a fit without a
+            penalty (``C=numpy.inf``). "laplace" is for any C: the penalty is a normal prior with
+            mean 0 and variance C of each coefficient (of scaled features where they are scaled),
+            and standard errors and intervals are those of the normal approximation of the
+            posterior. Shrunken coefficients have no p-values.
+        confidence_level : float, default=0.95
+            Coverage of the intervals, in (0, 1).
+        max_parameters : int, default=5000
+            Most coefficients, n_logits * n_terms: memory grows with its square (200 MB at 5000, a
+            few times over), time with that times n_rows.
+
+        Returns
+        -------
+        FitStatistics
+
+        Raises
+        ------
+        NotFittedError
+            If `fit` has not been called.
+        TypeError
+            If an argument is of a type that cannot be used.
+        ValueError
+            If an argument cannot be used; if the fit is none whose statistics are known (a penalty
+            with "fisher", `l1_ratio` above 0, `class_weight`, `label_smoothing`); if the
+            coefficients are not identifiable, with the reason: collinear features (named),
+            separable classes, an optimum that is not that of these rows.
+
+        Notes
+        -----
+        `temperature_` plays no part. Weights that are not frequencies (of a survey, of classes)
+        need a sandwich estimator, which this is not.
+
+        References
+        ----------
+        Agresti, A. (2013). Categorical Data Analysis, 3rd ed., Sections 5.5 and 8.1 (Fisher
+        information of the multinomial logit, Wald inference).
+        Bishop, C. M. (2006). Pattern Recognition and Machine Learning, Section 4.5.1 (Laplace
+        approximation).
+        Gray, R. J. (1992). Flexible methods for analyzing survival data using splines. JASA 87
+        (effective number of parameters, the trace of I\ :sup:`-1` times I without the penalty).
+
+        Examples
+        --------
+        >>> import numpy as np
+        >>> from sklearn.datasets import load_iris
+        >>> from fastsoftmax import FastSoftmax
+        >>> X, y = load_iris(return_X_y=True)
+        >>> result = FastSoftmax(C=np.inf).fit(X[50:], y[50:]).statistics(X[50:], y[50:])
+        >>> result.terms.tolist()
+        ['intercept', 'x0', 'x1', 'x2', 'x3']
+        >>> result.standard_errors.round(2).tolist()
+        [[25.71, 2.39, 4.48, 4.74, 9.74]]
+        >>> round(result.aic, 2), round(result.pseudo_r2, 2)
+        (21.9, 0.91)
+        """
+        check_is_fitted(self)
+        _check_options(self, covariance, confidence_level)
+        position = _reference_of(reference, self.classes_)
+        coef = np.asarray(dense_coef(self.coef_), np.float64)
+        n_parameters = coef.size + len(coef) * bool(self.fit_intercept)
+        if n_parameters > max_parameters:
+            raise ValueError(
+                f"statistics need a square matrix of {n_parameters} coefficients, and "
+                f"max_parameters is {max_parameters}: raise that if memory allows"
+            )
+        fitted = problem_of(self, coef, X, y, sample_weight)
+        found = contrasts_of(fitted, position)
+        check_optimum(self, fitted.problem, found)
+        return _result(self.classes_, position, fitted, found, covariance, confidence_level)
 
 
 def _check_options(estimator: FitParameters, covariance: str, confidence_level: Any) -> None:
@@ -206,16 +330,14 @@ def _reference_of(reference: Any, classes: Array) -> int:
 @single_threaded_blas
 def _result(
     labels: Array,
-    fitted: FittedProblem,
-    at: Evaluation,
-    contrasts: Contrasts,
     position: int,
-    names: list[str],
+    fitted: FittedProblem,
+    contrasts: Contrasts,
     covariance_type: str,
     confidence_level: float,
 ) -> FitStatistics:
     """Return the statistics of the contrasts for raw features, with the intercept first."""
-    problem, total = fitted.problem, fitted.total
+    problem, total, masses, at, names = fitted
     m, d = len(names), problem.n_features
     q = len(contrasts.kept)
     to_raw = np.eye(m)  # from intercepts of centred features
@@ -233,7 +355,7 @@ def _result(
     half = float(-special.ndtri(0.5 * (1.0 - confidence_level))) * errors
     penalised = problem.l2 > 0.0
     df = float(np.sum(contrasts.covariance * contrasts.likelihood)) if penalised else float(q * m)
-    shares = fitted.masses / fitted.masses.sum()
+    shares = masses / masses.sum()
     return FitStatistics(
         reference=labels[position],
         classes=np.delete(labels, position),

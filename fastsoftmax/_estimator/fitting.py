@@ -11,13 +11,12 @@ import numpy as np
 from sklearn.utils import check_random_state
 
 from fastsoftmax._estimator.early_stopping import EarlyStopping, held_out_rows
-from fastsoftmax._estimator.features import checked_rows
+from fastsoftmax._estimator.features import checked_rows, in_place
 from fastsoftmax._estimator.fitted import NotFinite, check_finite, dense_coef, set_learnt
 from fastsoftmax._estimator.parameters import FitParameters
 from fastsoftmax._estimator.rows import (
     TrainingRows,
     evaluation_shard,
-    held_out_shard,
     make_problem,
     regularisation,
     training_rows,
@@ -108,7 +107,8 @@ def _fit_rows(estimator: FitParameters, rows: TrainingRows, watch: Watch) -> str
     shard, classes = rows.shard, rows.classes
     sets = eval_shards(estimator, watch, classes, rows.seen, shard)
     if rows.held_out is not None:
-        sets = [held_out_shard(rows.held_out, shard)]
+        held, targets, row_weights = rows.held_out
+        sets = [evaluation_shard(in_place(shard.X[held]), targets, row_weights, shard)]
     start = previous_coefficients(estimator, classes) if estimator.warm_start else None
     shifted = estimator.standardize and not estimator.fit_intercept
     if estimator.solver == "sgd" and shifted and not shard.is_dense:

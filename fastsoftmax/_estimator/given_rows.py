@@ -17,8 +17,13 @@ from fastsoftmax._arguments import are_readable
 from fastsoftmax._estimator.features import backend_rows, checked_features, in_place, real_type
 from fastsoftmax._estimator.fitted import FittedEstimator, dense_coef
 from fastsoftmax._estimator.labels import label_array
-from fastsoftmax._estimator.row_weights import checked_sample_weights, scaled_to_mean_1
-from fastsoftmax._estimator.rows import Computing, computing_of, make_shard
+from fastsoftmax._estimator.rows import (
+    Computing,
+    checked_sample_weights,
+    computing_of,
+    make_shard,
+    scaled_to_mean_1,
+)
 from fastsoftmax._estimator.targets import known_labels
 from fastsoftmax.arrays import Array, count_logits
 from fastsoftmax.foreign_arrays import as_numpy

@@ -16,12 +16,13 @@ from sklearn.utils import check_consistent_length
 from fastsoftmax._estimator.features import checked_features, real_type
 from fastsoftmax._estimator.labels import label_array
 from fastsoftmax._estimator.parameters import FitParameters
-from fastsoftmax._estimator.row_weights import checked_sample_weights, scaled_to_mean_1
 from fastsoftmax._estimator.rows import (
+    checked_sample_weights,
     computing_of,
     make_problem,
     make_shard,
     regularisation,
+    scaled_to_mean_1,
 )
 from fastsoftmax._estimator.targets import known_labels
 from fastsoftmax.arrays import Array
@@ -29,6 +30,7 @@ from fastsoftmax.blas import product
 from fastsoftmax.foreign_arrays import as_numpy
 from fastsoftmax.problem.evaluation import Evaluation
 from fastsoftmax.problem.problem import Problem
+from fastsoftmax.problem.raw_pass import RawPass
 from fastsoftmax.shards.curvature import hessian
 from fastsoftmax.threads import answering_signals
 
@@ -47,11 +49,13 @@ _NO_OPTIMUM = (
 
 
 class FittedProblem(NamedTuple):
-    """The problem of a fit."""
+    """The problem of a fit, at the coefficients of an estimator."""
 
     problem: Problem
     total: float  # sum of the row weights; those of the problem have mean 1
     masses: Array  # (n_classes,) sum of the row weights of each class
+    at: Evaluation
+    names: list[str]  # of the features, and of the intercept where there is one, last
 
 
 class Contrasts(NamedTuple):
@@ -64,7 +68,9 @@ class Contrasts(NamedTuple):
     step: Array  # Newton step from the coefficients
 
 
-def problem_of(estimator: FitParameters, X: Any, y: Any, sample_weight: Any) -> FittedProblem:
+def problem_of(
+    estimator: FitParameters, coef: Array, X: Any, y: Any, sample_weight: Any
+) -> FittedProblem:
     """Return the problem that an estimator was fitted to, from the rows of that fit."""
     X, y = checked_features(estimator, X), label_array(as_numpy(y, "y"))
     check_consistent_length(X, y)
@@ -77,15 +83,11 @@ def problem_of(estimator: FitParameters, X: Any, y: Any, sample_weight: Any) -> 
         raise ValueError(f"y must hold the labels of the fit; it has none of {missing!r}")
     l2, _ = regularisation(estimator.C, total)
     shard = make_shard(X, targets, scaled, computing_of(estimator))
-    return FittedProblem(make_problem(shard, estimator, l2=l2), total, masses)
-
-
-def names_of(estimator: FitParameters, problem: Problem) -> list[str]:
-    """Return the names of the features, and of the intercept where there is one, last."""
-    names = getattr(estimator, "feature_names_in_", None)
-    if names is None:
-        names = [f"x{j}" for j in range(problem.n_features)]
-    return [*map(str, names), *(["intercept"] if problem.fit_intercept else [])]
+    problem = make_problem(shard, estimator, l2=l2)
+    at = RawPass(problem).evaluate_coefficients(coef, np.array(estimator.intercept_))
+    names = getattr(estimator, "feature_names_in_", [f"x{j}" for j in range(problem.n_features)])
+    names = [*map(str, names), *(["intercept"] if problem.fit_intercept else [])]
+    return FittedProblem(problem, total, masses, at, names)
 
 
 def _likelihood_hessian(problem: Problem, weights: Array, bias: Array) -> Array:
@@ -95,11 +97,9 @@ def _likelihood_hessian(problem: Problem, weights: Array, bias: Array) -> Array:
     )
 
 
-def contrasts_of(
-    fitted: FittedProblem, at: Evaluation, position: int, names: list[str]
-) -> Contrasts:
-    """Return information, its inverse and the Newton step of the contrasts."""
-    problem, total = fitted.problem, fitted.total
+def contrasts_of(fitted: FittedProblem, position: int) -> Contrasts:
+    """Return information, its inverse and the Newton step of contrasts with a class."""
+    problem, total, _, at, names = fitted
     k, d, m = problem.n_logits, problem.n_features, len(names)
     kept = np.zeros(1, dtype=int) if k == 1 else np.delete(np.arange(k), position)
     sign = -1.0 if k == 1 and position == 1 else 1.0

@@ -11,12 +11,15 @@ from fastsoftmax._estimator.fitted import NotFinite, dense_coef, set_learnt
 from fastsoftmax._estimator.fitting import forget_best
 from fastsoftmax._estimator.labels import class_labels
 from fastsoftmax._estimator.parameters import FitParameters
-from fastsoftmax._estimator.row_weights import (
+from fastsoftmax._estimator.rows import (
     checked_class_weights,
     checked_sample_weights,
     class_weighted,
+    computing_of,
+    make_shard,
+    regularisation,
+    smoothing_of,
 )
-from fastsoftmax._estimator.rows import computing_of, make_shard, regularisation, smoothing_of
 from fastsoftmax._estimator.targets import given_targets, known_targets
 from fastsoftmax._streaming.batch_source import Batch
 from fastsoftmax.arrays import Array, count_logits

@@ -8,12 +8,13 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from fastsoftmax._estimator.fitted import FittedEstimator
-from fastsoftmax._estimator.row_weights import checked_sample_weights, scaled_to_mean_1
 from fastsoftmax._estimator.rows import (
     Computing,
+    checked_sample_weights,
     make_problem,
     make_shard,
     regularisation,
+    scaled_to_mean_1,
     training_rows,
 )
 from fastsoftmax._estimator.targets import Targets, numbers_among
