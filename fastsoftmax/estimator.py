@@ -17,9 +17,8 @@ from fastsoftmax._estimator.fitted import nothing_set_without_coefficients
 from fastsoftmax._estimator.sklearn_callbacks import CallbackSupportMixin, watched
 from fastsoftmax._interchange.loadable import LoadableEstimator
 from fastsoftmax._interchange.portable import PortableEstimator
-from fastsoftmax._streaming import batch_fit
+from fastsoftmax._streaming import fits
 from fastsoftmax._streaming.batch_source import are_batches
-from fastsoftmax._streaming.partial_fit import has_steps, step_over
 from fastsoftmax.floating_point import own_arithmetic
 from fastsoftmax.monitor import Callback
 from fastsoftmax.statistics import InferringEstimator
@@ -312,7 +311,7 @@ class FastSoftmax(CallbackSupportMixin, PortableEstimator, LoadableEstimator, In
             by_all = watch._replace(callbacks=[*watch.callbacks, *more])
             with nothing_set_without_coefficients(self):
                 if from_batches:
-                    return batch_fit.fit(self, X, classes, by_all)
+                    return fits.fit(self, X, classes, by_all)
                 return fitting.fit_arrays(self, X, y, sample_weight, classes, by_all)
 
         data = {} if from_batches else {"X": X, "y": y, "sample_weight": sample_weight}
@@ -321,7 +320,7 @@ class FastSoftmax(CallbackSupportMixin, PortableEstimator, LoadableEstimator, In
             warnings.warn(complaint, ConvergenceWarning, stacklevel=3)
         return self
 
-    @available_if(has_steps)  # type: ignore[untyped-decorator]
+    @available_if(fits.has_steps)  # type: ignore[untyped-decorator]
     @own_arithmetic
     def partial_fit(
         self,
@@ -382,5 +381,5 @@ class FastSoftmax(CallbackSupportMixin, PortableEstimator, LoadableEstimator, In
         """
         self._validate_params()
         with nothing_set_without_coefficients(self):
-            step_over(self, X, y, classes, sample_weight)
+            fits.step_over(self, X, y, classes, sample_weight)
         return self

@@ -130,6 +130,11 @@ def set_learnt(estimator: FittedEstimator, **learnt: Unpack[Learnt]) -> None:
         setattr(estimator, f"{name}_", value)
 
 
+def set_uncertified(estimator: FittedEstimator) -> None:
+    """Set that nothing is known of the distance to the optimum."""
+    set_learnt(estimator, gap=np.inf, objective=np.nan, converged=False)
+
+
 @contextmanager
 def nothing_set_without_coefficients(estimator: FittedEstimator) -> Iterator[None]:
     """Give an estimator the attributes of before back, where a fit found no finite coefficients."""

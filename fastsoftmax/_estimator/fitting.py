@@ -12,10 +12,15 @@ from sklearn.utils import check_random_state
 
 from fastsoftmax._estimator.early_stopping import EarlyStopping, held_out_rows
 from fastsoftmax._estimator.features import checked_rows, in_place
-from fastsoftmax._estimator.fitted import NotFinite, check_finite, dense_coef, set_learnt
+from fastsoftmax._estimator.fitted import (
+    NotFinite,
+    check_finite,
+    dense_coef,
+    set_learnt,
+    set_uncertified,
+)
 from fastsoftmax._estimator.parameters import FitParameters
 from fastsoftmax._estimator.rows import (
-    TrainingRows,
     evaluation_shard,
     make_problem,
     regularisation,
@@ -100,10 +105,6 @@ def fit_arrays(
         sample_weight,
         hold_out=partial(held_out_rows, estimator) if hold_out else None,
     )
-    return _fit_rows(estimator, rows, watch)
-
-
-def _fit_rows(estimator: FitParameters, rows: TrainingRows, watch: Watch) -> str | None:
     shard, classes = rows.shard, rows.classes
     sets = eval_shards(estimator, watch, classes, rows.seen, shard)
     if rows.held_out is not None:
@@ -120,10 +121,8 @@ def _fit_rows(estimator: FitParameters, rows: TrainingRows, watch: Watch) -> str
     problem = make_problem(shard, estimator, l2=l2, l1=l1)
     solver = full_batch.solver_for(problem, estimator.solver)
     fitted_to = rows.fitted_to
-    n_rows = shard.n_rows if fitted_to is None else len(fitted_to)
-    monitor = monitor_of(estimator, solver, n_rows, sets, watch)
-    begin(estimator, classes, monitor, rows.total)
-    with watching(estimator, monitor):
+    counts = shard.n_rows if fitted_to is None else len(fitted_to), rows.total
+    with begun(estimator, classes, solver, counts, sets, watch) as monitor:
         if solver == "sgd":
             return _fit_sgd(estimator, problem, monitor, start, watch, fitted_to)
         return _fit_full_batch(estimator, SoftmaxObjective(problem), monitor, start, watch)
@@ -149,16 +148,6 @@ def eval_shards(
     return shards
 
 
-def monitor_of(
-    estimator: FitParameters, solver: str, n_rows: int, sets: list[Shard], watch: Watch
-) -> Monitor:
-    """Return what notes the iterations of a fit."""
-    most = estimator.max_iter
-    return Monitor(
-        solver, n_rows, most, sets, watch.callbacks, estimator.verbose, began=watch.began
-    )
-
-
 def previous_coefficients(estimator: FitParameters, classes: Array) -> Coefficients | None:
     """Coefficients of an earlier fit, if they are of the shape that this one needs."""
     coef: Any = dense_coef(getattr(estimator, "coef_", None))
@@ -172,19 +161,35 @@ def previous_coefficients(estimator: FitParameters, classes: Array) -> Coefficie
     return np.asarray(coef, np.float64), np.asarray(intercept, np.float64)
 
 
-def begin(estimator: FitParameters, classes: Array, monitor: Monitor, total: float) -> None:
-    """Set the attributes that a fit has from its start on, and forget those of an earlier one."""
-    estimator._velocity, estimator._weight_seen = None, total
-    set_learnt(
-        estimator,
-        classes=classes,
-        temperature=1.0,
-        history=monitor.history,
-        converged=False,
-        gap=np.inf,
-        objective=np.nan,
-    )
+@contextmanager
+def begun(
+    estimator: FitParameters,
+    classes: Array,
+    solver: str,
+    rows: tuple[int, float],
+    sets: list[Shard],
+    watch: Watch,
+) -> Iterator[Monitor]:
+    """Set the attributes that a fit has from its start on, and watch it to its end.
+
+    rows: their number and the sum of their weights. However the fit ends, early stopping restores
+    the best coefficients and callbacks are told.
+    """
+    n_rows, estimator._weight_seen = rows
+    estimator._velocity = None
+    most, verbose = estimator.max_iter, estimator.verbose
+    monitor = Monitor(solver, n_rows, most, sets, watch.callbacks, verbose, began=watch.began)
+    set_learnt(estimator, classes=classes, temperature=1.0, history=monitor.history)
+    set_uncertified(estimator)
     forget_best(estimator)
+    if estimator.early_stopping:
+        monitor.stopping = EarlyStopping(estimator)
+    try:
+        yield monitor
+    finally:
+        if monitor.stopping is not None:
+            monitor.stopping.restore()
+        monitor.close()
 
 
 def forget_best(estimator: FitParameters) -> None:
@@ -192,22 +197,6 @@ def forget_best(estimator: FitParameters) -> None:
     for name in ("best_iteration_", "best_score_"):
         if hasattr(estimator, name):
             delattr(estimator, name)
-
-
-@contextmanager
-def watching(estimator: FitParameters, monitor: Monitor) -> Iterator[None]:
-    """Watch a fit to its end; the estimator has the coefficients of the start already.
-
-    However the fit ends, early stopping restores the best coefficients and callbacks are told.
-    """
-    if estimator.early_stopping:
-        monitor.stopping = EarlyStopping(estimator)
-    try:
-        yield
-    finally:
-        if monitor.stopping is not None:
-            monitor.stopping.restore()
-        monitor.close()
 
 
 def keep(

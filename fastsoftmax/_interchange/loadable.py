@@ -7,7 +7,7 @@ import numpy as np
 from sklearn.linear_model import LogisticRegression
 from sklearn.utils.validation import check_is_fitted
 
-from fastsoftmax._estimator.fitted import dense_coef, set_learnt
+from fastsoftmax._estimator.fitted import dense_coef, set_learnt, set_uncertified
 from fastsoftmax._estimator.parameters import FitParameters
 from fastsoftmax._interchange.coefficients import coefficients_of
 from fastsoftmax._interchange.model_file import File, read_model
@@ -139,10 +139,8 @@ class LoadableEstimator(FitParameters):
             coef=np.array(factor * coef, dtype=real, order="C"),
             intercept=np.full(n_logits, factor * np.asarray(clf.intercept_), dtype=real),
             n_iter=np.max(clf.n_iter_),
-            gap=np.inf,
-            objective=np.nan,
-            converged=False,
         )
+        set_uncertified(estimator)
         coefficients_of(estimator)  # checks them
         if hasattr(clf, "feature_names_in_"):
             set_learnt(estimator, feature_names_in=np.array(clf.feature_names_in_))

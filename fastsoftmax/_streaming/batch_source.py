@@ -60,17 +60,10 @@ def _has_rows(X: Any) -> bool:
 
 
 class BatchSource:
-    """Batches that can be read again and again.
+    """Batches that can be read again and again; a TypeError for those that can be read once only.
 
-    Parameters
-    ----------
-    batches : iterable or callable
-        An iterable that `iter` can be called on repeatedly, or a callable that returns an iterator.
-
-    Raises
-    ------
-    TypeError
-        If it can be read once only.
+    They are an iterable that `iter` can be called on repeatedly, or a callable that returns an
+    iterator.
     """
 
     def __init__(self, batches: Iterable[Any] | Callable[[], Iterable[Any]]) -> None:
@@ -143,13 +136,12 @@ def totals_of(source: BatchSource, classes: Any, class_weight: Any) -> Totals:
     Without classes they are those of rows with a weight above 0.
     """
     known = None if classes is None else labels_of(classes)
-    order = column_order(classes)
     mass: dict[Any, float] = {}
     kinds: dict[str, np.dtype[Any]] = {}
     n_rows = 0
     for batch in source:
         try:
-            labels, by_label, kind, dtype = _label_masses(batch, known, order)
+            labels, by_label, kind, dtype = _label_masses(batch, known, classes)
         except (ValueError, TypeError) as error:
             raise named(batch, error) from error
         kinds[kind] = np.result_type(dtype, kinds.get(kind, dtype))
@@ -182,10 +174,10 @@ def totals_of(source: BatchSource, classes: Any, class_weight: Any) -> Totals:
 
 
 def _label_masses(
-    batch: Batch, classes: Array | None, order: Array | None
+    batch: Batch, known: Array | None, classes: Any
 ) -> tuple[list[Any], Array, str, np.dtype[Any]]:
     """(labels of one batch, the row weights of each summed, kind of targets, dtype of labels)."""
-    given = in_order(given_targets(batch.y), order)
+    given = named_columns(batch.y, classes)
     y = given.values
     check_consistent_length(batch.X, y)
     row_weights = np.ones(len(y))
@@ -194,7 +186,7 @@ def _label_masses(
         if row_weights.shape != (len(y),) or not (row_weights >= 0.0).all():
             raise ValueError(f"sample_weight must be {len(y)} numbers >= 0")
     if given.columns is not None:
-        labels = classes
+        labels = known
         if labels is None:
             labels = np.arange(y.shape[1]) if given.names is None else np.unique(given.names)
         real = np.dtype(np.float64)
@@ -204,12 +196,8 @@ def _label_masses(
     check_classification_targets(y)
     found, positions = np.unique(y, return_inverse=True)
     kind = "booleans" if y.dtype.kind == "b" else kind_of(y)
-    return (
-        found.tolist(),
-        np.bincount(positions.reshape(-1), row_weights, len(found)),
-        kind,
-        y.dtype,
-    )
+    masses = np.bincount(positions.reshape(-1), row_weights, len(found))
+    return found.tolist(), masses, kind, y.dtype
 
 
 def labels_of(classes: Any) -> Array:
@@ -221,16 +209,10 @@ def labels_of(classes: Any) -> Array:
     return labels
 
 
-def in_order(given: Given, order: Array | None) -> Given:
-    """Return targets with the columns in an order, unless names say what they are."""
-    columns = given.columns
-    if columns is None or order is None or given.names is not None:
+def named_columns(y: Any, classes: Any) -> Given:
+    """Return targets whose columns have the names that `classes` gives them, or their own."""
+    given = given_targets(y)
+    if given.columns is None or classes is None or given.names is not None:
         return given
-    return given if columns.shape[1] != len(order) else given._replace(columns=columns[:, order])
-
-
-def column_order(classes: Any) -> Array | None:
-    """Return the columns of probabilities in the order of the sorted classes; None without any."""
-    if classes is None:
-        return None
-    return np.argsort(class_labels(classes), kind="stable")
+    names = class_labels(classes)
+    return given if given.columns.shape[1] != len(names) else given._replace(names=names)
