@@ -15,8 +15,7 @@ from sklearn.utils.metaestimators import available_if
 from fastsoftmax._estimator import fitting
 from fastsoftmax._estimator.fitted import nothing_set_without_coefficients
 from fastsoftmax._estimator.sklearn_callbacks import CallbackSupportMixin, watched
-from fastsoftmax._interchange.loadable import LoadableEstimator
-from fastsoftmax._interchange.portable import PortableEstimator
+from fastsoftmax._interchange.portable import LoadableEstimator, PortableEstimator
 from fastsoftmax._streaming import fits
 from fastsoftmax._streaming.batch_source import are_batches
 from fastsoftmax.floating_point import own_arithmetic

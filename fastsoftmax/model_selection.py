@@ -21,13 +21,22 @@ from fastsoftmax._estimator.fitted import nothing_set_without_coefficients, set_
 from fastsoftmax._estimator.labels import label_array
 from fastsoftmax._estimator.targets import check_kind, new_labels
 from fastsoftmax._interchange.portable import PortableEstimator
-from fastsoftmax._sweep.cross_validation import Paths, best_index, paths_of, score_function
 from fastsoftmax._sweep.folds import SweepRows, folds_of, sweep_rows
-from fastsoftmax._sweep.path import Fit, Limits, path_of, shortfall, solve
+from fastsoftmax._sweep.paths import (
+    Fit,
+    Paths,
+    best_index,
+    path_of,
+    paths_of,
+    score_function,
+    shortfall,
+    solve,
+)
 from fastsoftmax.arrays import Array
 from fastsoftmax.estimator import FastSoftmax
 from fastsoftmax.floating_point import own_arithmetic, users_code, users_items
 from fastsoftmax.foreign_arrays import as_numpy
+from fastsoftmax.solvers.protocols import Limits
 
 
 class SoftmaxPath(NamedTuple):
@@ -113,7 +122,7 @@ def fastsoftmax_path(
         backend=backend,
     )
     estimator._validate_params()
-    values, limits = path_of(Cs), Limits(tol, max_iter)
+    values, limits = path_of(Cs), Limits[Any](tol, max_iter)
     X, given = checked_rows(estimator, X, y, reset=True)
     fits: list[Fit] = []
     with nothing_set_without_coefficients(estimator):
@@ -320,7 +329,7 @@ class FastSoftmaxCV(PortableEstimator):
         targets, y = new_labels(given), given.values
         groups = as_numpy(groups, "groups")
         self.Cs_ = path_of(self.Cs)
-        limits = Limits(self.tol, self.max_iter)
+        limits = Limits[Any](self.tol, self.max_iter)
         rows = sweep_rows(self, X, targets, sample_weight)
         splits = check_cv(self.cv, y, classifier=True).split(X, y, groups)
         folds = folds_of(rows, users_items(splits))
@@ -355,7 +364,7 @@ class FastSoftmaxCV(PortableEstimator):
             gap=float(paths.gaps[:, best].max()),
         )
 
-    def _refit(self, rows: SweepRows, paths: Paths, limits: Limits) -> Fit:
+    def _refit(self, rows: SweepRows, paths: Paths, limits: Limits[Any]) -> Fit:
         """Take the fit to all rows at the chosen C, or make it, from the mean of the folds."""
         real = self.coef_.dtype
         if paths.whole:

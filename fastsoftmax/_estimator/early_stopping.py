@@ -19,11 +19,7 @@ _ROUNDING = 2.0**-32
 class EarlyStopping:
     """The best coefficients so far, by the validation loss, and how long ago they were found.
 
-    Parameters
-    ----------
-    estimator : FastSoftmax
-        Its `n_iter_no_change` and `min_delta` decide. Its attributes are those of the iteration
-        that is seen. It gets `best_iteration_` and `best_score_`.
+    The estimator's attributes are those of the iteration that is seen.
     """
 
     def __init__(self, estimator: FitParameters) -> None:

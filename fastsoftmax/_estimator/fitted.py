@@ -130,9 +130,12 @@ def set_learnt(estimator: FittedEstimator, **learnt: Unpack[Learnt]) -> None:
         setattr(estimator, f"{name}_", value)
 
 
-def set_uncertified(estimator: FittedEstimator) -> None:
-    """Set that nothing is known of the distance to the optimum."""
+def forget_fit(estimator: FittedEstimator) -> None:
+    """Forget the optimum of an earlier fit: how far it was, and which iteration was the best."""
     set_learnt(estimator, gap=np.inf, objective=np.nan, converged=False)
+    for name in ("best_iteration_", "best_score_"):
+        if hasattr(estimator, name):
+            delattr(estimator, name)
 
 
 @contextmanager

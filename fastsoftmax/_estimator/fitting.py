@@ -16,8 +16,8 @@ from fastsoftmax._estimator.fitted import (
     NotFinite,
     check_finite,
     dense_coef,
+    forget_fit,
     set_learnt,
-    set_uncertified,
 )
 from fastsoftmax._estimator.parameters import FitParameters
 from fastsoftmax._estimator.rows import (
@@ -180,8 +180,7 @@ def begun(
     most, verbose = estimator.max_iter, estimator.verbose
     monitor = Monitor(solver, n_rows, most, sets, watch.callbacks, verbose, began=watch.began)
     set_learnt(estimator, classes=classes, temperature=1.0, history=monitor.history)
-    set_uncertified(estimator)
-    forget_best(estimator)
+    forget_fit(estimator)
     if estimator.early_stopping:
         monitor.stopping = EarlyStopping(estimator)
     try:
@@ -190,13 +189,6 @@ def begun(
         if monitor.stopping is not None:
             monitor.stopping.restore()
         monitor.close()
-
-
-def forget_best(estimator: FitParameters) -> None:
-    """Forget which iteration of an earlier fit was the best."""
-    for name in ("best_iteration_", "best_score_"):
-        if hasattr(estimator, name):
-            delattr(estimator, name)
 
 
 def keep(

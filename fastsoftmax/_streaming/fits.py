@@ -13,7 +13,7 @@ from sklearn.utils import check_random_state
 
 from fastsoftmax._estimator import fitting
 from fastsoftmax._estimator.features import checked_rows, real_type
-from fastsoftmax._estimator.fitted import NotFinite, dense_coef, set_learnt, set_uncertified
+from fastsoftmax._estimator.fitted import NotFinite, dense_coef, forget_fit, set_learnt
 from fastsoftmax._estimator.labels import class_labels
 from fastsoftmax._estimator.parameters import FitParameters
 from fastsoftmax._estimator.rows import (
@@ -146,9 +146,8 @@ def step_over(estimator: FitParameters, X: Any, y: Any, classes: Any, sample_wei
         intercept=params[-n_logits:].copy(),
         n_iter=1 + (int(estimator.n_iter_[0]) if hasattr(estimator, "n_iter_") else 0),
     )
-    set_uncertified(estimator)
+    forget_fit(estimator)
     estimator._velocity, estimator._weight_seen = velocity, seen
-    fitting.forget_best(estimator)
     if not hasattr(estimator, "history_"):
         set_learnt(estimator, history={name: [] for name in HISTORY})
     values = loss / shard.n_rows, correct / shard.n_rows, None, None, seconds, (), ()
