@@ -18,8 +18,7 @@ from sklearn.utils.validation import check_is_fitted
 
 from fastsoftmax._estimator.features import checked_rows
 from fastsoftmax._estimator.fitted import nothing_set_without_coefficients, set_learnt
-from fastsoftmax._estimator.labels import label_array
-from fastsoftmax._estimator.targets import check_kind, new_labels
+from fastsoftmax._estimator.targets import check_kind, label_array, new_labels
 from fastsoftmax._interchange.portable import PortableEstimator
 from fastsoftmax._sweep.folds import SweepRows, folds_of, sweep_rows
 from fastsoftmax._sweep.paths import (
@@ -384,11 +383,8 @@ class FastSoftmaxCV(PortableEstimator):
 
         Parameters
         ----------
-        X : array-like or sparse matrix of shape (n_rows, n_features)
-        y : array-like of shape (n_rows,)
-            True labels.
-        sample_weight : array-like of shape (n_rows,), optional
-            Weights >= 0 of the rows.
+        X, y, sample_weight
+            As of `FastSoftmax.score`.
 
         Returns
         -------

@@ -21,7 +21,6 @@ from sklearn.utils.validation import check_is_fitted
 
 from fastsoftmax._estimator.features import checked_features, real_type
 from fastsoftmax._estimator.fitted import dense_coef
-from fastsoftmax._estimator.labels import label_array
 from fastsoftmax._estimator.parameters import FitParameters
 from fastsoftmax._estimator.rows import (
     checked_sample_weights,
@@ -31,7 +30,7 @@ from fastsoftmax._estimator.rows import (
     regularisation,
     scaled_to_mean_1,
 )
-from fastsoftmax._estimator.targets import known_labels
+from fastsoftmax._estimator.targets import known_labels, label_array
 from fastsoftmax.arrays import Array
 from fastsoftmax.blas import product, single_threaded_blas
 from fastsoftmax.floating_point import own_arithmetic

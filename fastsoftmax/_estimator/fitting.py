@@ -2,7 +2,7 @@
 
 import math
 import time
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from functools import partial
 from typing import Any, NamedTuple
@@ -44,17 +44,11 @@ Coefficients = tuple[Array, Array]  # (n_logits, n_features) and (n_logits,)
 class Watch(NamedTuple):
     """Who watches a fit, and until when it may run."""
 
-    eval_set: Any
+    eval_set: Sequence[Any]
     set_name: str  # what errors call the targets of set {i}
     callbacks: list[Callback]
     began: float  # by time.perf_counter
     end: float  # by time.monotonic
-
-    @property
-    def has_sets(self) -> bool:
-        """Whether there are evaluation sets. `eval_shards` refuses other types."""
-        sets = self.eval_set
-        return sets is not None and not (isinstance(sets, list | tuple) and not sets)
 
     def expired(self) -> bool:
         """Whether the time is up."""
@@ -79,7 +73,9 @@ def watch_of(
                 "validation rows are given as eval_set, or as X_val and y_val, not as both"
             )
         eval_set, name = [validation], "y_val"
-    return Watch(eval_set, name, _callables(callbacks), time.perf_counter(), end)
+    if not isinstance(eval_set, list | tuple | None):
+        raise TypeError(f"eval_set must be a list of (X, y) pairs, got {type(eval_set).__name__}")
+    return Watch(eval_set or (), name, _callables(callbacks), time.perf_counter(), end)
 
 
 def _callables(callbacks: Any) -> list[Callback]:
@@ -96,7 +92,7 @@ def fit_arrays(
     estimator: FitParameters, X: Any, y: Any, sample_weight: Any, classes: Any, watch: Watch
 ) -> str | None:
     """Fit to rows that users pass; the result says why the fit fell short, where it did."""
-    hold_out = estimator.early_stopping and not watch.has_sets
+    hold_out = estimator.early_stopping and not watch.eval_set
     X, y = checked_rows(estimator, X, y, reset=True)
     rows = training_rows(
         estimator,
@@ -107,10 +103,12 @@ def fit_arrays(
     )
     shard, classes = rows.shard, rows.classes
     sets = eval_shards(estimator, watch, classes, rows.seen, shard)
+    fitted_to = None
     if rows.held_out is not None:
         held, targets, row_weights = rows.held_out
+        fitted_to = np.delete(np.arange(shard.n_rows), held)
         sets = [evaluation_shard(in_place(shard.X[held]), targets, row_weights, shard)]
-    start = previous_coefficients(estimator, classes) if estimator.warm_start else None
+    start = previous_coefficients(estimator, classes)
     shifted = estimator.standardize and not estimator.fit_intercept
     if estimator.solver == "sgd" and shifted and not shard.is_dense:
         raise ValueError(
@@ -120,7 +118,6 @@ def fit_arrays(
     l2, l1 = regularisation(estimator.C, rows.total, estimator.l1_ratio)
     problem = make_problem(shard, estimator, l2=l2, l1=l1)
     solver = full_batch.solver_for(problem, estimator.solver)
-    fitted_to = rows.fitted_to
     counts = shard.n_rows if fitted_to is None else len(fitted_to), rows.total
     with begun(estimator, classes, solver, counts, sets, watch) as monitor:
         if solver == "sgd":
@@ -135,10 +132,8 @@ def eval_shards(
 
     seen: labels of the fit, also those that it leaves out.
     """
-    shards, eval_set = [], watch.eval_set
-    if not isinstance(eval_set, list | tuple | None):
-        raise TypeError(f"eval_set must be a list of (X, y) pairs, got {type(eval_set).__name__}")
-    for i, pair in enumerate(eval_set or ()):
+    shards = []
+    for i, pair in enumerate(watch.eval_set):
         if not (isinstance(pair, tuple | list) and len(pair) == 2):
             raise TypeError(f"eval_set must be a list of (X, y) pairs, got {type(pair).__name__}")
         name = watch.set_name.format(i=i)
@@ -149,7 +144,9 @@ def eval_shards(
 
 
 def previous_coefficients(estimator: FitParameters, classes: Array) -> Coefficients | None:
-    """Coefficients of an earlier fit, if they are of the shape that this one needs."""
+    """Coefficients to start from: those of an earlier fit, if they are of the shape needed."""
+    if not estimator.warm_start:
+        return None
     coef: Any = dense_coef(getattr(estimator, "coef_", None))
     intercept: Any = getattr(estimator, "intercept_", None)
     n_logits = count_logits(len(classes))

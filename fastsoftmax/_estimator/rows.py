@@ -124,13 +124,6 @@ class TrainingRows(NamedTuple):
     seen: Array  # labels of all classes that occur
     held_out: HeldOut | None
 
-    @property
-    def fitted_to(self) -> Array | None:
-        """Numbers of the rows that are fitted to; None where no row is held out."""
-        if self.held_out is None:
-            return None
-        return np.delete(np.arange(self.shard.n_rows), self.held_out.rows)
-
 
 def training_rows(
     estimator: FittedEstimator,
@@ -152,7 +145,7 @@ def training_rows(
         targets, row_weights = class_weighted(targets, row_weights, by_class)
     fitted = _without(row_weights, held)
     scaled, total = scaled_to_mean_1(fitted, real_type(X.dtype))
-    smoothing = smoothing_of(estimator)
+    smoothing = float(getattr(estimator, "label_smoothing", 0.0))  # FastSoftmaxCV has none
     kept = with_weight(targets, scaled, smoothed=smoothing > 0.0)
     shard = make_shard(X, kept, scaled, computing_of(estimator), smoothing)
     held_out = None if held is None else HeldOut(held, kept.of_rows(held), row_weights[held])
@@ -172,11 +165,6 @@ def computing_of(estimator: FittedEstimator) -> Computing:
     """Return the backend and the number of threads that an estimator asks for."""
     backend = resolve_backend(estimator.backend)
     return Computing(backend, thread_count(estimator.n_jobs, backend))
-
-
-def smoothing_of(estimator: FittedEstimator) -> float:
-    """Return the label smoothing of an estimator; 0 where it has no such parameter."""
-    return float(getattr(estimator, "label_smoothing", 0.0))
 
 
 def make_shard(

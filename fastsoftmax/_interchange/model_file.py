@@ -26,9 +26,8 @@ from typing import IO, Any, NamedTuple
 
 import numpy as np
 
-from fastsoftmax._interchange.coefficients import Coefficients, check_temperature
 from fastsoftmax._version import __version__
-from fastsoftmax.arrays import Array
+from fastsoftmax.arrays import Array, count_logits
 
 FORMAT = "fastsoftmax model"
 FORMAT_VERSION = 1
@@ -63,6 +62,45 @@ _HEADER: dict[str, tuple[type, ...]] = {
         for name, kind in NUMBERS.items()
     },
 }
+
+
+class Coefficients(NamedTuple):
+    """What a softmax regression has learnt, apart from any estimator."""
+
+    classes: Array  # (n_classes,)
+    coef: Array  # (n_logits, n_features), dense; n_logits is 1 for two classes
+    intercept: Array  # (n_logits,)
+
+    @property
+    def of_all_classes(self) -> tuple[Array, Array]:
+        """(coef, intercept) with a row for each class; of two classes the first has zeros."""
+        if len(self.classes) > 2:
+            return self.coef, self.intercept
+        return (
+            np.concatenate([np.zeros_like(self.coef), self.coef]),
+            np.append(np.zeros_like(self.intercept), self.intercept),
+        )
+
+    def check(self, n_features: int) -> None:
+        """Raise a ValueError unless the parts fit together and are finite."""
+        _check_classes(self.classes)
+        coef, intercept = self.coef, self.intercept
+        reals = (np.dtype(np.float32), np.dtype(np.float64))
+        if coef.dtype not in reals or intercept.dtype != coef.dtype:
+            raise ValueError(
+                "coef_ and intercept_ must both be float32 or both float64, "
+                f"got {coef.dtype} and {intercept.dtype}"
+            )
+        n_logits = count_logits(len(self.classes))
+        shapes = (n_logits, n_features), (n_logits,)
+        if (coef.shape, intercept.shape) != shapes:
+            raise ValueError(
+                f"coef_ and intercept_ must have shapes {shapes[0]} and {shapes[1]}, "
+                f"got {coef.shape} and {intercept.shape}"
+            )
+        for name, array in (("coef_", coef), ("intercept_", intercept)):
+            if not np.isfinite(array).all():
+                raise ValueError(f"{name} must be finite")
 
 
 class SavedModel(NamedTuple):
@@ -362,3 +400,20 @@ def _check(model: SavedModel) -> None:
     check_temperature(numbers.get("temperature", 1.0))
     if numbers.get("n_iter", 0) >= 2**31:
         raise ValueError(f"n_iter_ must have 32 bits, got {numbers['n_iter']}")
+
+
+def check_temperature(temperature: float) -> None:
+    """Raise a ValueError unless logits can be divided by it."""
+    if not 0.0 < temperature < np.inf:
+        raise ValueError(f"temperature_ must be finite and > 0, got {temperature}")
+
+
+def _check_classes(classes: Array) -> None:
+    if classes.ndim != 1 or len(classes) < 2:
+        raise ValueError(f"classes_ must hold at least two labels, got the shape {classes.shape}")
+    try:
+        ascending = bool(np.all(classes[:-1] < classes[1:]))
+    except TypeError as error:
+        raise ValueError(f"labels in classes_ must be of types with an order: {error}") from error
+    if not ascending:  # of NaN nothing is
+        raise ValueError("classes_ must be sorted, each label once")

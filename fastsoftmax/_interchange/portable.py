@@ -12,10 +12,17 @@ from sklearn.linear_model import LogisticRegression
 from sklearn.utils.validation import check_is_fitted
 
 from fastsoftmax._estimator.decisions import DecidingEstimator
-from fastsoftmax._estimator.fitted import dense_coef, forget_fit, set_learnt
+from fastsoftmax._estimator.fitted import FittedEstimator, dense_coef, forget_fit, set_learnt
 from fastsoftmax._estimator.parameters import FitParameters
-from fastsoftmax._interchange.coefficients import coefficients_of, tempered_coefficients_of
-from fastsoftmax._interchange.model_file import NUMBERS, File, SavedModel, read_model, write_model
+from fastsoftmax._interchange.model_file import (
+    NUMBERS,
+    Coefficients,
+    File,
+    SavedModel,
+    check_temperature,
+    read_model,
+    write_model,
+)
 from fastsoftmax._version import __version__
 from fastsoftmax.arrays import Array, count_logits
 from fastsoftmax.floating_point import own_arithmetic
@@ -83,7 +90,7 @@ class PortableEstimator(DecidingEstimator):
         >>> FastSoftmax.load(file).predict([[4.0]]).tolist()
         ['b']
         """
-        fitted, names = coefficients_of(self), getattr(self, "feature_names_in_", None)
+        fitted, names = _coefficients_of(self), getattr(self, "feature_names_in_", None)
         own: dict[str, Any] = self.__dict__
         numbers = {name: own.get(f"{name}_") for name in NUMBERS}
         numbers["weight_seen"] = own.get("_weight_seen")
@@ -117,10 +124,8 @@ class PortableEstimator(DecidingEstimator):
 
         Raises
         ------
-        NotFittedError
-            If `fit` has not been called.
-        ValueError
-            If coefficients are not finite, or the parts of the model do not fit together.
+        NotFittedError, ValueError
+            As `save`.
 
         Examples
         --------
@@ -130,7 +135,7 @@ class PortableEstimator(DecidingEstimator):
         >>> other, other.predict([[4.0]]).tolist()
         (LogisticRegression(C=2.0, max_iter=1000), ['b'])
         """
-        fitted = tempered_coefficients_of(self)
+        fitted = _tempered_coefficients_of(self)
         ours, names = self.get_params(deep=False), LogisticRegression().get_params()
         parameters = {k: v for k, v in ours.items() if k in names and k not in _NOT_CARRIED}
         solver = ours.get("solver")
@@ -166,12 +171,10 @@ class PortableEstimator(DecidingEstimator):
 
         Raises
         ------
-        NotFittedError
-            If `fit` has not been called.
         ImportError
             If torch is not installed.
-        ValueError
-            If coefficients are not finite, or the parts of the model do not fit together.
+        NotFittedError, ValueError
+            As `save`.
 
         Examples
         --------
@@ -180,7 +183,7 @@ class PortableEstimator(DecidingEstimator):
         >>> clf.to_torch()  # doctest: +SKIP
         Linear(in_features=1, out_features=3, bias=True)
         """
-        fitted = tempered_coefficients_of(self)
+        fitted = _tempered_coefficients_of(self)
         try:
             import torch
         except ImportError as error:
@@ -235,7 +238,7 @@ class PortableEstimator(DecidingEstimator):
         given = np.dtype(dtype)
         if given not in (np.float32, np.float64):
             raise ValueError(f"dtype must be float32 or float64, got {given}")
-        fitted = tempered_coefficients_of(self)
+        fitted = _tempered_coefficients_of(self)
         labels = _onnx_labels(fitted.classes)
         try:
             from onnx import TensorProto, helper, numpy_helper
@@ -418,7 +421,7 @@ class LoadableEstimator(FitParameters):
             n_iter=np.max(clf.n_iter_),
         )
         forget_fit(estimator)
-        coefficients_of(estimator)  # checks them
+        _coefficients_of(estimator)  # checks them
         if hasattr(clf, "feature_names_in_"):
             set_learnt(estimator, feature_names_in=np.array(clf.feature_names_in_))
         return estimator
@@ -445,6 +448,24 @@ def _parameters_for(cls: type[FitParameters], other: LogisticRegression) -> dict
         if ratio > 0.0:
             parameters.pop("solver", None)
     return parameters
+
+
+def _coefficients_of(estimator: FittedEstimator) -> Coefficients:
+    """Return copies of what an estimator has learnt; a ValueError if that is damaged."""
+    check_is_fitted(estimator, ["classes_", "coef_", "intercept_", "n_features_in_"])
+    coef = np.array(dense_coef(estimator.coef_), order="C")
+    found = Coefficients(np.array(estimator.classes_), coef, np.array(estimator.intercept_))
+    found.check(estimator.n_features_in_)
+    return found
+
+
+def _tempered_coefficients_of(estimator: FittedEstimator) -> Coefficients:
+    """Return copies of what an estimator has learnt, with its temperature in the coefficients."""
+    found = _coefficients_of(estimator)
+    temperature = float(getattr(estimator, "temperature_", 1.0))
+    check_temperature(temperature)
+    divisor = found.coef.dtype.type(temperature)
+    return found._replace(coef=found.coef / divisor, intercept=found.intercept / divisor)
 
 
 def _onnx_labels(classes: Array) -> Array:

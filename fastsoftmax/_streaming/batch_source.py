@@ -8,9 +8,14 @@ import numpy as np
 from sklearn.utils.multiclass import check_classification_targets
 from sklearn.utils.validation import check_consistent_length
 
-from fastsoftmax._estimator.labels import class_labels, kind_of
 from fastsoftmax._estimator.rows import checked_class_weights
-from fastsoftmax._estimator.targets import Given, given_targets, known_targets
+from fastsoftmax._estimator.targets import (
+    Given,
+    class_labels,
+    given_targets,
+    kind_of,
+    known_targets,
+)
 from fastsoftmax.arrays import Array
 from fastsoftmax.floating_point import users_code, users_items
 from fastsoftmax.foreign_arrays import as_numpy

@@ -14,7 +14,6 @@ from sklearn.utils import check_random_state
 from fastsoftmax._estimator import fitting
 from fastsoftmax._estimator.features import checked_rows, real_type
 from fastsoftmax._estimator.fitted import NotFinite, dense_coef, forget_fit, set_learnt
-from fastsoftmax._estimator.labels import class_labels
 from fastsoftmax._estimator.parameters import FitParameters
 from fastsoftmax._estimator.rows import (
     checked_class_weights,
@@ -23,9 +22,8 @@ from fastsoftmax._estimator.rows import (
     computing_of,
     make_shard,
     regularisation,
-    smoothing_of,
 )
-from fastsoftmax._estimator.targets import given_targets, known_targets
+from fastsoftmax._estimator.targets import class_labels, given_targets, known_targets
 from fastsoftmax._streaming.batch_source import (
     Batch,
     BatchSource,
@@ -65,7 +63,7 @@ def batch_shard(
     if by_class is not None:
         targets, row_weights = class_weighted(targets, row_weights, by_class)
     own = np.ascontiguousarray(row_weights, dtype=real)
-    shard = make_shard(X, targets, own, computing_of(estimator), smoothing_of(estimator))
+    shard = make_shard(X, targets, own, computing_of(estimator), float(estimator.label_smoothing))
     return shard, float(row_weights.sum())
 
 
@@ -240,9 +238,7 @@ def fit(estimator: FitParameters, batches: Any, classes: Any, watch: fitting.Wat
     first = next(epoch)
     like = first[0]
     sets = fitting.eval_shards(estimator, watch, rows.classes, rows.classes, like)
-    start = None
-    if estimator.warm_start:
-        start = fitting.previous_coefficients(estimator, rows.classes)
+    start = fitting.previous_coefficients(estimator, rows.classes)
     params = first_coefficients(estimator, like)
     if start is not None:
         params = np.concatenate([part.ravel() for part in start]).astype(like.real)
@@ -266,7 +262,7 @@ def _check(estimator: FitParameters, watch: fitting.Watch) -> None:
         raise ValueError(
             "standardize=True needs all rows at once: scale the batches, or give an input_scale"
         )
-    if estimator.early_stopping and not watch.has_sets:
+    if estimator.early_stopping and not watch.eval_set:
         raise ValueError(
             "early_stopping=True needs an eval_set where fit gets batches: none of their rows are "
             "held out"
