@@ -20,7 +20,7 @@ from fastsoftmax._estimator.features import checked_rows
 from fastsoftmax._estimator.fitted import nothing_set_without_coefficients, set_learnt
 from fastsoftmax._estimator.targets import check_kind, label_array, new_labels
 from fastsoftmax._interchange.portable import PortableEstimator
-from fastsoftmax._sweep.folds import SweepRows, folds_of, sweep_rows
+from fastsoftmax._sweep.folds import SweepRows, fold_of, sweep_rows
 from fastsoftmax._sweep.paths import (
     Fit,
     Paths,
@@ -331,7 +331,10 @@ class FastSoftmaxCV(PortableEstimator):
         limits = Limits[Any](self.tol, self.max_iter)
         rows = sweep_rows(self, X, targets, sample_weight)
         splits = check_cv(self.cv, y, classifier=True).split(X, y, groups)
-        folds = folds_of(rows, users_items(splits))
+        pairs = enumerate(users_items(splits))
+        folds = [fold_of(rows, i, train, test) for i, (train, test) in pairs]
+        if not folds:
+            raise ValueError("cv must yield at least one pair (training rows, test rows), got none")
         if self.one_standard_error and len(folds) < 2:
             raise ValueError("one_standard_error=True needs at least 2 folds, got 1")
         weighted = sample_weight is not None

@@ -140,22 +140,18 @@ class FitStatistics:
         try:
             import pandas as pd
         except ImportError:
-            return self._records(flat)
+            n_contrasts, n_terms = self.coef.shape
+            flat = {
+                "class": np.repeat(self.classes, n_terms),
+                "term": np.tile(self.terms, n_contrasts),
+                **flat,
+            }
+            records = np.empty(self.coef.size, dtype=[(n, v.dtype) for n, v in flat.items()])
+            for name, values in flat.items():
+                records[name] = values
+            return records
         index = pd.MultiIndex.from_product([self.classes, self.terms], names=["class", "term"])
         return pd.DataFrame(flat, index=index)
-
-    def _records(self, columns: dict[str, Array]) -> Array:
-        """Return the table as a structured array."""
-        n_contrasts, n_terms = self.coef.shape
-        fields = {
-            "class": np.repeat(self.classes, n_terms),
-            "term": np.tile(self.terms, n_contrasts),
-            **columns,
-        }
-        records = np.empty(self.coef.size, dtype=[(n, v.dtype) for n, v in fields.items()])
-        for name, values in fields.items():
-            records[name] = values
-        return records
 
 
 class InferringEstimator(FitParameters):

@@ -73,19 +73,12 @@ def watch_of(
                 "validation rows are given as eval_set, or as X_val and y_val, not as both"
             )
         eval_set, name = [validation], "y_val"
+    found = list(callbacks) if isinstance(callbacks, Iterable) else []
+    if not (isinstance(callbacks, Iterable | None) and all(map(callable, found))):
+        raise TypeError(f"callbacks must be an iterable of callables, got {callbacks!r}")
     if not isinstance(eval_set, list | tuple | None):
         raise TypeError(f"eval_set must be a list of (X, y) pairs, got {type(eval_set).__name__}")
-    return Watch(eval_set or (), name, _callables(callbacks), time.perf_counter(), end)
-
-
-def _callables(callbacks: Any) -> list[Callback]:
-    if callbacks is None:
-        return []
-    if isinstance(callbacks, Iterable):
-        found = list(callbacks)
-        if all(map(callable, found)):
-            return found
-    raise TypeError(f"callbacks must be an iterable of callables, got {callbacks!r}")
+    return Watch(eval_set or (), name, found, time.perf_counter(), end)
 
 
 def fit_arrays(

@@ -198,10 +198,7 @@ def make_problem(
     l1: float = 0.0,
     moments: Array | None = None,
 ) -> Problem:
-    """Return the problem of rows, with the intercept and the scaling that an estimator asks for.
-
-    moments as of `Problem`.
-    """
+    """Return the problem of rows, with the intercept and the scaling that an estimator asks for."""
     return build_problem(
         Rows([shard]),
         l2,

@@ -180,7 +180,11 @@ def _objects(array: Array, name: str, place: str) -> Array:
     values = array.tolist()
     types = set(map(type, values))
     if any(t.__name__ in _NOTHING or issubclass(t, float | np.generic) for t in types):
-        _refuse_missing(np.fromiter(map(_is_missing, values), bool, len(values)), name, place)
+        missing = [
+            type(v).__name__ in _NOTHING or (isinstance(v, float | np.generic) and bool(v != v))
+            for v in values
+        ]
+        _refuse_missing(np.array(missing), name, place)
     if not types or all(issubclass(t, str) for t in types):
         return array
     if all(issubclass(t, bool | np.bool_) for t in types):
@@ -203,13 +207,6 @@ def _objects(array: Array, name: str, place: str) -> Array:
         found = " and ".join(sorted({t.__name__ for t in types}))
         raise TypeError(f"{name} must hold labels of one type, got {found}")
     return array
-
-
-def _is_missing(value: Any) -> bool:
-    """Whether an object stands for a missing label."""
-    if type(value).__name__ in _NOTHING:
-        return True
-    return isinstance(value, float | np.generic) and bool(value != value)
 
 
 def _refuse_missing(missing: Array, name: str, place: str) -> None:

@@ -83,8 +83,19 @@ class Coefficients(NamedTuple):
 
     def check(self, n_features: int) -> None:
         """Raise a ValueError unless the parts fit together and are finite."""
-        _check_classes(self.classes)
-        coef, intercept = self.coef, self.intercept
+        classes, coef, intercept = self
+        if classes.ndim != 1 or len(classes) < 2:
+            raise ValueError(
+                f"classes_ must hold at least two labels, got the shape {classes.shape}"
+            )
+        try:
+            ascending = bool(np.all(classes[:-1] < classes[1:]))
+        except TypeError as error:
+            raise ValueError(
+                f"labels in classes_ must be of types with an order: {error}"
+            ) from error
+        if not ascending:  # of NaN nothing is
+            raise ValueError("classes_ must be sorted, each label once")
         reals = (np.dtype(np.float32), np.dtype(np.float64))
         if coef.dtype not in reals or intercept.dtype != coef.dtype:
             raise ValueError(
@@ -406,14 +417,3 @@ def check_temperature(temperature: float) -> None:
     """Raise a ValueError unless logits can be divided by it."""
     if not 0.0 < temperature < np.inf:
         raise ValueError(f"temperature_ must be finite and > 0, got {temperature}")
-
-
-def _check_classes(classes: Array) -> None:
-    if classes.ndim != 1 or len(classes) < 2:
-        raise ValueError(f"classes_ must hold at least two labels, got the shape {classes.shape}")
-    try:
-        ascending = bool(np.all(classes[:-1] < classes[1:]))
-    except TypeError as error:
-        raise ValueError(f"labels in classes_ must be of types with an order: {error}") from error
-    if not ascending:  # of NaN nothing is
-        raise ValueError("classes_ must be sorted, each label once")

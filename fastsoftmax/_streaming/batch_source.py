@@ -2,6 +2,7 @@
 
 import numbers
 from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import contextmanager
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -65,11 +66,7 @@ def _has_rows(X: Any) -> bool:
 
 
 class BatchSource:
-    """Batches that can be read again and again; a TypeError for those that can be read once only.
-
-    They are an iterable that `iter` can be called on repeatedly, or a callable that returns an
-    iterator.
-    """
+    """Batches that can be read again and again; a TypeError for what can be read only once."""
 
     def __init__(self, batches: Iterable[Any] | Callable[[], Iterable[Any]]) -> None:
         if isinstance(batches, Iterator):
@@ -111,12 +108,10 @@ def _batch(number: int, item: Any) -> Batch:
             f"batch {number} must be (X, y) or (X, y, sample_weight), got {type(item).__name__}"
             + (f" of length {len(item)}" if isinstance(item, tuple | list) else "")
         )
-    try:
+    with naming(number):
         X, y, *sample_weight = (
             as_numpy(part, name) for part, name in zip(item, Batch._fields[1:], strict=False)
         )
-    except TypeError as error:
-        raise TypeError(f"batch {number} (from 0): {error}") from error
     return Batch(number, X, y, sample_weight[0] if sample_weight else None)
 
 
@@ -129,10 +124,14 @@ def _n_rows(batch: Batch) -> int:
         ) from None
 
 
-def named(batch: Batch, error: Exception) -> Exception:
-    """Return the error with the batch's number in front."""
-    kind = TypeError if isinstance(error, TypeError) else ValueError
-    return kind(f"batch {batch.number} (from 0): {error}")
+@contextmanager
+def naming(number: int) -> Iterator[None]:
+    """Put the number of a batch in front of errors."""
+    try:
+        yield
+    except (ValueError, TypeError) as error:
+        kind = TypeError if isinstance(error, TypeError) else ValueError
+        raise kind(f"batch {number} (from 0): {error}") from error
 
 
 def totals_of(source: BatchSource, classes: Any, class_weight: Any) -> Totals:
@@ -145,10 +144,8 @@ def totals_of(source: BatchSource, classes: Any, class_weight: Any) -> Totals:
     kinds: dict[str, np.dtype[Any]] = {}
     n_rows = 0
     for batch in source:
-        try:
+        with naming(batch.number):
             labels, by_label, kind, dtype = _label_masses(batch, known, classes)
-        except (ValueError, TypeError) as error:
-            raise named(batch, error) from error
         kinds[kind] = np.result_type(dtype, kinds.get(kind, dtype))
         n_rows += _n_rows(batch)
         for label, weight in zip(labels, by_label, strict=True):

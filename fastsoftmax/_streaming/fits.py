@@ -29,8 +29,8 @@ from fastsoftmax._streaming.batch_source import (
     BatchSource,
     Totals,
     labels_of,
-    named,
     named_columns,
+    naming,
     totals_of,
 )
 from fastsoftmax.arrays import Array, count_logits
@@ -154,10 +154,7 @@ def step_over(estimator: FitParameters, X: Any, y: Any, classes: Any, sample_wei
 
 
 def _known_classes(estimator: FitParameters, y: Any, classes: Any) -> Array:
-    """Return the labels of all classes, those of the first call or of an earlier fit.
-
-    In the first call the names of the columns of y will do.
-    """
+    """Return the labels of all classes: known ones, the argument, or the names of columns of y."""
     given = None if classes is None else np.unique(class_labels(classes))
     known: Array | None = getattr(estimator, "classes_", None)
     if known is None:
@@ -189,8 +186,8 @@ class _BatchRows:
         self.estimator = estimator
         self.source = source
         self.given_classes = classes
-        self.totals = totals
         self.classes = labels_of(classes) if totals is None else totals.classes
+        self.by_class = None if totals is None else totals.by_class
         self.n_rows, self.weight = (0, 0.0) if totals is None else (totals.n_rows, totals.weight)
         self._all_seen = totals is not None
         self.real: np.dtype[Any] | None = None
@@ -202,10 +199,11 @@ class _BatchRows:
         """
         n_rows, weight = 0, 0.0
         for batch in self.source:
-            try:
-                shard, own = self._shard(batch)
-            except (ValueError, TypeError) as error:
-                raise named(batch, error) from error
+            with naming(batch.number):
+                batch = batch._replace(y=named_columns(batch.y, self.given_classes))
+                shard, own = batch_shard(
+                    self.estimator, batch, self.classes, self.real, self.by_class
+                )
             self.real = shard.real
             n_rows, weight = n_rows + shard.n_rows, weight + own
             if not self._all_seen:
@@ -220,11 +218,6 @@ class _BatchRows:
                 "read before is empty, so what is given to fit must begin anew in every epoch"
             )
         self._all_seen = True
-
-    def _shard(self, batch: Batch) -> tuple[Shard, float]:
-        by_class = None if self.totals is None else self.totals.by_class
-        batch = batch._replace(y=named_columns(batch.y, self.given_classes))
-        return batch_shard(self.estimator, batch, self.classes, self.real, by_class)
 
 
 def fit(estimator: FitParameters, batches: Any, classes: Any, watch: fitting.Watch) -> str | None:

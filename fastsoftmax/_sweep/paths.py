@@ -135,10 +135,7 @@ def paths_of(
 def score_function(
     scoring: str | Callable[..., float] | None, rows: SweepRows, y: Array, *, weighted: bool
 ) -> Callable[[Fold, Array, Array], float]:
-    """Return what `paths_of` scores with: a function of a fold and its coefficients.
-
-    weighted: whether scorers get sample weights.
-    """
+    """Return what `paths_of` scores with; weighted: whether scorers get sample weights."""
     name = scoring or "accuracy"
     if isinstance(name, str) and name in FUSED:
         return lambda fold, weights, bias: fold.score(weights, bias, name)
@@ -215,10 +212,7 @@ def path_of(Cs: Any) -> Array:
 def shortfall(
     gaps: Array, n_iter: Array, Cs: Array, limits: Limits[Any], real: np.dtype[Any]
 ) -> str | None:
-    """Say which fits missed `tol`, in one sentence, and what to do; None if none did.
-
-    gaps, n_iter and Cs have an element for each fit.
-    """
+    """Say how many fits missed `tol`, and what to do; None if none did."""
     missed = ~(gaps <= limits.tol)
     if not missed.any():
         return None
