@@ -10,28 +10,23 @@ from typing import Any, Self
 
 from numpy.typing import ArrayLike
 from sklearn.exceptions import ConvergenceWarning
-from sklearn.linear_model import LogisticRegression
 from sklearn.utils.metaestimators import available_if
 
 from fastsoftmax._estimator import fitting
 from fastsoftmax._estimator.fitted import nothing_set_without_coefficients
-from fastsoftmax._estimator.parameters import FitParameters
 from fastsoftmax._estimator.sklearn_callbacks import CallbackSupportMixin, watched
-from fastsoftmax._interchange import export
-from fastsoftmax._interchange.model_file import File
-from fastsoftmax._interchange.portable import PortableEstimator, loaded
-from fastsoftmax._streaming import batch_fit
+from fastsoftmax._interchange.portable import LoadableEstimator, PortableEstimator
+from fastsoftmax._streaming import fits
 from fastsoftmax._streaming.batch_source import are_batches
-from fastsoftmax._streaming.partial_fit import has_steps, step_over
 from fastsoftmax.floating_point import own_arithmetic
 from fastsoftmax.monitor import Callback
-from fastsoftmax.statistics import FitStatistics, statistics_of
+from fastsoftmax.statistics import InferringEstimator
 
 # Batches of rows, each (X, y) or (X, y, sample_weight).
 Batches = Iterable[tuple[Any, ...]] | Callable[[], Iterable[tuple[Any, ...]]]
 
 
-class FastSoftmax(CallbackSupportMixin, PortableEstimator, FitParameters):
+class FastSoftmax(CallbackSupportMixin, PortableEstimator, LoadableEstimator, InferringEstimator):
     r"""Softmax regression (multinomial logistic regression), exact and certified.
 
     For rows x_i with labels y_i and weights s_i, the fit minimises
@@ -315,7 +310,7 @@ class FastSoftmax(CallbackSupportMixin, PortableEstimator, FitParameters):
             by_all = watch._replace(callbacks=[*watch.callbacks, *more])
             with nothing_set_without_coefficients(self):
                 if from_batches:
-                    return batch_fit.fit(self, X, classes, by_all)
+                    return fits.fit(self, X, classes, by_all)
                 return fitting.fit_arrays(self, X, y, sample_weight, classes, by_all)
 
         data = {} if from_batches else {"X": X, "y": y, "sample_weight": sample_weight}
@@ -324,7 +319,7 @@ class FastSoftmax(CallbackSupportMixin, PortableEstimator, FitParameters):
             warnings.warn(complaint, ConvergenceWarning, stacklevel=3)
         return self
 
-    @available_if(has_steps)  # type: ignore[untyped-decorator]
+    @available_if(fits.has_steps)  # type: ignore[untyped-decorator]
     @own_arithmetic
     def partial_fit(
         self,
@@ -385,231 +380,5 @@ class FastSoftmax(CallbackSupportMixin, PortableEstimator, FitParameters):
         """
         self._validate_params()
         with nothing_set_without_coefficients(self):
-            step_over(self, X, y, classes, sample_weight)
+            fits.step_over(self, X, y, classes, sample_weight)
         return self
-
-    # ---- tests of the coefficients ----
-
-    @own_arithmetic
-    def summary(
-        self,
-        X: ArrayLike,
-        y: ArrayLike,
-        sample_weight: ArrayLike | None = None,
-        *,
-        reference: Any = None,
-        covariance: str = "fisher",
-        confidence_level: float = 0.95,
-        max_parameters: int = 5000,
-    ) -> Any:
-        """Return a table of coefficients, standard errors, z, p-values and confidence intervals.
-
-        Parameters
-        ----------
-        X, y, sample_weight, reference, covariance, confidence_level, max_parameters
-            As of `statistics`: X, y and sample_weight are those of the fit.
-
-        Returns
-        -------
-        pandas.DataFrame or ndarray
-            Indexed by "class" and "term" ("intercept" and the features), with the columns "coef",
-            "std_err", "z", "p_value", "ci_lower" and "ci_upper"; without "z" and "p_value" for
-            covariance="laplace". Where pandas is not installed, a structured array of these fields.
-
-        Raises
-        ------
-        NotFittedError, ValueError, TypeError
-            As `statistics`.
-
-        Examples
-        --------
-        >>> import numpy as np
-        >>> from sklearn.datasets import load_iris
-        >>> from fastsoftmax import FastSoftmax
-        >>> X, y = load_iris(return_X_y=True)
-        >>> X, y = X[50:], y[50:]
-        >>> table = FastSoftmax(C=np.inf).fit(X, y).summary(X, y)
-        >>> np.round(table["std_err"], 2).tolist()
-        [25.71, 2.39, 4.48, 4.74, 9.74]
-        """
-        return self.statistics(
-            X,
-            y,
-            sample_weight,
-            reference=reference,
-            covariance=covariance,
-            confidence_level=confidence_level,
-            max_parameters=max_parameters,
-        ).table()
-
-    @own_arithmetic
-    def statistics(
-        self,
-        X: ArrayLike,
-        y: ArrayLike,
-        sample_weight: ArrayLike | None = None,
-        *,
-        reference: Any = None,
-        covariance: str = "fisher",
-        confidence_level: float = 0.95,
-        max_parameters: int = 5000,
-    ) -> FitStatistics:
-        r"""Return standard errors, tests, intervals and information criteria of a fit.
-
-        The covariance of the estimates is the inverse of the Fisher information,
-
-        .. math:: I = \sum_i s_i \, (\mathrm{diag}\, p_i - p_i p_i^T) \otimes x_i x_i^T
-                      \;+\; \text{(for a finite } C\text{) the Hessian of the penalty,}
-
-        without the row and column of the reference class.
-
-        Parameters
-        ----------
-        X : array-like or sparse matrix of shape (n_rows, n_features)
-            The rows of the fit, which a model does not keep.
-        y : array-like of shape (n_rows,)
-            Their labels.
-        sample_weight : array-like of shape (n_rows,), optional
-            Their weights in the fit, taken as frequencies: weight 2 is the row twice.
-        reference : label, default=None
-            The class that others are compared with; the first of `classes_` for None.
-        covariance : {"fisher", "laplace"}, default="fisher"
-            "fisher" is the classic inference of maximum likelihood and needs a fit without a
-            penalty (``C=numpy.inf``). "laplace" is for any C: the penalty is a normal prior with
-            mean 0 and variance C of each coefficient (of scaled features where they are scaled),
-            and standard errors and intervals are those of the normal approximation of the
-            posterior. Shrunken coefficients have no p-values.
-        confidence_level : float, default=0.95
-            Coverage of the intervals, in (0, 1).
-        max_parameters : int, default=5000
-            Most coefficients, n_logits * n_terms: memory grows with its square (200 MB at 5000, a
-            few times over), time with that times n_rows.
-
-        Returns
-        -------
-        FitStatistics
-
-        Raises
-        ------
-        NotFittedError
-            If `fit` has not been called.
-        TypeError
-            If an argument is of a type that cannot be used.
-        ValueError
-            If an argument cannot be used; if the fit is none whose statistics are known (a penalty
-            with "fisher", `l1_ratio` above 0, `class_weight`, `label_smoothing`); if the
-            coefficients are not identifiable, with the reason: collinear features (named),
-            separable classes, an optimum that is not that of these rows.
-
-        Notes
-        -----
-        `temperature_` plays no part. Weights that are not frequencies (of a survey, of classes)
-        need a sandwich estimator, which this is not.
-
-        References
-        ----------
-        Agresti, A. (2013). Categorical Data Analysis, 3rd ed., Sections 5.5 and 8.1 (Fisher
-        information of the multinomial logit, Wald inference).
-        Bishop, C. M. (2006). Pattern Recognition and Machine Learning, Section 4.5.1 (Laplace
-        approximation).
-        Gray, R. J. (1992). Flexible methods for analyzing survival data using splines. JASA 87
-        (effective number of parameters, the trace of I\ :sup:`-1` times I without the penalty).
-
-        Examples
-        --------
-        >>> import numpy as np
-        >>> from sklearn.datasets import load_iris
-        >>> from fastsoftmax import FastSoftmax
-        >>> X, y = load_iris(return_X_y=True)
-        >>> result = FastSoftmax(C=np.inf).fit(X[50:], y[50:]).statistics(X[50:], y[50:])
-        >>> result.terms.tolist()
-        ['intercept', 'x0', 'x1', 'x2', 'x3']
-        >>> result.standard_errors.round(2).tolist()
-        [[25.71, 2.39, 4.48, 4.74, 9.74]]
-        >>> round(result.aic, 2), round(result.pseudo_r2, 2)
-        (21.9, 0.91)
-        """
-        return statistics_of(
-            self,
-            X,
-            y,
-            sample_weight,
-            reference=reference,
-            covariance=covariance,
-            confidence_level=confidence_level,
-            max_parameters=max_parameters,
-        )
-
-    # ---- models from elsewhere ----
-
-    @classmethod
-    @own_arithmetic
-    def load(cls, file: File) -> Self:
-        """Read a model that `save` has written. Nothing in the file is executed or unpickled.
-
-        Parameters
-        ----------
-        file : path-like or seekable binary file object
-
-        Returns
-        -------
-        FastSoftmax
-            Fitted, of the class that this is called on: the same predictions to the last bit.
-
-        Raises
-        ------
-        ValueError
-            If the file is not a model, or is damaged in any way: what it declares is checked
-            before memory is taken for it, and all of it before it is used. Also if a later version
-            has written it in a format that this one does not know.
-        OSError
-            If there is no such file, or it cannot be read.
-        TypeError
-            If file is neither a path nor a seekable binary file.
-
-        See Also
-        --------
-        FastSoftmax.save : Write it, with an example.
-        """
-        return loaded(cls, file)
-
-    @classmethod
-    @own_arithmetic
-    def from_sklearn(cls, clf: LogisticRegression) -> Self:
-        """Return a fitted model with the coefficients of scikit-learn's.
-
-        Parameters
-        ----------
-        clf : LogisticRegression or LogisticRegressionCV
-            Fitted, and not one-vs-rest with more than two classes.
-
-        Returns
-        -------
-        FastSoftmax
-            Its predictions, probabilities and logits are those of clf, to rounding, and so are the
-            parameters that both have; C is the chosen one of `LogisticRegressionCV`, and infinite
-            for ``penalty=None``; `solver` is "auto" for a solver that is not here. Nothing is
-            certified: ``gap_`` is infinite, ``objective_`` NaN and ``converged_`` False. (With
-            multi_class="multinomial", which scikit-learn had until 1.7, a model of two classes has
-            half the log-odds as its logits: here they are twice as large, the probabilities
-            equal.)
-
-        Raises
-        ------
-        TypeError
-            If clf is another model.
-        NotFittedError
-            If it is not fitted.
-        ValueError
-            If it is one-vs-rest, or its coefficients are not finite.
-
-        Examples
-        --------
-        >>> from sklearn.linear_model import LogisticRegression
-        >>> from fastsoftmax import FastSoftmax
-        >>> other = LogisticRegression(C=2.0).fit([[0.0], [1.0], [5.0]], ["a", "a", "b"])
-        >>> clf = FastSoftmax.from_sklearn(other)
-        >>> clf.C, clf.predict([[4.0]]).tolist()
-        (2.0, ['b'])
-        """
-        return export.from_sklearn(cls, clf)

@@ -18,16 +18,24 @@ from sklearn.utils.validation import check_is_fitted
 
 from fastsoftmax._estimator.features import checked_rows
 from fastsoftmax._estimator.fitted import nothing_set_without_coefficients, set_learnt
-from fastsoftmax._estimator.labels import label_array
-from fastsoftmax._estimator.targets import check_kind, new_labels
+from fastsoftmax._estimator.targets import check_kind, label_array, new_labels
 from fastsoftmax._interchange.portable import PortableEstimator
-from fastsoftmax._sweep.cross_validation import Paths, best_index, paths_of, score_function
-from fastsoftmax._sweep.folds import SweepRows, folds_of, sweep_rows
-from fastsoftmax._sweep.path import Fit, Limits, path_of, shortfall, solve
+from fastsoftmax._sweep.folds import SweepRows, fold_of, sweep_rows
+from fastsoftmax._sweep.paths import (
+    Fit,
+    Paths,
+    best_index,
+    path_of,
+    paths_of,
+    score_function,
+    shortfall,
+    solve,
+)
 from fastsoftmax.arrays import Array
 from fastsoftmax.estimator import FastSoftmax
 from fastsoftmax.floating_point import own_arithmetic, users_code, users_items
 from fastsoftmax.foreign_arrays import as_numpy
+from fastsoftmax.solvers.protocols import Limits
 
 
 class SoftmaxPath(NamedTuple):
@@ -113,7 +121,7 @@ def fastsoftmax_path(
         backend=backend,
     )
     estimator._validate_params()
-    values, limits = path_of(Cs), Limits(tol, max_iter)
+    values, limits = path_of(Cs), Limits[Any](tol, max_iter)
     X, given = checked_rows(estimator, X, y, reset=True)
     fits: list[Fit] = []
     with nothing_set_without_coefficients(estimator):
@@ -320,10 +328,13 @@ class FastSoftmaxCV(PortableEstimator):
         targets, y = new_labels(given), given.values
         groups = as_numpy(groups, "groups")
         self.Cs_ = path_of(self.Cs)
-        limits = Limits(self.tol, self.max_iter)
+        limits = Limits[Any](self.tol, self.max_iter)
         rows = sweep_rows(self, X, targets, sample_weight)
         splits = check_cv(self.cv, y, classifier=True).split(X, y, groups)
-        folds = folds_of(rows, users_items(splits))
+        pairs = enumerate(users_items(splits))
+        folds = [fold_of(rows, i, train, test) for i, (train, test) in pairs]
+        if not folds:
+            raise ValueError("cv must yield at least one pair (training rows, test rows), got none")
         if self.one_standard_error and len(folds) < 2:
             raise ValueError("one_standard_error=True needs at least 2 folds, got 1")
         weighted = sample_weight is not None
@@ -355,7 +366,7 @@ class FastSoftmaxCV(PortableEstimator):
             gap=float(paths.gaps[:, best].max()),
         )
 
-    def _refit(self, rows: SweepRows, paths: Paths, limits: Limits) -> Fit:
+    def _refit(self, rows: SweepRows, paths: Paths, limits: Limits[Any]) -> Fit:
         """Take the fit to all rows at the chosen C, or make it, from the mean of the folds."""
         real = self.coef_.dtype
         if paths.whole:
@@ -375,11 +386,8 @@ class FastSoftmaxCV(PortableEstimator):
 
         Parameters
         ----------
-        X : array-like or sparse matrix of shape (n_rows, n_features)
-        y : array-like of shape (n_rows,)
-            True labels.
-        sample_weight : array-like of shape (n_rows,), optional
-            Weights >= 0 of the rows.
+        X, y, sample_weight
+            As of `FastSoftmax.score`.
 
         Returns
         -------

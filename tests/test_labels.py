@@ -6,7 +6,7 @@ import sklearn
 from scipy import sparse
 
 from fastsoftmax import FastSoftmax, FastSoftmaxCV, fastsoftmax_path
-from fastsoftmax._estimator.labels import label_array
+from fastsoftmax._estimator.targets import label_array
 from fastsoftmax.datasets import iter_batches
 
 OLD = tuple(map(int, sklearn.__version__.split(".")[:2])) < (1, 7)

@@ -21,7 +21,13 @@ def costs_of(cost: Any, decisions: Any, classes: Array) -> tuple[Array, Array]:
         if decisions is not None:
             raise ValueError("decisions must be None where cost names them itself")
         truths, decisions, cost = _named_costs(cost)
-        cost = np.asarray(cost)[_order_of(truths, classes)]
+        known = classes.tolist()
+        if len(truths) != len(set(truths)) or set(truths) != set(known):
+            raise ValueError(
+                f"cost must have one row for each of the classes {known}, got rows for {truths}; "
+                "an array needs no names"
+            )
+        cost = np.asarray(cost)[[truths.index(label) for label in known]]
     table = np.asarray(as_real("cost", cost)[0], dtype=np.float64)
     if table.ndim != 2 or len(table) != len(classes) or table.shape[1] == 0:
         raise ValueError(
@@ -68,23 +74,8 @@ def _named_costs(cost: Any) -> tuple[list[Any], list[Any], Any]:
     return truths, names, [[row[name] for name in names] for row in cost.values()]
 
 
-def _order_of(truths: list[Any], classes: Array) -> list[int]:
-    """Return the number of the row of each class."""
-    known = classes.tolist()
-    if len(truths) != len(set(truths)) or set(truths) != set(known):
-        raise ValueError(
-            f"cost must have one row for each of the classes {known}, got rows for {truths}; an "
-            "array needs no names"
-        )
-    return [truths.index(label) for label in known]
-
-
 def labels_of(values: Sequence[Any]) -> Array:
-    """Return labels in an array that holds each as it is.
-
-    The array holds objects where another type would change a label (0 beside "ask" would become
-    "0").
-    """
+    """Return labels in an array, of objects where another type would change one (0 by "ask")."""
     if any(np.ndim(value) for value in values):
         raise ValueError(f"labels of decisions must be scalars, got {values!r}")
     kinds = {np.asarray(value).dtype.kind for value in values}

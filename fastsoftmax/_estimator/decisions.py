@@ -2,7 +2,6 @@
 
 import math
 import warnings
-from collections.abc import Iterator
 from typing import Any, Literal, Self, overload
 
 import numpy as np
@@ -11,7 +10,7 @@ from sklearn.exceptions import ConvergenceWarning
 
 from fastsoftmax._estimator.costs import costs_of, labels_of
 from fastsoftmax._estimator.fitted import set_learnt
-from fastsoftmax._estimator.given_rows import GivenRows, given_rows
+from fastsoftmax._estimator.given_rows import given_rows
 from fastsoftmax._estimator.prediction import PredictingEstimator
 from fastsoftmax._estimator.temperature import best_temperature
 from fastsoftmax.arrays import Array
@@ -122,7 +121,10 @@ class DecidingEstimator(PredictingEstimator):
         best = np.empty(given.n_rows, dtype=np.intp)
         expected_cost = np.empty(given.n_rows)
         backend, n_threads = given.computing
-        for rows, probs in _probabilities_by_block(given, len(extra)):
+        size = max(1, _BLOCK_NUMBERS // max(len(self.classes_), len(extra)))
+        for start in range(0, given.n_rows, size):
+            rows = slice(start, start + size)
+            probs = given.part(rows).distributions().astype(np.float64, copy=False)
             costs = np.empty((len(probs), len(extra)))
             backend.affine_rows(costs, probs, extra, np.zeros(len(extra)), n_threads=n_threads)
             if not np.isfinite(costs).all():
@@ -284,11 +286,3 @@ class DecidingEstimator(PredictingEstimator):
                 stacklevel=3,
             )
         return self
-
-
-def _probabilities_by_block(given: GivenRows, n_columns: int) -> Iterator[tuple[slice, Array]]:
-    """Yield (rows, their probabilities as float64), a number of rows at a time."""
-    size = max(1, _BLOCK_NUMBERS // max(len(given.classes), n_columns))
-    for start in range(0, given.n_rows, size):
-        rows = slice(start, start + size)
-        yield rows, given.part(rows).distributions().astype(np.float64, copy=False)

@@ -17,14 +17,7 @@ _ROUNDING = 2.0**-32
 
 
 class EarlyStopping:
-    """The best coefficients so far, by the validation loss, and how long ago they were found.
-
-    Parameters
-    ----------
-    estimator : FastSoftmax
-        Its `n_iter_no_change` and `min_delta` decide. Its attributes are those of the iteration
-        that is seen. It gets `best_iteration_` and `best_score_`.
-    """
+    """The best coefficients so far, by the validation loss, and how long ago they were found."""
 
     def __init__(self, estimator: FitParameters) -> None:
         self.estimator = estimator
@@ -41,7 +34,7 @@ class EarlyStopping:
             self._keep()
 
     def see(self, iteration: int, loss: float) -> bool:
-        """Note the validation loss after an iteration, from 1; True to stop."""
+        """Note the validation loss of the iteration that the estimator is at; True to stop."""
         if loss < self._best_loss:
             set_learnt(self.estimator, best_iteration=iteration, best_score=float(loss))
             self._best_loss = loss
@@ -69,10 +62,9 @@ class EarlyStopping:
 def held_out_rows(estimator: FitParameters, X: Any, targets: Targets, row_weights: Array) -> Array:
     """Return the numbers of the rows that a fit holds out for early stopping.
 
-    A row with probabilities counts as of its most likely class. A row of weight 0
-    counts as absent, and one of weight 2 as two. What is held out depends on the contents of the
-    rows, not on their order: of equal rows all are held out or none. At least one of the different
-    rows of a class is fitted to.
+    A row with probabilities counts as of its most likely class, one of weight 0 as absent, and one
+    of weight 2 as two. What is held out depends on the contents of the rows, not on their order: of
+    equal rows all are held out or none. At least one of the different rows of a class is fitted to.
     """
     labels = targets.most_likely
     present = np.flatnonzero(row_weights > 0.0)

@@ -12,7 +12,6 @@ from sklearn.utils.validation import validate_data
 from fastsoftmax._arguments import features_in_place
 from fastsoftmax._estimator.fitted import FittedEstimator
 from fastsoftmax._estimator.targets import Given, given_targets
-from fastsoftmax.arrays import Array
 from fastsoftmax.foreign_arrays import as_numpy, frame_array, is_frame
 
 # The number types that X may keep; the first is what any other is converted to.
@@ -29,10 +28,7 @@ def real_type(features: np.dtype[Any]) -> np.dtype[Any]:
 
 
 def checked_features(estimator: FittedEstimator, X: Any, *, finite: bool = True) -> Any:
-    """Return features as a shard takes them, checked against those of the estimator's fit.
-
-    finite: whether NaN and infinities are refused.
-    """
+    """Return features as a shard takes them, checked against those of the estimator's fit."""
     X = in_place(_validated(estimator, X, reset=False, kept=FEATURE_TYPES))
     if finite:
         check_finite(X, estimator)
@@ -66,10 +62,7 @@ def checked_rows(
 
 
 def _validated(estimator: FittedEstimator, X: Any, *, reset: bool, kept: list[Any]) -> Any:
-    """Return what scikit-learn's validation makes of X, which may not be finite.
-
-    kept: the number types that X may have.
-    """
+    """Return X, not searched for NaN, as scikit-learn's validation has it in one of some types."""
     # its search for NaN may take an array of the size of X, that of `check_finite` does not
     options = {"accept_sparse": "csr", "dtype": kept, "ensure_all_finite": False}
     stored = stored_features(X)
@@ -100,7 +93,13 @@ def stored_features(X: Any) -> Any:
         X = frame_array(X, "X", common_type)
     if sparse.issparse(X):
         return _stored_matrix(X)
-    return _stored_array(X) if isinstance(X, np.ndarray) else X
+    if not isinstance(X, np.ndarray):
+        return X
+    if X.dtype.kind == "b":
+        return X.view(np.uint8)
+    kept = kept_type(X.dtype)
+    swapped = not X.dtype.isnative and kept == X.dtype.newbyteorder("=")
+    return np.array(X, dtype=kept) if swapped else X
 
 
 def kept_type(dtype: np.dtype[Any]) -> np.dtype[Any]:
@@ -117,15 +116,6 @@ def common_type(types: Sequence[np.dtype[Any]]) -> np.dtype[Any]:
     if len(kept) == 1:
         return kept.pop()
     return np.dtype(np.float64 if np.dtype(np.float64) in kept else np.float32)
-
-
-def _stored_array(X: Array) -> Array:
-    if X.dtype.kind == "b":
-        return X.view(np.uint8)
-    kept = kept_type(X.dtype)
-    if not X.dtype.isnative and kept == X.dtype.newbyteorder("="):
-        return np.array(X, dtype=kept)
-    return X
 
 
 def _stored_matrix(X: Any) -> Any:

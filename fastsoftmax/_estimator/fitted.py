@@ -130,6 +130,14 @@ def set_learnt(estimator: FittedEstimator, **learnt: Unpack[Learnt]) -> None:
         setattr(estimator, f"{name}_", value)
 
 
+def forget_fit(estimator: FittedEstimator) -> None:
+    """Forget the optimum of an earlier fit: how far it was, and which iteration was the best."""
+    set_learnt(estimator, gap=np.inf, objective=np.nan, converged=False)
+    for name in ("best_iteration_", "best_score_"):
+        if hasattr(estimator, name):
+            delattr(estimator, name)
+
+
 @contextmanager
 def nothing_set_without_coefficients(estimator: FittedEstimator) -> Iterator[None]:
     """Give an estimator the attributes of before back, where a fit found no finite coefficients."""

@@ -2,7 +2,7 @@
 
 import math
 import time
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from functools import partial
 from typing import Any, NamedTuple
@@ -11,13 +11,17 @@ import numpy as np
 from sklearn.utils import check_random_state
 
 from fastsoftmax._estimator.early_stopping import EarlyStopping, held_out_rows
-from fastsoftmax._estimator.features import checked_rows
-from fastsoftmax._estimator.fitted import NotFinite, check_finite, dense_coef, set_learnt
+from fastsoftmax._estimator.features import checked_rows, in_place
+from fastsoftmax._estimator.fitted import (
+    NotFinite,
+    check_finite,
+    dense_coef,
+    forget_fit,
+    set_learnt,
+)
 from fastsoftmax._estimator.parameters import FitParameters
 from fastsoftmax._estimator.rows import (
-    TrainingRows,
     evaluation_shard,
-    held_out_shard,
     make_problem,
     regularisation,
     training_rows,
@@ -40,17 +44,11 @@ Coefficients = tuple[Array, Array]  # (n_logits, n_features) and (n_logits,)
 class Watch(NamedTuple):
     """Who watches a fit, and until when it may run."""
 
-    eval_set: Any
+    eval_set: Sequence[Any]
     set_name: str  # what errors call the targets of set {i}
     callbacks: list[Callback]
     began: float  # by time.perf_counter
     end: float  # by time.monotonic
-
-    @property
-    def has_sets(self) -> bool:
-        """Whether there are evaluation sets. `eval_shards` refuses other types."""
-        sets = self.eval_set
-        return sets is not None and not (isinstance(sets, list | tuple) and not sets)
 
     def expired(self) -> bool:
         """Whether the time is up."""
@@ -75,24 +73,19 @@ def watch_of(
                 "validation rows are given as eval_set, or as X_val and y_val, not as both"
             )
         eval_set, name = [validation], "y_val"
-    return Watch(eval_set, name, _callables(callbacks), time.perf_counter(), end)
-
-
-def _callables(callbacks: Any) -> list[Callback]:
-    if callbacks is None:
-        return []
-    if isinstance(callbacks, Iterable):
-        found = list(callbacks)
-        if all(map(callable, found)):
-            return found
-    raise TypeError(f"callbacks must be an iterable of callables, got {callbacks!r}")
+    found = list(callbacks) if isinstance(callbacks, Iterable) else []
+    if not (isinstance(callbacks, Iterable | None) and all(map(callable, found))):
+        raise TypeError(f"callbacks must be an iterable of callables, got {callbacks!r}")
+    if not isinstance(eval_set, list | tuple | None):
+        raise TypeError(f"eval_set must be a list of (X, y) pairs, got {type(eval_set).__name__}")
+    return Watch(eval_set or (), name, found, time.perf_counter(), end)
 
 
 def fit_arrays(
     estimator: FitParameters, X: Any, y: Any, sample_weight: Any, classes: Any, watch: Watch
 ) -> str | None:
     """Fit to rows that users pass; the result says why the fit fell short, where it did."""
-    hold_out = estimator.early_stopping and not watch.has_sets
+    hold_out = estimator.early_stopping and not watch.eval_set
     X, y = checked_rows(estimator, X, y, reset=True)
     rows = training_rows(
         estimator,
@@ -101,15 +94,14 @@ def fit_arrays(
         sample_weight,
         hold_out=partial(held_out_rows, estimator) if hold_out else None,
     )
-    return _fit_rows(estimator, rows, watch)
-
-
-def _fit_rows(estimator: FitParameters, rows: TrainingRows, watch: Watch) -> str | None:
     shard, classes = rows.shard, rows.classes
     sets = eval_shards(estimator, watch, classes, rows.seen, shard)
+    fitted_to = None
     if rows.held_out is not None:
-        sets = [held_out_shard(rows.held_out, shard)]
-    start = previous_coefficients(estimator, classes) if estimator.warm_start else None
+        held, targets, row_weights = rows.held_out
+        fitted_to = np.delete(np.arange(shard.n_rows), held)
+        sets = [evaluation_shard(in_place(shard.X[held]), targets, row_weights, shard)]
+    start = previous_coefficients(estimator, classes)
     shifted = estimator.standardize and not estimator.fit_intercept
     if estimator.solver == "sgd" and shifted and not shard.is_dense:
         raise ValueError(
@@ -119,11 +111,8 @@ def _fit_rows(estimator: FitParameters, rows: TrainingRows, watch: Watch) -> str
     l2, l1 = regularisation(estimator.C, rows.total, estimator.l1_ratio)
     problem = make_problem(shard, estimator, l2=l2, l1=l1)
     solver = full_batch.solver_for(problem, estimator.solver)
-    fitted_to = rows.fitted_to
-    n_rows = shard.n_rows if fitted_to is None else len(fitted_to)
-    monitor = monitor_of(estimator, solver, n_rows, sets, watch)
-    begin(estimator, classes, monitor, rows.total)
-    with watching(estimator, monitor):
+    counts = shard.n_rows if fitted_to is None else len(fitted_to), rows.total
+    with begun(estimator, classes, solver, counts, sets, watch) as monitor:
         if solver == "sgd":
             return _fit_sgd(estimator, problem, monitor, start, watch, fitted_to)
         return _fit_full_batch(estimator, SoftmaxObjective(problem), monitor, start, watch)
@@ -136,10 +125,8 @@ def eval_shards(
 
     seen: labels of the fit, also those that it leaves out.
     """
-    shards, eval_set = [], watch.eval_set
-    if not isinstance(eval_set, list | tuple | None):
-        raise TypeError(f"eval_set must be a list of (X, y) pairs, got {type(eval_set).__name__}")
-    for i, pair in enumerate(eval_set or ()):
+    shards = []
+    for i, pair in enumerate(watch.eval_set):
         if not (isinstance(pair, tuple | list) and len(pair) == 2):
             raise TypeError(f"eval_set must be a list of (X, y) pairs, got {type(pair).__name__}")
         name = watch.set_name.format(i=i)
@@ -149,18 +136,10 @@ def eval_shards(
     return shards
 
 
-def monitor_of(
-    estimator: FitParameters, solver: str, n_rows: int, sets: list[Shard], watch: Watch
-) -> Monitor:
-    """Return what notes the iterations of a fit."""
-    most = estimator.max_iter
-    return Monitor(
-        solver, n_rows, most, sets, watch.callbacks, estimator.verbose, began=watch.began
-    )
-
-
 def previous_coefficients(estimator: FitParameters, classes: Array) -> Coefficients | None:
-    """Coefficients of an earlier fit, if they are of the shape that this one needs."""
+    """Coefficients to start from: those of an earlier fit, if they are of the shape needed."""
+    if not estimator.warm_start:
+        return None
     coef: Any = dense_coef(getattr(estimator, "coef_", None))
     intercept: Any = getattr(estimator, "intercept_", None)
     n_logits = count_logits(len(classes))
@@ -172,38 +151,30 @@ def previous_coefficients(estimator: FitParameters, classes: Array) -> Coefficie
     return np.asarray(coef, np.float64), np.asarray(intercept, np.float64)
 
 
-def begin(estimator: FitParameters, classes: Array, monitor: Monitor, total: float) -> None:
-    """Set the attributes that a fit has from its start on, and forget those of an earlier one."""
-    estimator._velocity, estimator._weight_seen = None, total
-    set_learnt(
-        estimator,
-        classes=classes,
-        temperature=1.0,
-        history=monitor.history,
-        converged=False,
-        gap=np.inf,
-        objective=np.nan,
-    )
-    forget_best(estimator)
-
-
-def forget_best(estimator: FitParameters) -> None:
-    """Forget which iteration of an earlier fit was the best."""
-    for name in ("best_iteration_", "best_score_"):
-        if hasattr(estimator, name):
-            delattr(estimator, name)
-
-
 @contextmanager
-def watching(estimator: FitParameters, monitor: Monitor) -> Iterator[None]:
-    """Watch a fit to its end; the estimator has the coefficients of the start already.
+def begun(
+    estimator: FitParameters,
+    classes: Array,
+    solver: str,
+    rows: tuple[int, float],
+    sets: list[Shard],
+    watch: Watch,
+) -> Iterator[Monitor]:
+    """Set the attributes that a fit has from its start on, and watch it to its end.
 
-    However the fit ends, early stopping restores the best coefficients and callbacks are told.
+    rows: their number and the sum of their weights. However the fit ends, early stopping restores
+    the best coefficients and callbacks are told.
     """
+    n_rows, estimator._weight_seen = rows
+    estimator._velocity = None
+    most, verbose = estimator.max_iter, estimator.verbose
+    monitor = Monitor(solver, n_rows, most, sets, watch.callbacks, verbose, began=watch.began)
+    set_learnt(estimator, classes=classes, temperature=1.0, history=monitor.history)
+    forget_fit(estimator)
     if estimator.early_stopping:
         monitor.stopping = EarlyStopping(estimator)
     try:
-        yield
+        yield monitor
     finally:
         if monitor.stopping is not None:
             monitor.stopping.restore()

@@ -16,10 +16,14 @@ from sklearn.utils.validation import check_is_fitted
 from fastsoftmax._arguments import are_readable
 from fastsoftmax._estimator.features import backend_rows, checked_features, in_place, real_type
 from fastsoftmax._estimator.fitted import FittedEstimator, dense_coef
-from fastsoftmax._estimator.labels import label_array
-from fastsoftmax._estimator.row_weights import checked_sample_weights, scaled_to_mean_1
-from fastsoftmax._estimator.rows import Computing, computing_of, make_shard
-from fastsoftmax._estimator.targets import known_labels
+from fastsoftmax._estimator.rows import (
+    Computing,
+    checked_sample_weights,
+    computing_of,
+    make_shard,
+    scaled_to_mean_1,
+)
+from fastsoftmax._estimator.targets import known_labels, label_array
 from fastsoftmax.arrays import Array, count_logits
 from fastsoftmax.foreign_arrays import as_numpy
 from fastsoftmax.shards.far_logits import FarLogits, Model, blocks, far_logits

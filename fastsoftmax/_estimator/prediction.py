@@ -13,8 +13,7 @@ from sklearn.utils.validation import _check_sample_weight, check_is_fitted
 
 from fastsoftmax._estimator.fitted import FittedEstimator, dense_coef, set_learnt
 from fastsoftmax._estimator.given_rows import given_rows
-from fastsoftmax._estimator.labels import label_array
-from fastsoftmax._estimator.targets import check_kind
+from fastsoftmax._estimator.targets import check_kind, label_array
 from fastsoftmax.arrays import Array
 from fastsoftmax.floating_point import own_arithmetic
 from fastsoftmax.foreign_arrays import as_numpy

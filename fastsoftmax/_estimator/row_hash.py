@@ -18,18 +18,9 @@ def row_hashes(X: Any, rng: np.random.RandomState) -> Array:
     rows have equal numbers by chance: for float32 and short decimals about once in 2^40 pairs. The
     order of the numbers is random, drawn from rng.
 
-    Parameters
-    ----------
-    X : ndarray or CSR matrix of shape (n_rows, n_features)
-        Finite; read in blocks.
-    rng : RandomState
-        One number for each feature is drawn from it.
-
-    Returns
-    -------
-    ndarray of shape (n_rows,), uint64
-        sum_j m_j bits(x_j) mod 2^64 (Carter & Wegman 1979, J. Comput. Syst. Sci. 18, with odd m_j),
-        mixed as SplitMix64 does (Steele, Lea & Flood 2014, OOPSLA).
+    X is an array or a CSR matrix of finite numbers. The numbers of the rows are
+    sum_j m_j bits(x_j) mod 2^64 (Carter & Wegman 1979, J. Comput. Syst. Sci. 18, with odd m_j drawn
+    from rng), mixed as SplitMix64 does (Steele, Lea & Flood 2014, OOPSLA).
     """
     factors = rng.randint(0, np.iinfo(np.uint64).max, size=X.shape[1], dtype=np.uint64)
     factors |= np.uint64(1)

@@ -1,28 +1,25 @@
 """From what users pass to rows with targets and weights, to shards and to problems.
 
 Every entry point (fits, sweeps, batches, evaluation, statistics) takes the same steps: `features`
-checks X and leaves it in place, `targets` decodes y, `row_weights` checks and scales the weights,
-and `make_shard` puts them together.
+checks X and leaves it in place, `targets` decodes y, this module checks and scales the weights, and
+`make_shard` puts them together.
 """
 
+import numbers
 from collections.abc import Callable
 from types import ModuleType
 from typing import Any, NamedTuple
 
 import numpy as np
+from sklearn.utils.validation import _check_sample_weight
 
 from fastsoftmax._arguments import thread_count
-from fastsoftmax._estimator.features import in_place, real_type
+from fastsoftmax._estimator.features import real_type
 from fastsoftmax._estimator.fitted import FittedEstimator
-from fastsoftmax._estimator.row_weights import (
-    checked_class_weights,
-    checked_sample_weights,
-    class_weighted,
-    scaled_to_mean_1,
-)
 from fastsoftmax._estimator.targets import Targets, with_weight
 from fastsoftmax.arrays import Array
 from fastsoftmax.backend import resolve_backend
+from fastsoftmax.foreign_arrays import as_numpy
 from fastsoftmax.problem.problem import Problem, build_problem
 from fastsoftmax.shards.rows import Rows, build_shard
 from fastsoftmax.shards.shard import Shard
@@ -30,6 +27,75 @@ from fastsoftmax.shards.shard import Shard
 # A finite C has a strength above 0 even where its product with the sum of the row weights
 # overflows: with a strength of 0 nothing would be certified, and nobody would be told.
 _LEAST_STRENGTH = 1e-300
+
+
+# ---- how much each row counts: sample weights times class weights, scaled to mean 1 ----
+
+
+def checked_sample_weights(sample_weight: Any, X: Any) -> Array:
+    """Return a weight for each row of X as float64, ones for None; not to be written to."""
+    sample_weight = as_numpy(sample_weight, "sample_weight")
+    row_weights = _check_sample_weight(sample_weight, X, dtype=np.float64)
+    if not np.all(row_weights >= 0.0):
+        raise ValueError(f"sample_weight must be >= 0, got {row_weights.min()}")
+    return np.asarray(row_weights)
+
+
+def checked_class_weights(class_weight: Any, classes: Array, masses: Array) -> Array:
+    """One weight for each class, from a dict or "balanced", as scikit-learn defines them.
+
+    masses are the sums of the row weights of each class.
+    """
+    if class_weight == "balanced":
+        with np.errstate(divide="ignore"):
+            balanced = masses.sum() / (len(classes) * masses)
+        return np.where(masses > 0.0, balanced, 0.0)
+    known = {label: k for k, label in enumerate(classes.tolist())}
+    result = np.ones(len(classes))
+    unknown = [label for label in class_weight if label not in known]
+    if unknown and len(class_weight) - len(unknown) < len(classes):  # one may stand for another
+        raise ValueError(
+            f"class_weight names classes that y does not hold ({unknown}), and not all that it does"
+        )
+    for label, weight in class_weight.items():
+        if not (isinstance(weight, numbers.Real) and 0.0 <= float(weight) < np.inf):
+            raise ValueError(f"class_weight must hold numbers >= 0, got {weight!r} for {label!r}")
+        if label in known:
+            result[known[label]] = float(weight)
+    return result
+
+
+def class_weighted(
+    targets: Targets, row_weights: Array, class_weights: Array
+) -> tuple[Targets, Array]:
+    """(targets, row weights) where each class counts by its weight.
+
+    A row of probabilities p_k counts like rows of the classes k with weights p_k, so a class's
+    weight is that of its share of the row.
+    """
+    if targets.labels is not None:
+        return targets, row_weights * class_weights[targets.labels]
+    shares = targets.probs * class_weights
+    sums = shares.sum(axis=1)
+    probs = shares / np.where(sums > 0.0, sums, 1.0)[:, np.newaxis]
+    return targets._replace(probs=probs), row_weights * sums
+
+
+def scaled_to_mean_1(row_weights: Array, real: np.dtype[Any]) -> tuple[Array, float]:
+    """(row weights of mean 1, in a number type; their sum before that scaling)."""
+    largest = float(row_weights.max(initial=0.0))
+    if largest == 0.0:
+        raise ValueError("sample_weight and class_weight leave no row with a weight above 0")
+    scaled = row_weights / largest  # so that no sum overflows
+    mean = float(scaled.mean())
+    total = mean * len(scaled) * largest
+    if not np.isfinite(total):
+        raise ValueError("the sum of sample_weight is too large for float64")
+    scaled /= mean
+    return np.ascontiguousarray(scaled, dtype=real), total
+
+
+# ---- rows ----
 
 
 class Computing(NamedTuple):
@@ -58,13 +124,6 @@ class TrainingRows(NamedTuple):
     seen: Array  # labels of all classes that occur
     held_out: HeldOut | None
 
-    @property
-    def fitted_to(self) -> Array | None:
-        """Numbers of the rows that are fitted to; None where no row is held out."""
-        if self.held_out is None:
-            return None
-        return np.delete(np.arange(self.shard.n_rows), self.held_out.rows)
-
 
 def training_rows(
     estimator: FittedEstimator,
@@ -86,7 +145,7 @@ def training_rows(
         targets, row_weights = class_weighted(targets, row_weights, by_class)
     fitted = _without(row_weights, held)
     scaled, total = scaled_to_mean_1(fitted, real_type(X.dtype))
-    smoothing = smoothing_of(estimator)
+    smoothing = float(getattr(estimator, "label_smoothing", 0.0))  # FastSoftmaxCV has none
     kept = with_weight(targets, scaled, smoothed=smoothing > 0.0)
     shard = make_shard(X, kept, scaled, computing_of(estimator), smoothing)
     held_out = None if held is None else HeldOut(held, kept.of_rows(held), row_weights[held])
@@ -106,11 +165,6 @@ def computing_of(estimator: FittedEstimator) -> Computing:
     """Return the backend and the number of threads that an estimator asks for."""
     backend = resolve_backend(estimator.backend)
     return Computing(backend, thread_count(estimator.n_jobs, backend))
-
-
-def smoothing_of(estimator: FittedEstimator) -> float:
-    """Return the label smoothing of an estimator; 0 where it has no such parameter."""
-    return float(getattr(estimator, "label_smoothing", 0.0))
 
 
 def make_shard(
@@ -136,11 +190,6 @@ def evaluation_shard(X: Any, targets: Targets, row_weights: Array, like: Shard) 
     return make_shard(X, targets, scaled, Computing(like.backend, like.n_threads))
 
 
-def held_out_shard(held: HeldOut, like: Shard) -> Shard:
-    """Return a copy of the rows that were held out of a shard."""
-    return evaluation_shard(in_place(like.X[held.rows]), held.targets, held.row_weights, like)
-
-
 def make_problem(
     shard: Shard,
     estimator: FittedEstimator,
@@ -149,10 +198,7 @@ def make_problem(
     l1: float = 0.0,
     moments: Array | None = None,
 ) -> Problem:
-    """Return the problem of rows, with the intercept and the scaling that an estimator asks for.
-
-    moments as of `Problem`.
-    """
+    """Return the problem of rows, with the intercept and the scaling that an estimator asks for."""
     return build_problem(
         Rows([shard]),
         l2,

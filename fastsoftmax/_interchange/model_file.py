@@ -26,9 +26,8 @@ from typing import IO, Any, NamedTuple
 
 import numpy as np
 
-from fastsoftmax._interchange.coefficients import Coefficients, are_label_type
 from fastsoftmax._version import __version__
-from fastsoftmax.arrays import Array
+from fastsoftmax.arrays import Array, count_logits
 
 FORMAT = "fastsoftmax model"
 FORMAT_VERSION = 1
@@ -37,6 +36,16 @@ File = str | os.PathLike[str] | IO[bytes]
 
 _ARRAYS = frozenset({"header", "coef", "intercept"})
 _OPTIONAL_ARRAYS = frozenset({"classes", "velocity"})
+
+# Numbers of a fit, by their names in the header; null where the estimator lacks one.
+NUMBERS: dict[str, type] = {
+    "n_iter": int,
+    "gap": float,
+    "converged": bool,
+    "objective": float,
+    "temperature": float,  # what logits are divided by
+    "weight_seen": float,
+}
 
 # Keys of the header and the types of their values.
 _HEADER: dict[str, tuple[type, ...]] = {
@@ -48,14 +57,61 @@ _HEADER: dict[str, tuple[type, ...]] = {
     "classes": (list, type(None)),  # null where they are an array
     "n_features_in": (int,),
     "feature_names_in": (list, type(None)),
-    # what an estimator lacks is null
-    "n_iter": (int, type(None)),
-    "gap": (int, float, type(None)),
-    "converged": (bool, type(None)),
-    "objective": (int, float, type(None)),
-    "temperature": (int, float, type(None)),  # what logits are divided by
-    "weight_seen": (int, float, type(None)),
+    **{
+        name: (int, float, type(None)) if kind is float else (kind, type(None))
+        for name, kind in NUMBERS.items()
+    },
 }
+
+
+class Coefficients(NamedTuple):
+    """What a softmax regression has learnt, apart from any estimator."""
+
+    classes: Array  # (n_classes,)
+    coef: Array  # (n_logits, n_features), dense; n_logits is 1 for two classes
+    intercept: Array  # (n_logits,)
+
+    @property
+    def of_all_classes(self) -> tuple[Array, Array]:
+        """(coef, intercept) with a row for each class; of two classes the first has zeros."""
+        if len(self.classes) > 2:
+            return self.coef, self.intercept
+        return (
+            np.concatenate([np.zeros_like(self.coef), self.coef]),
+            np.append(np.zeros_like(self.intercept), self.intercept),
+        )
+
+    def check(self, n_features: int) -> None:
+        """Raise a ValueError unless the parts fit together and are finite."""
+        classes, coef, intercept = self
+        if classes.ndim != 1 or len(classes) < 2:
+            raise ValueError(
+                f"classes_ must hold at least two labels, got the shape {classes.shape}"
+            )
+        try:
+            ascending = bool(np.all(classes[:-1] < classes[1:]))
+        except TypeError as error:
+            raise ValueError(
+                f"labels in classes_ must be of types with an order: {error}"
+            ) from error
+        if not ascending:  # of NaN nothing is
+            raise ValueError("classes_ must be sorted, each label once")
+        reals = (np.dtype(np.float32), np.dtype(np.float64))
+        if coef.dtype not in reals or intercept.dtype != coef.dtype:
+            raise ValueError(
+                "coef_ and intercept_ must both be float32 or both float64, "
+                f"got {coef.dtype} and {intercept.dtype}"
+            )
+        n_logits = count_logits(len(self.classes))
+        shapes = (n_logits, n_features), (n_logits,)
+        if (coef.shape, intercept.shape) != shapes:
+            raise ValueError(
+                f"coef_ and intercept_ must have shapes {shapes[0]} and {shapes[1]}, "
+                f"got {coef.shape} and {intercept.shape}"
+            )
+        for name, array in (("coef_", coef), ("intercept_", intercept)):
+            if not np.isfinite(array).all():
+                raise ValueError(f"{name} must be finite")
 
 
 class SavedModel(NamedTuple):
@@ -63,17 +119,10 @@ class SavedModel(NamedTuple):
 
     estimator: str
     parameters: dict[str, Any]
-    classes: Array
-    coef: Array
-    intercept: Array
+    coefficients: Coefficients
     n_features_in: int
     feature_names_in: list[str] | None
-    n_iter: int | None
-    gap: float | None
-    converged: bool | None
-    objective: float | None
-    temperature: float | None
-    weight_seen: float | None
+    numbers: dict[str, Any]  # of `NUMBERS`; None for those that the estimator lacks
     velocity: Array | None
 
 
@@ -86,6 +135,7 @@ def _is_text(file: object) -> bool:
 
 def write_model(file: File, model: SavedModel) -> None:
     """Write a model to a path, which is replaced at once or not at all, or to an open file."""
+    model = model._replace(numbers=_typed(model.numbers))
     parameters = {}
     for name, value in model.parameters.items():
         parameters[name] = _encoded(name, value)
@@ -93,17 +143,20 @@ def write_model(file: File, model: SavedModel) -> None:
         "format": FORMAT,
         "format_version": FORMAT_VERSION,
         "fastsoftmax_version": __version__,
-        **{name: getattr(model, name) for name in _HEADER if name in SavedModel._fields},
+        "estimator": model.estimator,
         "parameters": parameters,
-        "classes": _labels_as_json(model.classes),
+        "classes": _labels_as_json(model.coefficients.classes),
+        "n_features_in": model.n_features_in,
+        "feature_names_in": model.feature_names_in,
+        **model.numbers,
     }
     arrays = {
         "header": np.frombuffer(json.dumps(header).encode("ascii"), dtype=np.uint8),
-        "classes": model.classes if header["classes"] is None else None,
-        "coef": model.coef,
-        "intercept": model.intercept,
+        **model.coefficients._asdict(),
         "velocity": model.velocity,
     }
+    if header["classes"] is not None:
+        del arrays["classes"]
     _check(model)
     with _opened_to_write(file) as opened, zipfile.ZipFile(opened, "w") as archive:
         for name, array in arrays.items():
@@ -115,6 +168,11 @@ def write_model(file: File, model: SavedModel) -> None:
                 np.lib.format.write_array(
                     member, np.ascontiguousarray(array), version=(1, 0), allow_pickle=False
                 )
+
+
+def _typed(numbers: dict[str, Any]) -> dict[str, Any]:
+    """Return the numbers of a fit as Python's."""
+    return {k: None if v is None else NUMBERS[k](np.max(v)) for k, v in numbers.items()}
 
 
 @contextmanager
@@ -154,7 +212,7 @@ def _encoded(name: str, value: Any) -> Any:
             f"a model file holds no random number generators: {name} will be None in the model "
             "that is loaded, which changes no prediction",
             UserWarning,
-            stacklevel=4,
+            stacklevel=5,
         )
         return None
     return _plain(name, value)
@@ -179,10 +237,11 @@ def _labels_as_json(classes: Array) -> list[Any] | None:
     """Return labels that are Python objects; None for what an array without objects holds."""
     if classes.dtype.kind == "O":
         return [_plain("a label in classes_", label) for label in classes]
-    if not are_label_type(classes.dtype):
+    dtype = classes.dtype
+    if not (dtype.kind in "biuU" or (dtype.kind == "f" and dtype.itemsize <= 8)):
         raise TypeError(
             "classes_ cannot be saved: labels may be str, int, bool, float or objects of these "
-            f"types, got an array of dtype {classes.dtype}; pickle and joblib save everything"
+            f"types, got an array of dtype {dtype}; pickle and joblib save everything"
         )
     return None
 
@@ -240,24 +299,27 @@ def _members(file: IO[bytes]) -> dict[str, bytes]:
 
 
 def _model_of(members: dict[str, bytes]) -> SavedModel:
-    header = _header_of(_array_of("header", members["header"], 1))
-    fields: dict[str, Any] = {name: header[name] for name in _HEADER if name in SavedModel._fields}
-    fields |= {
-        name: _array_of(name, members[name], 2 if name == "coef" else 1)
-        for name in ("coef", "intercept", "velocity")
-        if name in members
+    header = _header_of(_array_of("header", members.pop("header"), 1))
+    arrays = {
+        name: _array_of(name, data, 2 if name == "coef" else 1) for name, data in members.items()
     }
     classes = header["classes"]
-    if (classes is None) != ("classes" in members):
+    if (classes is None) != ("classes" in arrays):
         raise ValueError("classes must be an array or a list in the header")
-    if classes is None:
-        fields["classes"] = _array_of("classes", members["classes"], 1)
-    else:  # of one dimension, as no label is a sequence
-        fields["classes"] = np.array([_scalar(label) for label in classes], dtype=object)
-    fields["parameters"] = {name: _decoded(name, v) for name, v in header["parameters"].items()}
-    model = SavedModel(**{"velocity": None, **fields})
+    if classes is not None:  # of one dimension, as no label is a sequence
+        arrays["classes"] = np.array([_scalar(label) for label in classes], dtype=object)
+    velocity = arrays.pop("velocity", None)
+    model = SavedModel(
+        header["estimator"],
+        {name: _decoded(name, value) for name, value in header["parameters"].items()},
+        Coefficients(**arrays),
+        header["n_features_in"],
+        header["feature_names_in"],
+        {name: header[name] for name in NUMBERS},
+        velocity,
+    )
     _check(model)
-    return model
+    return model._replace(numbers=_typed(model.numbers))
 
 
 def _array_of(name: str, data: bytes, ndim: int) -> Array:
@@ -325,8 +387,8 @@ def _scalar(value: Any) -> Any:
 
 def _check(model: SavedModel) -> None:
     """Raise a ValueError unless the parts of a model fit together and are finite."""
-    coef, velocity = model.coef, model.velocity
-    Coefficients(model.classes, coef, model.intercept).check(model.n_features_in)
+    coef, velocity, names = model.coefficients.coef, model.velocity, model.feature_names_in
+    model.coefficients.check(model.n_features_in)
     if velocity is not None:
         length = coef.size + len(coef)
         if velocity.dtype != coef.dtype or velocity.shape != (length,):
@@ -336,22 +398,22 @@ def _check(model: SavedModel) -> None:
             )
         if not np.isfinite(velocity).all():
             raise ValueError("velocity must be finite")
-    _check_facts(model)
+    if names is not None and not (
+        len(names) == model.n_features_in and all(isinstance(name, str) for name in names)
+    ):
+        raise ValueError(
+            f"feature_names_in_ must be {model.n_features_in} str, one for each feature"
+        )
+    numbers = {name: value for name, value in model.numbers.items() if value is not None}
+    for name, shown in (("n_iter", "n_iter_"), ("gap", "gap_"), ("weight_seen", "weight_seen")):
+        if not numbers.get(name, 0) >= 0:
+            raise ValueError(f"{shown} must be >= 0, got {numbers[name]}")
+    check_temperature(numbers.get("temperature", 1.0))
+    if numbers.get("n_iter", 0) >= 2**31:
+        raise ValueError(f"n_iter_ must have 32 bits, got {numbers['n_iter']}")
 
 
-def _check_facts(model: SavedModel) -> None:
-    if model.feature_names_in is not None:
-        names = model.feature_names_in
-        if len(names) != model.n_features_in or not all(isinstance(n, str) for n in names):
-            raise ValueError(
-                f"feature_names_in_ must be {model.n_features_in} str, one for each feature"
-            )
-    counts = {"n_iter_": model.n_iter, "gap_": model.gap, "weight_seen": model.weight_seen}
-    for name, value in counts.items():
-        if value is not None and not value >= 0:
-            raise ValueError(f"{name} must be >= 0, got {value}")
-    temperature = 1.0 if model.temperature is None else model.temperature
-    if not 0.0 < temperature < math.inf:
+def check_temperature(temperature: float) -> None:
+    """Raise a ValueError unless logits can be divided by it."""
+    if not 0.0 < temperature < np.inf:
         raise ValueError(f"temperature_ must be finite and > 0, got {temperature}")
-    if model.n_iter is not None and model.n_iter >= 2**31:
-        raise ValueError(f"n_iter_ must have 32 bits, got {model.n_iter}")

@@ -1,7 +1,10 @@
-"""How fitted estimators travel: to files and back, and to other packages."""
+"""How fitted estimators travel: in files, and as models of scikit-learn, PyTorch and ONNX.
+
+Each package but scikit-learn is optional, and imported where it is needed.
+"""
 
 import inspect
-from typing import Any, TypeVar
+from typing import Any, Self
 
 import numpy as np
 from numpy.typing import DTypeLike
@@ -9,14 +12,28 @@ from sklearn.linear_model import LogisticRegression
 from sklearn.utils.validation import check_is_fitted
 
 from fastsoftmax._estimator.decisions import DecidingEstimator
-from fastsoftmax._estimator.fitted import set_learnt
+from fastsoftmax._estimator.fitted import FittedEstimator, dense_coef, forget_fit, set_learnt
 from fastsoftmax._estimator.parameters import FitParameters
-from fastsoftmax._interchange import export
-from fastsoftmax._interchange.coefficients import coefficients_of
-from fastsoftmax._interchange.model_file import File, SavedModel, read_model, write_model
+from fastsoftmax._interchange.model_file import (
+    NUMBERS,
+    Coefficients,
+    File,
+    SavedModel,
+    check_temperature,
+    read_model,
+    write_model,
+)
+from fastsoftmax._version import __version__
+from fastsoftmax.arrays import Array, count_logits
 from fastsoftmax.floating_point import own_arithmetic
 
-E = TypeVar("E", bound=FitParameters)
+# Solvers that have the same name and converge to the same optimum here and in scikit-learn.
+_COMMON_SOLVERS = ("lbfgs", "newton-cholesky")
+# Parameters of one name that the other side has no use for, or that are chosen here.
+_NOT_CARRIED = ("solver", "n_jobs", "penalty", "multi_class", "l1_ratio")
+
+_OPSET = 13  # the first whose Softmax is along an axis
+_IR_VERSION = 7  # what belongs to it: runtimes refuse newer ones than they know
 
 
 class PortableEstimator(DecidingEstimator):
@@ -73,28 +90,22 @@ class PortableEstimator(DecidingEstimator):
         >>> FastSoftmax.load(file).predict([[4.0]]).tolist()
         ['b']
         """
-        fitted = coefficients_of(self)
-        names = getattr(self, "feature_names_in_", None)
+        fitted, names = _coefficients_of(self), getattr(self, "feature_names_in_", None)
         own: dict[str, Any] = self.__dict__
-        chosen = "C_" in own
-        n_iter = None if chosen else own.get("n_iter_")
+        numbers = {name: own.get(f"{name}_") for name in NUMBERS}
+        numbers["weight_seen"] = own.get("_weight_seen")
+        if "C_" in own:  # one for each fold and C
+            numbers["n_iter"] = None
         write_model(
             file,
             SavedModel(
-                estimator=type(self).__name__,
-                parameters=self._parameters(),
-                classes=fitted.classes,
-                coef=fitted.coef,
-                intercept=fitted.intercept,
-                n_features_in=int(own["n_features_in_"]),
-                feature_names_in=None if names is None else [str(name) for name in names],
-                n_iter=None if n_iter is None else int(np.max(n_iter)),
-                gap=_float_or_none(own.get("gap_")),
-                converged=None if "converged_" not in own else bool(own["converged_"]),
-                objective=_float_or_none(own.get("objective_")),
-                temperature=_float_or_none(own.get("temperature_")),
-                weight_seen=_float_or_none(own.get("_weight_seen")),
-                velocity=own.get("_velocity"),
+                type(self).__name__,
+                self._parameters(),
+                fitted,
+                int(own["n_features_in_"]),
+                None if names is None else [str(name) for name in names],
+                numbers,
+                own.get("_velocity"),
             ),
         )
 
@@ -113,10 +124,8 @@ class PortableEstimator(DecidingEstimator):
 
         Raises
         ------
-        NotFittedError
-            If `fit` has not been called.
-        ValueError
-            If coefficients are not finite, or the parts of the model do not fit together.
+        NotFittedError, ValueError
+            As `save`.
 
         Examples
         --------
@@ -126,8 +135,27 @@ class PortableEstimator(DecidingEstimator):
         >>> other, other.predict([[4.0]]).tolist()
         (LogisticRegression(C=2.0, max_iter=1000), ['b'])
         """
-        check_is_fitted(self)
-        return export.to_sklearn(self, self._parameters()["C"])
+        fitted = _tempered_coefficients_of(self)
+        ours, names = self.get_params(deep=False), LogisticRegression().get_params()
+        parameters = {k: v for k, v in ours.items() if k in names and k not in _NOT_CARRIED}
+        solver = ours.get("solver")
+        parameters["C"] = self._parameters()["C"]
+        parameters["solver"] = solver if solver in _COMMON_SOLVERS else "lbfgs"
+        if solver == "sgd":  # its epochs are no iterations
+            del parameters["max_iter"]
+        l1_ratio = ours.get("l1_ratio")
+        if l1_ratio:
+            parameters |= {"l1_ratio": l1_ratio, "solver": "saga"}
+            if names.get("penalty") == "l2":  # before scikit-learn 1.8 l1_ratio alone had no effect
+                parameters["penalty"] = "elasticnet"
+        other = LogisticRegression(**parameters)
+        other.classes_, other.coef_, other.intercept_ = fitted
+        other.n_features_in_ = self.n_features_in_
+        if hasattr(self, "n_iter_"):
+            other.n_iter_ = np.array([np.max(self.n_iter_)], dtype=np.int32)
+        if hasattr(self, "feature_names_in_"):
+            other.feature_names_in_ = np.array(self.feature_names_in_)
+        return other
 
     @own_arithmetic
     def to_torch(self) -> Any:
@@ -143,12 +171,10 @@ class PortableEstimator(DecidingEstimator):
 
         Raises
         ------
-        NotFittedError
-            If `fit` has not been called.
         ImportError
             If torch is not installed.
-        ValueError
-            If coefficients are not finite, or the parts of the model do not fit together.
+        NotFittedError, ValueError
+            As `save`.
 
         Examples
         --------
@@ -157,7 +183,22 @@ class PortableEstimator(DecidingEstimator):
         >>> clf.to_torch()  # doctest: +SKIP
         Linear(in_features=1, out_features=3, bias=True)
         """
-        return export.to_torch(self)
+        fitted = _tempered_coefficients_of(self)
+        try:
+            import torch
+        except ImportError as error:
+            raise ImportError(
+                "to_torch needs PyTorch, which cannot be imported: pip install torch"
+            ) from error
+        coef, intercept = map(torch.from_numpy, fitted.of_all_classes)
+        # skip_init leaves torch's random numbers alone
+        layer = torch.nn.utils.skip_init(
+            torch.nn.Linear, coef.shape[1], coef.shape[0], dtype=coef.dtype
+        )
+        with torch.no_grad():
+            layer.weight.copy_(coef)
+            layer.bias.copy_(intercept)
+        return layer
 
     @own_arithmetic
     def to_onnx(self, *, dtype: DTypeLike = np.float32) -> Any:
@@ -194,7 +235,57 @@ class PortableEstimator(DecidingEstimator):
         >>> with open("model.onnx", "wb") as file:  # doctest: +SKIP
         ...     file.write(model.SerializeToString())
         """
-        return export.to_onnx(self, dtype)
+        given = np.dtype(dtype)
+        if given not in (np.float32, np.float64):
+            raise ValueError(f"dtype must be float32 or float64, got {given}")
+        fitted = _tempered_coefficients_of(self)
+        labels = _onnx_labels(fitted.classes)
+        try:
+            from onnx import TensorProto, helper, numpy_helper
+        except ImportError as error:
+            raise ImportError(
+                "to_onnx needs the onnx package, which cannot be imported: "
+                "pip install 'fastsoftmax[onnx]'"
+            ) from error
+        coef, intercept = fitted.of_all_classes
+        real = np.result_type(given, coef.dtype)
+        elements = {np.float32: TensorProto.FLOAT, np.float64: TensorProto.DOUBLE}
+        if labels.dtype.kind == "U":
+            values = [label.encode("utf-8") for label in fitted.classes.tolist()]
+            classes = helper.make_tensor("classes", TensorProto.STRING, [len(values)], values)
+        else:
+            classes = numpy_helper.from_array(labels, "classes")
+        nodes = [
+            helper.make_node("Cast", ["X"], ["features"], to=elements[real.type]),
+            helper.make_node("Gemm", ["features", "coef", "intercept"], ["logits"], transB=1),
+            helper.make_node("Softmax", ["logits"], ["softmax"], axis=1),
+            helper.make_node("Cast", ["softmax"], ["probabilities"], to=elements[given.type]),
+            helper.make_node("ArgMax", ["logits"], ["best"], axis=1, keepdims=0),
+            helper.make_node("Gather", ["classes", "best"], ["label"], axis=0),
+        ]
+        graph = helper.make_graph(
+            nodes,
+            type(self).__name__,
+            [helper.make_tensor_value_info("X", elements[given.type], ["n_rows", coef.shape[1]])],
+            [
+                helper.make_tensor_value_info("label", classes.data_type, ["n_rows"]),
+                helper.make_tensor_value_info(
+                    "probabilities", elements[given.type], ["n_rows", len(labels)]
+                ),
+            ],
+            [
+                numpy_helper.from_array(coef.astype(real, copy=False), "coef"),
+                numpy_helper.from_array(intercept.astype(real, copy=False), "intercept"),
+                classes,
+            ],
+        )
+        return helper.make_model(
+            graph,
+            opset_imports=[helper.make_opsetid("", _OPSET)],
+            ir_version=_IR_VERSION,
+            producer_name="fastsoftmax",
+            producer_version=__version__,
+        )
 
     def _parameters(self) -> dict[str, Any]:
         """Return the parameters of the `FastSoftmax` that this model is, or has chosen."""
@@ -205,38 +296,191 @@ class PortableEstimator(DecidingEstimator):
         return {k: v for k, v in own.items() if k in shared} | {"C": vars(self)["C_"]}
 
 
-def loaded(cls: type[E], file: File) -> E:
-    """Return an estimator of a class from a file that `save` has written."""
-    saved = read_model(file)
-    unknown = sorted(saved.parameters.keys() - inspect.signature(cls).parameters.keys())
-    if unknown:
-        raise ValueError(
-            f"the file holds a {saved.estimator[:80]!r} with parameters that {cls.__name__} "
-            f"lacks: {', '.join(unknown)[:200]}"
+class LoadableEstimator(FitParameters):
+    """The methods of `FastSoftmax` that make fitted ones of models from elsewhere."""
+
+    @classmethod
+    @own_arithmetic
+    def load(cls, file: File) -> Self:
+        """Read a model that `save` has written. Nothing in the file is executed or unpickled.
+
+        Parameters
+        ----------
+        file : path-like or seekable binary file object
+
+        Returns
+        -------
+        FastSoftmax
+            Fitted, of the class that this is called on: the same predictions to the last bit.
+
+        Raises
+        ------
+        ValueError
+            If the file is not a model, or is damaged in any way: what it declares is checked
+            before memory is taken for it, and all of it before it is used. Also if a later version
+            has written it in a format that this one does not know.
+        OSError
+            If there is no such file, or it cannot be read.
+        TypeError
+            If file is neither a path nor a seekable binary file.
+
+        See Also
+        --------
+        FastSoftmax.save : Write it, with an example.
+        """
+        saved = read_model(file)
+        unknown = sorted(saved.parameters.keys() - inspect.signature(cls).parameters.keys())
+        if unknown:
+            raise ValueError(
+                f"the file holds a {saved.estimator[:80]!r} with parameters that {cls.__name__} "
+                f"lacks: {', '.join(unknown)[:200]}"
+            )
+        estimator = cls(**saved.parameters)
+        estimator._validate_params()
+        names, numbers = saved.feature_names_in, saved.numbers
+        seen = numbers.pop("weight_seen")
+        learnt: dict[str, Any] = {
+            **saved.coefficients._asdict(),
+            **numbers,
+            "n_features_in": saved.n_features_in,
+            "feature_names_in": None if names is None else np.array(names, dtype=object),
+        }
+        # what the saved estimator lacked is left out
+        set_learnt(estimator, **{k: value for k, value in learnt.items() if value is not None})
+        if seen is not None:
+            estimator._weight_seen = seen
+        if saved.velocity is not None:
+            estimator._velocity = saved.velocity
+        return estimator
+
+    @classmethod
+    @own_arithmetic
+    def from_sklearn(cls, clf: LogisticRegression) -> Self:
+        """Return a fitted model with the coefficients of scikit-learn's.
+
+        Parameters
+        ----------
+        clf : LogisticRegression or LogisticRegressionCV
+            Fitted, and not one-vs-rest with more than two classes.
+
+        Returns
+        -------
+        FastSoftmax
+            Its predictions, probabilities and logits are those of clf, to rounding, and so are the
+            parameters that both have; C is the chosen one of `LogisticRegressionCV`, and infinite
+            for ``penalty=None``; `solver` is "auto" for a solver that is not here. Nothing is
+            certified: ``gap_`` is infinite, ``objective_`` NaN and ``converged_`` False. (With
+            multi_class="multinomial", which scikit-learn had until 1.7, a model of two classes has
+            half the log-odds as its logits: here they are twice as large, the probabilities
+            equal.)
+
+        Raises
+        ------
+        TypeError
+            If clf is another model.
+        NotFittedError
+            If it is not fitted.
+        ValueError
+            If it is one-vs-rest, or its coefficients are not finite.
+
+        Examples
+        --------
+        >>> from sklearn.linear_model import LogisticRegression
+        >>> from fastsoftmax import FastSoftmax
+        >>> other = LogisticRegression(C=2.0).fit([[0.0], [1.0], [5.0]], ["a", "a", "b"])
+        >>> clf = FastSoftmax.from_sklearn(other)
+        >>> clf.C, clf.predict([[4.0]]).tolist()
+        (2.0, ['b'])
+        """
+        if not isinstance(clf, LogisticRegression):
+            raise TypeError(
+                "clf must be a fitted LogisticRegression or LogisticRegressionCV of scikit-learn, "
+                f"got {type(clf).__name__}"
+            )
+        check_is_fitted(clf)
+        classes = np.array(clf.classes_)
+        n_logits = count_logits(len(classes))
+        strategy = getattr(clf, "multi_class", None)  # before scikit-learn 1.8
+        if n_logits > 1 and (strategy == "ovr" or clf.solver == "liblinear"):
+            raise ValueError(
+                "clf is one-vs-rest: a binary model for each class, whose probabilities are no "
+                "softmax of its logits. Fit it with another solver than 'liblinear' and without "
+                "multi_class='ovr'."
+            )
+        coef = np.asarray(dense_coef(clf.coef_))
+        real = np.float32 if coef.dtype == np.float32 else np.float64
+        # With two classes that strategy takes a softmax of [-o, o]: the log-odds are 2 o.
+        factor = 2.0 if n_logits == 1 and strategy == "multinomial" else 1.0
+        estimator = cls(**_parameters_for(cls, clf))
+        set_learnt(
+            estimator,
+            classes=classes,
+            n_features_in=int(coef.shape[1]),
+            coef=np.array(factor * coef, dtype=real, order="C"),
+            intercept=np.full(n_logits, factor * np.asarray(clf.intercept_), dtype=real),
+            n_iter=np.max(clf.n_iter_),
         )
-    estimator = cls(**saved.parameters)
-    estimator._validate_params()
-    names = saved.feature_names_in
-    learnt: dict[str, Any] = {
-        "classes": saved.classes,
-        "coef": saved.coef,
-        "intercept": saved.intercept,
-        "n_features_in": saved.n_features_in,
-        "feature_names_in": None if names is None else np.array(names, dtype=object),
-        "n_iter": saved.n_iter,
-        "gap": _float_or_none(saved.gap),
-        "converged": saved.converged,
-        "objective": _float_or_none(saved.objective),
-        "temperature": _float_or_none(saved.temperature),
-    }
-    # what the saved estimator lacked is left out
-    set_learnt(estimator, **{name: value for name, value in learnt.items() if value is not None})
-    if saved.weight_seen is not None:
-        estimator._weight_seen = float(saved.weight_seen)
-    if saved.velocity is not None:
-        estimator._velocity = saved.velocity
-    return estimator
+        forget_fit(estimator)
+        _coefficients_of(estimator)  # checks them
+        if hasattr(clf, "feature_names_in_"):
+            set_learnt(estimator, feature_names_in=np.array(clf.feature_names_in_))
+        return estimator
 
 
-def _float_or_none(value: Any) -> float | None:
-    return None if value is None else float(value)
+def _parameters_for(cls: type[FitParameters], other: LogisticRegression) -> dict[str, Any]:
+    names = inspect.signature(cls).parameters
+    theirs = other.get_params(deep=False)
+    parameters = {k: v for k, v in theirs.items() if k in names and k not in _NOT_CARRIED}
+    if hasattr(other, "C_"):  # LogisticRegressionCV: one for each class, equal but for one-vs-rest
+        parameters["C"] = float(np.max(other.C_))
+    penalty = theirs.get("penalty", "deprecated")
+    if penalty is None:
+        parameters["C"] = np.inf
+    if other.solver in _COMMON_SOLVERS:
+        parameters["solver"] = other.solver
+    if "l1_ratio" in names:
+        l1_ratio = getattr(other, "l1_ratio_", theirs.get("l1_ratio"))
+        if penalty in ("l1", "l2"):
+            l1_ratio = float(penalty == "l1")
+        # LogisticRegressionCV has None, or an array of it, where it chose none
+        ratio = np.max(np.nan_to_num(np.asarray(l1_ratio, dtype=np.float64)))
+        parameters["l1_ratio"] = float(ratio)
+        if ratio > 0.0:
+            parameters.pop("solver", None)
+    return parameters
+
+
+def _coefficients_of(estimator: FittedEstimator) -> Coefficients:
+    """Return copies of what an estimator has learnt; a ValueError if that is damaged."""
+    check_is_fitted(estimator, ["classes_", "coef_", "intercept_", "n_features_in_"])
+    coef = np.array(dense_coef(estimator.coef_), order="C")
+    found = Coefficients(np.array(estimator.classes_), coef, np.array(estimator.intercept_))
+    found.check(estimator.n_features_in_)
+    return found
+
+
+def _tempered_coefficients_of(estimator: FittedEstimator) -> Coefficients:
+    """Return copies of what an estimator has learnt, with its temperature in the coefficients."""
+    found = _coefficients_of(estimator)
+    temperature = float(getattr(estimator, "temperature_", 1.0))
+    check_temperature(temperature)
+    divisor = found.coef.dtype.type(temperature)
+    return found._replace(coef=found.coef / divisor, intercept=found.intercept / divisor)
+
+
+def _onnx_labels(classes: Array) -> Array:
+    """Return labels as ONNX has them: str, int64, bool, float32 or float64."""
+    values = classes
+    if classes.dtype.kind == "O":
+        types = {type(label) for label in classes.tolist()}
+        values = np.array(classes.tolist()) if len(types) == 1 else classes
+    if values.dtype == np.float16:
+        return values.astype(np.float32)
+    if values.dtype.kind in "Ub" or values.dtype in (np.float32, np.float64):
+        return values
+    if values.dtype.kind in "iu" and values.max() < 2**63:
+        return values.astype(np.int64)
+    raise ValueError(
+        "ONNX has labels that are all str, all bool, all integers of 64 bits or all floats, "
+        f"got classes_ of dtype {classes.dtype}: {classes[:3].tolist()}"
+    )

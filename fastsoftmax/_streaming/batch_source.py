@@ -2,15 +2,21 @@
 
 import numbers
 from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import contextmanager
 from typing import Any, NamedTuple
 
 import numpy as np
 from sklearn.utils.multiclass import check_classification_targets
 from sklearn.utils.validation import check_consistent_length
 
-from fastsoftmax._estimator.labels import class_labels, kind_of
-from fastsoftmax._estimator.row_weights import checked_class_weights
-from fastsoftmax._estimator.targets import Given, given_targets, known_targets
+from fastsoftmax._estimator.rows import checked_class_weights
+from fastsoftmax._estimator.targets import (
+    Given,
+    class_labels,
+    given_targets,
+    kind_of,
+    known_targets,
+)
 from fastsoftmax.arrays import Array
 from fastsoftmax.floating_point import users_code, users_items
 from fastsoftmax.foreign_arrays import as_numpy
@@ -60,18 +66,7 @@ def _has_rows(X: Any) -> bool:
 
 
 class BatchSource:
-    """Batches that can be read again and again.
-
-    Parameters
-    ----------
-    batches : iterable or callable
-        An iterable that `iter` can be called on repeatedly, or a callable that returns an iterator.
-
-    Raises
-    ------
-    TypeError
-        If it can be read once only.
-    """
+    """Batches that can be read again and again; a TypeError for what can be read only once."""
 
     def __init__(self, batches: Iterable[Any] | Callable[[], Iterable[Any]]) -> None:
         if isinstance(batches, Iterator):
@@ -113,12 +108,10 @@ def _batch(number: int, item: Any) -> Batch:
             f"batch {number} must be (X, y) or (X, y, sample_weight), got {type(item).__name__}"
             + (f" of length {len(item)}" if isinstance(item, tuple | list) else "")
         )
-    try:
+    with naming(number):
         X, y, *sample_weight = (
             as_numpy(part, name) for part, name in zip(item, Batch._fields[1:], strict=False)
         )
-    except TypeError as error:
-        raise TypeError(f"batch {number} (from 0): {error}") from error
     return Batch(number, X, y, sample_weight[0] if sample_weight else None)
 
 
@@ -131,10 +124,14 @@ def _n_rows(batch: Batch) -> int:
         ) from None
 
 
-def named(batch: Batch, error: Exception) -> Exception:
-    """Return the error with the batch's number in front."""
-    kind = TypeError if isinstance(error, TypeError) else ValueError
-    return kind(f"batch {batch.number} (from 0): {error}")
+@contextmanager
+def naming(number: int) -> Iterator[None]:
+    """Put the number of a batch in front of errors."""
+    try:
+        yield
+    except (ValueError, TypeError) as error:
+        kind = TypeError if isinstance(error, TypeError) else ValueError
+        raise kind(f"batch {number} (from 0): {error}") from error
 
 
 def totals_of(source: BatchSource, classes: Any, class_weight: Any) -> Totals:
@@ -143,15 +140,12 @@ def totals_of(source: BatchSource, classes: Any, class_weight: Any) -> Totals:
     Without classes they are those of rows with a weight above 0.
     """
     known = None if classes is None else labels_of(classes)
-    order = column_order(classes)
     mass: dict[Any, float] = {}
     kinds: dict[str, np.dtype[Any]] = {}
     n_rows = 0
     for batch in source:
-        try:
-            labels, by_label, kind, dtype = _label_masses(batch, known, order)
-        except (ValueError, TypeError) as error:
-            raise named(batch, error) from error
+        with naming(batch.number):
+            labels, by_label, kind, dtype = _label_masses(batch, known, classes)
         kinds[kind] = np.result_type(dtype, kinds.get(kind, dtype))
         n_rows += _n_rows(batch)
         for label, weight in zip(labels, by_label, strict=True):
@@ -182,10 +176,10 @@ def totals_of(source: BatchSource, classes: Any, class_weight: Any) -> Totals:
 
 
 def _label_masses(
-    batch: Batch, classes: Array | None, order: Array | None
+    batch: Batch, known: Array | None, classes: Any
 ) -> tuple[list[Any], Array, str, np.dtype[Any]]:
     """(labels of one batch, the row weights of each summed, kind of targets, dtype of labels)."""
-    given = in_order(given_targets(batch.y), order)
+    given = named_columns(batch.y, classes)
     y = given.values
     check_consistent_length(batch.X, y)
     row_weights = np.ones(len(y))
@@ -194,7 +188,7 @@ def _label_masses(
         if row_weights.shape != (len(y),) or not (row_weights >= 0.0).all():
             raise ValueError(f"sample_weight must be {len(y)} numbers >= 0")
     if given.columns is not None:
-        labels = classes
+        labels = known
         if labels is None:
             labels = np.arange(y.shape[1]) if given.names is None else np.unique(given.names)
         real = np.dtype(np.float64)
@@ -204,12 +198,8 @@ def _label_masses(
     check_classification_targets(y)
     found, positions = np.unique(y, return_inverse=True)
     kind = "booleans" if y.dtype.kind == "b" else kind_of(y)
-    return (
-        found.tolist(),
-        np.bincount(positions.reshape(-1), row_weights, len(found)),
-        kind,
-        y.dtype,
-    )
+    masses = np.bincount(positions.reshape(-1), row_weights, len(found))
+    return found.tolist(), masses, kind, y.dtype
 
 
 def labels_of(classes: Any) -> Array:
@@ -221,16 +211,10 @@ def labels_of(classes: Any) -> Array:
     return labels
 
 
-def in_order(given: Given, order: Array | None) -> Given:
-    """Return targets with the columns in an order, unless names say what they are."""
-    columns = given.columns
-    if columns is None or order is None or given.names is not None:
+def named_columns(y: Any, classes: Any) -> Given:
+    """Return targets whose columns have the names that `classes` gives them, or their own."""
+    given = given_targets(y)
+    if given.columns is None or classes is None or given.names is not None:
         return given
-    return given if columns.shape[1] != len(order) else given._replace(columns=columns[:, order])
-
-
-def column_order(classes: Any) -> Array | None:
-    """Return the columns of probabilities in the order of the sorted classes; None without any."""
-    if classes is None:
-        return None
-    return np.argsort(class_labels(classes), kind="stable")
+    names = class_labels(classes)
+    return given if given.columns.shape[1] != len(names) else given._replace(names=names)

@@ -1,19 +1,19 @@
 """Folds of a cross-validation as row weights of one X, and scores on the rows left out."""
 
 import math
-from collections.abc import Iterable
 from dataclasses import replace
 from typing import Any, NamedTuple
 
 import numpy as np
 
 from fastsoftmax._estimator.fitted import FittedEstimator
-from fastsoftmax._estimator.row_weights import checked_sample_weights, scaled_to_mean_1
 from fastsoftmax._estimator.rows import (
     Computing,
+    checked_sample_weights,
     make_problem,
     make_shard,
     regularisation,
+    scaled_to_mean_1,
     training_rows,
 )
 from fastsoftmax._estimator.targets import Targets, numbers_among
@@ -58,10 +58,7 @@ class SweepRows(NamedTuple):
 def sweep_rows(
     estimator: FittedEstimator, X: Any, targets: Targets, sample_weight: Any
 ) -> SweepRows:
-    """Return checked rows with labels, as the parameters of an estimator want them.
-
-    Nothing is computed but what all problems share.
-    """
+    """Return checked rows with labels, and what all problems of a sweep share."""
     # one weight for each class, from all rows: the folds are parts of one problem
     rows = training_rows(estimator, X, targets, sample_weight)
     problem = make_problem(rows.shard, estimator)
@@ -111,18 +108,8 @@ class Fold(NamedTuple):
         return all_weights, all_bias
 
 
-def folds_of(rows: SweepRows, splits: Iterable[tuple[Any, Any]]) -> list[Fold]:
-    """Return the folds for pairs (training rows, rows left out).
-
-    Each is an array of row numbers (one that occurs twice counts twice) or a mask.
-    """
-    folds = [_fold(rows, i, train, test) for i, (train, test) in enumerate(splits)]
-    if not folds:
-        raise ValueError("cv must yield at least one pair (training rows, test rows), got none")
-    return folds
-
-
-def _fold(rows: SweepRows, i: int, train: Any, test: Any) -> Fold:
+def fold_of(rows: SweepRows, i: int, train: Any, test: Any) -> Fold:
+    """Return fold i; train and test are row numbers (what occurs twice counts twice) or masks."""
     train, test = _numbers(train, rows, i), _numbers(test, rows, i)
     like = rows.shard
     row_weights = rows.training_weights * np.bincount(train, minlength=like.n_rows)

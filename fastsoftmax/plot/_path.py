@@ -165,7 +165,7 @@ class PathDisplay(Display):
     def _plot_scores(
         self, ax: Axes, Cs: NDArray[np.float64], scores: NDArray[np.float64], sign: float
     ) -> None:
-        from fastsoftmax._sweep.cross_validation import best_index
+        from fastsoftmax._sweep.paths import best_index
 
         n_folds = len(scores)
         means = sign * scores.mean(axis=0)

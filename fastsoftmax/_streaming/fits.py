@@ -1,0 +1,300 @@
+"""Fits to rows that come in batches: epochs over them, or steps that go on from the last call.
+
+Each batch is a shard of rows for as long as it is used.
+"""
+
+import time
+from collections.abc import Iterator
+from itertools import chain
+from typing import Any
+
+import numpy as np
+from sklearn.utils import check_random_state
+
+from fastsoftmax._estimator import fitting
+from fastsoftmax._estimator.features import checked_rows, real_type
+from fastsoftmax._estimator.fitted import NotFinite, dense_coef, forget_fit, set_learnt
+from fastsoftmax._estimator.parameters import FitParameters
+from fastsoftmax._estimator.rows import (
+    checked_class_weights,
+    checked_sample_weights,
+    class_weighted,
+    computing_of,
+    make_shard,
+    regularisation,
+)
+from fastsoftmax._estimator.targets import class_labels, given_targets, known_targets
+from fastsoftmax._streaming.batch_source import (
+    Batch,
+    BatchSource,
+    Totals,
+    labels_of,
+    named_columns,
+    naming,
+    totals_of,
+)
+from fastsoftmax.arrays import Array, count_logits
+from fastsoftmax.kernel_arguments import Descent
+from fastsoftmax.monitor import HISTORY, Monitor
+from fastsoftmax.shards.shard import Shard
+
+# ---- steps over one batch ----
+
+
+def batch_shard(
+    estimator: FitParameters,
+    batch: Batch,
+    classes: Array,
+    real: np.dtype[Any] | None,
+    by_class: Array | None = None,
+) -> tuple[Shard, float]:
+    """(rows of one batch, checked, with their row weights as given; the sum of those).
+
+    real is the number type of the batches before; None for the first batch, which decides on it and
+    whose features the estimator notes. by_class holds a weight for each class, instead of the
+    estimator's `class_weight`.
+    """
+    X, y = checked_rows(estimator, batch.X, batch.y, reset=real is None, real=real)
+    real = real_type(X.dtype)
+    row_weights = checked_sample_weights(batch.sample_weight, X)
+    targets = known_targets(y, classes, real, row_weights=row_weights)
+    if by_class is None and estimator.class_weight is not None:
+        by_class = checked_class_weights(estimator.class_weight, classes, np.ones(len(classes)))
+    if by_class is not None:
+        targets, row_weights = class_weighted(targets, row_weights, by_class)
+    own = np.ascontiguousarray(row_weights, dtype=real)
+    shard = make_shard(X, targets, own, computing_of(estimator), float(estimator.label_smoothing))
+    return shard, float(row_weights.sum())
+
+
+def take_steps(
+    estimator: FitParameters, shard: Shard, params: Array, velocity: Array | None, total: float
+) -> tuple[float, float]:
+    """Take mini-batch steps over rows in their order; params and velocity change in place.
+
+    total is the sum of the row weights that the penalty is for. Returns the sums of loss and hits
+    that the steps saw.
+    """
+    scale = float(estimator.input_scale)
+    return shard.sgd_steps(
+        params,
+        velocity,
+        np.arange(shard.n_rows),
+        Descent(
+            estimator.batch_size,
+            estimator.learning_rate,
+            estimator.momentum,
+            0.0 if total == 0.0 else regularisation(estimator.C, total)[0],
+            estimator.fit_intercept,
+            None if scale == 1.0 else np.full(shard.n_features, scale**2),
+        ),
+    )
+
+
+def first_coefficients(estimator: FitParameters, like: Shard) -> Array:
+    """Return a start, flat: W from N(0, 0.01^2) and b = 0, in the number type of the rows."""
+    n_logits = count_logits(like.n_classes)
+    rng = check_random_state(estimator.random_state)
+    weights = rng.normal(0.0, 0.01, (n_logits, like.n_features)) * estimator.input_scale
+    return np.concatenate([weights.ravel(), np.zeros(n_logits)]).astype(like.real)
+
+
+# ---- partial_fit ----
+
+
+def has_steps(estimator: FitParameters) -> bool:
+    """Whether the parameters allow steps over some rows; an AttributeError where they do not."""
+    if (estimator.l1_ratio or 0.0) > 0.0 and not np.isinf(estimator.C):
+        raise AttributeError("with l1_ratio > 0 there is no partial_fit: its steps have no 1-norm")
+    if estimator.standardize or estimator.class_weight == "balanced":
+        name = "standardize=True" if estimator.standardize else 'class_weight="balanced"'
+        raise AttributeError(f"with {name} there is no partial_fit: that needs all rows at once")
+    return True
+
+
+def step_over(estimator: FitParameters, X: Any, y: Any, classes: Any, sample_weight: Any) -> None:
+    """Take the steps of `FastSoftmax.partial_fit`."""
+    known = _known_classes(estimator, y, classes)
+    goes_on = hasattr(estimator, "coef_")
+    real = estimator.coef_.dtype if goes_on else None
+    shard, total = batch_shard(estimator, Batch(0, X, y, sample_weight), known, real)
+    if goes_on:
+        params = np.concatenate([dense_coef(estimator.coef_).ravel(), estimator.intercept_])
+    else:
+        params = first_coefficients(estimator, shard)
+    velocity: Array | None = None
+    if estimator.momentum:
+        before = getattr(estimator, "_velocity", None) if goes_on else None
+        velocity = np.zeros_like(params) if before is None else before.copy()
+    seen = total + (getattr(estimator, "_weight_seen", 0.0) if goes_on else 0.0)
+    start = time.perf_counter()
+    loss, correct = take_steps(estimator, shard, params, velocity, seen)
+    if not (np.isfinite(params).all() and np.isfinite(loss)):
+        raise NotFinite(
+            f"partial_fit diverged: learning_rate={estimator.learning_rate:g} is too large for "
+            "these features. Lower it, or scale the features."
+        )
+    seconds = time.perf_counter() - start
+    n_logits = count_logits(len(known))
+    set_learnt(
+        estimator,
+        classes=known,
+        temperature=1.0,
+        coef=params[:-n_logits].reshape(n_logits, -1).copy(),
+        intercept=params[-n_logits:].copy(),
+        n_iter=1 + (int(estimator.n_iter_[0]) if hasattr(estimator, "n_iter_") else 0),
+    )
+    forget_fit(estimator)
+    estimator._velocity, estimator._weight_seen = velocity, seen
+    if not hasattr(estimator, "history_"):
+        set_learnt(estimator, history={name: [] for name in HISTORY})
+    values = loss / shard.n_rows, correct / shard.n_rows, None, None, seconds, (), ()
+    for name, value in zip(HISTORY, values, strict=True):
+        estimator.history_[name].append(value)
+
+
+def _known_classes(estimator: FitParameters, y: Any, classes: Any) -> Array:
+    """Return the labels of all classes: known ones, the argument, or the names of columns of y."""
+    given = None if classes is None else np.unique(class_labels(classes))
+    known: Array | None = getattr(estimator, "classes_", None)
+    if known is None:
+        if given is None and len(getattr(y, "shape", ())) == 2:
+            names = given_targets(y).names
+            given = None if names is None else np.unique(names)
+        if given is None:
+            raise ValueError(
+                "classes must be given in the first call of partial_fit, as later batches may "
+                "hold labels that this one lacks"
+            )
+        if len(given) < 2:
+            raise ValueError(f"classes must hold at least 2 labels, got {classes!r}")
+        return given
+    if given is not None and not np.array_equal(given, known):
+        raise ValueError(f"classes must be those of the first call, {known!r}, got {classes!r}")
+    return known
+
+
+# ---- fit ----
+
+
+class _BatchRows:
+    """The batches of a fit as shards, whose row weights have mean 1 over all batches."""
+
+    def __init__(
+        self, estimator: FitParameters, source: BatchSource, classes: Any, totals: Totals | None
+    ) -> None:
+        self.estimator = estimator
+        self.source = source
+        self.given_classes = classes
+        self.classes = labels_of(classes) if totals is None else totals.classes
+        self.by_class = None if totals is None else totals.by_class
+        self.n_rows, self.weight = (0, 0.0) if totals is None else (totals.n_rows, totals.weight)
+        self._all_seen = totals is not None
+        self.real: np.dtype[Any] | None = None
+
+    def epoch(self) -> Iterator[tuple[Shard, float, float]]:
+        """Yield shards, with their weight and what it was divided by.
+
+        Before totals are known they are those of the batches so far.
+        """
+        n_rows, weight = 0, 0.0
+        for batch in self.source:
+            with naming(batch.number):
+                batch = batch._replace(y=named_columns(batch.y, self.given_classes))
+                shard, own = batch_shard(
+                    self.estimator, batch, self.classes, self.real, self.by_class
+                )
+            self.real = shard.real
+            n_rows, weight = n_rows + shard.n_rows, weight + own
+            if not self._all_seen:
+                self.n_rows, self.weight = n_rows, weight
+            mean = self.weight / self.n_rows
+            if mean != 1.0 and mean > 0.0:
+                shard = shard.reweighted((shard.row_weights / mean).astype(shard.real))
+            yield shard, own, mean
+        if not n_rows:
+            raise ValueError(
+                "batches must hold rows with a weight above 0, and hold none: an iterator that was "
+                "read before is empty, so what is given to fit must begin anew in every epoch"
+            )
+        self._all_seen = True
+
+
+def fit(estimator: FitParameters, batches: Any, classes: Any, watch: fitting.Watch) -> str | None:
+    """Fit to batches; the result says why there were too few epochs, if that is so."""
+    _check(estimator, watch)
+    source, totals = BatchSource(batches), None
+    if classes is None or estimator.class_weight == "balanced":
+        totals = totals_of(source, classes, estimator.class_weight)
+    rows = _BatchRows(estimator, source, classes, totals)
+    epoch = rows.epoch()
+    first = next(epoch)
+    like = first[0]
+    sets = fitting.eval_shards(estimator, watch, rows.classes, rows.classes, like)
+    start = fitting.previous_coefficients(estimator, rows.classes)
+    params = first_coefficients(estimator, like)
+    if start is not None:
+        params = np.concatenate([part.ravel() for part in start]).astype(like.real)
+    n_logits = count_logits(like.n_classes)
+    coefficients = params[:-n_logits].reshape(n_logits, -1), params[-n_logits:]
+    counts = rows.n_rows, rows.weight
+    with fitting.begun(estimator, rows.classes, "sgd", counts, sets, watch) as monitor:
+        fitting.keep(estimator, like.real, *coefficients, 0)
+        monitor.note_start(*coefficients, is_fitted=start is not None)
+        return _epochs(rows, chain([first], epoch), params, coefficients, monitor, watch)
+
+
+def _check(estimator: FitParameters, watch: fitting.Watch) -> None:
+    if estimator.solver != "sgd":
+        raise ValueError(
+            f"fit takes batches with solver='sgd' only, got solver={estimator.solver!r}"
+        )
+    if (estimator.l1_ratio or 0.0) > 0.0 and not np.isinf(estimator.C):
+        raise ValueError("fit takes no batches with l1_ratio > 0: steps of 'sgd' have no 1-norm")
+    if estimator.standardize:
+        raise ValueError(
+            "standardize=True needs all rows at once: scale the batches, or give an input_scale"
+        )
+    if estimator.early_stopping and not watch.eval_set:
+        raise ValueError(
+            "early_stopping=True needs an eval_set where fit gets batches: none of their rows are "
+            "held out"
+        )
+
+
+def _epochs(
+    rows: _BatchRows,
+    shards: Iterator[tuple[Shard, float, float]],
+    params: Array,
+    coefficients: tuple[Array, Array],
+    monitor: Monitor,
+    watch: fitting.Watch,
+) -> str | None:
+    """Run the epochs; coefficients are views of params, shards are those of the first epoch."""
+    estimator = rows.estimator
+    velocity = np.zeros_like(params) if estimator.momentum else None
+    for n_iter in range(1, estimator.max_iter + 1):
+        n_rows, weight, loss, correct = 0, 0.0, 0.0, 0.0  # sums of this epoch, weighted as given
+        try:
+            for shard, own, mean in shards:
+                sums = take_steps(estimator, shard, params, velocity, rows.weight)
+                n_rows, weight = n_rows + shard.n_rows, weight + own
+                loss, correct = loss + mean * sums[0], correct + mean * sums[1]
+        finally:
+            # also when an epoch is interrupted: it may be the only one
+            finite = bool(np.isfinite(params).all())
+            if finite:
+                fitting.keep(estimator, params.dtype, *coefficients, n_iter - 1)
+            estimator._weight_seen = rows.weight
+        if finite:
+            set_learnt(estimator, n_iter=n_iter)
+        monitor.n_rows = n_rows
+        stop = monitor.record(n_iter, loss / weight, correct / weight, lambda: coefficients)
+        if not finite:
+            raise NotFinite(fitting.diverged(estimator, n_iter))
+        if stop:
+            break
+        if n_iter < estimator.max_iter and watch.expired():
+            return fitting.too_few_epochs(estimator, n_iter)
+        shards = rows.epoch()
+    return None
