@@ -15,7 +15,7 @@ _LITTLE = 1e-7
 # Of `RawPass._gradient_noise`: the size of an error in units of it, numbers of X that tell their
 # size, and what is more than the epsilon of float64.
 _ROUNDINGS = 10.0
-_SAMPLED_NUMBERS = 1 << 18
+_SAMPLED_NUMBERS = 1 << 17
 _FLOAT32 = 1e-10
 _TINY = float(np.finfo(np.float64).tiny)
 

@@ -212,8 +212,10 @@ class Rows:
         total, n_sampled = np.zeros(self.n_features), 0
         for shard in self._shards:
             X, s = shard.X[::step], shard.row_weights[::step].astype(np.float64)
-            x = X.astype(np.float64)
-            total += product((x.power(2) if sparse.issparse(x) else x * x).T, s * s)
+            squares = X.astype(np.float64)
+            values = squares.data if sparse.issparse(squares) else squares
+            np.square(values, out=values)
+            total += product(squares.T, s * s)
             n_sampled += len(s)
         return total / max(1, n_sampled)
 
