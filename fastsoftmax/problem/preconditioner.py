@@ -58,13 +58,7 @@ class DiagonalPreconditioner(_SameForClasses):
     def _multiply(self, given: Array, out: Array) -> None:
         zeros = np.zeros((2, self.n_logits))
         self.backend.within_product(
-            out,
-            zeros[0],
-            given,
-            self.inverse[np.newaxis],
-            None,
-            zeros[1],
-            n_threads=self.n_threads,
+            out, zeros[0], given, self.inverse[np.newaxis], None, zeros[1], n_threads=self.n_threads
         )
 
 
