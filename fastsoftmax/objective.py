@@ -29,14 +29,7 @@ _MOST_WORK = 2e9
 
 
 class SoftmaxObjective:
-    """The objective of a problem, by one kind of pass over its rows.
-
-    Parameters
-    ----------
-    problem : Problem
-    by : Pass, optional
-        How it is evaluated; by passes over the rows as they are stored if not given.
-    """
+    """The objective of a problem, by one kind of pass: over its rows as stored, if not given."""
 
     def __init__(self, problem: Problem, by: Pass | None = None) -> None:
         self.problem = problem
@@ -109,10 +102,7 @@ class SoftmaxObjective:
 
     @cached_property
     def row_span(self) -> RowSpan | None:
-        """The directions in which F curves without a penalty, as far as the passes can tell.
-
-        None for all.
-        """
+        """Directions in which F curves without a penalty, as far as passes tell; None for all."""
         span = self.problem.row_span
         if span is None or not isinstance(self.by, RawPass):
             return span
@@ -166,11 +156,8 @@ class SoftmaxObjective:
 class StochasticObjective:
     """F as mini-batch descent sees it: steps over some rows at a time.
 
-    Parameters
-    ----------
-    problem : Problem
-    fitted_to : ndarray of row numbers, optional
-        The rows that are fitted to, whose weights have mean 1 then; the others are held out.
+    fitted_to numbers the rows that are fitted to, whose weights have mean 1 then; others are held
+    out.
     """
 
     def __init__(self, problem: Problem, fitted_to: Array | None = None) -> None:

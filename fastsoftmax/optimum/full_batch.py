@@ -85,21 +85,11 @@ def solve(
     newton: bool,
     first: Preconditioner | None = None,
 ) -> Solution:
-    """Minimise an objective from a start; the result's reasons are those of `descent.minimise`.
+    """Minimise an objective, evaluated by passes over the rows as they are stored, from a start.
 
-    Without a penalty the reason may also be "separable".
-
-    Parameters
-    ----------
-    objective : SoftmaxObjective
-        Evaluated by passes over the rows as they are stored.
-    start : ndarray, flat
-    limits : Limits
-    newton : bool
-        Whether Newton's method is used; ignored where there is a 1-norm.
-    first : Preconditioner, optional
-        What L-BFGS starts with, such as the curvature of a similar problem; None for the
-        objective's own preconditioner.
+    The result's reasons are those of `descent.minimise`, and without a penalty "separable". newton
+    is whether Newton's method is used, ignored where there is a 1-norm. L-BFGS starts with first,
+    such as the curvature of a similar problem, or with the objective's own preconditioner.
     """
     limits = in_errstate_of_caller(limits)
     point, n_iter = start, 0
@@ -167,15 +157,9 @@ class _Lbfgs:
 
 
 class _Descent:
-    """Newton's method, or L-BFGS if its model is given, by one kind of pass.
+    """Newton's method, or L-BFGS if its model is given, for the fit's objective.
 
-    Parameters
-    ----------
-    objective : SoftmaxObjective
-        The fit's.
-    by : SoftmaxObjective
-        The same problem, by the passes of this stage.
-    lbfgs : _Lbfgs or None
+    by is the same problem, by the passes of this stage.
     """
 
     def __init__(
@@ -185,7 +169,6 @@ class _Descent:
         self._unpenalised = objective.problem.l2 <= 0.0
 
     def run(self, start: Array, limits: Limits) -> Result | None:
-        """Minimise from a point."""
         by, unpenalised = self._by, self._unpenalised
         tol = limits.tol if by is self._objective else _BEFORE_ROUNDING * limits.tol
         options = {}
@@ -254,7 +237,6 @@ class _InRowSpace:
         self._objective = objective
 
     def run(self, start: Array, limits: Limits) -> Result | None:
-        """Minimise from a point."""
         space = RowSpace(self._objective.problem)
 
         def told(n_iter: int, at: Seen, gap: float) -> bool:
@@ -274,5 +256,4 @@ class _InRowSpace:
         return result.gap > tol and result.reason in ("converged", "precision")
 
     def conclude(self, result: Result, tol: float) -> Solution:
-        """Return the result as it is."""
         return Solution(result)

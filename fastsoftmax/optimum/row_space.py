@@ -34,18 +34,7 @@ _BLOCK_NUMBERS = 1 << 20
 
 
 class RowSpace:
-    """A view of a problem with fewer features.
-
-    Parameters
-    ----------
-    full : Problem
-        `is_worthwhile` for it.
-
-    Attributes
-    ----------
-    problem : Problem
-        The view's, in float64.
-    """
+    """A view of a problem, where that `is_worthwhile`; its own, float64, has fewer features."""
 
     def __init__(self, full: Problem) -> None:
         self._full = full

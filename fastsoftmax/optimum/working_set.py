@@ -90,7 +90,6 @@ class _OrthantWise(_Ending):
         self._share_of_tol = share_of_tol
 
     def run(self, start: Array, limits: Limits) -> Result | None:
-        """Minimise from a point."""
         limits = replace(limits, tol=self._share_of_tol * limits.tol)
         return minimise(self._objective, start, OrthantModel(self._objective), limits)
 
@@ -108,15 +107,8 @@ class _State(NamedTuple):
 class _Rounds(_Ending):
     """Growing sets of features, until the whole is certified.
 
-    Parameters
-    ----------
-    objective : SoftmaxObjective
-        Of all features.
-    fine : bool
-        Whether the features that are worked on are copied in float64. That stage is left out where
-        the copy would be large.
-    is_last : bool, optional
-        Whether no stage has more digits; as `fine` if not given.
+    fine is whether the features that are worked on are copied in float64; that stage is left out
+    where the copy would be large. is_last is whether no stage has more digits; as fine if None.
     """
 
     def __init__(
@@ -127,7 +119,6 @@ class _Rounds(_Ending):
         self._is_last = fine if is_last is None else is_last
 
     def run(self, start: Array, limits: Limits) -> Result | None:
-        """Minimise from a point."""
         full, fine = self._objective, self._fine
         if fine and _copy_bytes(full.problem, start) > _COPY_BYTES:
             return None
@@ -226,8 +217,7 @@ def _chosen(full: SoftmaxObjective, state: _State, kept: Array | None) -> Array:
         most = max(_LEAST_FEATURES, 2 * n_needed)
         size[needed] = np.inf
         if (size > _NEAR * full.l1).sum() > most:
-            steepest = np.argpartition(size, len(size) - most)[-most:]
-            return np.sort(steepest)
+            return np.sort(np.argpartition(size, len(size) - most)[-most:])
     return np.flatnonzero(needed | (size > _NEAR * full.l1))
 
 
@@ -240,15 +230,10 @@ def _copy_bytes(full: Problem, point: Array) -> float:
 
 
 class Subset:
-    """A view of a problem with some of its features; all others have coefficients of 0.
+    """A view of a problem with some of its features, ascending; others have coefficients of 0.
 
-    Parameters
-    ----------
-    full : SoftmaxObjective
-    features : ndarray of shape (n,), ascending
-    fine : bool
-        Whether the copies of their columns are float64, and those of dense rows centred and scaled;
-        otherwise they are of X's type.
+    fine is whether the copies of their columns are float64, and those of dense rows centred and
+    scaled; otherwise they are of X's type.
     """
 
     def __init__(self, objective: SoftmaxObjective, features: Array, *, fine: bool) -> None:

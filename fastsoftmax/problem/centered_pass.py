@@ -23,14 +23,7 @@ _MOST_SPARSE_FEATURES = 2048
 
 
 class CenteredPass:
-    """Passes over scale * (x - mean) in float64; points are not rounded to the type of X.
-
-    `rounded` tells what remains of one.
-
-    Parameters
-    ----------
-    problem : Problem
-    """
+    """Passes over scale * (x - mean) in float64; `rounded` alone rounds to the type of X."""
 
     epsilon = float(np.finfo(np.float64).eps)
 
@@ -53,8 +46,7 @@ class CenteredPass:
     @cached_property
     def _own_shift(self) -> Array | None:
         """What the mean lacks where no intercept makes up for it: no float64 is 1.7e9 + 1e-8."""
-        is_shifted = self._is_own and not self.problem.fit_intercept
-        return self.mean_shift() if is_shifted else None
+        return self.mean_shift() if self._is_own and not self.problem.fit_intercept else None
 
     @staticmethod
     def is_possible(problem: Problem) -> bool:
@@ -88,12 +80,9 @@ class CenteredPass:
         """Evaluate the coefficients in the number type of X, the bias for the rounded weights."""
         real = self.problem.rows.real
         weights = at.weights.astype(real).astype(np.float64)
-        # For features far from 0 the intercept mostly balances the weights.
-        if self._is_own:
-            change = self._logits_of_mean(at.weights - weights, np.zeros(len(at.bias)))
-            bias = at.bias + change
-        else:
-            bias = at.bias
+        bias = at.bias
+        if self._is_own:  # for features far from 0 the intercept mostly balances the weights
+            bias = bias + self._logits_of_mean(at.weights - weights, np.zeros(len(bias)))
         return self.evaluate_coefficients(weights, bias.astype(real).astype(np.float64))
 
     def _logits_of_mean(self, weights: Array, bias: Array) -> Array:

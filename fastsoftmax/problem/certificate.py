@@ -46,13 +46,11 @@ def gap_bound(problem: Problem, at: Evaluation) -> float:
 
 def dual_point(problem: Problem, at: Evaluation) -> elastic_net.DualPoint:
     """Return the Q of `gap_bound` as an elastic net needs it."""
-    with_bias = problem.fit_intercept
     V = at.weights / problem.coordinates.scale
     grad = problem.coordinates.matrix_of(at.gradient) - problem.l2 * V
-    along = inner(V, grad)
-    along += _bias_term(problem, at)
+    along = inner(V, grad) + _bias_term(problem, at)
     excess, entropy = problem.penalty(V, at.square) + along, at.loss - along
-    mixture = _feasible_mixture(problem, at) if with_bias else None
+    mixture = _feasible_mixture(problem, at) if problem.fit_intercept else None
     if mixture is not None:
         share, u = mixture
         less = share * (entropy - _entropy(u))
@@ -94,13 +92,8 @@ def _bound_by_mixture(problem: Problem, at: Evaluation) -> float:
     dd = at.origin.base().square - rb - rd + l2 * (vb + vd)
     bias_term = float(at.centered_bias @ at.bias_grad)
     entropy = at.loss - (rv - l2 * at.square) - bias_term
-    bound = (
-        (rr + 2.0 * share * rd + share**2 * dd) / (2.0 * l2)
-        - share * vd
-        + bias_term
-        + share * (entropy - _entropy(u))
-    )
-    return max(bound, 0.0)
+    bound = (rr + 2.0 * share * rd + share**2 * dd) / (2.0 * l2) - share * vd + bias_term
+    return max(bound + share * (entropy - _entropy(u)), 0.0)
 
 
 def _products(problem: Problem, at: Evaluation) -> tuple[float, float, float, float]:

@@ -17,24 +17,14 @@ from fastsoftmax.linalg import length
 
 @dataclass(frozen=True)
 class Coordinates:
-    """Solver's vectors (V, then c where there is an intercept) and coefficients (W, b) of raw X.
+    """Solver's vectors (V, then c where there is an intercept) and coefficients (W, b) of raw X."""
 
-    Parameters
-    ----------
-    center, scale : ndarray of shape (n_features,), float64
-        Scales are > 0.
-    n_logits : int
-    fit_intercept : bool
-        Without one, c is 0.
-    standardize : bool
-        Whether center and scale are the means and reciprocal deviations of the features; then
-        center is not 0 although there is no intercept that would absorb it.
-    """
-
-    center: Array
-    scale: Array
+    center: Array  # (n_features,) float64
+    scale: Array  # the same, > 0
     n_logits: int
-    fit_intercept: bool
+    fit_intercept: bool  # without one, c is 0
+    # Whether center and scale are the means and reciprocal deviations of the features; then center
+    # is not 0 although there is no intercept that would absorb it.
     standardize: bool = False
 
     @property

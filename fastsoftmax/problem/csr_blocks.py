@@ -29,8 +29,7 @@ def build_csr_blocks(
 ) -> FreeBlocks | None:
     """Take the blocks at a point; None where they are too large.
 
-    diagonal is the Hessian's at that point, and free holds the numbers of the coefficients that the
-    blocks are for, both by the solver's vector.
+    diagonal is the Hessian's there, by the solver's vector; free as of `build_free_blocks`.
     """
     rows, coordinates = problem.rows, problem.coordinates
     n_logits, d = rows.n_logits, rows.n_features

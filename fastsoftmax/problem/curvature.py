@@ -66,20 +66,15 @@ _ROWS_PER_FEATURE = 16
 # the images, and seconds, with 2, 4, 6 and 16 for each: 49, 49, 48, 42; 0.71, 0.68, 0.70, 0.81.
 _LEAST_DRAWN = 2048
 _DRAWN_PER_FEATURE = 4
-# The least curvature of a class, as a share of the mean of all.
-_LEAST_SHARE = 1e-3
-# The same as a share of the weight of all rows.
-_LEAST_CURVATURE = 1e-10
+# The least curvature of a class, as a share of the mean of all, and of the weight of all rows.
+_LEAST_SHARE, _LEAST_CURVATURE = 1e-3, 1e-10
 # Classes whose means are copied at a time.
 _CLASSES_AT_A_TIME = 256
 _TINY = float(np.finfo(float).tiny)
 
 
 def mean_moments(rows: Rows, center: Array) -> Array:
-    """Mean of s (x - center) (x - center)^T, (d, d): what preconditioners of the rows share.
-
-    Its diagonal alone, (d,), where there are many features.
-    """
+    """Mean of s (x - center) (x - center)^T, (d, d); its diagonal (d,) for many features."""
     if rows.n_features > _DENSE_FEATURES:
         return np.asarray(rows.sum(lambda shard: shard.squares(center)) / max(1, rows.n_rows))
     products, weight = rows.sum(second_moments, center, _row_step(rows))
@@ -94,9 +89,8 @@ def build_preconditioner(problem: Problem, span: RowSpan | None = None) -> Preco
     share of each class: of 100 classes the bound is 50 times as much, and so would be the steps
     that the first line search takes (embeddings 50000 x 512: 30 passes to 1e-4 instead of 27).
     Its diagonal alone where there are many features. Without an intercept the second moment takes
-    the place of the covariance (unless the features are standardized, center is 0 then).
-
-    span: the directions to take, where F does not curve in all.
+    the place of the covariance (unless the features are standardized, center is 0 then). span holds
+    the directions to take, where F does not curve in all.
     """
     rows, coordinates, share = problem.rows, problem.coordinates, problem.class_share
     scale = coordinates.scale
@@ -104,17 +98,15 @@ def build_preconditioner(problem: Problem, span: RowSpan | None = None) -> Preco
     bound = _SCALE * curvature
     times = curvature / max(float(np.mean(share * (1.0 - share))), _LEAST_SHARE)
     bias_scale = times / bound if coordinates.fit_intercept else 0.0
-    moments = problem.moments
-    moments = mean_moments(rows, coordinates.center) if moments is None else moments
+    others = bias_scale, rows.n_logits, rows.backend, rows.n_threads
+    moments = mean_moments(rows, coordinates.center) if problem.moments is None else problem.moments
     products = moments * bound
     if products.ndim == 1:
         products *= scale**2
         floor = max(problem.l2, 1e-10 * float(products.max(initial=0.0)), _TINY)
         inverse = times / (products + floor)
         _leave_constants(problem, inverse)
-        return DiagonalPreconditioner(
-            inverse, bias_scale, rows.n_logits, rows.backend, rows.n_threads
-        )
+        return DiagonalPreconditioner(inverse, *others)
     products *= scale
     products *= scale[:, np.newaxis]
     if span is None:
@@ -122,7 +114,7 @@ def build_preconditioner(problem: Problem, span: RowSpan | None = None) -> Preco
     else:
         span.invert(products)
     products *= times
-    return DensePreconditioner(products, bias_scale, rows.n_logits, rows.backend, rows.n_threads)
+    return DensePreconditioner(products, *others)
 
 
 def refinement_cost(rows: Rows) -> float | None:
@@ -144,10 +136,7 @@ def _blocks_fit(rows: Rows) -> bool:
 
 
 def build_refined(problem: Problem, at: Evaluation, span: RowSpan | None = None) -> Preconditioner:
-    """Invert an approximation of the Hessian at a point.
-
-    span: the directions to take, where F does not curve in all.
-    """
+    """Invert an approximation of the Hessian at a point; in a span, where F curves only there."""
     if problem.n_features > _DENSE_FEATURES:
         return build_diagonals(problem, at)
     return (build_blocks if _blocks_fit(problem.rows) else build_shared)(problem, at, span)
@@ -241,10 +230,7 @@ def build_shared(problem: Problem, at: Evaluation, span: RowSpan | None = None) 
 
 
 def diagonal_bound(problem: Problem) -> Array:
-    """Diagonal of the Hessian at the model without weights, flat, by V and c.
-
-    0 where a feature does not vary and l2 is 0.
-    """
+    """Flat diagonal of the Hessian at weights of 0; 0 where a feature does not vary and l2 is 0."""
     rows, coordinates = problem.rows, problem.coordinates
     squares = rows.sum(lambda shard: shard.squares(coordinates.center)) / max(1, rows.n_rows)
     squares *= coordinates.scale**2
@@ -306,8 +292,7 @@ def build_hessian(problem: Problem, at: Evaluation) -> Array:
     # from coefficients of a logit together to all weights, then all intercepts
     order = np.arange(k * m).reshape(k, m)
     by_weights = np.concatenate([order[:, :d].ravel(), order[:, d:].ravel()])
-    by_kind: Array = total[np.ix_(by_weights, by_weights)]
-    return by_kind
+    return np.asarray(total[np.ix_(by_weights, by_weights)])
 
 
 def _means(sums: Array, totals: Array, scale: Array, weight: float) -> tuple[Array, Array]:

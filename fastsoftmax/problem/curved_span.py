@@ -40,25 +40,15 @@ _RESOLVED = 100.0
 
 @dataclass(frozen=True)
 class RowSpan:
-    """The span of rows that do not vary in all directions.
+    """The span of rows that do not vary in all directions."""
 
-    Parameters
-    ----------
-    basis : ndarray of shape (n_features, rank)
-        Its columns span the weights of the directions, by falling variance. The logits that they
-        make of the rows have variance 1 and are not correlated.
-    axes : ndarray of shape (n_features, rank)
-        Orthonormal columns that span the same weights, before `resolved` leaves some out.
-    variances : ndarray of shape (rank,)
-        Of the rows along the directions, for features of variance 1.
-    noise : ndarray of shape (rank,)
-        Mean square of the raw features along the directions, in the same units: rounding errors of
-        rows as they are stored are in proportion to its root.
-    """
-
+    # Columns (n_features, rank) that span the weights of the directions, by falling variance. The
+    # logits that they make of the rows have variance 1 and are not correlated.
     basis: Array
-    axes: Array
-    variances: Array
+    axes: Array  # orthonormal columns of the same span, before `resolved` leaves some out
+    variances: Array  # (rank,) of the rows along the directions, for features of variance 1
+    # Mean square (rank,) of the raw features along the directions, in the same units: rounding
+    # errors of rows as they are stored are in proportion to its root.
     noise: Array
 
     def resolved(self, epsilon: float) -> "RowSpan":
@@ -76,8 +66,7 @@ class RowSpan:
     @single_threaded_blas
     def project(self, weights: Array) -> Array:
         """Return V (n_logits, n_features) without what is orthogonal to all rows."""
-        projected: Array = (weights @ self.axes) @ self.axes.T
-        return projected
+        return np.asarray((weights @ self.axes) @ self.axes.T)
 
     @single_threaded_blas
     def inverse_in(self, matrix: Array) -> tuple[Array, Array]:
@@ -105,9 +94,8 @@ class RowSpan:
         What all logits have in common is not among them: softmax does not see it.
         """
         contrasts = _contrasts(n_logits)
-        parts = [np.kron(contrasts, self.basis)] + [contrasts] * fit_intercept
-        basis: Array = block_diag(*parts)
-        return basis
+        bias = [contrasts] * fit_intercept
+        return np.asarray(block_diag(np.kron(contrasts, self.basis), *bias))
 
 
 def spread_of(rows: Rows, coordinates: Coordinates) -> tuple[Array, Array]:
@@ -125,10 +113,9 @@ def spread_of(rows: Rows, coordinates: Coordinates) -> tuple[Array, Array]:
 
 
 def build_row_span(rows: Rows, coordinates: Coordinates) -> RowSpan | None:
-    """Return the span of the rows of a problem.
+    """Return the span of the rows of a problem; None where F curves in all directions.
 
-    None where F curves in all directions, and where nothing is known: features too many or too
-    large.
+    None also where nothing is known: features too many or too large.
     """
     d = rows.n_features
     if d > _MOST_FEATURES:
@@ -156,10 +143,8 @@ def build_row_span(rows: Rows, coordinates: Coordinates) -> RowSpan | None:
     along = product((vectors**2).T, noise[varies])
     least = np.maximum(exact, _ROUNDINGS * (0.5 * epsilon) ** 2 * along)
     kept = np.flatnonzero(values > least)[::-1]
-    if len(kept) == d:
-        kept_all = values > (_RESOLVED * epsilon) ** 2 * along
-        if kept_all.all():
-            return None
+    if len(kept) == d and (values > (_RESOLVED * epsilon) ** 2 * along).all():
+        return None
     span = _span_of(
         vectors[:, kept], values[kept], along[kept], (sizes * coordinates.scale)[varies]
     )
@@ -209,5 +194,4 @@ def _contrasts(n_logits: int) -> Array:
     """Return an orthonormal basis of what softmax sees of the logits of a row."""
     if n_logits == 1:
         return np.ones((1, 1))
-    ones = np.ones((n_logits, 1))
-    return np.linalg.qr(np.hstack([ones, np.eye(n_logits)[:, 1:]]))[0][:, 1:]
+    return np.linalg.qr(np.hstack([np.ones((n_logits, 1)), np.eye(n_logits)[:, 1:]]))[0][:, 1:]

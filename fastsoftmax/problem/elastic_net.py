@@ -48,15 +48,10 @@ def gap_bound(dual: DualPoint, l1: float, l2: float) -> float:
         return np.inf
     s = 0.0 if chord <= 0.0 else 1.0
     if s > 0.0 and size.size:
-        s = _feasible(size, l1) if l2 <= 0.0 else _best(size, chord, l1, l2)
+        s = l1 / float(size.max()) if l2 <= 0.0 else _best(size, chord, l1, l2)
     over = np.maximum(s * size - l1, 0.0)
     beyond = inner(over, over) / (2.0 * l2) if l2 > 0.0 else 0.0
     return max(dual.excess + (1.0 - s) * chord + beyond, 0.0)
-
-
-def _feasible(size: Array, l1: float) -> float:
-    """Return the largest s with s * size <= l1."""
-    return l1 / float(size.max())
 
 
 def _best(size: Array, chord: float, l1: float, l2: float) -> float:

@@ -19,10 +19,7 @@ class Dots(NamedTuple):
 
 
 class BaseGradient(NamedTuple):
-    """The mean cross-entropy's gradient by V, of centred features, at the class shares.
-
-    Every row then has the probabilities `Problem.class_share`.
-    """
+    """Gradient of the mean cross-entropy by V of centred features, rows at `class_share`."""
 
     gradient: Array  # (n_logits, n_features)
     square: float  # its squared length

@@ -20,13 +20,7 @@ _BYTES_PER_NUMBER = 24
 
 
 class Float64Pass:
-    """Passes over all rows in float64; the copy is made by the first.
-
-    Parameters
-    ----------
-    problem : Problem
-        `is_possible` for it.
-    """
+    """Passes over all rows in float64, where `is_possible`; the copy is made by the first."""
 
     epsilon = float(np.finfo(np.float64).eps)
 

@@ -28,17 +28,9 @@ _ADDED = 1e-3
 class FreeBlocks:
     """Blocks for the coefficients that are free now, for solves with those that are free later.
 
-    Parameters
-    ----------
-    blocks : list of ndarray (m, m)
-        For each class, of its free features, and last of its intercept if there is one.
-    features : list of ndarray (m,)
-        Numbers of those features.
-    n_features : int
-    fit_intercept : bool
-    is_exact : bool
-        Whether they are sums over all rows with curvature. Then steps to the minimum of their
-        quadratic model, 1-norm included, are worth taking (`solvers.proximal`).
+    Those of each class are for its features with these numbers, and last for its intercept if there
+    is one. Where they are sums over all rows with curvature (is_exact), steps to the minimum of
+    their quadratic model, 1-norm included, are worth taking (`solvers.proximal`).
     """
 
     def __init__(
@@ -148,10 +140,7 @@ def build_free_blocks(
 
 
 def split_by_class(free: Array, n_logits: int, n_features: int) -> list[Array] | None:
-    """Return the features of each class that coefficients belong to; None if blocks are too large.
-
-    free as of `build_free_blocks`.
-    """
+    """Return each class's features of free coefficients; None if blocks would be too large."""
     ends = np.searchsorted(free, n_features * np.arange(n_logits + 1))
     features = [free[ends[k] : ends[k + 1]] - k * n_features for k in range(n_logits)]
     sizes = np.array([len(own) + 1 for own in features])

@@ -58,13 +58,7 @@ class DiagonalPreconditioner(_SameForClasses):
     def _multiply(self, given: Array, out: Array) -> None:
         zeros = np.zeros((2, self.n_logits))
         self.backend.within_product(
-            out,
-            zeros[0],
-            given,
-            self.inverse[np.newaxis],
-            None,
-            zeros[1],
-            n_threads=self.n_threads,
+            out, zeros[0], given, self.inverse[np.newaxis], None, zeros[1], n_threads=self.n_threads
         )
 
 
@@ -140,8 +134,7 @@ class SharedInverse:
         self.inverse = np.asarray(self.inverse, dtype=number)
         self.vectors = np.ascontiguousarray(vectors, dtype=number)
         self.transposed = np.ascontiguousarray(vectors.T, dtype=number)
-        self.backend = backend
-        self.n_threads = n_threads
+        self.backend, self.n_threads = backend, n_threads
 
     def blocks(self) -> list[slice]:
         """Columns that can be applied by themselves: only all together."""
@@ -203,23 +196,14 @@ class WithinPreconditioner:
     would miss: passes to a certified 1e-4 with m = 0 and so: embeddings 50000 x 512, K = 100: 63
     and 31; text 27000 x 200000, K = 20: 37 and 20.
 
-    Parameters
-    ----------
-    within : WithinInverse
-        D^-1.
-    means : ndarray of shape (n_logits, d)
-    curvature : ndarray of shape (n_logits,)
-        c > 0.
-    fit_intercept : bool
-        Without one the block is D + c m m^T.
+    within is D^-1, means are m (n_logits, d), and curvature (n_logits,) is c > 0. Without an
+    intercept the block is D + c m m^T.
     """
 
     def __init__(
         self, within: WithinInverse, means: Array, curvature: Array, *, fit_intercept: bool
     ) -> None:
-        self.within = within
-        self.means = means
-        self.curvature = curvature
+        self.within, self.means, self.curvature = within, means, curvature
         self.fit_intercept = fit_intercept
         self._blocks = within.blocks()
         self._n_threads = within.n_threads if len(self._blocks) >= _LEAST_BLOCKS else 1
@@ -266,8 +250,7 @@ def _mean_over_classes(products: Array) -> Array:
 
 
 def _row_dots(a: Array, b: Array) -> Array:
-    dots: Array = np.einsum("kj,kj->k", a, b)
-    return dots
+    return np.asarray(np.einsum("kj,kj->k", a, b))
 
 
 def _product(rows: Array, matrix: Array, backend: ModuleType, n_threads: int) -> Array:

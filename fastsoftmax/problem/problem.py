@@ -39,29 +39,18 @@ _LITTLE_SHIFT = 1e-6
 
 @dataclass(frozen=True)
 class Problem:
-    """F over rows; see the head of this module for the formula. `build_problem` makes one.
-
-    Parameters
-    ----------
-    rows : Rows
-    coordinates : Coordinates
-    class_share : ndarray of shape (n_classes,)
-        Mean smoothed target.
-    null_point : ndarray of shape (n_params,), read-only
-        The best model without weights: intercepts at the logarithms of the class shares, or zero.
-    l2, l1 : float
-        Strengths of the squared norm and of the 1-norm, >= 0.
-    moments : ndarray, optional
-        As `problem.curvature.mean_moments` returns them, for the same features: where several
-        problems share them, only the first pays.
-    """
+    """F over rows; see the head of this module for the formula. `build_problem` makes one."""
 
     rows: Rows
     coordinates: Coordinates
-    class_share: Array
+    class_share: Array  # (n_classes,), mean smoothed target
+    # The best model without weights (n_params,), read-only: intercepts at the logarithms of the
+    # class shares, or zero.
     null_point: Array
-    l2: float
-    l1: float = 0.0
+    l2: float  # strength of the squared norm, >= 0
+    l1: float = 0.0  # of the 1-norm, >= 0
+    # As `problem.curvature.mean_moments` returns them, for the same features: where several
+    # problems share them, only the first pays.
     moments: Array | None = None
 
     @property
@@ -154,18 +143,10 @@ def build_problem(
     standardize: bool = False,
     moments: Array | None = None,
 ) -> Problem:
-    """Return a problem whose features are scaled as wanted.
+    """Return a problem whose features all have the scale input_scale, > 0.
 
-    Parameters
-    ----------
-    rows, l2, l1, moments
-        As of `Problem`.
-    fit_intercept : bool
-    input_scale : float
-        The scale of all features, > 0.
-    standardize : bool
-        Features are shifted and scaled to mean 0 and variance 1 instead (those that do not vary
-        are shifted alone).
+    With standardize they are shifted and scaled to mean 0 and variance 1 instead (those that do not
+    vary are shifted alone).
     """
     class_sums = rows.sum(lambda shard: shard.target_sums())
     class_share = np.asarray(class_sums / np.sum(class_sums))

@@ -21,12 +21,7 @@ _TINY = float(np.finfo(np.float64).tiny)
 
 
 class RawPass:
-    """Passes over raw features; points are rounded to the number type of the rows.
-
-    Parameters
-    ----------
-    problem : Problem
-    """
+    """Passes over raw features; points are rounded to the number type of the rows."""
 
     def __init__(self, problem: Problem) -> None:
         self.problem = problem
@@ -53,14 +48,12 @@ class RawPass:
             coordinates.center,
             n_threads=rows.n_threads,
         )
+        np.negative(bias, out=bias)
         if coordinates.fit_intercept:
-            np.negative(bias, out=bias)
             bias += point[coordinates.n_weights :]
         elif coordinates.standardize and rows.real != np.float64:
             # no intercept makes up for the rounding of the weights
             bias = -product(weights.astype(np.float64), coordinates.center)
-        else:
-            np.negative(bias, out=bias)
         return weights, bias
 
     def evaluate_coefficients(self, weights: Array, bias: Array) -> Evaluation:
