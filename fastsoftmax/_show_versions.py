@@ -34,18 +34,6 @@ def show_versions() -> None:
 
 def describe() -> dict[str, str]:
     """Return what `show_versions` prints, in order."""
-    return {
-        "fastsoftmax": __version__,
-        **_describe_kernels(),
-        "python": f"{platform.python_version()} ({sys.executable})",
-        "OS": platform.platform(),
-        "CPU": f"{_cpu_model()}, {available_cpus()} available",
-        **{name: _version(name) for name in _PACKAGES},
-        "BLAS": _blas(),
-    }
-
-
-def _describe_kernels() -> dict[str, str]:
     try:
         kernels = resolve_backend("native")
         backend = "native (compiled)"
@@ -54,10 +42,16 @@ def _describe_kernels() -> dict[str, str]:
         backend = f"numpy, many times slower. {error}"
     first, *others = kernels.available_isas()
     return {
+        "fastsoftmax": __version__,
         "backend": backend,
         "instruction sets": f"{first} in use" + f", also {', '.join(others)}" * bool(others),
         "OpenMP": "yes" if kernels.openmp() else "no",
         "threads": str(kernels.max_threads()),
+        "python": f"{platform.python_version()} ({sys.executable})",
+        "OS": platform.platform(),
+        "CPU": f"{_cpu_model()}, {available_cpus()} available",
+        **{name: _version(name) for name in _PACKAGES},
+        "BLAS": _blas(),
     }
 
 
@@ -76,9 +70,7 @@ def _cpu_model() -> str:
                     return line.partition(":")[2].strip()
         elif sys.platform == "darwin":
             command = ["/usr/sbin/sysctl", "-n", "machdep.cpu.brand_string"]
-            return subprocess.run(
-                command, capture_output=True, text=True, check=True
-            ).stdout.strip()
+            return subprocess.check_output(command, text=True, stderr=subprocess.DEVNULL).strip()
     except (OSError, subprocess.SubprocessError):
         pass  # a missing name is no error
     return platform.processor() or platform.machine()

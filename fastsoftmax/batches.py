@@ -28,21 +28,11 @@ class Batches:
     """
 
     def __init__(
-        self,
-        arrays: tuple[Any, ...],
-        n_rows: int,
-        batch_size: int,
-        *,
-        seed: int | None,
-        drop_last: bool,
-        prefetch: int,
+        self, arrays: list[Any], batch_size: int, seed: int | None, drop_last: bool, prefetch: int
     ) -> None:
-        self._arrays = arrays
-        self._n_rows = n_rows
-        self._batch_size = batch_size
-        self._seed = seed
-        self._drop_last = drop_last
-        self._prefetch = prefetch
+        self._arrays, self._n_rows = arrays, int(arrays[0].shape[0])
+        self._batch_size, self._drop_last = batch_size, drop_last
+        self._seed, self._prefetch = seed, prefetch
         self._n_epochs = 0
 
     def __len__(self) -> int:
@@ -152,14 +142,8 @@ def iter_batches(
     for name, array in arrays.items():
         if array.shape[0] != n_rows:
             raise ValueError(f"{name} has {array.shape[0]} rows and X has {n_rows}")
-    return Batches(
-        tuple(arrays.values()),
-        n_rows,
-        batch_size,
-        seed=_seed(random_state) if shuffle else None,
-        drop_last=drop_last,
-        prefetch=prefetch,
-    )
+    seed = _seed(random_state) if shuffle else None
+    return Batches([*arrays.values()], batch_size, seed, drop_last, prefetch)
 
 
 def whole_number(name: str, value: Any, least: int) -> int:

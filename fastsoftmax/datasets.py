@@ -2,8 +2,7 @@
 
 Images are ``uint8`` of shape (n, height * width), one row per image, pixels in reading order;
 labels are ``int64`` of shape (n,), indices into `FASHION_MNIST_LABELS`. Nothing is downloaded
-without ``download=True``. Importing this module takes no longer
-than importing numpy.
+without ``download=True``. Importing this module takes no longer than importing numpy.
 """
 
 from __future__ import annotations
@@ -222,12 +221,10 @@ def load_fashion_mnist_sample(subset: Subset = "train", *, return_X_y: bool = Tr
     """
     from importlib.resources import files
 
-    names = _file_names(subset)
     folder = files("fastsoftmax") / "data" / "fashion_mnist_sample"
-    images, y = _read_subset(
-        (folder / names[0], folder / names[1]), subset, "Reinstall fastsoftmax"
-    )
-    return _result(images, y, return_X_y)
+    images, labels = (folder / name for name in _file_names(subset))
+    sample = _read_subset((images, labels), subset, "Reinstall fastsoftmax")
+    return _result(*sample, return_X_y)
 
 
 def _result(images: Images, y: Labels, return_X_y: bool) -> Any:
@@ -247,9 +244,6 @@ def _result(images: Images, y: Labels, return_X_y: bool) -> Any:
     )
 
 
-# Finding the files
-
-
 def _file_names(subset: str) -> tuple[str, str]:
     if subset not in ("train", "test"):
         raise ValueError(f"subset must be 'train' or 'test', not {subset!r}")
@@ -258,8 +252,7 @@ def _file_names(subset: str) -> tuple[str, str]:
 
 
 def _default_home() -> Path:
-    named = os.environ.get("FASTSOFTMAX_DATA")
-    if named:
+    if named := os.environ.get("FASTSOFTMAX_DATA"):
         return Path(named).expanduser()
     cache = os.environ.get("XDG_CACHE_HOME") or "~/.cache"
     return Path(cache).expanduser() / "fastsoftmax" / "fashion-mnist"
@@ -278,9 +271,6 @@ def _locate(home: Path, names: tuple[str, str]) -> tuple[Path, Path] | None:
         if images is not None and labels is not None:
             return images, labels
     return None
-
-
-# Reading
 
 
 def _read_subset(
@@ -350,9 +340,6 @@ def _read_idx(path: Traversable, row_shape: tuple[int, ...], max_rows: int) -> I
     return array
 
 
-# Download
-
-
 def _download(home: Path, name: str) -> None:
     """Put the checked official file into `home`, or raise OSError and leave no file."""
     import secrets
@@ -394,9 +381,6 @@ def _fetch(url: str, part: Path) -> str:
         file.flush()
         os.fsync(file.fileno())
     return md5.hexdigest()
-
-
-# Resizing
 
 
 def _image_size(resize: int | tuple[int, int] | None) -> tuple[int, int]:

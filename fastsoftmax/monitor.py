@@ -70,15 +70,10 @@ class FitState:
     @cached_property
     def metrics(self) -> Mapping[str, Mapping[str, float]]:
         """Loss and accuracy of the training rows and of each evaluation set, by name."""
-        pairs = [(self.loss, self.accuracy)]
-        pairs += zip(self.eval_loss, self.eval_accuracy, strict=True)
-        names = ["train", *(f"eval_{i}" for i in range(len(pairs) - 1))]
-        return MappingProxyType(
-            {
-                name: MappingProxyType({"loss": loss, "accuracy": accuracy})
-                for name, (loss, accuracy) in zip(names, pairs, strict=True)
-            }
-        )
+        named = {"train": MappingProxyType({"loss": self.loss, "accuracy": self.accuracy})}
+        for i, (loss, accuracy) in enumerate(zip(self.eval_loss, self.eval_accuracy, strict=True)):
+            named[f"eval_{i}"] = MappingProxyType({"loss": loss, "accuracy": accuracy})
+        return MappingProxyType(named)
 
     @property
     def coef_(self) -> Array:
@@ -104,11 +99,7 @@ class FitState:
 
     def __getstate__(self) -> dict[str, Any]:
         """Return what is pickled: the numbers, and the coefficients if they were accessed."""
-        return {
-            name: value
-            for name, value in self.__dict__.items()
-            if name not in ("_source", "metrics")
-        }
+        return {k: v for k, v in self.__dict__.items() if k not in ("_source", "metrics")}
 
 
 # Keys of the history, which has one value of each per iteration.
@@ -198,17 +189,17 @@ class Monitor:
         """Report an iteration to all who watch; return True if one of them stops the fit."""
         if self.verbose:
             print(_line(state), flush=True)
-        stop = False
-        if self.stopping is not None:
-            stop = self.stopping.see(state.iteration, state.eval_loss[-1])
+        early = self.stopping
+        stop = early is not None and early.see(state.iteration, state.eval_loss[-1])
         state.__dict__["_source"] = coefficients
         try:
             # A list: all callbacks are called, also after one that returns True.
             with users_code():
-                stops = [_is_true(callback(state)) for callback in self.callbacks]
+                answers = [callback(state) for callback in self.callbacks]
         finally:
             del state.__dict__["_source"]
-        return stop or any(stops)
+        # (only a True, Python's or numpy's, stops; any other answer means nothing)
+        return stop or any(isinstance(a, bool | np.bool_) and bool(a) for a in answers)
 
     def close(self) -> None:
         """Call `on_fit_end` of the callbacks that have it, whatever ended the fit."""
@@ -251,8 +242,7 @@ class TqdmProgress:
     def __call__(self, state: FitState) -> None:
         """Move the bar by one iteration."""
         if self._bar is None:
-            total = state.n_iter if state.solver == "sgd" else None
-            unit = "epoch" if state.solver == "sgd" else "iteration"
+            total, unit = (state.n_iter, "epoch") if state.solver == "sgd" else (None, "iteration")
             self._bar = _tqdm()(**{"total": total, "unit": unit, **self.options})
         shown = {"loss": f"{state.loss:.4f}"}
         if state.gap is not None:
@@ -285,11 +275,6 @@ def _evaluated(shard: Shard, weights: Array, bias: Array) -> tuple[float, float]
     """Return (mean cross-entropy, accuracy) of rows whose row weights have mean 1."""
     loss, correct = shard.metrics(weights, bias)
     return loss / shard.n_rows, correct / shard.n_rows
-
-
-def _is_true(answer: object) -> bool:
-    """Whether a callback returned True, Python's or numpy's."""
-    return isinstance(answer, bool | np.bool_) and bool(answer)
 
 
 def _line(state: FitState) -> str:

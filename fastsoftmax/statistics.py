@@ -141,11 +141,8 @@ class FitStatistics:
             import pandas as pd
         except ImportError:
             n_contrasts, n_terms = self.coef.shape
-            flat = {
-                "class": np.repeat(self.classes, n_terms),
-                "term": np.tile(self.terms, n_contrasts),
-                **flat,
-            }
+            classes, terms = np.repeat(self.classes, n_terms), np.tile(self.terms, n_contrasts)
+            flat = {"class": classes, "term": terms, **flat}
             records = np.empty(self.coef.size, dtype=[(n, v.dtype) for n, v in flat.items()])
             for name, values in flat.items():
                 records[name] = values
@@ -512,8 +509,7 @@ def _result(
 ) -> FitStatistics:
     """Return the statistics of the contrasts for raw features, with the intercept first."""
     problem, total, masses, at, names = fitted
-    m, d = len(names), problem.n_features
-    q = len(contrasts.kept)
+    m, d, q = len(names), problem.n_features, len(contrasts.kept)
     to_raw = np.eye(m)  # from intercepts of centred features
     if problem.fit_intercept:
         to_raw[d, :d] = -problem.coordinates.center
@@ -527,8 +523,7 @@ def _result(
     coef = contrasts.sign * (weights[contrasts.kept] - base)[:, order]
     errors = np.sqrt(np.diag(covariance)).reshape(q, m)
     half = float(-special.ndtri(0.5 * (1.0 - confidence_level))) * errors
-    penalised = problem.l2 > 0.0
-    df = float(np.sum(contrasts.covariance * contrasts.likelihood)) if penalised else float(q * m)
+    df = np.sum(contrasts.covariance * contrasts.likelihood) if problem.l2 > 0.0 else q * m
     shares = masses / masses.sum()
     return FitStatistics(
         reference=labels[position],
@@ -543,5 +538,5 @@ def _result(
         log_likelihood=-at.loss * total,
         log_likelihood_null=float(total * np.sum(shares * np.log(shares))),
         n_observations=total,
-        df=df,
+        df=float(df),
     )

@@ -193,8 +193,7 @@ def _label_masses(
             labels = np.arange(y.shape[1]) if given.names is None else np.unique(given.names)
         real = np.dtype(np.float64)
         masses = known_targets(given, labels, real, row_weights=row_weights).masses(row_weights)
-        kind = f"probabilities of {y.shape[1]} classes"
-        return labels.tolist(), masses, kind, labels.dtype
+        return labels.tolist(), masses, f"probabilities of {y.shape[1]} classes", labels.dtype
     check_classification_targets(y)
     found, positions = np.unique(y, return_inverse=True)
     kind = "booleans" if y.dtype.kind == "b" else kind_of(y)

@@ -70,25 +70,16 @@ def batch_shard(
 def take_steps(
     estimator: FitParameters, shard: Shard, params: Array, velocity: Array | None, total: float
 ) -> tuple[float, float]:
-    """Take mini-batch steps over rows in their order; params and velocity change in place.
+    """Step over rows in their order, changing params and velocity; return sums of loss and hits.
 
-    total is the sum of the row weights that the penalty is for. Returns the sums of loss and hits
-    that the steps saw.
+    total is the sum of the row weights that the penalty is for.
     """
     scale = float(estimator.input_scale)
-    return shard.sgd_steps(
-        params,
-        velocity,
-        np.arange(shard.n_rows),
-        Descent(
-            estimator.batch_size,
-            estimator.learning_rate,
-            estimator.momentum,
-            0.0 if total == 0.0 else regularisation(estimator.C, total)[0],
-            estimator.fit_intercept,
-            None if scale == 1.0 else np.full(shard.n_features, scale**2),
-        ),
-    )
+    squared_scale = None if scale == 1.0 else np.full(shard.n_features, scale**2)
+    l2 = 0.0 if total == 0.0 else regularisation(estimator.C, total)[0]
+    size, rate, momentum = estimator.batch_size, estimator.learning_rate, estimator.momentum
+    descent = Descent(size, rate, momentum, l2, estimator.fit_intercept, squared_scale)
+    return shard.sgd_steps(params, velocity, np.arange(shard.n_rows), descent)
 
 
 def first_coefficients(estimator: FitParameters, like: Shard) -> Array:
@@ -183,13 +174,10 @@ class _BatchRows:
     def __init__(
         self, estimator: FitParameters, source: BatchSource, classes: Any, totals: Totals | None
     ) -> None:
-        self.estimator = estimator
-        self.source = source
-        self.given_classes = classes
-        self.classes = labels_of(classes) if totals is None else totals.classes
-        self.by_class = None if totals is None else totals.by_class
-        self.n_rows, self.weight = (0, 0.0) if totals is None else (totals.n_rows, totals.weight)
+        self.estimator, self.source, self.given_classes = estimator, source, classes
         self._all_seen = totals is not None
+        known = totals or Totals(labels_of(classes), None, 0, 0.0)
+        self.classes, self.by_class, self.n_rows, self.weight = known
         self.real: np.dtype[Any] | None = None
 
     def epoch(self) -> Iterator[tuple[Shard, float, float]]:

@@ -61,8 +61,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         code: int = args.run(args)
         sys.stdout.flush()
     except demo.CommandError as error:
-        message = " ".join(str(error).split())
-        print(f"{_PROG} {args.command}: error: {message}", file=sys.stderr)
+        print(f"{_PROG} {args.command}: error:", *str(error).split(), file=sys.stderr)
         return 2
     except KeyboardInterrupt:
         print(f"{_PROG} {args.command}: interrupted", file=sys.stderr)

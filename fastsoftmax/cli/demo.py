@@ -8,7 +8,7 @@ import os
 import time
 import warnings
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple, TypeAlias
 
@@ -16,11 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from fastsoftmax.backend import resolve_backend
-from fastsoftmax.datasets import (
-    FASHION_MNIST_LABELS,
-    load_fashion_mnist,
-    load_fashion_mnist_sample,
-)
+from fastsoftmax.datasets import FASHION_MNIST_LABELS, load_fashion_mnist, load_fashion_mnist_sample
 
 if TYPE_CHECKING:
     from fastsoftmax.estimator import FastSoftmax
@@ -144,9 +140,6 @@ def run(args: argparse.Namespace) -> int:
     return 0
 
 
-# Data
-
-
 def _load(args: argparse.Namespace) -> Data:
     try:
         train, test = (
@@ -174,11 +167,7 @@ def _load(args: argparse.Namespace) -> Data:
             "The full data has 60,000 and 10,000: add --download (30 MB), or --data-home DIR "
             "where you have it."
         )
-    parts = (train, test)
-    return Data(*((np.divide(pixels, 255.0, dtype=np.float32), y) for pixels, y in parts))
-
-
-# Training
+    return Data(*((np.divide(pixels, 255.0, dtype=np.float32), y) for pixels, y in (train, test)))
 
 
 def _watched_run(args: argparse.Namespace, data: Data) -> Run:
@@ -210,14 +199,9 @@ def _fit(
         start = time.perf_counter()
         estimator.fit(*data.train, **watch)
         seconds = time.perf_counter() - start
-    return Run(
-        label=label,
-        estimator=estimator,
-        seconds=seconds,
-        train_accuracy=float(estimator.score(*data.train)),
-        test_accuracy=float(estimator.score(*data.test)),
-        warning="; ".join(str(warning.message) for warning in caught),
-    )
+    train, test = (float(estimator.score(*rows)) for rows in data)
+    warning = "; ".join(str(warning.message) for warning in caught)
+    return Run(label, estimator, seconds, train, test, warning)
 
 
 def print_epoch(state: FitState) -> None:
@@ -237,14 +221,14 @@ def print_epoch(state: FitState) -> None:
 
 def _print_comparison(watched: Run, optimum: Run) -> None:
     # Each certificate gives a lower bound on the minimum, which is the same for both runs.
-    runs = (watched.estimator, optimum.estimator)
-    lower_bound = max(fitted.objective_ * (1.0 - fitted.gap_) for fitted in runs)
-    width = max(len(watched.label), len(optimum.label))
+    runs = (watched, optimum)
+    lower_bound = max(r.estimator.objective_ * (1.0 - r.estimator.gap_) for r in runs)
+    width = max(len(run.label) for run in runs)
     print(
         f"\n{'':<{width}}  objective  gap at most  iterations  seconds  train accuracy  "
         "test accuracy"
     )
-    for run in (watched, optimum):
+    for run in runs:
         fitted = run.estimator
         gap = 1.0 - lower_bound / fitted.objective_
         print(
@@ -256,9 +240,6 @@ def _print_comparison(watched: Run, optimum: Run) -> None:
     if not optimum.estimator.converged_:
         print(f"the second fit did not reach its tolerance: {optimum.warning}")
     print(flush=True)
-
-
-# Pictures
 
 
 def _can_draw() -> bool:
@@ -300,9 +281,6 @@ def _draw(folder: Path, run: Run, data: Data) -> None:
         print(f"wrote {folder / name}", flush=True)
 
 
-# Options
-
-
 def _option(
     group: Any, name: str, metavar: str, kind: Callable[[str], Any], default: Any, text: str
 ) -> None:
@@ -317,13 +295,10 @@ def _number(
     """Return a parser of numbers of this kind, which refuses those that are not `ok`."""
 
     def parse(text: str) -> Any:
-        refusal = argparse.ArgumentTypeError(f"must be {wanted}, not {text!r}")
-        try:
+        with suppress(ValueError):
             value = kind(text)
-        except ValueError:
-            raise refusal from None
-        if not ok(value):
-            raise refusal
-        return value
+            if ok(value):
+                return value
+        raise argparse.ArgumentTypeError(f"must be {wanted}, not {text!r}")
 
     return parse

@@ -69,16 +69,13 @@ def run(args: argparse.Namespace) -> int:
             cells = (f"{r.error:.1e}" if r.ok else "FAILED" for r in row)
             line = "".join(f"  {c:>{len(name)}}" for name, c in zip(KERNELS, cells, strict=True))
             print(f"{f'{result.isa} {result.real}':<14}{line}", flush=True)
-    print()
     seconds = time.perf_counter() - start
+    print()
     wrong = [result for result in results if not result.ok]
     for result in wrong:
         print(f"{result.kernel} on {result.isa} in {result.real}: {result.problem}")
     print(f"self-check: {'FAILED' if wrong else 'ok'} ({seconds:.1f} s)")
     return 1 if wrong else 0
-
-
-# The check
 
 
 @dataclass(frozen=True)
@@ -203,9 +200,8 @@ def _expected(name: str, index: int, real: Any) -> list[Array]:
 
 def _run(kernels: ModuleType, name: str, p: Problem, isa: Any, n_threads: int) -> list[Array]:
     """Return what a kernel computes: the arrays that it writes and the numbers that it returns."""
-    targets = kernels.Targets(
-        p.labels, p.target_probs, p.row_weights, p.label_smoothing, p.logits.shape[1]
-    )
+    n_classes = p.logits.shape[1]
+    targets = kernels.Targets(p.labels, p.target_probs, p.row_weights, p.label_smoothing, n_classes)
     written, read = KERNELS[name](p, targets)
     returned = getattr(kernels, name)(*written, *read, isa=isa, n_threads=n_threads)
     return [*written, *map(np.array, returned or ())]
