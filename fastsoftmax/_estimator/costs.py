@@ -91,5 +91,4 @@ def labels_of(values: Sequence[Any]) -> Array:
 
 def _plain(value: Any) -> Any:
     """Return a number, bool or string of numpy as Python's."""
-    plain = isinstance(value, np.generic) and value.dtype.kind in "biufSU"
-    return value.item() if plain else value
+    return value.item() if isinstance(value, np.generic) and value.dtype.kind in "biufSU" else value

@@ -137,5 +137,4 @@ def _give_back(held: Array, group: Array, shares: Array) -> None:
 def _significant(sums: Array) -> Array:
     """Return sums without the last digits, which depend on the order of the terms."""
     mantissas, exponents = np.frexp(sums)
-    rounded: Array = np.ldexp(np.round(mantissas / _ROUNDING) * _ROUNDING, exponents)
-    return rounded
+    return np.asarray(np.ldexp(np.round(mantissas / _ROUNDING) * _ROUNDING, exponents))

@@ -40,16 +40,11 @@ def checked_rows(
     X: Any,
     y: Any,
     *,
-    reset: bool,
-    real: np.dtype[Any] | None = None,
-    name: str = "y",
+    reset: bool,  # whether to note the features, instead of comparing them with those of the fit
+    real: np.dtype[Any] | None = None,  # that sums over the rows are computed in; None for any
+    name: str = "y",  # what errors call y
 ) -> tuple[Any, Given]:
-    """(features as a shard takes them, labels or probabilities), a target for each row.
-
-    reset: whether the estimator notes the features, instead of comparing them with those of its
-    fit. real: the number type that sums over the rows have to be computed in; None for any. name:
-    what errors call y.
-    """
+    """(features as a shard takes them, labels or probabilities), a target for each row."""
     kept = [t for t in FEATURE_TYPES if real is None or real_type(np.dtype(t)) == real]
     if y is None:  # raises scikit-learn's error
         validate_data(estimator, X, y, reset=reset, accept_sparse="csr", dtype=kept)
@@ -119,10 +114,7 @@ def common_type(types: Sequence[np.dtype[Any]]) -> np.dtype[Any]:
 
 
 def _stored_matrix(X: Any) -> Any:
-    """Return a sparse matrix of float32 or float64, indices as they are.
-
-    Integers become float32 where that holds them exactly.
-    """
+    """Return a sparse matrix as float32 where that is exact, else float64; indices as they are."""
     if X.ndim != 2 or X.dtype.kind not in "fbiu" or (X.dtype.char in "df" and X.dtype.isnative):
         return X
     if X.dtype.kind == "b" or X.format in ("lil", "dok"):  # (True twice is True, not 2)
@@ -133,10 +125,9 @@ def _stored_matrix(X: Any) -> Any:
         exact = X.dtype.itemsize <= 2 or not X.nnz
         exact = exact or bool(X.data.min() >= -_EXACT and X.data.max() <= _EXACT)
     data = X.data.astype(np.float32 if exact else np.float64)
-    if X.format == "csr":
-        return sparse.csr_array((data, X.indices, X.indptr), shape=X.shape)
-    if X.format == "csc":
-        return sparse.csc_array((data, X.indices, X.indptr), shape=X.shape)
+    if X.format in ("csr", "csc"):
+        stored = sparse.csr_array if X.format == "csr" else sparse.csc_array
+        return stored((data, X.indices, X.indptr), shape=X.shape)
     if X.format == "coo":
         return sparse.coo_array((data, (X.row, X.col)), shape=X.shape)
     return X.astype(data.dtype)

@@ -182,6 +182,4 @@ def _is_compatible(version: Any) -> bool:
     if saved is None or here is None:
         return False
     (major, minor), (our_major, our_minor) = (tuple(map(int, m.groups())) for m in (saved, here))
-    if major != our_major:
-        return False
-    return minor == our_minor or (major > 0 and minor < our_minor)
+    return major == our_major and (minor == our_minor or (major > 0 and minor < our_minor))

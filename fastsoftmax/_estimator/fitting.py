@@ -121,10 +121,7 @@ def fit_arrays(
 def eval_shards(
     estimator: FitParameters, watch: Watch, classes: Array, seen: Array, like: Shard
 ) -> list[Shard]:
-    """Return the rows of an `eval_set`, checked, as shards like that of the training rows.
-
-    seen: labels of the fit, also those that it leaves out.
-    """
+    """Return a checked `eval_set` as shards like the training rows'; seen as of `known_labels`."""
     shards = []
     for i, pair in enumerate(watch.eval_set):
         if not (isinstance(pair, tuple | list) and len(pair) == 2):
@@ -144,9 +141,8 @@ def previous_coefficients(estimator: FitParameters, classes: Array) -> Coefficie
     intercept: Any = getattr(estimator, "intercept_", None)
     n_logits = count_logits(len(classes))
     shapes = (n_logits, estimator.n_features_in_), (n_logits,)
-    if (np.shape(coef), np.shape(intercept)) != shapes:
-        return None
-    if not (np.isfinite(coef).all() and np.isfinite(intercept).all()):
+    fits = (np.shape(coef), np.shape(intercept)) == shapes
+    if not (fits and np.isfinite(coef).all() and np.isfinite(intercept).all()):
         return None
     return np.asarray(coef, np.float64), np.asarray(intercept, np.float64)
 
@@ -156,14 +152,13 @@ def begun(
     estimator: FitParameters,
     classes: Array,
     solver: str,
-    rows: tuple[int, float],
+    rows: tuple[int, float],  # their number and the sum of their weights
     sets: list[Shard],
     watch: Watch,
 ) -> Iterator[Monitor]:
     """Set the attributes that a fit has from its start on, and watch it to its end.
 
-    rows: their number and the sum of their weights. However the fit ends, early stopping restores
-    the best coefficients and callbacks are told.
+    However the fit ends, early stopping restores the best coefficients and callbacks are told.
     """
     n_rows, estimator._weight_seen = rows
     estimator._velocity = None
@@ -225,9 +220,8 @@ def _fit_full_batch(
 
     problem, real = objective.problem, objective.problem.rows.real
     point = objective.start_from(start)
-    keep(
-        estimator, real, *problem.coordinates.coefficients_of(point), 0
-    )  # for a fit that is interrupted
+    # for a fit that is interrupted
+    keep(estimator, real, *problem.coordinates.coefficients_of(point), 0)
     resumes = start is not None and point is not problem.null_point
     monitor.note_start(estimator.coef_, estimator.intercept_, is_fitted=resumes)
     try:
@@ -271,12 +265,9 @@ def _fit_sgd(
     monitor: Monitor,
     start: Coefficients | None,
     watch: Watch,
-    rows: Array | None,
+    rows: Array | None,  # numbers of those to fit to; None for all
 ) -> str | None:
-    """Run epochs of mini-batch descent; the result says why there were too few, if that is so.
-
-    rows: numbers of those to fit to; None for all.
-    """
+    """Run epochs of mini-batch descent; the result says why there were too few, if that is so."""
     rng = check_random_state(estimator.random_state)
     real = problem.rows.real
     shape = problem.n_logits, problem.n_features

@@ -95,23 +95,16 @@ class GivenRows(NamedTuple):
             finite = bool(probs.min(initial=0.0) > -np.inf)
         if not finite:
             for far in self.far():
-                if as_log:
-                    probs[far.rows] = far.log_probabilities(probs.dtype)
-                else:
-                    probs[far.rows] = far.probabilities()
+                found = far.log_probabilities(probs.dtype) if as_log else far.probabilities()
+                probs[far.rows] = found
         return probs
 
     def top(self, n_top: int, probabilities: Array | None = None) -> Array:
         """(n_rows, n_top) the numbers of the likeliest classes."""
         top = np.empty((self.n_rows, n_top), dtype=np.int64)
+        learnt = self.coef, self.intercept, len(self.classes)
         finite = self.computing.backend.predict_top(
-            top,
-            probabilities,
-            self.rows,
-            self.coef,
-            self.intercept,
-            len(self.classes),
-            n_threads=self.computing.n_threads,
+            top, probabilities, self.rows, *learnt, n_threads=self.computing.n_threads
         )
         if not finite:
             for far in self.far():
@@ -136,10 +129,7 @@ class GivenRows(NamedTuple):
 
 
 def given_rows(estimator: FittedEstimator, X: Any, temperature: float | None = None) -> GivenRows:
-    """Check everything except that X is finite; a plain ndarray takes microseconds.
-
-    The logits are those at a temperature: `temperature_` for None.
-    """
+    """Check everything except that X is finite; a plain ndarray takes microseconds."""
     fitted = vars(estimator)
     if "coef_" not in fitted:
         check_is_fitted(estimator)
@@ -157,7 +147,7 @@ def given_rows(estimator: FittedEstimator, X: Any, temperature: float | None = N
             f"coef_ and intercept_ must have shapes {(n_logits, X.shape[1])} and "
             f"{(n_logits,)}, got {coef.shape} and {intercept.shape}"
         )
-    if temperature is None:  # (models of an earlier version have none)
+    if temperature is None:  # what logits are divided by (models of an earlier version have none)
         temperature = fitted.get("temperature_", 1.0)
     if temperature != 1.0:
         divisor = real.type(temperature)
@@ -175,8 +165,7 @@ def _check_learnt(estimator: FittedEstimator) -> None:
     """Raise a ValueError without labels and real numbers, which a damaged pickle may lack."""
     for name in ("classes_", "coef_", "intercept_"):
         dtype = getattr(getattr(estimator, name, None), "dtype", None)
-        accepted = dtype is not None and (dtype.kind in "fiub" or name == "classes_")
-        if not accepted:
+        if dtype is None or (dtype.kind not in "fiub" and name != "classes_"):
             found = "nothing" if dtype is None else f"an array of dtype {dtype}"
             raise ValueError(f"{name} must be an array of what fit has learnt, got {found}")
     if estimator.classes_.ndim != 1:

@@ -42,10 +42,7 @@ def checked_sample_weights(sample_weight: Any, X: Any) -> Array:
 
 
 def checked_class_weights(class_weight: Any, classes: Array, masses: Array) -> Array:
-    """One weight for each class, from a dict or "balanced", as scikit-learn defines them.
-
-    masses are the sums of the row weights of each class.
-    """
+    """Return scikit-learn's weight for each class; masses are their sums of row weights."""
     if class_weight == "balanced":
         with np.errstate(divide="ignore"):
             balanced = masses.sum() / (len(classes) * masses)
@@ -131,12 +128,9 @@ def training_rows(
     targets: Targets,
     sample_weight: Any,
     *,
-    hold_out: Callable[[Any, Targets, Array], Array] | None = None,
+    hold_out: Callable[[Any, Targets, Array], Array] | None = None,  # of X, y, sample weights
 ) -> TrainingRows:
-    """Return checked rows with the weights that count in a fit.
-
-    hold_out returns the numbers of the rows to hold out, for features, targets and sample weights.
-    """
+    """Return rows with their weights in a fit; hold_out returns the numbers of rows to hold out."""
     row_weights = checked_sample_weights(sample_weight, X)
     held = None if hold_out is None else hold_out(X, targets, row_weights)
     if estimator.class_weight is not None:

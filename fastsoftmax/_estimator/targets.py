@@ -101,10 +101,7 @@ def label_array(y: Any, name: str = "y", place: str = "row") -> Array:
 
 
 def as_array(y: Any, name: str = "y") -> Any:
-    """Return a list, or whatever else has no shape, as an array; anything else as it is.
-
-    numpy would turn the numbers of a list into strings, beside strings.
-    """
+    """Return a list, or whatever else has no shape, as an array; anything else as it is."""
     if isinstance(getattr(y, "shape", None), tuple):
         return y
     try:
@@ -114,6 +111,7 @@ def as_array(y: Any, name: str = "y") -> Any:
             f"{name} must hold a label for each row, or as many probabilities for each row as for "
             "any other, got rows of different lengths"
         ) from None
+    # numpy turns the numbers of a list into strings, beside strings
     converted = array.ndim == 1 and array.dtype.kind in "fUSc" and isinstance(y, list | tuple)
     if converted and set(map(type, y)) not in ({float}, {str}):
         return np.fromiter(y, dtype=object, count=len(y))
@@ -319,8 +317,7 @@ def _new_probabilities(y: Array, classes: Any, row_weights: Array | None) -> Tar
     if len(np.unique(columns)) < n_classes:
         raise ValueError(f"classes must be different from each other, got {classes!r}")
     order = np.argsort(columns, kind="stable")
-    real = np.dtype(np.float64)
-    probs = _checked_probabilities(y, n_classes, real, row_weights=row_weights)[:, order]
+    probs = _checked_probabilities(y, n_classes, np.dtype(float), row_weights=row_weights)[:, order]
     return Targets(columns[order], None, probs / probs.sum(axis=1, keepdims=True))
 
 
@@ -387,13 +384,10 @@ def known_labels(
     classes: Array,
     name: str = "y",
     *,
-    seen: Array | None = None,
+    seen: Array | None = None,  # of the fit, also those left out as all their rows have weight 0
     row_weights: Array | None = None,
 ) -> Targets:
-    """Return labels that must be among `classes`, except those of rows of weight 0.
-
-    seen: labels of the fit, also those that it leaves out as all their rows have weight 0.
-    """
+    """Return labels that must be among `classes`, except those of rows of weight 0."""
     check_kind(y, classes, name)
     sought = y
     if y.dtype.kind in "iu" and classes.dtype.kind in "iu":
@@ -424,11 +418,7 @@ def check_kind(y: Array, classes: Array, name: str = "y") -> None:
 
 
 def _checked_probabilities(
-    y: Array,
-    n_classes: int,
-    real: np.dtype[Any],
-    name: str = "y",
-    row_weights: Array | None = None,
+    y: Array, n_classes: int, real: np.dtype[Any], name: str = "y", row_weights: Array | None = None
 ) -> Array:
     """Return y of shape (n_rows, n_classes), checked, in a number type."""
     if y.shape[1] != n_classes:

@@ -263,22 +263,18 @@ class PortableEstimator(DecidingEstimator):
             helper.make_node("ArgMax", ["logits"], ["best"], axis=1, keepdims=0),
             helper.make_node("Gather", ["classes", "best"], ["label"], axis=0),
         ]
-        graph = helper.make_graph(
-            nodes,
-            type(self).__name__,
-            [helper.make_tensor_value_info("X", elements[given.type], ["n_rows", coef.shape[1]])],
-            [
-                helper.make_tensor_value_info("label", classes.data_type, ["n_rows"]),
-                helper.make_tensor_value_info(
-                    "probabilities", elements[given.type], ["n_rows", len(labels)]
-                ),
-            ],
-            [
-                numpy_helper.from_array(coef.astype(real, copy=False), "coef"),
-                numpy_helper.from_array(intercept.astype(real, copy=False), "intercept"),
-                classes,
-            ],
-        )
+        declared, stored = helper.make_tensor_value_info, numpy_helper.from_array
+        inputs = [declared("X", elements[given.type], ["n_rows", coef.shape[1]])]
+        outputs = [
+            declared("label", classes.data_type, ["n_rows"]),
+            declared("probabilities", elements[given.type], ["n_rows", len(labels)]),
+        ]
+        learnt = [
+            stored(coef.astype(real, copy=False), "coef"),
+            stored(intercept.astype(real, copy=False), "intercept"),
+            classes,
+        ]
+        graph = helper.make_graph(nodes, type(self).__name__, inputs, outputs, learnt)
         return helper.make_model(
             graph,
             opset_imports=[helper.make_opsetid("", _OPSET)],

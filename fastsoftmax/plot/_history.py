@@ -117,11 +117,7 @@ class HistoryDisplay(Display):
 
     @own_arithmetic
     def plot(
-        self,
-        ax: Axes | None = None,
-        *,
-        x: XAxis = "iteration",
-        curves: Iterable[str] | None = None,
+        self, ax: Axes | None = None, *, x: XAxis = "iteration", curves: Iterable[str] | None = None
     ) -> Self:
         """Draw the curves.
 
@@ -427,9 +423,7 @@ def eval_labels(names: Sequence[str] | None, n_sets: int) -> Sequence[str]:
 
 
 def curves_of(
-    record: Mapping[str, Any],
-    curves: Iterable[str] | None,
-    eval_names: Sequence[str] | None,
+    record: Mapping[str, Any], curves: Iterable[str] | None, eval_names: Sequence[str] | None
 ) -> list[Curve]:
     """Return the lines to draw, in the order of the legend."""
     names = checked_curves(curves)

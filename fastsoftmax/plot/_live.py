@@ -194,10 +194,9 @@ class LivePlot:
     @own_arithmetic
     def on_fit_end(self) -> None:
         """Draw the last state, where the axes end; the next fit begins a new picture."""
-        if self._finished or not self._record["loss"]:
-            return
-        self._finished = True
-        self._draw()
+        if self._record["loss"] and not self._finished:
+            self._finished = True
+            self._draw()
 
     @own_arithmetic
     def close(self) -> None:
@@ -281,9 +280,7 @@ class LivePlot:
             shell.events.register("post_run_cell", finish)
 
     def _set_limits(self, curves: Sequence[Curve], n: int) -> None:
-        end = n
-        if not self._finished:
-            end = self._n_iter or max(10, 2 ** math.ceil(math.log2(n)))
+        end = n if self._finished else self._n_iter or max(10, 2 ** math.ceil(math.log2(n)))
         step_axis(self.ax_, end, self._unit)
         if self.xlim is not None:
             self.ax_.set_xlim(*self.xlim)

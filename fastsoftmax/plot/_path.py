@@ -304,8 +304,7 @@ def _representatives(sizes: NDArray[np.float64]) -> NDArray[np.intp]:
 
 def _score_name(scoring: Any, negate_score: bool) -> str:
     """Return the name of the scores, such as "log loss" for the negated "neg_log_loss"."""
-    if scoring is None:
-        scoring = "accuracy"
+    scoring = "accuracy" if scoring is None else scoring
     if not isinstance(scoring, str):
         name = "score"
     elif negate_score and scoring.startswith("neg_"):

@@ -10,13 +10,8 @@ from fastsoftmax.solvers.protocols import E, Limits, Objective, Result
 class Method(Protocol[E]):
     """How a solver gets from one point to the next."""
 
-    @property
-    def target(self) -> float:
-        """As of `protocols.Model`."""
-
-    @property
-    def patience(self) -> int:
-        """As of `protocols.Model`."""
+    target: float  # as of `protocols.Model`
+    patience: int  # likewise
 
     def is_done(self, at: E) -> str | None:
         """Return a reason to stop other than the gap; None to go on."""

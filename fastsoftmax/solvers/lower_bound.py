@@ -25,12 +25,10 @@ def relative_gap(objective: Objective[E], at: E) -> float:
 
 
 class LowerBound:
-    """The best lower bound on the minimum that the points of a run have certified.
+    """The best lower bound on the minimum, `value`, that the points of a run have certified.
 
-    Bounds of single points are not monotone. A point is certified by its own bound, or by what an
-    earlier point has told of the minimum, whichever is better.
-
-    The minimum is at least `value`. epsilon is the relative rounding error of the values.
+    Bounds of single points are not monotone: a point is certified by its own bound, or by what an
+    earlier one has told of the minimum. epsilon is the relative rounding error of the values.
     """
 
     def __init__(self, epsilon: float) -> None:

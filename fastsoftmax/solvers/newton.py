@@ -17,10 +17,7 @@ from fastsoftmax.solvers.protocols import E, TwiceDifferentiable
 
 
 class NewtonModel(Generic[E]):
-    """The quadratic model of the objective.
-
-    The directions to take are combinations of the columns of a basis (n, rank), if one is given.
-    """
+    """The quadratic model of the objective, in the span of a basis (n, rank) if one is given."""
 
     # A step more than most tolerances need (see above), and above the rounding of float64.
     target = 1e-13

@@ -102,21 +102,13 @@ class OrthantModel(Generic[E]):
                 self.next_blocks = n_iter + _EXACT_ITERATIONS
 
     def minimum(self, point: Array, at: E) -> Array | None:
-        """Return where the quadratic model with the blocks, and the 1-norm, has its minimum.
-
-        None where there are no exact blocks, or the minimum is not found.
-        """
+        """Return the model's minimum with the 1-norm; None without exact blocks or if not found."""
         if not self.is_proximal or self.blocks is None:
             return None
-        return model_minimum(
-            point,
-            at.gradient,
-            self.objective.l1,
-            self.objective.n_weights,
-            self.blocks,
-            _inverted(self.inverse),
-            [(pair.moved, pair.change) for pair in self.pairs],
-        )
+        l1, n_weights = self.objective.l1, self.objective.n_weights
+        pairs = [(pair.moved, pair.change) for pair in self.pairs]
+        diagonal = _inverted(self.inverse)
+        return model_minimum(point, at.gradient, l1, n_weights, self.blocks, diagonal, pairs)
 
     def directions(self, steepest: Array, free: Array) -> Iterator[Array]:
         """Yield directions for the free coefficients, from their pseudo-gradient."""
@@ -179,8 +171,7 @@ def pseudo_gradient(point: Array, gradient: Array, l1: float) -> Array:
     Source: Andrew & Gao 2007 (ICML), equation 4.
     """
     at_zero = np.sign(gradient) * np.maximum(np.abs(gradient) - l1, 0.0)
-    steepest: Array = np.where(point == 0.0, at_zero, gradient + l1 * np.sign(point))
-    return steepest
+    return np.asarray(np.where(point == 0.0, at_zero, gradient + l1 * np.sign(point)))
 
 
 def _orthant(objective: Composite[E], point: Array, at: E) -> _Orthant:
@@ -243,15 +234,9 @@ def minimise(
 ) -> Result[E]:
     """Minimise from `start` until the certified relative gap is at most `limits.tol`.
 
-    Each iteration, in the loop of `iteration.iterate`:
-
-    1. The model looks at the point and the orthant.
-    2. A step goes to the minimum of the model where it has exact blocks, or the whole Hessian
-       after many iterations, or else along a direction within the orthant.
-    3. The model learns from the step.
-
-    Arguments and result as of `descent.minimise`; the reason is "converged", "max_iter",
-    "precision", "stopped" or "max_time". What the model has learnt stays in it.
+    Steps go to the minimum of the model where it has exact blocks, or the whole Hessian after many
+    iterations, or else along a direction within the orthant. Arguments and result as of
+    `descent.minimise`, without "floor" and "stationary". What the model has learnt stays in it.
     """
     return iterate(objective, start, _OrthantSteps(objective, model), limits)
 
@@ -279,10 +264,8 @@ class _OrthantSteps(Generic[E]):
 
     def _found(self, n_iter: int, point: Array, at: E) -> tuple[Array, E] | None:
         objective, model = self._objective, self._model
-        # 1.
         orthant = _orthant(objective, point, at)
         model.look(n_iter, at, orthant.free)
-        # 2.
         if n_iter >= _SLOW:
             found = self._found_by_hessian(point, at)
             if found is not None:
@@ -317,7 +300,6 @@ class _OrthantSteps(Generic[E]):
 
     def learn(self, before: E, at: E) -> None:
         """Let the model learn from the step."""
-        # 3.
         moved, self._moved = self._moved, None
         if moved is not None:
             self._model.learn(moved, at.gradient - before.gradient)

@@ -38,10 +38,7 @@ def pair_of(moved: Array, change: Array, vectors: Vectors) -> Pair | None:
 
 
 class Pairs(deque[Pair]):
-    """The latest pairs, from the oldest to the latest.
-
-    At most `most` are kept, in n_bytes of memory; `least` even where that takes more memory.
-    """
+    """The latest pairs, oldest first: up to `most` that fit n_bytes, but `least` in any case."""
 
     def __init__(self, most: int, n_bytes: int, least: int) -> None:
         super().__init__()

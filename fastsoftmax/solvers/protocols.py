@@ -157,23 +157,15 @@ class Steps(Protocol):
 
 
 class Model(Protocol[E_contra]):
-    """A quadratic model of the objective around a point, for `descent`.
+    """A quadratic model of the objective around a point, for `descent`."""
 
-    Attributes
-    ----------
-    target : float
-        Relative gap to go on to where `tol` asks for less, because the last digits are cheap; inf
-        where they are not.
-    patience : int
-        Iterations without a smaller gap, while the value does not fall visibly, after which the
-        precision of the arithmetic counts as exhausted.
-    confirmations : int
-        Iterations in a row that must expect hardly any decrease before the model is believed.
-    """
-
+    # Relative gap to go on to where `tol` asks for less, because the last digits are cheap; inf
+    # where they are not.
     target: float
+    # Iterations without a smaller gap, while the value does not fall visibly, after which the
+    # precision of the arithmetic counts as exhausted.
     patience: int
-    confirmations: int
+    confirmations: int  # in a row, of hardly any expected decrease, before the model is believed
 
     def look(self, n_iter: int, at: E_contra) -> None:
         """See the point that the next direction starts from."""
@@ -187,24 +179,13 @@ class Model(Protocol[E_contra]):
 
 @dataclass(frozen=True)
 class Limits(Generic[Seen_contra]):
-    """When a run ends, and who is told how it goes.
+    """When a run ends, and who is told how it goes."""
 
-    Parameters
-    ----------
-    tol : float
-        Bound on (F - min F) / F at which to stop.
-    max_iter : int
-        Iterations; each costs one evaluation, rarely two.
-    on_iteration : callable (n_iter, evaluation, gap) -> bool, optional
-        Called after each iteration; True stops.
-    expired : callable () -> bool, optional
-        Whether time is up; asked before each iteration.
-    """
-
-    tol: float
-    max_iter: int
+    tol: float  # bound on (F - min F) / F at which to stop
+    max_iter: int  # each costs one evaluation, rarely two
+    # called after each iteration; True stops
     on_iteration: Callable[[int, Seen_contra, float], bool] = lambda n_iter, at, gap: False
-    expired: Callable[[], bool] = lambda: False
+    expired: Callable[[], bool] = lambda: False  # whether time is up; asked before each iteration
 
 
 class Result(NamedTuple, Generic[E]):
