@@ -51,10 +51,11 @@ int fs_max_threads(void) {
  * OpenMP ends the process where it cannot start a thread (RLIMIT_NPROC, a cgroup's pids.max, no
  * address space left). So before its team grows, as many threads are started here with a stack of
  * the same size, and one more, and joined. Where they are refused, a team gets half of those that
- * there were: stacks take the address space that others need. OpenMP keeps one team for each calling
- * thread, and its threads beyond the size of a region end: so the last size is what need not be
- * tried again, and regions of that size pay nothing. What remains: others that start threads, or
- * enter regions of the same OpenMP library in the same thread, between the trial and the region. */
+ * there were: stacks take the address space that others need. OpenMP keeps one team for each
+ * calling thread, and its threads beyond the size of a region end: so the last size is what need
+ * not be tried again, and regions of that size pay nothing. What remains: others that start
+ * threads, or enter regions of the same OpenMP library in the same thread, between the trial and
+ * the region. */
 #if defined(_OPENMP) && !defined(_WIN32)
 
 enum { MOST_THREADS = 1024, REFUSED_REGIONS = 256 };
