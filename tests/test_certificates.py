@@ -133,6 +133,7 @@ def test_random_fits(seed):
 
 
 @pytest.mark.slow
+@pytest.mark.long
 @pytest.mark.parametrize("first", range(40, 2040, 50))
 def test_many_random_fits(first):
     for seed in range(first, first + 50):
