@@ -17,7 +17,7 @@ from fastsoftmax.problem.evaluation import Evaluation, Pass
 from fastsoftmax.problem.free_blocks import FreeBlocks, build_free_blocks
 from fastsoftmax.problem.problem import Problem
 from fastsoftmax.problem.raw_pass import RawPass
-from fastsoftmax.solvers.protocols import Preconditioner
+from fastsoftmax.solvers.protocols import Preconditioner, Refinement
 from fastsoftmax.solvers.vectors import Vectors
 
 # A coefficient of 0 may be free soon where the gradient is this share of l1.
@@ -84,17 +84,26 @@ class SoftmaxObjective:
 
     # ---- curvature ----
 
-    def preconditioner(self) -> Preconditioner:
-        """Invert a scaled bound on the Hessian, in the solver's coordinates."""
-        return curvature.build_preconditioner(self.problem, self.row_span)
+    @property
+    def caution(self) -> float:
+        """By how much curvature may grow along the first steps from the model without weights."""
+        return curvature.caution(self.problem)
 
-    def refinement_cost(self) -> float | None:
-        """Return the cost of `refined_preconditioner` in passes; None where there is none."""
-        return curvature.refinement_cost(self.problem.rows)
+    def preconditioner(self) -> Preconditioner:
+        """Invert an estimate of the Hessian at the model without weights."""
+        return curvature.build_first(self.problem, self.row_span)
+
+    def curvature_along(self, at: Evaluation, direction: Array) -> float:
+        """Estimate the product of a direction and the Hessian's product with it."""
+        return curvature.curvature_along(self.problem, at, direction)
+
+    def refinement(self, most_cost: float) -> Refinement[Evaluation] | None:
+        """Return the best preconditioner for about so many passes, or the cheapest."""
+        return curvature.refinement(self.problem, self.row_span, most_cost)
 
     def refined_preconditioner(self, at: Evaluation) -> Preconditioner:
-        """Invert the Hessian's block of each class, or an approximation of it, at a point."""
-        return curvature.build_refined(self.problem, at, self.row_span)
+        """Approximate the inverse Hessian at a point as well as ever."""
+        return curvature.refinement(self.problem, self.row_span, np.inf).build(at)
 
     def hessian(self, at: Evaluation) -> Array:
         """Return the Hessian of F in the solver's coordinates, in a new array."""

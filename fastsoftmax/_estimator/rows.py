@@ -190,7 +190,6 @@ def make_problem(
     *,
     l2: float = 1.0,
     l1: float = 0.0,
-    moments: Array | None = None,
 ) -> Problem:
     """Return the problem of rows, with the intercept and the scaling that an estimator asks for."""
     return build_problem(
@@ -200,7 +199,6 @@ def make_problem(
         fit_intercept=estimator.fit_intercept,
         input_scale=estimator.input_scale,
         standardize=estimator.standardize,
-        moments=moments,
     )
 
 

@@ -1,7 +1,6 @@
 """Folds of a cross-validation as row weights of one X, and scores on the rows left out."""
 
 import math
-from dataclasses import replace
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -19,8 +18,6 @@ from fastsoftmax._estimator.rows import (
 from fastsoftmax._estimator.targets import Targets, numbers_among
 from fastsoftmax.arrays import Array
 from fastsoftmax.objective import SoftmaxObjective
-from fastsoftmax.optimum.full_batch import suits_newton
-from fastsoftmax.problem.curvature import mean_moments
 from fastsoftmax.problem.problem import Problem
 from fastsoftmax.shards.shard import Shard
 
@@ -63,9 +60,6 @@ def sweep_rows(
     rows = training_rows(estimator, X, targets, sample_weight)
     problem = make_problem(rows.shard, estimator)
     l1_ratio = float(estimator.l1_ratio or 0.0)
-    if l1_ratio == 0.0 and not suits_newton(problem):
-        moments = mean_moments(problem.rows, problem.coordinates.center)
-        problem = replace(problem, moments=moments)
     return SweepRows(
         estimator,
         Family(problem, l1_ratio, rows.total),
@@ -137,7 +131,7 @@ def fold_of(rows: SweepRows, i: int, train: Any, test: Any) -> Fold:
     unseen_weight = float(left_out[unseen].sum())
     left_out[unseen] = 0.0
     whole = rows.family
-    problem = make_problem(shard, rows.estimator, moments=whole.problem.moments)
+    problem = make_problem(shard, rows.estimator)
     return Fold(
         family=whole._replace(problem=problem, total=total),
         present=present,

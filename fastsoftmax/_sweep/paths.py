@@ -76,8 +76,6 @@ def solve(
 
 def curvature_at(objective: SoftmaxObjective, point: Array) -> Preconditioner | None:
     """Return the Hessian's blocks at a point, inverted; None where they are of no use."""
-    if objective.refinement_cost() is None:
-        return None
     with np.errstate(over="ignore", invalid="ignore"):
         return objective.refined_preconditioner(objective.evaluate(point))
 

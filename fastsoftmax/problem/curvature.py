@@ -1,145 +1,163 @@
 """Hessians, and the preconditioners that are made of them.
 
-The first preconditioner: Boehning (1992, Annals of the Institute of Statistical Mathematics 44,
-Section 3) bounds the Hessian of softmax regression by curvature * I_K (x) Cov(x) + l2 I, with
-curvature 1/2, or 1/4 for the one logit of two classes. L-BFGS that starts from the inverse of such
-a matrix is L-BFGS in whitened coordinates.
+The first preconditioner is the diagonal of the Hessian at the model without weights: it costs a
+fraction of a pass, and where features are scaled and hardly correlated nothing else is needed.
 
-The refined one: near an optimum most rows are decided, and the Hessian is far below that bound, by
-factors that differ from class to class. Its diagonal blocks show this: for class k,
-sum_i h_ik x_i x_i^T + l2 I with h_ik = s_i p_ik (1 - p_ik). They cost K products of rows * d^2
-multiply-adds. So they are estimated from rows drawn in proportion to h_ik, and only when the passes
-so far have cost a share of that.
+The refined ones are of the Hessian at a point, and come when the progress so far predicts more
+passes than they cost (`solvers.lbfgs`):
 
-Where the blocks of all classes take too much memory, each is the sum of two parts: what the class's
-mean features add, which is exact, and a remainder. The remainder is approximated by a share of one
-matrix, the sum of all classes' remainders, whose eigenvectors serve all classes; where there are
-many features, by its diagonal (`preconditioner.WithinPreconditioner`). Passes to a certified 1e-4:
-embeddings 50000 x 512, K = 100: 108 without a refined preconditioner, 27 with this one; images
-60000 x 784, K = 10: 204 without, 128 with this one, 46 with blocks; text 27000 x 200000, K = 20: 20
-with this one.
+    few coefficients       the whole Hessian, from some of the rows or all (`build_whole`)
+    dense rows             each class's block, from rows drawn for it (`problem.sampled_blocks`)
+    too many numbers       one matrix that all classes have a share of (`build_shared`)
+    sparse, many features  the diagonal of each class's block (`build_diagonals`)
+
+In the last two, what the mean features of a class add is exact and the remainder is approximated
+(`preconditioner.WithinPreconditioner`).
 """
 
 import numpy as np
 
 from fastsoftmax.arrays import Array
-from fastsoftmax.blas import product
+from fastsoftmax.blas import inner, product
 from fastsoftmax.linalg import invert
 from fastsoftmax.problem.curved_span import RowSpan, spread_of
 from fastsoftmax.problem.evaluation import Evaluation
 from fastsoftmax.problem.preconditioner import (
-    BlockPreconditioner,
-    DensePreconditioner,
     DiagonalInverse,
     DiagonalPreconditioner,
+    InSpan,
     SharedInverse,
+    WholeInverse,
     WithinPreconditioner,
 )
 from fastsoftmax.problem.problem import Problem
-from fastsoftmax.shards.curvature import (
-    diagonals,
-    hessian,
-    hessian_blocks,
-    second_moments,
-    shared_curvature,
+from fastsoftmax.problem.sampled_blocks import (
+    build_sampled_blocks,
+    build_shared_block,
+    shared_rows,
 )
+from fastsoftmax.problem.sampled_blocks import plan as plan_blocks
+from fastsoftmax.shards.curvature import curvature_along as curvature_of_rows
+from fastsoftmax.shards.curvature import diagonals, hessian, shared_curvature
 from fastsoftmax.shards.rows import Rows
-from fastsoftmax.solvers.protocols import Preconditioner
-from fastsoftmax.threads import in_threads
+from fastsoftmax.solvers.protocols import Preconditioner, Refinement
 
-# The bound is scaled by this. Passes to a true gap of 1e-4 and 1e-6 on images (60000 x 784, K = 10,
-# C = 1), without refinement, at 1 and 4 times the bound: 120 / 184, 85 / 154.
-_SCALE = 4.0
-
-# The matrices are dense up to this many features: a covariance costs rows * d^2, which is d / (4 K)
-# passes over its rows, and 8 d^2 bytes (32 MB).
+# The matrices are dense up to this many features, 8 d^2 bytes (32 MB).
 _DENSE_FEATURES = 2048
+# Coefficients up to which the Hessian is taken whole, and its rows: at least this many, and so many
+# for each coefficient.
+_WHOLE_PARAMS = 512
+_LEAST_WHOLE, _ROWS_PER_PARAM, _MOST_ROWS_PER_PARAM = 1024, 4, 16
+# The share of its diagonal that is added to a Hessian of some rows.
+_ADDED = 0.05
 # Passes that the diagonal of a Hessian takes, of rows in CSR form, by scipy.
 _DIAGONAL_COST = 6.0
-# Most numbers in the blocks of all classes (64 MB).
-_BLOCK_NUMBERS = 1 << 23
-# Rows that estimate a covariance: at least this many, and 16 for each feature. Passes to 1e-4 on
-# the images above with all rows, and with a fifth of them: 120 and 114.
+# Rows that estimate a matrix of all classes: at least this many, and 16 for each feature.
 _LEAST_ROWS = 4096
 _ROWS_PER_FEATURE = 16
-# Rows drawn for a block: at least this many, and 4 for each feature. Passes to a certified 1e-4 on
-# the images, and seconds, with 2, 4, 6 and 16 for each: 49, 49, 48, 42; 0.71, 0.68, 0.70, 0.81.
-_LEAST_DRAWN = 2048
-_DRAWN_PER_FEATURE = 4
+# See `caution`.
+_MOST_CAUTION = 4.0
+# Rows that tell how long a first step should be.
+_ROWS_ALONG = 1024
 # The least curvature of a class, as a share of the mean of all, and of the weight of all rows.
 _LEAST_SHARE, _LEAST_CURVATURE = 1e-3, 1e-10
+# Multiply-adds that a pass costs besides those of its products: for each probability, and by what
+# Python adds to an iteration.
+_PER_PROBABILITY, _PER_ITERATION = 20.0, 1e7
 # Classes whose means are copied at a time.
 _CLASSES_AT_A_TIME = 256
 _TINY = float(np.finfo(float).tiny)
 
 
-def mean_moments(rows: Rows, center: Array) -> Array:
-    """Mean of s (x - center) (x - center)^T, (d, d); its diagonal (d,) for many features."""
-    if rows.n_features > _DENSE_FEATURES:
-        return np.asarray(rows.sum(lambda shard: shard.squares(center)) / max(1, rows.n_rows))
-    products, weight = rows.sum(second_moments, center, _row_step(rows))
-    products /= max(weight, _TINY)
-    return products
+def build_first(problem: Problem, span: RowSpan | None = None) -> Preconditioner:
+    """Invert an estimate of the Hessian at the model without weights, the mean over the classes."""
+    rows = problem.rows
+    if rows.is_dense and rows.n_logits * problem.n_features * 3 < 1 << 22:
+        blocks = build_shared_block(problem, shared_rows(problem, pass_work(problem)))
+        return blocks if span is None else InSpan(blocks, span, problem.n_weights)
+    curvature = _null_curvature(problem)
+    squares = curvature * problem.mean_squares
+    floor = max(problem.l2, 1e-10 * float(squares.max(initial=0.0)), _TINY)
+    inverse = 1.0 / (squares + floor)
+    _leave_constants(problem, inverse)
+    bias_scale = 1.0 / curvature if problem.fit_intercept else 0.0
+    return DiagonalPreconditioner(inverse, bias_scale, rows.n_logits, rows.backend, rows.n_threads)
 
 
-def build_preconditioner(problem: Problem, span: RowSpan | None = None) -> Preconditioner:
-    """Invert the scaled bound _SCALE * curvature * Cov(z) + l2 * I, z the scaled features.
+def caution(problem: Problem) -> float:
+    """By how much curvature may grow along the first steps, as a share of what they are made for.
 
-    Times what makes it the inverse of _SCALE * the Hessian at the model without weights, by the
-    share of each class: of 100 classes the bound is 50 times as much, and so would be the steps
-    that the first line search takes (embeddings 50000 x 512: 30 passes to 1e-4 instead of 27).
-    Its diagonal alone where there are many features. Without an intercept the second moment takes
-    the place of the covariance (unless the features are standardized, center is 0 then). span holds
-    the directions to take, where F does not curve in all.
+    Where there are many classes p (1 - p) is small at first, and later up to 1/4. With first steps
+    of 1, 1/2, 1/4 and 1/8 of their length the first fits to embeddings 10000 x 256, K = 100, take
+    37, 32, 22 and 25 passes, real embeddings 10003 x 384, K = 77, C = 10, 37, 41, 38 and 36.
     """
-    rows, coordinates, share = problem.rows, problem.coordinates, problem.class_share
-    scale = coordinates.scale
-    curvature = 0.5 if rows.n_logits > 1 else 0.25
-    bound = _SCALE * curvature
-    times = curvature / max(float(np.mean(share * (1.0 - share))), _LEAST_SHARE)
-    bias_scale = times / bound if coordinates.fit_intercept else 0.0
-    others = bias_scale, rows.n_logits, rows.backend, rows.n_threads
-    moments = mean_moments(rows, coordinates.center) if problem.moments is None else problem.moments
-    products = moments * bound
-    if products.ndim == 1:
-        products *= scale**2
-        floor = max(problem.l2, 1e-10 * float(products.max(initial=0.0)), _TINY)
-        inverse = times / (products + floor)
-        _leave_constants(problem, inverse)
-        return DiagonalPreconditioner(inverse, *others)
-    products *= scale
-    products *= scale[:, np.newaxis]
-    if span is None:
-        invert(products, np.full(rows.n_features, problem.l2))
-    else:
-        span.invert(products)
-    products *= times
-    return DensePreconditioner(products, *others)
+    return min(_MOST_CAUTION, max(1.0, 0.25 / _null_curvature(problem)))
 
 
-def refinement_cost(rows: Rows) -> float | None:
-    """Return the cost of `build_refined` in passes over the rows; None where memory forbids it.
+def _null_curvature(problem: Problem) -> float:
+    """Mean of p (1 - p) over the classes, at the model without weights."""
+    share = problem.class_share
+    return max(float(np.mean(share * (1.0 - share))), _LEAST_SHARE)
 
-    Its products run at about the passes' rate of arithmetic, and half of each is symmetry; the
-    eigenvectors of a matrix cost as much as 20 products.
+
+def pass_work(problem: Problem) -> float:
+    """Multiply-adds that a pass costs as much as, in float32, with what Python adds."""
+    rows = problem.rows
+    products = 2.0 * rows.stored_numbers * rows.n_logits
+    others = _PER_PROBABILITY * problem.n_rows * problem.n_classes
+    return rows.real.itemsize / 4.0 * (products + others) + _PER_ITERATION
+
+
+def refinement(problem: Problem, span: RowSpan | None, most_passes: float) -> Refinement | None:
+    """Return the best preconditioner for about so many passes, or the cheapest; None if none is.
+
+    In a span, where F curves only there.
     """
-    d, n_rows = rows.n_features, max(1, rows.n_rows)
-    if d > _DENSE_FEATURES:
-        return _DIAGONAL_COST
-    if _blocks_fit(rows):
-        return (min(n_rows, _sampled_rows(d)) * d + d * d) / (4.0 * n_rows)
-    return (n_rows / _row_step(rows) * d + 20.0 * d * d) / (4.0 * n_rows * rows.n_logits)
+    one_pass = pass_work(problem)
+    if problem.n_params <= _WHOLE_PARAMS and span is None:
+        step, work = _whole_plan(problem, most_passes * one_pass)
+        return Refinement(work / one_pass, lambda at: build_whole(problem, at, step))
+    if problem.rows.is_dense or problem.n_features <= _DENSE_FEATURES:
+        plan = plan_blocks(problem, most_passes * one_pass)
+        if plan is not None:
+
+            def build(at: Evaluation) -> Preconditioner:
+                blocks = build_sampled_blocks(problem, at, plan.n_drawn)
+                return blocks if span is None else InSpan(blocks, span, problem.n_weights)
+
+            return Refinement(plan.work / one_pass, build)
+    if problem.n_features <= _DENSE_FEATURES:
+        d, n_rows = float(problem.n_features), problem.n_rows / _row_step(problem.rows)
+        work = d * d * (n_rows + 20.0 * d) + n_rows * problem.n_logits * 3.0 * d
+        return Refinement(work / one_pass, lambda at: build_shared(problem, at, span))
+    return Refinement(_DIAGONAL_COST, lambda at: build_diagonals(problem, at))
 
 
-def _blocks_fit(rows: Rows) -> bool:
-    return rows.n_logits * (rows.n_features + 1) ** 2 <= _BLOCK_NUMBERS
+def _whole_plan(problem: Problem, most_work: float) -> tuple[int, float]:
+    """Return the step between the rows of a Hessian, and its multiply-adds."""
+    n, m = float(problem.n_params), problem.n_rows
+    fixed = 2.0 * _PER_ITERATION + 2.0 * n**3
+    least = max(_LEAST_WHOLE, _ROWS_PER_PARAM * problem.n_params)
+    each = n * n + 40.0 * problem.n_features  # in float64
+    most = max(_LEAST_WHOLE, _MOST_ROWS_PER_PARAM * problem.n_params)
+    wanted = min(max(float(least), (most_work - fixed) / each), float(most))
+    step = max(1, int(m / wanted))
+    return step, fixed + m / step * each
 
 
-def build_refined(problem: Problem, at: Evaluation, span: RowSpan | None = None) -> Preconditioner:
-    """Invert an approximation of the Hessian at a point; in a span, where F curves only there."""
-    if problem.n_features > _DENSE_FEATURES:
-        return build_diagonals(problem, at)
-    return (build_blocks if _blocks_fit(problem.rows) else build_shared)(problem, at, span)
+def build_whole(problem: Problem, at: Evaluation, step: int = 1) -> Preconditioner:
+    """Invert the Hessian of every step-th row."""
+    matrix = build_hessian(problem, at, step)
+    added = (_ADDED if step > 1 else 0.0) * np.diagonal(matrix)
+    k, d = problem.n_logits, problem.n_features
+    if k > 1:  # what all classes have in common changes no probability: no steps along it
+        blocks = matrix[: k * d, : k * d].reshape(k, d, k, d)
+        every = np.arange(d)
+        blocks[:, every, :, every] += (
+            np.diagonal(matrix)[: k * d].reshape(k, d).mean(axis=0)[:, np.newaxis, np.newaxis]
+        )
+    invert(matrix, added)
+    return WholeInverse(matrix)
 
 
 def _leave_constants(problem: Problem, inverse: Array) -> None:
@@ -147,36 +165,6 @@ def _leave_constants(problem: Problem, inverse: Array) -> None:
     if problem.l2 <= 0.0:
         _, sizes = spread_of(problem.rows, problem.coordinates)
         inverse[..., sizes == 0.0] = 0.0
-
-
-def build_blocks(problem: Problem, at: Evaluation, span: RowSpan | None = None) -> Preconditioner:
-    """Invert the Hessian's block of each class."""
-    rows, coordinates, d = problem.rows, problem.coordinates, problem.n_features
-    with_bias = coordinates.fit_intercept
-    blocks, weight = rows.sum(
-        hessian_blocks,
-        at.weights,
-        at.bias,
-        coordinates.center,
-        rows.share_of(_sampled_rows(d)),
-        with_bias=with_bias,
-    )
-    blocks /= max(weight, _TINY)
-    scale = np.append(coordinates.scale, np.ones(int(with_bias)))
-    added = np.append(np.full(d, problem.l2), np.zeros(int(with_bias)))
-
-    def finish(block: Array) -> Array:
-        block *= scale
-        block *= scale[:, np.newaxis]
-        if span is None:
-            invert(block, added)
-        else:
-            span.invert(block)
-        return block
-
-    for _ in in_threads(finish, blocks, rows.n_threads):
-        pass
-    return BlockPreconditioner(blocks, d, rows.backend, rows.n_threads)
 
 
 def build_diagonals(problem: Problem, at: Evaluation) -> Preconditioner:
@@ -231,10 +219,8 @@ def build_shared(problem: Problem, at: Evaluation, span: RowSpan | None = None) 
 
 def diagonal_bound(problem: Problem) -> Array:
     """Flat diagonal of the Hessian at weights of 0; 0 where a feature does not vary and l2 is 0."""
-    rows, coordinates = problem.rows, problem.coordinates
-    squares = rows.sum(lambda shard: shard.squares(coordinates.center)) / max(1, rows.n_rows)
-    squares *= coordinates.scale**2
-    share = problem.class_share
+    rows = problem.rows
+    squares, share = problem.mean_squares, problem.class_share
     curvature = (share * (1.0 - share))[-rows.n_logits :]
     curvature = np.maximum(curvature, _LEAST_SHARE * max(float(curvature.mean()), _LEAST_CURVATURE))
     weights = np.outer(curvature, squares) + problem.l2
@@ -257,29 +243,40 @@ def diagonal_at(problem: Problem, at: Evaluation, bound: Array) -> Array:
     return np.asarray(np.maximum(diagonal, _LEAST_SHARE * bound, out=diagonal))
 
 
+def curvature_along(problem: Problem, at: Evaluation, direction: Array) -> float:
+    """Estimate <direction, Hessian direction> from some of the rows."""
+    rows, coordinates = problem.rows, problem.coordinates
+    step = max(1, rows.n_rows // _ROWS_ALONG)
+    change = coordinates.coefficients_of(direction)
+    total, weight = rows.sum(curvature_of_rows, (at.weights, at.bias), change, step)
+    V = direction[: problem.n_weights]
+    return total / max(weight, _TINY) + problem.l2 * inner(V, V)
+
+
 def hessian_cost(problem: Problem) -> float:
     """Multiply-adds of a Hessian, and of its inverse."""
     return float(problem.n_rows + problem.n_params) * problem.n_params**2
 
 
-def build_hessian(problem: Problem, at: Evaluation) -> Array:
-    """Return the Hessian of F in the solver's coordinates, in a new array.
+def build_hessian(problem: Problem, at: Evaluation, step: int = 1) -> Array:
+    """Return the Hessian of F in the solver's coordinates, from every step-th row, in a new array.
 
     Softmax does not see a number added to all logits, so the intercepts' common direction is flat
     (and without a penalty that of each feature): there the Hessian gets the curvature 1 of an
     objective with the same minimum.
     """
     rows, coordinates = problem.rows, problem.coordinates
-    k, d = at.weights.shape
+    (k, d), n_rows = at.weights.shape, rows.n_rows
     m = d + coordinates.fit_intercept
     total = rows.sum(
         hessian,
         at.weights.astype(np.float64, copy=False),
         at.bias,
         coordinates.center,
+        step,
         with_bias=coordinates.fit_intercept,
     )
-    total /= rows.n_rows
+    total /= max(rows.sum(lambda shard: shard.total_weight(step)), _TINY) if step > 1 else n_rows
     blocks = total.reshape(k, m, k, m)
     blocks[:, :d] *= coordinates.scale[:, np.newaxis, np.newaxis]
     blocks[:, :, :, :d] *= coordinates.scale
@@ -305,10 +302,6 @@ def _means(sums: Array, totals: Array, scale: Array, weight: float) -> tuple[Arr
     means /= np.where(totals > 0.0, totals, np.inf)[:, np.newaxis]
     least = max(_LEAST_SHARE * float(totals.mean()), _LEAST_CURVATURE * weight)
     return means, np.maximum(totals, least)
-
-
-def _sampled_rows(n_features: int) -> int:
-    return max(_LEAST_DRAWN, _DRAWN_PER_FEATURE * n_features)
 
 
 def _row_step(rows: Rows) -> int:

@@ -3,7 +3,6 @@
 `curvature` computes what they are made of.
 """
 
-from abc import ABC, abstractmethod
 from dataclasses import dataclass
 from types import ModuleType
 from typing import Any, Protocol
@@ -12,6 +11,8 @@ import numpy as np
 
 from fastsoftmax.arrays import Array
 from fastsoftmax.blas import product
+from fastsoftmax.problem.curved_span import RowSpan
+from fastsoftmax.solvers.protocols import Preconditioner
 from fastsoftmax.threads import answering_signals, in_threads
 
 # Least ratio of the eigenvalues of an inverse that is applied in float32.
@@ -22,8 +23,8 @@ _LEAST_BLOCKS = 16
 
 
 @dataclass(frozen=True)
-class _SameForClasses(ABC):
-    """One inverse for the weights of each class, and a number for the intercepts."""
+class DiagonalPreconditioner:
+    """One diagonal (d,) of an inverse for the weights of each class, a number for the intercepts."""
 
     inverse: Array
     bias_scale: float
@@ -34,56 +35,48 @@ class _SameForClasses(ABC):
     def apply(self, gradient: Array) -> Array:
         """Return the product with a flat vector, in a new array."""
         n_weights = self.n_logits * len(self.inverse)
-        result = np.empty_like(gradient)
+        result, zeros = np.empty_like(gradient), np.zeros((2, self.n_logits))
         given, weights = (v[:n_weights].reshape(self.n_logits, -1) for v in (gradient, result))
-        self._multiply(given, weights)
+        self.backend.within_product(
+            weights,
+            zeros[0],
+            given,
+            self.inverse[np.newaxis],
+            None,
+            zeros[1],
+            n_threads=self.n_threads,
+        )
         np.multiply(gradient[n_weights:], self.bias_scale, out=result[n_weights:])
         return result
 
-    @abstractmethod
-    def _multiply(self, given: Array, out: Array) -> None:
-        """Write the product with a matrix (n_logits, d), row by row."""
-
-
-class DensePreconditioner(_SameForClasses):
-    """With an inverse (d, d)."""
-
-    def _multiply(self, given: Array, out: Array) -> None:
-        out[...] = _product(given, self.inverse, self.backend, self.n_threads)
-
-
-class DiagonalPreconditioner(_SameForClasses):
-    """With the diagonal (d,) of an inverse."""
-
-    def _multiply(self, given: Array, out: Array) -> None:
-        zeros = np.zeros((2, self.n_logits))
-        self.backend.within_product(
-            out, zeros[0], given, self.inverse[np.newaxis], None, zeros[1], n_threads=self.n_threads
-        )
-
 
 @dataclass(frozen=True)
-class BlockPreconditioner:
-    """inverses (n_logits, m, m), one for each class; m is d, or d + 1 with the intercept last."""
+class WholeInverse:
+    """The inverse of the whole matrix, for all coefficients together."""
 
-    inverses: Array
-    n_features: int
-    backend: ModuleType
-    n_threads: int
+    inverse: Array
 
     def apply(self, gradient: Array) -> Array:
         """Return the product with a flat vector, in a new array."""
-        n_logits, size = self.inverses.shape[:2]
-        n_weights = n_logits * self.n_features
-        rows = np.empty((n_logits, size))
-        rows[:, : self.n_features] = gradient[:n_weights].reshape(n_logits, -1)
-        rows[:, self.n_features :] = gradient[n_weights:].reshape(n_logits, -1)
-        products, zero = np.empty((n_logits, size, 1)), np.zeros(1)
-        for inverse, row, out in zip(self.inverses, rows, products, strict=True):
-            self.backend.affine_rows(out, inverse, row[np.newaxis], zero, n_threads=self.n_threads)
-        products -= _mean_over_classes(products)
-        weights = products[:, : self.n_features, 0]
-        return np.concatenate([weights.ravel(), products[:, self.n_features :, 0].ravel()])
+        return np.asarray(product(self.inverse, gradient))
+
+
+@dataclass(frozen=True)
+class InSpan:
+    """A preconditioner between projections to where F curves."""
+
+    inner: Preconditioner
+    span: RowSpan
+    n_weights: int
+
+    def apply(self, gradient: Array) -> Array:
+        """Return the product with a flat vector, in a new array."""
+        return self._projected(self.inner.apply(self._projected(gradient.copy())))
+
+    def _projected(self, vector: Array) -> Array:
+        weights = vector[: self.n_weights].reshape(-1, len(self.span.axes))
+        weights[...] = self.span.project(weights)
+        return vector
 
 
 class WithinInverse(Protocol):

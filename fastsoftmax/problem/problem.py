@@ -49,9 +49,6 @@ class Problem:
     null_point: Array
     l2: float  # strength of the squared norm, >= 0
     l1: float = 0.0  # of the 1-norm, >= 0
-    # As `problem.curvature.mean_moments` returns them, for the same features: where several
-    # problems share them, only the first pays.
-    moments: Array | None = None
 
     @property
     def n_rows(self) -> int:
@@ -95,6 +92,13 @@ class Problem:
         return total / self.n_rows
 
     @cached_property
+    def mean_squares(self) -> Array:
+        """Means of the squares of the solver's features, which are centred and scaled."""
+        center, scale = self.coordinates.center, self.coordinates.scale
+        squares = self.rows.sum(lambda shard: shard.squares(center)) / max(1, self.n_rows)
+        return np.asarray(squares * scale**2)
+
+    @cached_property
     def row_span(self) -> RowSpan | None:
         """Where F curves without a penalty; None for all directions, and with a penalty."""
         if self.l2 > 0.0 or self.l1 > 0.0:
@@ -115,7 +119,6 @@ class Problem:
             rows=rows,
             coordinates=coordinates,
             null_point=_null_point(self.class_share, coordinates),
-            moments=None,
         )
 
     # ---- points and values ----
@@ -141,7 +144,6 @@ def build_problem(
     fit_intercept: bool,
     input_scale: float = 1.0,
     standardize: bool = False,
-    moments: Array | None = None,
 ) -> Problem:
     """Return a problem whose features all have the scale input_scale, > 0.
 
@@ -158,7 +160,7 @@ def build_problem(
         center, scale = _standardizing(rows, center, fit_intercept=fit_intercept)
     coordinates = Coordinates(center, scale, rows.n_logits, fit_intercept, standardize)
     null_point = _null_point(class_share, coordinates)
-    return Problem(rows, coordinates, class_share, null_point, l2, l1, moments)
+    return Problem(rows, coordinates, class_share, null_point, l2, l1)
 
 
 def _standardizing(rows: Rows, center: Array, *, fit_intercept: bool) -> tuple[Array, Array]:

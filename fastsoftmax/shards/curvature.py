@@ -5,12 +5,12 @@ row weight, p_k are the probabilities at the model o = W x + b, and h_k = s p_k 
 """
 
 from collections.abc import Iterator
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 from scipy import sparse
 
-from fastsoftmax.arrays import Array
+from fastsoftmax.arrays import Array, slices
 from fastsoftmax.blas import product, single_threaded_blas
 from fastsoftmax.shards.shard import BLOCK_ROWS, Shard
 from fastsoftmax.threads import answering_signals, in_threads
@@ -24,29 +24,6 @@ _MODERATE = 24
 _SPARSE, _SPARSE_ROWS = 0.1, 1 << 16
 # Rows are drawn from at most this many times as many.
 POOL = 16
-
-
-def second_moments(shard: Shard, center: Array, step: int) -> tuple[Array, float]:
-    """Sum of s z z^T over every step-th row, (d, d), and of s.
-
-    Block by block (memory does not grow with the rows), each product in the number type of the
-    passes and their sum in float64.
-    """
-    unit = _units(shard, center)
-    products = np.zeros((shard.n_features, shard.n_features))
-
-    def moments_of(rows: slice) -> Array:
-        row_weights = shard.row_weights[rows, np.newaxis]
-        z = np.empty((len(row_weights), shard.n_features), dtype=shard.real)
-        shard.write_centered(rows, center, z)
-        if not (unit == 1.0).all():
-            z /= unit
-        z *= np.sqrt(row_weights)
-        return _square(z)
-
-    for part in in_threads(moments_of, shard.blocks(step), shard.n_threads):
-        products += part
-    return _scaled(products, unit), shard.total_weight(step)
 
 
 def correlations(shard: Shard, center: Array, scale: Array, step: int) -> Array:
@@ -83,38 +60,63 @@ def _sparse_correlations(shard: Shard, center: Array, scale: Array, step: int) -
     return total
 
 
-def hessian_blocks(
-    shard: Shard, weights: Array, bias: Array, center: Array, n_sampled: int, *, with_bias: bool
-) -> tuple[Array, float]:
-    """Sum of h_k z z^T over the rows for each logit, (n_logits, m, m), and sum of s.
+class Drawn(NamedTuple):
+    """Rows that were drawn for each logit."""
 
-    Where there are more than n_sampled rows, that many are drawn for each class in proportion to
-    h_k, evenly along the rows. Most rows are decided about most classes, so as many rows drawn
-    without regard to h_k would be a far poorer estimate.
+    # Of logit k (m_k, d), and a 1 behind the features where with_bias: each row is z times the root
+    # of the curvature that it stands for, in the number type of the sums.
+    rows: list[Array]
+    curvature: Array  # (n_logits,) sum of h_k over the rows that were drawn from
+    weight: float  # sum of s over them
+
+
+def drawn_rows(
+    shard: Shard, weights: Array, bias: Array, center: Array, n_drawn: int, *, with_bias: int
+) -> Drawn:
+    """Draw rows for each logit in proportion to h_k, evenly along the rows.
+
+    All of them where there are no more than n_drawn. Most rows are decided about most classes, so
+    as many rows drawn without regard to h_k would be a far poorer estimate.
     """
     n_logits, d = weights.shape
-    every = pool(shard, n_sampled)
+    every = pool(shard, n_drawn)
     h = curvatures(shard, shard.raw(every), every, weights, bias)
-    unit = np.concatenate([_units(shard, center), np.ones(int(with_bias))])
-    blocks = np.zeros((n_logits, d + with_bias, d + with_bias))
+    found: list[Array] = [np.empty((0, 0))] * n_logits
 
-    def fill(k: int) -> Array:
-        rows, shares = drawn(h[:, k], n_sampled)
-        z = np.empty((min(len(rows), BLOCK_ROWS), d + with_bias), dtype=shard.real)
-        for start in range(0, len(rows), BLOCK_ROWS):
-            part = rows[start : start + BLOCK_ROWS]
-            z = z[: len(part)]
-            shard.write_centered(part * every.step, center, z[:, :d])
-            z[:, d:] = 1.0
-            if not (unit == 1.0).all():
-                z /= unit
-            z *= np.sqrt(shares[start : start + len(part), np.newaxis])
-            blocks[k] += _square(z)
-        return _scaled(blocks[k], unit)
+    def draw(k: int) -> Array:
+        rows, shares = drawn(h[:, k], n_drawn)
+        z = np.empty((len(rows), d + with_bias), dtype=shard.real)
+        for part in slices(len(rows), BLOCK_ROWS):
+            shard.write_centered(rows[part] * every.step, center, z[part, :d])
+        z[:, d:] = 1.0
+        z *= np.sqrt(shares)[:, np.newaxis]
+        found[k] = z
+        return z
 
-    for _ in in_threads(fill, range(n_logits), shard.n_threads):
+    for _ in in_threads(draw, range(n_logits), shard.n_threads):
         pass
-    return blocks, float(shard.row_weights[every].sum(dtype=np.float64))
+    weight = float(shard.row_weights[every].sum(dtype=np.float64))
+    return Drawn(found, h.sum(axis=0, dtype=np.float64), weight)
+
+
+def curvature_along(
+    shard: Shard, model: tuple[Array, Array], change: tuple[Array, Array], step: int
+) -> tuple[float, float]:
+    """Sum over every step-th row of s times the variance of the logits of a change of the model.
+
+    The variance is by the model's probabilities. Returns the sum, and that of s.
+    """
+    every = slice(0, shard.n_rows, step)
+    x = shard.raw(every)
+    probs = softmax(shard, x, *(np.ascontiguousarray(part, dtype=shard.real) for part in model))
+    logits = np.empty((len(probs), len(change[1])), dtype=shard.real)
+    weights, bias = (np.ascontiguousarray(part, dtype=shard.real) for part in change)
+    shard.backend.affine_rows(logits, x, weights, bias, n_threads=shard.n_threads)
+    of_classes = probs[:, -logits.shape[1] :].astype(np.float64)
+    means = np.einsum("ik,ik->i", of_classes, logits)
+    squares = np.einsum("ik,ik,ik->i", of_classes, logits, logits, dtype=np.float64)
+    row_weights = shard.row_weights[every].astype(np.float64)
+    return float(row_weights @ np.maximum(squares - means**2, 0.0)), float(row_weights.sum())
 
 
 def diagonals(
@@ -155,17 +157,19 @@ def shared_curvature(
 
 
 @single_threaded_blas
-def hessian(shard: Shard, weights: Array, bias: Array, center: Array, *, with_bias: bool) -> Array:
-    """Sum of s (diag(p) - p p^T) (x) z z^T over the rows: (n_logits m, n_logits m).
+def hessian(
+    shard: Shard, weights: Array, bias: Array, center: Array, step: int = 1, *, with_bias: bool
+) -> Array:
+    """Sum of s (diag(p) - p p^T) (x) z z^T over every step-th row: (n_logits m, n_logits m).
 
     z has m numbers, and the m coefficients of a logit lie together.
     """
     n_logits, d = weights.shape
     size = n_logits * (d + with_bias)
     total = np.zeros((n_logits, d + with_bias, n_logits, d + with_bias))
-    for rows in shard.blocks():
+    for rows in shard.blocks(step):
         x = shard.dense(rows)
-        p = _softmax(shard, x, weights, bias)[:, -n_logits:]
+        p = softmax(shard, x, weights, bias)[:, -n_logits:]
         scaled = np.ones((len(x), d + with_bias))
         np.subtract(x, center, out=scaled[:, :d])
         scaled *= np.sqrt(shard.row_weights[rows, np.newaxis], dtype=np.float64)
@@ -194,7 +198,7 @@ def curvatures(shard: Shard, x: Any, rows: slice, weights: Array, bias: Array) -
     """Return h of a slice of rows, x in the backend's terms: (n, n_logits)."""
     weights = np.ascontiguousarray(weights, dtype=shard.real)
     bias = np.ascontiguousarray(bias, dtype=shard.real)
-    probs = _softmax(shard, x, weights, bias)
+    probs = softmax(shard, x, weights, bias)
     # 1 - p of the likeliest class would be 0 in float32 where a row is decided: the sum of the
     # other classes' probabilities keeps its digits.
     each = np.arange(len(probs)), probs.argmax(axis=1)
@@ -208,7 +212,7 @@ def curvatures(shard: Shard, x: Any, rows: slice, weights: Array, bias: Array) -
     return own
 
 
-def _softmax(shard: Shard, x: Any, weights: Array, bias: Array) -> Array:
+def softmax(shard: Shard, x: Any, weights: Array, bias: Array) -> Array:
     """Return the probabilities of all classes, of the type of the weights."""
     probs = np.empty((x.shape[0], len(bias)), dtype=weights.dtype)
     shard.backend.affine_rows(probs, x, weights, bias, n_threads=shard.n_threads)

@@ -15,6 +15,7 @@ from fastsoftmax.arrays import Array
 from fastsoftmax.blas import product
 from fastsoftmax.kernel_arguments import Descent
 from fastsoftmax.shards.csr_shard import CsrShard, some_columns
+from fastsoftmax.shards.curvature import Drawn, drawn_rows
 from fastsoftmax.shards.dense_shard import DenseShard
 from fastsoftmax.shards.shard import Shard, Sums, add_sums
 
@@ -194,6 +195,37 @@ class Rows:
         """
         parts = (function(shard, *args, **options) for shard in self._shards)
         return reduce(_added, parts)
+
+    def drawn(
+        self, weights: Array, bias: Array, center: Array, n_drawn: int, *, with_bias: int
+    ) -> Drawn:
+        """Draw about n_drawn rows for each logit, as `drawn_rows` does from each shard."""
+        share = self.share_of(n_drawn)
+        parts = [
+            drawn_rows(shard, weights, bias, center, share, with_bias=with_bias)
+            for shard in self._shards
+        ]
+        if len(parts) == 1:
+            return parts[0]
+        rows = [np.concatenate(some) for some in zip(*(part.rows for part in parts), strict=True)]
+        return Drawn(rows, sum(p.curvature for p in parts), sum(p.weight for p in parts))
+
+    def spread(
+        self, center: Array, n_taken: int, *, with_bias: bool
+    ) -> tuple[Array, float]:
+        """Return about n_taken rows, evenly: x - center, and a 1 where with_bias, times root s.
+
+        And the sum of their s. They are of the number type of the sums.
+        """
+        step = max(1, self.n_rows // n_taken)
+        parts = []
+        for shard in self._shards:
+            numbers = np.arange(0, shard.n_rows, step)
+            z = np.ones((len(numbers), self.n_features + with_bias), dtype=self.real)
+            shard.write_centered(numbers, center, z[:, : self.n_features])
+            z *= np.sqrt(shard.row_weights[numbers])[:, np.newaxis]
+            parts.append(z)
+        return np.concatenate(parts), sum(shard.total_weight(step) for shard in self._shards)
 
     def means_near(self, center: Array) -> Array:
         """Return the weighted means of the features, to rounding of float64.

@@ -61,10 +61,10 @@ class _AlongDirections(Generic[E]):
             return "floor"
         return "stationary" if self._calm > self._model.confirmations else None
 
-    def step(self, n_iter: int, point: Array, at: E) -> tuple[Array, E] | None:
+    def step(self, n_iter: int, point: Array, at: E, excess: float) -> tuple[Array, E] | None:
         """Return the end of a step that the line search accepts, and the evaluation there."""
         vectors = self._objective.vectors
-        self._model.look(n_iter, at)
+        self._model.look(n_iter, at, excess)
         found = first = None
         for trial in self._model.directions(at.gradient):
             first = trial if first is None else first

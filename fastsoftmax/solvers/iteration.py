@@ -1,5 +1,6 @@
 """The loop of every solver that certifies what it has found."""
 
+import math
 from typing import Generic, Protocol
 
 from fastsoftmax.arrays import Array
@@ -16,8 +17,11 @@ class Method(Protocol[E]):
     def is_done(self, at: E) -> str | None:
         """Return a reason to stop other than the gap; None to go on."""
 
-    def step(self, n_iter: int, point: Array, at: E) -> tuple[Array, E] | None:
-        """Return the next point and its evaluation; None where rounding forbids progress."""
+    def step(self, n_iter: int, point: Array, at: E, excess: float) -> tuple[Array, E] | None:
+        """Return the next point and its evaluation; None where rounding forbids progress.
+
+        excess is as of `protocols.Model.look`.
+        """
 
     def learn(self, before: E, at: E) -> None:
         """See the evaluations before and after the step."""
@@ -35,6 +39,7 @@ class _Progress(Generic[E]):
 
     def _certify(self, at: E) -> None:
         self.noise = self._objective.noise(at)
+        self._value = at.value
         self._bound = self._objective.gap_bound(at) + self.noise
         self.gap = self._lower.gap(at.value, self._bound, self.noise)
 
@@ -42,6 +47,11 @@ class _Progress(Generic[E]):
         """See the point after a step, and the value before it."""
         self._certify(at)
         self._is_level = before - at.value <= self._objective.epsilon * abs(before)
+
+    def excess(self, tol: float) -> float:
+        """Return the bound in units of the one that is wanted."""
+        wanted = tol * abs(self._value)
+        return self._bound / wanted if wanted > 0.0 else math.inf
 
     def is_stuck(self, n_iter: int, patience: int) -> bool:
         """Whether the bound has not fallen for so many iterations, and the value does not."""
@@ -72,7 +82,7 @@ def iterate(
             return Result(point, at, progress.gap, n_iter, reason)
         if limits.expired():
             return Result(point, at, progress.gap, n_iter, "max_time")
-        found = method.step(n_iter, point, at)
+        found = method.step(n_iter, point, at, progress.excess(tol))
         if found is None:
             return Result(point, at, progress.gap, n_iter, "precision")
         before = at

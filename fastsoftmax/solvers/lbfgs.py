@@ -1,5 +1,6 @@
 """Limited-memory BFGS from a preconditioner, for smooth convex functions."""
 
+import math
 from collections.abc import Iterator
 from typing import Generic, NamedTuple
 
@@ -10,18 +11,14 @@ from fastsoftmax.solvers.pairs import Pair, Pairs, pair_of, scale_from, two_loop
 from fastsoftmax.solvers.protocols import E, Preconditioned, Preconditioner
 from fastsoftmax.solvers.vectors import Vectors
 
-# The first better preconditioner comes when the passes so far have cost this share of its price,
-# but not before the model has taken shape; each next one after this many times the iterations.
-# Passes and seconds to a certified 1e-4, the first at 10, and as here: images 60000 x 784, K = 10:
-# 50 and 0.94 (a second one is due), 55 and 0.68; 10000 x 784: 49 and 0.55, 55 and 0.38.
-_REFINEMENT_SHARE = 0.25
-_LEAST_REFINEMENT = 15
-_REFINEMENT_GROWTH = 4
-# One that costs fewer passes than this comes earlier and more often. Passes to a certified 1e-4,
-# the first at 2, 4, 6 and 8: embeddings 50000 x 512, K = 100: 36, 31, 31, 32.
-_CHEAP_REFINEMENT = 8.0
-_LEAST_CHEAP = 4
-_CHEAP_GROWTH = 2
+# A better preconditioner comes when the progress so far predicts more iterations than it costs, with
+# those that it still needs then. It is made for about as many evaluations as all has cost so far, so
+# it is cheap at first, and each next one is better.
+_AFTER, _SHARE = 8.0, 1.0
+# Iterations from the start, or from the last one, until progress is judged; fewer where it is cheap.
+_LEAST, _LEAST_AGAIN, _LEAST_CHEAP, _CHEAP = 6, 10, 3, 1.0
+# Where nothing is certified, it comes after this many times the iterations.
+_GROWTH = 3
 # All pairs together, and the fewest. A refined preconditioner knows most of what they could tell:
 # passes to a certified 1e-4 of text 90000 x 200000 with 1, 3, 5 and 8 pairs: 22, 24, 23, 22; of
 # embeddings 50000 x 512, K = 100, with 3, 5 and 30: 29, 26, 26; 20000 x 768, K = 1000, with 1, 2
@@ -53,11 +50,10 @@ class LbfgsModel(Generic[E]):
         self._refined: Preconditioner | None = None
         self.gamma = 1.0
         self.pairs = Pairs(memory, _MEMORY_BYTES, _LEAST_MEMORY)
-        cost = objective.refinement_cost() if first is None else None
-        cheap = cost is not None and cost < _CHEAP_REFINEMENT
-        least = _LEAST_CHEAP if cheap else _LEAST_REFINEMENT
-        self.growth = _CHEAP_GROWTH if cheap else _REFINEMENT_GROWTH
-        self.next_refinement = np.inf if cost is None else max(least, _REFINEMENT_SHARE * cost)
+        self._is_given = first is not None
+        self._spent = 0.0  # evaluations, and what preconditioners have cost in them
+        self._last_cost = 0.0  # of the latest: a poorer one would make it worse
+        self._progress = _Progress()
 
     @property
     def first(self) -> Preconditioner:
@@ -71,15 +67,47 @@ class LbfgsModel(Generic[E]):
         """What is known of the inverse Hessian now, up to gamma and the pairs."""
         return self.first if self._refined is None else self._refined
 
-    def look(self, n_iter: int, at: E) -> None:
+    def look(self, n_iter: int, at: E, excess: float) -> None:
         """Take a better preconditioner when it is due. The pairs stay true: they are of F."""
-        if n_iter >= self.next_refinement:
-            self._first = self._refined = None  # their memory; the first can be made again
-            self._refined = self.objective.refined_preconditioner(at)
-            self.gamma = 1.0
-            if self.pairs:
-                self._rescale(self.pairs[-1])
-            self.next_refinement = self.growth * n_iter
+        self._progress.note(excess)
+        self._spent += 1.0
+        if n_iter == 0 and not self._is_given:
+            self._calibrate(at)
+            self.gamma /= self.objective.caution
+        if self._is_given or len(self._progress) <= _LEAST_CHEAP:
+            return
+        remaining = self._progress.remaining()
+        most = _SHARE * self._spent
+        most = most if remaining is None else min(most, remaining - _AFTER)
+        found = self.objective.refinement(most)
+        if found is None or found.cost < self._last_cost or not self._pays(found.cost):
+            return
+        self._first = self._refined = None  # their memory; the first can be made again
+        self._refined = found.build(at)
+        self._spent += found.cost
+        self._last_cost = found.cost
+        self._progress = _Progress()
+        self._progress.note(excess)
+        self._calibrate(at)
+
+    def _calibrate(self, at: E) -> None:
+        """Take gamma from the curvature along the direction that a new preconditioner gives."""
+        direction = self.preconditioner.apply(at.gradient)
+        curvature = self.objective.curvature_along(at, direction)
+        slope = self.vectors.dot(direction, at.gradient)
+        known = 0.0 < slope < math.inf and 0.0 < curvature < math.inf
+        self.gamma = slope / curvature if known else 1.0
+
+    def _pays(self, cost: float) -> bool:
+        """Whether a preconditioner of a cost is due."""
+        n_seen = len(self._progress) - 1
+        least = _LEAST if self._refined is None else _LEAST_AGAIN
+        if n_seen < (_LEAST_CHEAP if cost < _CHEAP else least):
+            return False
+        remaining = self._progress.remaining()
+        if remaining is None:
+            return n_seen > _GROWTH * (self._spent - n_seen)
+        return remaining > cost + _AFTER
 
     def directions(self, gradient: Array) -> Iterator[Array]:
         """Yield the direction to take; then, where rounding has spoilt the pairs, one without."""
@@ -123,6 +151,29 @@ class LbfgsModel(Generic[E]):
         memory quasi-Newton updating".
         """
         return _Learnt(tuple(self.pairs), self.preconditioner, self.gamma, self.vectors)
+
+
+class _Progress:
+    """The bounds of some iterations, in units of the one that is wanted."""
+
+    def __init__(self) -> None:
+        self._logs: list[float] = []
+
+    def __len__(self) -> int:
+        return len(self._logs)
+
+    def note(self, excess: float) -> None:
+        """See the bound of an iteration; a larger one than before tells nothing."""
+        log = math.log(excess) if excess > 0.0 else -math.inf
+        self._logs.append(min(log, self._logs[-1]) if self._logs else log)
+
+    def remaining(self) -> float | None:
+        """Predict the iterations that are left, at the pace of the latest half; None if unknown."""
+        n_latest = max(_LEAST_CHEAP, len(self._logs) // 2)
+        last, before = self._logs[-1], self._logs[-1 - n_latest]
+        if not (math.isfinite(last) and math.isfinite(before)):
+            return None if last > 0.0 else 0.0
+        return max(last, 0.0) * n_latest / (before - last) if last < before else math.inf
 
 
 class _Learnt(NamedTuple):

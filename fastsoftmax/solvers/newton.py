@@ -31,7 +31,7 @@ class NewtonModel(Generic[E]):
         self._basis = basis
         self._inverse = np.empty((0, 0))
 
-    def look(self, n_iter: int, at: E) -> None:
+    def look(self, n_iter: int, at: E, excess: float) -> None:
         """Invert the Hessian at the point that the next direction starts from."""
         hessian = self.objective.hessian(at)
         if self._basis is not None:

@@ -255,7 +255,7 @@ class _OrthantSteps(Generic[E]):
         """Return None: there is no other reason to stop."""
         return None
 
-    def step(self, n_iter: int, point: Array, at: E) -> tuple[Array, E] | None:
+    def step(self, n_iter: int, point: Array, at: E, excess: float) -> tuple[Array, E] | None:
         """Return the end of a step that descends enough, and the evaluation there."""
         found = self._found(n_iter, point, at)
         if found is not None:

@@ -67,17 +67,28 @@ class Preconditioner(Protocol):
         """Return the product with a flat vector, in a new array."""
 
 
+class Refinement(NamedTuple, Generic[E]):
+    """A better approximation of the inverse Hessian that can be had at a point."""
+
+    cost: float  # in evaluations
+    build: Callable[[E], Preconditioner]
+
+
 class Preconditioned(Objective[E], Protocol[E]):
     """What `lbfgs.LbfgsModel` asks of an objective besides."""
+
+    @property
+    def caution(self) -> float:
+        """By how much curvature may grow along the first steps, >= 1."""
 
     def preconditioner(self) -> Preconditioner:
         """Approximate the inverse Hessian, up to a factor, for the start."""
 
-    def refinement_cost(self) -> float | None:
-        """Return what a better one costs, in evaluations; None if there is none."""
+    def curvature_along(self, at: E, direction: Array) -> float:
+        """Estimate the product of a direction and the Hessian's product with it."""
 
-    def refined_preconditioner(self, at: E) -> Preconditioner:
-        """Approximate the inverse Hessian better, near a point."""
+    def refinement(self, most_cost: float) -> "Refinement[E] | None":
+        """Return the best one for about so many evaluations, or the cheapest; None if none is."""
 
 
 class Blocks(Protocol):
@@ -167,8 +178,12 @@ class Model(Protocol[E_contra]):
     patience: int
     confirmations: int  # in a row, of hardly any expected decrease, before the model is believed
 
-    def look(self, n_iter: int, at: E_contra) -> None:
-        """See the point that the next direction starts from."""
+    def look(self, n_iter: int, at: E_contra, excess: float) -> None:
+        """See the point that the next direction starts from.
+
+        excess is the bound on value - minimum there, in units of the one that ends the run; it may
+        be inf.
+        """
 
     def directions(self, gradient: Array) -> Iterator[Array]:
         """Yield the direction to take, and fallback directions for where it makes no progress."""
