@@ -12,6 +12,7 @@ from fastsoftmax.blas import product
 from fastsoftmax.kernel_arguments import Descent
 from fastsoftmax.problem import certificate, curvature, elastic_net
 from fastsoftmax.problem.csr_blocks import build_csr_blocks
+from fastsoftmax.problem.curvature_bound import SharperBound
 from fastsoftmax.problem.curved_span import RowSpan
 from fastsoftmax.problem.evaluation import Evaluation, Pass
 from fastsoftmax.problem.free_blocks import FreeBlocks, build_free_blocks
@@ -35,6 +36,7 @@ class SoftmaxObjective:
         self.problem = problem
         self.by = RawPass(problem) if by is None else by
         self.epsilon = self.by.epsilon
+        self._sharper = SharperBound(problem, self.by)
         self.vectors = Vectors(problem.rows.backend, problem.rows.n_threads)
         self.l1 = problem.l1
         self.n_weights = problem.n_weights
@@ -52,6 +54,10 @@ class SoftmaxObjective:
     def gap_bound(self, at: Evaluation) -> float:
         """Return an upper bound on F - min F at a point."""
         return certificate.gap_bound(self.problem, at)
+
+    def sharper_bound(self, at: Evaluation, bound: float, wanted: float) -> float:
+        """Return a lower bound than the one that is known, by curvature, if it may be as wanted."""
+        return self._sharper.bound(at, bound, wanted)
 
     def dual_point(self, at: Evaluation) -> elastic_net.DualPoint:
         """Return the point of the dual problem that `gap_bound` takes for an elastic net."""

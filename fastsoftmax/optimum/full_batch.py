@@ -74,6 +74,8 @@ def solver_for(problem: Problem, asked: str) -> str:
 
 def suits_newton(problem: Problem) -> bool:
     """Whether a problem is so small that Newton's method is the quicker one."""
+    if problem.l2 > 0.0:
+        return small.suits(problem)
     return problem.n_params <= _NEWTON_PARAMS and hessian_cost(problem) <= _NEWTON_WORK
 
 

@@ -46,7 +46,7 @@ from fastsoftmax.solvers.protocols import Preconditioner, Refinement
 _DENSE_FEATURES = 2048
 # Coefficients up to which the Hessian is taken whole, and its rows: at least this many, and so many
 # for each coefficient.
-_WHOLE_PARAMS = 512
+WHOLE_PARAMS = 512
 _LEAST_WHOLE, _ROWS_PER_PARAM, _MOST_ROWS_PER_PARAM = 1024, 4, 16
 # The share of its diagonal that is added to a Hessian of some rows.
 _ADDED = 0.05
@@ -75,7 +75,7 @@ def build_first(problem: Problem, span: RowSpan | None = None) -> Preconditioner
     if rows.is_dense and rows.n_logits * problem.n_features * 3 < 1 << 22:
         blocks = build_shared_block(problem, shared_rows(problem, pass_work(problem)))
         return blocks if span is None else InSpan(blocks, span, problem.n_weights)
-    curvature = _null_curvature(problem)
+    curvature = null_curvature(problem)
     squares = curvature * problem.mean_squares
     floor = max(problem.l2, 1e-10 * float(squares.max(initial=0.0)), _TINY)
     inverse = 1.0 / (squares + floor)
@@ -91,10 +91,10 @@ def caution(problem: Problem) -> float:
     of 1, 1/2, 1/4 and 1/8 of their length the first fits to embeddings 10000 x 256, K = 100, take
     37, 32, 22 and 25 passes, real embeddings 10003 x 384, K = 77, C = 10, 37, 41, 38 and 36.
     """
-    return min(_MOST_CAUTION, max(1.0, 0.25 / _null_curvature(problem)))
+    return min(_MOST_CAUTION, max(1.0, 0.25 / null_curvature(problem)))
 
 
-def _null_curvature(problem: Problem) -> float:
+def null_curvature(problem: Problem) -> float:
     """Mean of p (1 - p) over the classes, at the model without weights."""
     share = problem.class_share
     return max(float(np.mean(share * (1.0 - share))), _LEAST_SHARE)
@@ -114,8 +114,8 @@ def refinement(problem: Problem, span: RowSpan | None, most_passes: float) -> Re
     In a span, where F curves only there.
     """
     one_pass = pass_work(problem)
-    if problem.n_params <= _WHOLE_PARAMS and span is None:
-        step, work = _whole_plan(problem, most_passes * one_pass)
+    if problem.n_params <= WHOLE_PARAMS and span is None:
+        step, work = whole_plan(problem, most_passes * one_pass)
         return Refinement(work / one_pass, lambda at: build_whole(problem, at, step))
     if problem.rows.is_dense or problem.n_features <= _DENSE_FEATURES:
         plan = plan_blocks(problem, most_passes * one_pass)
@@ -133,16 +133,27 @@ def refinement(problem: Problem, span: RowSpan | None, most_passes: float) -> Re
     return Refinement(_DIAGONAL_COST, lambda at: build_diagonals(problem, at))
 
 
-def _whole_plan(problem: Problem, most_work: float) -> tuple[int, float]:
+def whole_plan(problem: Problem, most_work: float) -> tuple[int, float]:
     """Return the step between the rows of a Hessian, and its multiply-adds."""
-    n, m = float(problem.n_params), problem.n_rows
-    fixed = 2.0 * _PER_ITERATION + 2.0 * n**3
-    least = max(_LEAST_WHOLE, _ROWS_PER_PARAM * problem.n_params)
-    each = n * n + 40.0 * problem.n_features  # in float64
-    most = max(_LEAST_WHOLE, _MOST_ROWS_PER_PARAM * problem.n_params)
+    n_params = problem.n_params
+    least = max(_LEAST_WHOLE, _ROWS_PER_PARAM * n_params)
+    most = max(_LEAST_WHOLE, _MOST_ROWS_PER_PARAM * n_params)
+    fixed, each = _whole_costs(problem)
     wanted = min(max(float(least), (most_work - fixed) / each), float(most))
-    step = max(1, int(m / wanted))
-    return step, fixed + m / step * each
+    step = max(1, int(problem.n_rows / wanted))
+    return step, whole_work(problem, step)
+
+
+def whole_work(problem: Problem, step: int) -> float:
+    """Return the multiply-adds of the inverse Hessian of every step-th row."""
+    fixed, each = _whole_costs(problem)
+    return fixed + problem.n_rows / step * each
+
+
+def _whole_costs(problem: Problem) -> tuple[float, float]:
+    """Return multiply-adds of the inverse, and of a row's share of the Hessian (in float64)."""
+    n = float(problem.n_params)
+    return 2.0 * _PER_ITERATION + 2.0 * n**3, n * n + 40.0 * problem.n_features
 
 
 def build_whole(problem: Problem, at: Evaluation, step: int = 1) -> Preconditioner:
@@ -258,15 +269,13 @@ def hessian_cost(problem: Problem) -> float:
     return float(problem.n_rows + problem.n_params) * problem.n_params**2
 
 
-def build_hessian(problem: Problem, at: Evaluation, step: int = 1) -> Array:
-    """Return the Hessian of F in the solver's coordinates, from every step-th row, in a new array.
+def hessian_of_rows(problem: Problem, at: Evaluation, step: int = 1) -> Array:
+    """Return the share that every step-th row has of the Hessian of the mean loss, in a new array.
 
-    Softmax does not see a number added to all logits, so the intercepts' common direction is flat
-    (and without a penalty that of each feature): there the Hessian gets the curvature 1 of an
-    objective with the same minimum.
+    In the solver's coordinates; the rows are divided by the number of all.
     """
     rows, coordinates = problem.rows, problem.coordinates
-    (k, d), n_rows = at.weights.shape, rows.n_rows
+    k, d = at.weights.shape
     m = d + coordinates.fit_intercept
     total = rows.sum(
         hessian,
@@ -276,20 +285,35 @@ def build_hessian(problem: Problem, at: Evaluation, step: int = 1) -> Array:
         step,
         with_bias=coordinates.fit_intercept,
     )
-    total /= max(rows.sum(lambda shard: shard.total_weight(step)), _TINY) if step > 1 else n_rows
+    total /= rows.n_rows
     blocks = total.reshape(k, m, k, m)
     blocks[:, :d] *= coordinates.scale[:, np.newaxis, np.newaxis]
     blocks[:, :, :, :d] *= coordinates.scale
-    if k > 1:
-        for j in range(0 if problem.l2 <= 0.0 else d, m):
-            blocks[:, j, :, j] += 1.0 / k
-    features = np.arange(d)
-    for i in range(k):
-        blocks[i, features, i, features] += problem.l2
     # from coefficients of a logit together to all weights, then all intercepts
     order = np.arange(k * m).reshape(k, m)
     by_weights = np.concatenate([order[:, :d].ravel(), order[:, d:].ravel()])
     return np.asarray(total[np.ix_(by_weights, by_weights)])
+
+
+def build_hessian(problem: Problem, at: Evaluation, step: int = 1) -> Array:
+    """Return the Hessian of F in the solver's coordinates, from every step-th row, in a new array.
+
+    Softmax does not see a number added to all logits, so the intercepts' common direction is flat
+    (and without a penalty that of each feature): there the Hessian gets the curvature 1 of an
+    objective with the same minimum.
+    """
+    hessian, rows = hessian_of_rows(problem, at, step), problem.rows
+    if step > 1:
+        weight = rows.sum(lambda shard: shard.total_weight(step))
+        hessian *= rows.n_rows / max(weight, _TINY)
+    k, n_weights = problem.n_logits, problem.n_weights
+    if k > 1:
+        flat = np.arange(0 if problem.l2 <= 0.0 else n_weights, problem.n_params)
+        for part in (flat[flat < n_weights], flat[flat >= n_weights]):
+            numbers = part.reshape(k, -1)
+            hessian[numbers[:, np.newaxis], numbers[np.newaxis]] += 1.0 / k
+    hessian[np.arange(n_weights), np.arange(n_weights)] += problem.l2
+    return hessian
 
 
 def _means(sums: Array, totals: Array, scale: Array, weight: float) -> tuple[Array, Array]:

@@ -125,6 +125,9 @@ class Pass(Protocol):
     def noise(self, at: Evaluation) -> float:
         """Return the size of errors in F and its bound where terms cancel."""
 
+    def gradient_error(self, at: Evaluation, units: Array) -> float:
+        """Return the length of the errors in the gradient by V, each feature's times its unit."""
+
 
 def square_of(gradient: Array) -> BaseGradient:
     """Return a base gradient with its squared length."""

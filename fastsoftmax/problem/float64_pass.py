@@ -71,6 +71,10 @@ class Float64Pass:
         """Return None: the mean is not known better than the center."""
         return None
 
+    def gradient_error(self, at: Evaluation, units: Array) -> float:
+        """Return the length of the errors in the gradient by V, each feature's times its unit."""
+        return self._own.gradient_error(at, units)
+
     def noise(self, at: Evaluation) -> float:
         """Return the size of errors in F and its bound where W x and b cancel."""
         return self._own.noise(at)

@@ -99,6 +99,15 @@ class Problem:
         return np.asarray(squares * scale**2)
 
     @cached_property
+    def row_radius(self) -> float:
+        """The length of the longest row, with a 1 for the intercept, for features of size 1."""
+        sizes = np.sqrt(self.mean_squares)
+        units = np.divide(1.0, sizes, where=sizes > 0.0, out=np.zeros_like(sizes))
+        scale = self.coordinates.scale * units
+        square = self.rows.largest_square(self.coordinates.center, scale)
+        return float(np.sqrt(square + self.fit_intercept))
+
+    @cached_property
     def row_span(self) -> RowSpan | None:
         """Where F curves without a penalty; None for all directions, and with a penalty."""
         if self.l2 > 0.0 or self.l1 > 0.0:

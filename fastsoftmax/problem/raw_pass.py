@@ -151,14 +151,25 @@ class RawPass:
         if self.epsilon < _FLOAT32 or problem.l2 <= 0.0 or problem.l1 > 0.0:
             return 0.0
         scaled = self._mean_squares * problem.coordinates.scale**2
-        per_row = 2.0 * min(1.0, at.loss) * float(scaled.sum()) / problem.n_rows
 
         def noise(terms: float) -> float:
-            error = 0.5 * self.epsilon * np.sqrt(per_row) * (_ROUNDINGS + np.sqrt(terms))
+            error = self._error(at, float(scaled.sum()), terms)
             return float(error * (2.0 * np.sqrt(at.dots.rr) + error) / (2.0 * problem.l2))
 
         most = noise(at.square * float(scaled.max(initial=0.0)))
         if most <= _LITTLE * at.value:  # an upper bound on the next, which costs more
             return most
+        return noise(self._largest_terms(at))
+
+    def gradient_error(self, at: Evaluation, units: Array) -> float:
+        """Return the length of the errors in the gradient by V, each feature's times its unit."""
+        scaled = self._mean_squares * (self.problem.coordinates.scale * units) ** 2
+        return self._error(at, float(scaled.sum()), self._largest_terms(at))
+
+    def _error(self, at: Evaluation, size: float, terms: float) -> float:
+        per_row = 2.0 * min(1.0, at.loss) * size / self.problem.n_rows
+        return float(0.5 * self.epsilon * np.sqrt(per_row) * (_ROUNDINGS + np.sqrt(terms)))
+
+    def _largest_terms(self, at: Evaluation) -> float:
         terms = product(np.square(at.weights, dtype=np.float64), self._mean_squares)
-        return noise(float(terms.max()))
+        return float(terms.max())

@@ -266,6 +266,10 @@ class Rows:
         first, row, feature, value = max(found, key=lambda place: abs(place[3]))
         return first + row, feature, value
 
+    def largest_square(self, center: Array, scale: Array) -> float:
+        """Return the largest squared length of a row scale * (x - center)."""
+        return max(shard.largest_square(center, scale) for shard in self._shards)
+
     def largest_logit_change(self, weights: Array, bias: Array) -> float:
         """Return the largest change of a difference of two logits that o = W x + b makes."""
         return max(shard.largest_logit_change(weights, bias) for shard in self._shards)

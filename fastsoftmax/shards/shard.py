@@ -295,6 +295,13 @@ class Shard(ABC):
             total += product(self.row_weights[rows].astype(np.float64), x)
         return total
 
+    def largest_square(self, center: Array, scale: Array) -> float:
+        """Return the largest squared length of a row scale * (x - center)."""
+        largest = 0.0
+        for _, x in self.centered_blocks(center, scale):
+            largest = max(largest, float(np.einsum("ij,ij->i", x, x).max(initial=0.0)))
+        return largest
+
     def largest_feature(self) -> tuple[int, int, float]:
         """Return the row, the column and the value of the number that is the farthest from 0."""
         found = 0, 0, 0.0

@@ -30,8 +30,8 @@ class Method(Protocol[E]):
 class _Progress(Generic[E]):
     """What is certain about the latest point, and whether anything is still gained."""
 
-    def __init__(self, objective: Objective[E], at: E) -> None:
-        self._objective = objective
+    def __init__(self, objective: Objective[E], at: E, tol: float) -> None:
+        self._objective, self._tol = objective, tol
         self._lower = LowerBound(objective.epsilon)
         self._certify(at)
         self._best, self._best_iter = self._bound, 0
@@ -40,7 +40,10 @@ class _Progress(Generic[E]):
     def _certify(self, at: E) -> None:
         self.noise = self._objective.noise(at)
         self._value = at.value
-        self._bound = self._objective.gap_bound(at) + self.noise
+        bound, wanted = self._objective.gap_bound(at), self._tol * abs(at.value) - self.noise
+        if bound > wanted > 0.0:
+            bound = self._objective.sharper_bound(at, bound, wanted)
+        self._bound = bound + self.noise
         self.gap = self._lower.gap(at.value, self._bound, self.noise)
 
     def note(self, before: float, at: E) -> None:
@@ -48,9 +51,9 @@ class _Progress(Generic[E]):
         self._certify(at)
         self._is_level = before - at.value <= self._objective.epsilon * abs(before)
 
-    def excess(self, tol: float) -> float:
+    def excess(self) -> float:
         """Return the bound in units of the one that is wanted."""
-        wanted = tol * abs(self._value)
+        wanted = self._tol * abs(self._value)
         return self._bound / wanted if wanted > 0.0 else math.inf
 
     def is_stuck(self, n_iter: int, patience: int) -> bool:
@@ -70,8 +73,8 @@ def iterate(
     value nor the bound falls any more), "stopped", "max_time", or one of the method.
     """
     point, at = start, objective.evaluate(start)
-    progress = _Progress(objective, at)
     tol = limits.tol
+    progress = _Progress(objective, at, tol)
     target = min(tol, max(method.target, objective.epsilon))
     for n_iter in range(limits.max_iter):
         # beyond tol there is no point in aiming at less than what cancels
@@ -82,7 +85,7 @@ def iterate(
             return Result(point, at, progress.gap, n_iter, reason)
         if limits.expired():
             return Result(point, at, progress.gap, n_iter, "max_time")
-        found = method.step(n_iter, point, at, progress.excess(tol))
+        found = method.step(n_iter, point, at, progress.excess())
         if found is None:
             return Result(point, at, progress.gap, n_iter, "precision")
         before = at

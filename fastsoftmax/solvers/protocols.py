@@ -52,6 +52,9 @@ class Objective(Protocol[E]):
     def noise(self, at: E) -> float:
         """Return the size of errors in value and bound where terms cancel."""
 
+    def sharper_bound(self, at: E, bound: float, wanted: float) -> float:
+        """Return a lower bound than the one that is known, if it may be one that is wanted."""
+
 
 class TwiceDifferentiable(Objective[E], Protocol[E]):
     """What `newton.NewtonModel` asks of an objective besides."""

@@ -1,0 +1,166 @@
+"""How far a point is from the minimum at most, by the curvature there instead of the penalty's.
+
+The bound of `certificate` divides the squared gradient by l2, the least curvature that there can
+be. Where rows are many for each coefficient, F curves a thousand times as much, and passes go by
+that only prove what was reached long ago.
+
+For v = w* - w, the step to the minimum, let r be the largest change, over the rows, of a difference
+of two logits. Along v the curvature of logistic regression falls by a factor of e^r at most (Bach
+2010, Electronic J. Statistics 4, "Self-concordant analysis for logistic regression", Proposition 1;
+for softmax the third central moment of the logits of a row is at most their range times their
+variance). With a matrix A that the Hessian at w is at least, nu = |gradient| in the norm of A^-1,
+and R such that r <= R |v|_A, this gives for a = nu R < 1
+
+    F(w) - min F <= ((1 - a) log(1 - a) + a) / R^2 = nu^2 / 2 (1 + a / 3 + ...).
+
+A is the share that some rows have of the Hessian, with the penalty: each row adds to it. Products
+of rows and v are bounded by lengths, in coordinates where features have size 1. What all classes
+have in common changes no probability: there A gets any curvature, and the penalty that it costs is
+added to the bound.
+"""
+
+import math
+from typing import NamedTuple
+
+import numpy as np
+
+from fastsoftmax.arrays import Array
+from fastsoftmax.blas import inner, product
+from fastsoftmax.problem.curvature import (
+    WHOLE_PARAMS,
+    hessian_of_rows,
+    null_curvature,
+    pass_work,
+    whole_plan,
+    whole_work,
+)
+from fastsoftmax.problem.evaluation import Evaluation, Pass
+from fastsoftmax.problem.problem import Problem
+from fastsoftmax.threads import answering_signals
+
+# Eigenvalues below this share of the largest may be rounding, by the bytes of the number type.
+_RESOLVED = {8: 1e-10, 4: 1e-5}
+# A first trial comes where the gap that is expected is this share of the one that is wanted, the
+# next one where the known bound has fallen to this share. Most passes that a trial may cost, and
+# what is aimed at, of a and of what is wanted.
+_HOPE, _RETRY, _MOST_PASSES, _SAFE = 0.3, 0.2, 2.5, 0.6
+_TINY = float(np.finfo(np.float64).tiny)
+
+
+class Bound(NamedTuple):
+    """An upper bound on F - min F, inf where a >= 1."""
+
+    value: float
+    a: float
+    estimate: float  # nu^2 / 2; as a, in proportion to 1 / rows of A
+
+
+class SharperBound:
+    """The bound of this module, tried where it may end a fit and costs no more than some passes."""
+
+    def __init__(self, problem: Problem, by: Pass) -> None:
+        self._problem, self._by = problem, by
+        self._next = math.inf  # a bound of the other kind up to which the next trial waits
+
+    def bound(self, at: Evaluation, bound: float, wanted: float) -> float:
+        """Return an upper bound on F - min F, at most the one that is known."""
+        if not is_possible(self._problem) or bound > self._next:
+            return bound
+        if _expected_gap(self._problem, at) > _HOPE * wanted:
+            return bound
+        problem = self._problem
+        one_pass = pass_work(problem)
+        step, _ = whole_plan(problem, one_pass)
+        found = self._at(at, step)
+        if found.value > wanted and step > 1:
+            # both a and the bound are in proportion to the step
+            needed = max(found.a / _SAFE, found.estimate / (_SAFE * wanted))
+            finer = int(step / needed)
+            if finer >= 1 and whole_work(problem, finer) <= _MOST_PASSES * one_pass:
+                found = self._at(at, finer)
+        if found.value > wanted:
+            self._next = _RETRY * bound
+        return min(bound, found.value)
+
+    def _at(self, at: Evaluation, step: int) -> Bound:
+        problem = self._problem
+        error = self._by.gradient_error(at, 1.0 / np.sqrt(problem.mean_squares + _TINY))
+        return curvature_bound(problem, at, hessian_of_rows(problem, at, step), error)
+
+
+def is_possible(problem: Problem) -> bool:
+    """Whether a Hessian is small, and curves everywhere."""
+    # (without an intercept, rounding of standardized rows' means is not in the problem's unknowns)
+    plain = problem.fit_intercept or not problem.coordinates.standardize
+    penalised = problem.l2 > 0.0 and problem.l1 == 0.0
+    return problem.n_params <= WHOLE_PARAMS and plain and penalised
+
+
+def _expected_gap(problem: Problem, at: Evaluation) -> float:
+    """Return half the squared Newton decrement, as if features were not correlated."""
+    curvature = null_curvature(problem)
+    diagonal = np.append(curvature * problem.mean_squares + problem.l2, curvature)
+    g = at.gradient[: problem.n_weights].reshape(problem.n_logits, -1)
+    return 0.5 * float((g * g / diagonal[:-1]).sum())
+
+
+def curvature_bound(problem: Problem, at: Evaluation, hessian: Array, noise: float) -> Bound:
+    """Return the bound at a point.
+
+    hessian is a lower bound of the Hessian of the mean loss there, without the penalty, by the
+    solver's vector; noise the length of the errors in the gradient, for features of size 1.
+    """
+    sizes = _sizes(problem)
+    resolved = _RESOLVED[problem.rows.real.itemsize]
+    n_weights, k = problem.n_weights, problem.n_logits
+    A = hessian / sizes
+    A /= sizes[:, np.newaxis]
+    A[np.arange(n_weights), np.arange(n_weights)] += problem.l2 / sizes[:n_weights] ** 2
+    if k > 1:
+        _fill_common(A, problem)
+    values, vectors = answering_signals(len(A), np.linalg.eigh, A)
+    values -= resolved * values[-1]
+    least = float(values[0])
+    if not (least > 0.0 and np.isfinite(values).all()):
+        return Bound(math.inf, math.inf, math.inf)
+    g, common = _without_common(problem, at)
+    along = product(vectors.T, g / sizes)
+    nu = math.sqrt(float((along**2 / values).sum()))
+    nu += noise / math.sqrt(least)
+    R = problem.row_radius * math.sqrt((1.0 if k == 1 else 2.0) / least)
+    a = nu * R
+    if not a < 1.0:
+        return Bound(math.inf, a, 0.5 * nu * nu)
+    # (the series where the closed form cancels)
+    share = (1.0 - a) * math.log1p(-a) + a if a > 1e-3 else a * a * (0.5 + a / 6.0 + a * a / 11.0)
+    return Bound(share / R**2 + common, a, 0.5 * nu * nu)
+
+
+def _sizes(problem: Problem) -> Array:
+    """Sizes of the features, for each coefficient; 1 for the intercepts and what does not vary."""
+    roots = np.sqrt(problem.mean_squares)
+    roots = np.where(roots > 0.0, roots, 1.0)
+    own = np.tile(roots, problem.n_logits)
+    return np.concatenate([own, np.ones(problem.n_params - len(own))])
+
+
+def _fill_common(A: Array, problem: Problem) -> None:
+    """Add the curvature of the mean class along what all classes have in common."""
+    k, d = problem.n_logits, problem.n_features
+    diagonal = np.diagonal(A).copy()
+    for first, width in ((0, d), (k * d, int(problem.fit_intercept))):
+        numbers = first + np.arange(k * width).reshape(k, width)
+        A[numbers[:, np.newaxis], numbers[np.newaxis]] += diagonal[numbers].mean(axis=0)
+
+
+def _without_common(problem: Problem, at: Evaluation) -> tuple[Array, float]:
+    """Return the gradient without its mean over the classes, and the penalty of that of V."""
+    k, n_weights = problem.n_logits, problem.n_weights
+    if k == 1:
+        return at.gradient, 0.0
+    g = at.gradient.copy()
+    for part in (g[:n_weights], g[n_weights:]):
+        rows = part.reshape(k, -1)
+        rows -= rows.mean(axis=0)
+    mean = (at.weights / problem.coordinates.scale).mean(axis=0, dtype=np.float64)
+    return g, 0.5 * problem.l2 * k * inner(mean, mean)
