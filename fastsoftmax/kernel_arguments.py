@@ -30,6 +30,14 @@ class GradientTerms(NamedTuple):
     l2: float
 
 
+class Scaling(NamedTuple):
+    """Coordinates z = scale * (x - center) of rows; see `hessian_sums` of the backend."""
+
+    center: Array  # (n_features,)
+    scale: Array | None  # (n_features,), None for ones
+    with_bias: bool  # whether a 1 stands behind them
+
+
 class NewtonSettings(NamedTuple):
     """What Newton's method needs beside rows and targets; see `newton_steps` of the backend."""
 

@@ -5,7 +5,7 @@ import numpy as np
 from numpy.typing import NDArray
 from typing_extensions import disjoint_base
 
-from fastsoftmax.kernel_arguments import Descent, GradientTerms, NewtonSettings
+from fastsoftmax.kernel_arguments import Descent, GradientTerms, NewtonSettings, Scaling
 
 # The number type of a call: all arrays of it agree.
 _Real = TypeVar("_Real", np.float32, np.float64)
@@ -122,6 +122,17 @@ def loss_grad(
     isa: str | None = None,
     n_threads: int = 1,
 ) -> tuple[float, float]: ...
+def hessian_sums(
+    out: NDArray[np.float64],
+    X: NDArray[_Real] | NDArray[_Stored],
+    row_weights: NDArray[_Real],
+    weights: NDArray[_Real],
+    bias: NDArray[_Real],
+    scaling: Scaling,
+    *,
+    isa: str | None = None,
+    n_threads: int = 1,
+) -> None: ...
 def sgd_steps(
     params: NDArray[_Real],
     velocity: NDArray[_Real] | None,

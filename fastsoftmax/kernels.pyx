@@ -170,13 +170,15 @@ def affine_rows(logits, X, weights, bias, *, isa=None, n_threads=1):
 
 
 cdef Array model_of(fs_rows *rows, Array *b, X, weights, bias, number_of_classes) except *:
-    """The weights, and in rows and b what else a prediction needs."""
+    """The weights, and in rows and b what else a prediction needs; classes None: as of logits."""
     cdef Array w = array_of(weights, "weights", "fd", 2)
     cdef Array x = features_of(rows, X, &w)
     rows.labels = NULL
     rows.target_probs = rows.row_weights = NULL
     rows.label_smoothing = 0
     rows.n_logits = w.n_rows
+    if number_of_classes is None:
+        number_of_classes = max(2, rows.n_logits)
     rows.n_classes = size_in(number_of_classes, "n_classes", 1 << 24)
     check_classes(rows)
     b[0] = same_type(bias, "bias", &w, 1)
@@ -284,6 +286,41 @@ def loss_grad(grad_weights, grad_bias, X, targets, weights, bias, *, isa=None, n
     if sparse:
         (<CsrRows>X).scratch = scratch
     return sums.loss, sums.correct
+
+
+def hessian_sums(out, X, row_weights, weights, bias, scaling, *, isa=None, n_threads=1):
+    """Let out = sum_i s_i (diag(p_i) - p_i p_i^T) (x) z_i z_i^T, in both triangles.
+
+    p are the probabilities of the model o = W x + b of n_logits logits (one logit: of two classes,
+    out has p_1 (1 - p_1) there), s are row_weights. z are the rows of X, which is dense, in the
+    coordinates of a `Scaling`. out is float64, (n_logits m, n_logits m) for m numbers in z; those
+    of a logit lie together.
+    """
+    cdef fs_rows rows
+    cdef Array b
+    center, scale, with_bias = scaling  # held until the end
+    cdef Array w = model_of(&rows, &b, X, weights, bias, None)
+    cdef Array s = same_type(row_weights, "row_weights", &w, 1)
+    cdef Array o = array_of(out, "out", "d", 2, True)
+    cdef const kernels *kern = table(&w, isa)
+    cdef int n = threads(n_threads)
+    cdef fs_coordinates coordinates
+    cdef ptrdiff_t size
+    cdef _Scratch scratch
+    check(rows.indptr == NULL, "X must be dense, got CsrRows")
+    check(s.size == rows.n_rows, f"row_weights must have {rows.n_rows} elements, got {s.size}")
+    coordinates.center = <const double *>vector_of(center, "center", rows.n_features).data
+    coordinates.scale = optional_vector(scale, "scale", rows.n_features)
+    coordinates.with_bias = bool(with_bias)
+    size = rows.n_logits * (rows.n_features + coordinates.with_bias)
+    check(o.n_rows == size and o.n_columns == size and o.row_stride == size,
+          f"out must be contiguous, of shape ({size}, {size}), got ({o.n_rows}, {o.n_columns})")
+    rows.row_weights = s.data
+    scratch = _Scratch(fs_hessian_scratch(kern, &rows, coordinates.with_bias, n))
+    with nogil:
+        fs_hessian_sums(kern, <double *>o.data, &rows, w.data, b.data, &coordinates, scratch.data,
+                        n)
+    raise_if_interrupted()
 
 
 cdef const void *per_feature(array, str name, const Array *like, ptrdiff_t n_features) except? NULL:

@@ -141,3 +141,12 @@ cdef extern from "kernels.h" nogil:
     fs_newton_end fs_newton_steps(const kernels *, double *points, double *records, double *base,
                                   const double *start, const fs_small *, const fs_newton_limits *,
                                   void *scratch)
+
+    ctypedef struct fs_coordinates:
+        const double *center
+        const double *scale
+        int with_bias
+
+    ptrdiff_t fs_hessian_scratch(const kernels *, const fs_rows *, int with_bias, int n_threads)
+    void fs_hessian_sums(const kernels *, double *hessian, const fs_rows *, const void *weights,
+                         const void *bias, const fs_coordinates *, void *scratch, int n_threads)

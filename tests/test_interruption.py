@@ -16,7 +16,7 @@ from scipy import sparse
 
 from fastsoftmax import FastSoftmax
 from fastsoftmax.backend import resolve_backend
-from fastsoftmax.kernel_arguments import Descent
+from fastsoftmax.kernel_arguments import Descent, Scaling
 from fastsoftmax.threads import answering_signals, in_threads
 
 kernels = pytest.importorskip("fastsoftmax.kernels")
@@ -97,6 +97,16 @@ class TestOneCall:
         out = np.empty(weights.shape), np.empty(n_classes)
         with interrupted_soon():
             kernels.loss_grad(*out, X, targets, weights, bias, n_threads=n_threads)
+
+    def test_hessian_sums(self, model, n_threads):
+        """Nothing is written before its end."""
+        out = np.full((D, D), -1.0)
+        X = np.concatenate([model["X"]] * 2)
+        row_weights = np.ones(len(X), dtype=np.float32)
+        given = model["weights"][:1], model["bias"][:1], Scaling(np.zeros(D), None, False)
+        with interrupted_soon():
+            kernels.hessian_sums(out, X, row_weights, *given, n_threads=n_threads)
+        assert (out == -1.0).all()
 
     def test_one_step(self, model, n_threads):
         """A step over a batch of any size is taken wholly or not at all."""

@@ -38,8 +38,8 @@ from fastsoftmax.problem.evaluation import Evaluation, Pass
 from fastsoftmax.problem.problem import Problem
 from fastsoftmax.threads import answering_signals
 
-# Eigenvalues below this share of the largest may be rounding, by the bytes of the number type.
-_RESOLVED = {8: 1e-10, 4: 1e-5}
+# Eigenvalues below this share of the largest may be rounding.
+_RESOLVED = 1e-10
 # A first trial comes where the gap that is expected is this share of the one that is wanted, the
 # next one where the known bound has fallen to this share. Most passes that a trial may cost, and
 # what is aimed at, of a and of what is wanted.
@@ -111,7 +111,6 @@ def curvature_bound(problem: Problem, at: Evaluation, hessian: Array, noise: flo
     solver's vector; noise the length of the errors in the gradient, for features of size 1.
     """
     sizes = _sizes(problem)
-    resolved = _RESOLVED[problem.rows.real.itemsize]
     n_weights, k = problem.n_weights, problem.n_logits
     A = hessian / sizes
     A /= sizes[:, np.newaxis]
@@ -119,7 +118,7 @@ def curvature_bound(problem: Problem, at: Evaluation, hessian: Array, noise: flo
     if k > 1:
         _fill_common(A, problem)
     values, vectors = answering_signals(len(A), np.linalg.eigh, A)
-    values -= resolved * values[-1]
+    values -= _RESOLVED * values[-1]
     least = float(values[0])
     if not (least > 0.0 and np.isfinite(values).all()):
         return Bound(math.inf, math.inf, math.inf)

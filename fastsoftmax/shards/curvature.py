@@ -11,9 +11,10 @@ import numpy as np
 from scipy import sparse
 
 from fastsoftmax.arrays import Array, slices
-from fastsoftmax.blas import product, single_threaded_blas
+from fastsoftmax.blas import product
+from fastsoftmax.kernel_arguments import Scaling
 from fastsoftmax.shards.shard import BLOCK_ROWS, Shard
-from fastsoftmax.threads import answering_signals, in_threads
+from fastsoftmax.threads import in_threads
 
 # A block has fewer rows where its features and classes would be more numbers than this.
 _BLOCK_NUMBERS, _FEWEST_ROWS = 1 << 19, 256
@@ -156,29 +157,30 @@ def shared_curvature(
     return _scaled(moments, unit), sums, totals, weight
 
 
-@single_threaded_blas
 def hessian(
     shard: Shard, weights: Array, bias: Array, center: Array, step: int = 1, *, with_bias: bool
 ) -> Array:
-    """Sum of s (diag(p) - p p^T) (x) z z^T over every step-th row: (n_logits m, n_logits m).
+    """Sum of s (diag(p) - p p^T) (x) z z^T over every step-th row, in float64.
 
-    z has m numbers, and the m coefficients of a logit lie together.
+    It is (n_logits m, n_logits m); z has m numbers, and the coefficients of a logit lie together.
     """
-    n_logits, d = weights.shape
-    size = n_logits * (d + with_bias)
-    total = np.zeros((n_logits, d + with_bias, n_logits, d + with_bias))
+    size = len(bias) * (shard.n_features + with_bias)
+    total = np.zeros((size, size))
+    model = [np.ascontiguousarray(part, dtype=np.float64) for part in (weights, bias)]
+    scaling = Scaling(center, None, with_bias)
+    row_weights = shard.row_weights.astype(np.float64, copy=False)
+    every = slice(0, shard.n_rows, step)
+
+    def add(out: Array, X: Array, row_weights: Array) -> Array:
+        shard.backend.hessian_sums(out, X, row_weights, *model, scaling, n_threads=shard.n_threads)
+        return out
+
+    if shard.is_dense:
+        return add(total, shard.X[every], np.ascontiguousarray(row_weights[every]))
+    part = np.empty_like(total)
     for rows in shard.blocks(step):
-        x = shard.dense(rows)
-        p = softmax(shard, x, weights, bias)[:, -n_logits:]
-        scaled = np.ones((len(x), d + with_bias))
-        np.subtract(x, center, out=scaled[:, :d])
-        scaled *= np.sqrt(shard.row_weights[rows, np.newaxis], dtype=np.float64)
-        products = (p[:, :, np.newaxis] * scaled[:, np.newaxis, :]).reshape(len(x), size)
-        square = answering_signals(size, _square, products)
-        total -= square.reshape(total.shape)
-        for k in range(n_logits):
-            total[k, :, k] += product((scaled * p[:, [k]]).T, scaled)
-    return total.reshape(size, size)
+        total += add(part, shard.dense(rows), np.ascontiguousarray(row_weights[rows]))
+    return total
 
 
 def curvature_blocks(

@@ -85,6 +85,23 @@ typedef struct {
     double scale;
 } fs_partials;
 
+/* Coordinates of rows of features: z = scale * (x - center), and a 1 behind it where with_bias.
+ * scale NULL: ones. */
+typedef struct {
+    const double *center, *scale;
+    int with_bias;
+} fs_coordinates;
+
+/* Rows z of n_columns numbers as the products of a Hessian read them: in panels of panel_width
+ * columns, z[(panel * (n_rows + 1) + i) * panel_width + place]. (A row is added to each panel, so
+ * that they do not meet in the same sets of a cache.) The columns that are left over, the last
+ * ones, are in the first panel, zeros behind them; the others follow in their order. `places` is
+ * real, (2, n_panels * panel_width): center and scale of each place. */
+typedef struct {
+    const void *places;
+    ptrdiff_t n_columns, n_panels;
+} fs_panels;
+
 /* The operations that read features, for one type of them. All NULL where a table does not have the
  * type: float arithmetic reads no doubles. */
 typedef struct {
@@ -107,7 +124,40 @@ typedef struct {
     void (*grad_block)(void *grad_weights, void *grad_bias, const void *residual,
                        const fs_rows *rows, ptrdiff_t residual_stride, fs_block block,
                        fs_block next, ptrdiff_t class_begin, ptrdiff_t class_end);
+
+    /* logits[k * logits_stride + i] of the i-th row of the block, laid out as residuals are; where
+     * a class has no logit, its row is 0, behind the others. z: the rows in panels. */
+    void (*panel_rows)(void *z, void *logits, const fs_rows *rows, const void *weights,
+                       const void *bias, const fs_panels *panels, ptrdiff_t logits_stride,
+                       fs_block block);
 } fs_dense;
+
+/* Rows in panels, with what a Hessian takes of them. probs[k * stride + i] is the probability of
+ * logit k's class, rest[k * stride + i] that of the other classes together; both have whole vectors
+ * of rows. */
+typedef struct {
+    const void *z, *probs, *rest, *row_weights;
+    ptrdiff_t stride, n_rows, n_columns, n_logits;
+} fs_curved_rows;
+
+/* What sums over rows (diag(p) - p p^T) (x) z z^T, row by row weighted. */
+typedef struct {
+    ptrdiff_t panel_width; /* numbers in a row of a panel */
+
+    /* The places of fs_panels for rows of n_features features. */
+    void (*place)(void *places, const fs_coordinates *coordinates, ptrdiff_t n_features);
+
+    /* probs, as logits of all classes that panel_rows gave, become probabilities, and rest what is
+     * left of 1: for the likeliest class the sum of the others, which keeps its digits. */
+    void (*probabilities)(void *probs, void *rest, ptrdiff_t stride, ptrdiff_t n_rows,
+                          ptrdiff_t n_classes, ptrdiff_t n_logits);
+
+    /* For the pairs of logits (k, l), k <= l, in this order: sums[pair, a, b] += the sum over the
+     * rows of row_weight h_kl z_a z_b for places a <= b, h_kk = p_k rest_k, h_kl = -p_k p_l. sums
+     * (n_pairs, n_places, n_places); for b < a they are scratch. shares is scratch of the size of
+     * z. */
+    void (*add_rows)(double *sums, void *shares, const fs_curved_rows *rows);
+} fs_hessian;
 
 /* The operations that read rows in CSR form. Weights and residuals lie by feature and by row here:
  * weights[j * weights_stride + k], residual[i * residual_stride + k], each followed by one vector's
@@ -315,6 +365,7 @@ typedef struct kernels {
     void (*apply_rows)(const fs_lazy *table, void *grad, const fs_rows *rows, const fs_descent *how,
                        double scale, fs_block block);
 
+    fs_hessian hessian;
     fs_vectors vectors;
     fs_newton newton;
 } kernels;
@@ -394,6 +445,17 @@ void fs_assemble_gradient(const kernels *kern, double *gradient, double *dots,
                           const fs_gradient_terms *of, void *scratch, int n_threads);
 void fs_within_product(const kernels *kern, double *result, double *dots, const fs_within *of,
                        void *scratch, int n_threads);
+
+/* ---- hessian.c ---- The sum over dense rows of row_weight (diag(p) - p p^T) (x) z z^T, p the
+ * probabilities of the model o = W x + b: hessian is (n_logits m, n_logits m), both triangles, m
+ * the numbers of z; those of a logit lie together. Of `rows` the targets are not read. Where it is
+ * interrupted, nothing is written. scratch is fs_hessian_scratch() bytes, aligned to 64 bytes
+ * (negative: too large to address). */
+ptrdiff_t fs_hessian_scratch(const kernels *kern, const fs_rows *rows, int with_bias,
+                             int n_threads);
+void fs_hessian_sums(const kernels *kern, double *hessian, const fs_rows *rows, const void *weights,
+                     const void *bias, const fs_coordinates *coordinates, void *scratch,
+                     int n_threads);
 
 /* ---- newton.c ---- At most most_steps of Newton's method from start. points[i] are the params
  * after step i, records[i] their mean loss, accuracy, objective and the bound on its distance to

@@ -16,6 +16,8 @@
 
 #include "check_blocks.h"
 
+#include "check_hessian.h"
+
 #include "check_passes.h"
 
 /* ---- exp and log ---- */
@@ -318,7 +320,25 @@ static void check_csr_sizes(int every) {
     for (int draw = 0; draw < 4 && every == 1; ++draw) check_many_steps(CSR, 4096 + 12 * draw);
 }
 
+/* Around panels of 8 or 16 columns, and blocks of 128 rows. */
+static void check_hessian_sizes(int every) {
+    static const ptrdiff_t n_features[] = {0, 1, 2, 6, 7, 8, 9, 15, 16, 17, 25, 33, 40};
+    static const ptrdiff_t n_rows[] = {0, 1, 17, 127, 128, 129};
+    enum {
+        ROWS = sizeof n_rows / sizeof n_rows[0],
+        FEATURES = sizeof n_features / sizeof n_features[0]
+    };
+    for (int j = 0; j < FEATURES; ++j)
+        for (ptrdiff_t n_classes = 1; n_classes <= 4; ++n_classes)
+            for (int i = 0; i < ROWS; ++i)
+                if (is_chosen(every))
+                    check_hessian(i % 2 ? ANY_STRIDES : BY_ROWS, n_rows[i], n_features[j],
+                                  n_classes);
+    check_hessian(BY_ROWS, 2500, 50, 2); /* several parts */
+}
+
 static void check_sizes(int every) {
+    check_hessian_sizes(every);
     check_dense_sizes(every);
     check_csr_sizes(every);
     for (ptrdiff_t k = 1; k <= 35; ++k) {

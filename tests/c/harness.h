@@ -19,6 +19,7 @@ enum {
     UPDATE,
     PREDICT,
     TOP,
+    HESSIAN,
     N_OPS
 };
 
@@ -43,6 +44,7 @@ static const struct {
     {"sums and updates", "roundings", 6, 6},
     {"fs_predict_rows", "ulp", 0, 0}, /* the bits of the operations it is made of */
     {"fs_predict_top", "ulp", 0, 0},
+    {"fs_hessian_sums", "roundings", 8, 8},
 };
 
 enum { MOST_TABLES = 4 };

@@ -16,6 +16,8 @@
 
 #include "residual_lanes.h"
 
+#include "hessian_rows.h"
+
 #define X_NAME f32
 #define x_t float
 #define X_LOAD v_load_f32
@@ -65,7 +67,8 @@
 
 #include "newton_rows.h"
 
-#define DENSE(type) {affine_rows_##type, residual_block_##type, grad_block_##type}
+#define DENSE(type) \
+    {affine_rows_##type, residual_block_##type, grad_block_##type, panel_rows_##type}
 #define SPARSE(type)                                                                      \
     {affine_rows_sparse_##type, residual_block_sparse_##type, grad_columns_sparse_##type, \
      add_to_rows_sparse_##type}
@@ -99,6 +102,7 @@ const kernels KERNELS = {
     .sum_partials = sum_partials,
     .sgd_update = sgd_update,
     .sgd_update_scaled = sgd_update_scaled,
+    .hessian = {PANEL_WIDTH, place_columns, class_probabilities, add_hessian_rows},
 #if REAL_IS_DOUBLE
     .vectors = {dot, add_scaled, round_weights, assemble_gradient, within_product},
     .newton = {newton_logits, newton_line, newton_gradient, newton_hessian, newton_step},
