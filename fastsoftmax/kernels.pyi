@@ -122,6 +122,17 @@ def loss_grad(
     isa: str | None = None,
     n_threads: int = 1,
 ) -> tuple[float, float]: ...
+def feature_moments(
+    sums: NDArray[np.float64],
+    squares: NDArray[np.float64],
+    X: NDArray[_Real] | NDArray[_Stored],
+    row_weights: NDArray[_Real],
+    shift: NDArray[_Real],
+    units: NDArray[_Real],
+    *,
+    isa: str | None = None,
+    n_threads: int = 1,
+) -> float: ...
 def hessian_sums(
     out: NDArray[np.float64],
     X: NDArray[_Real] | NDArray[_Stored],

@@ -331,6 +331,39 @@ cdef const void *per_feature(array, str name, const Array *like, ptrdiff_t n_fea
     return a.data
 
 
+def feature_moments(sums, squares, X, row_weights, shift, units, *, isa=None, n_threads=1):
+    """Sums over the rows of y = units (x - shift) and of its squares, by feature, weighted.
+
+    sums and squares (d,) are float64 and are overwritten; X is dense. Returns the largest squared
+    length of a row y.
+    """
+    cdef fs_rows rows
+    cdef Array s = array_of(row_weights, "row_weights", "fd", 1)
+    cdef Array x = features_of(&rows, X, &s)
+    cdef const kernels *kern = table(&s, isa)
+    cdef int n = threads(n_threads)
+    cdef double *sums_data = <double *>vector_of(sums, "sums", x.n_columns, True).data
+    cdef double *squares_data = <double *>vector_of(squares, "squares", x.n_columns, True).data
+    cdef const void *shift_data = per_feature(shift, "shift", &s, x.n_columns)
+    cdef const void *units_data = per_feature(units, "units", &s, x.n_columns)
+    cdef double largest
+    cdef _Scratch scratch
+    check(rows.indptr == NULL, "X must be dense, got CsrRows")
+    check(s.size == rows.n_rows, f"row_weights must have {rows.n_rows} elements, got {s.size}")
+    check(shift is not None and units is not None, "shift and units must be given")
+    rows.row_weights = s.data
+    rows.labels = NULL
+    rows.target_probs = NULL
+    rows.label_smoothing = 0
+    rows.n_logits = rows.n_classes = 1
+    scratch = _Scratch(fs_moments_scratch(kern, &rows, n))
+    with nogil:
+        largest = fs_feature_moments(kern, sums_data, squares_data, &rows, shift_data, units_data,
+                                     scratch.data, n)
+    raise_if_interrupted()
+    return largest
+
+
 def sgd_steps(params, velocity, X, targets, order, descent, *, isa=None, n_threads=1):
     """Gradient descent over the rows order[0], order[1], ..., descent.batch_size rows at a time.
 

@@ -147,6 +147,9 @@ cdef extern from "kernels.h" nogil:
         const double *scale
         int with_bias
 
+    ptrdiff_t fs_moments_scratch(const kernels *, const fs_rows *, int n_threads)
+    double fs_feature_moments(const kernels *, double *sums, double *squares, const fs_rows *,
+                              const void *shift, const void *units, void *scratch, int n_threads)
     ptrdiff_t fs_hessian_scratch(const kernels *, const fs_rows *, int with_bias, int n_threads)
     void fs_hessian_sums(const kernels *, double *hessian, const fs_rows *, const void *weights,
                          const void *bias, const fs_coordinates *, void *scratch, int n_threads)

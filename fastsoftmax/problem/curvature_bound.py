@@ -44,7 +44,6 @@ _RESOLVED = 1e-10
 # next one where the known bound has fallen to this share. Most passes that a trial may cost, and
 # what is aimed at, of a and of what is wanted.
 _HOPE, _RETRY, _MOST_PASSES, _SAFE = 0.3, 0.2, 2.5, 0.6
-_TINY = float(np.finfo(np.float64).tiny)
 
 
 class Bound(NamedTuple):
@@ -84,7 +83,7 @@ class SharperBound:
 
     def _at(self, at: Evaluation, step: int) -> Bound:
         problem = self._problem
-        error = self._by.gradient_error(at, 1.0 / np.sqrt(problem.mean_squares + _TINY))
+        error = self._by.gradient_error(at, 1.0 / problem.sizes)
         return curvature_bound(problem, at, hessian_of_rows(problem, at, step), error)
 
 
@@ -136,10 +135,8 @@ def curvature_bound(problem: Problem, at: Evaluation, hessian: Array, noise: flo
 
 
 def _sizes(problem: Problem) -> Array:
-    """Sizes of the features, for each coefficient; 1 for the intercepts and what does not vary."""
-    roots = np.sqrt(problem.mean_squares)
-    roots = np.where(roots > 0.0, roots, 1.0)
-    own = np.tile(roots, problem.n_logits)
+    """Sizes of the features, for each coefficient; 1 for the intercepts."""
+    own = np.tile(problem.sizes, problem.n_logits)
     return np.concatenate([own, np.ones(problem.n_params - len(own))])
 
 

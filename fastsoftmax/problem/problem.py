@@ -94,17 +94,25 @@ class Problem:
     @cached_property
     def mean_squares(self) -> Array:
         """Means of the squares of the solver's features, which are centred and scaled."""
-        center, scale = self.coordinates.center, self.coordinates.scale
-        squares = self.rows.sum(lambda shard: shard.squares(center)) / max(1, self.n_rows)
-        return np.asarray(squares * scale**2)
+        return self.rows.squares_about(self.coordinates.center) * self.coordinates.scale**2
+
+    @cached_property
+    def sizes(self) -> Array:
+        """Sizes of the solver's features, about the roots of `mean_squares`, > 0."""
+        spread = self.rows.spread
+        if spread is not None:
+            return self.coordinates.scale / spread.units
+        roots = np.sqrt(self.mean_squares)
+        return np.where(roots > 0.0, roots, 1.0)
 
     @cached_property
     def row_radius(self) -> float:
-        """The length of the longest row, with a 1 for the intercept, for features of size 1."""
-        sizes = np.sqrt(self.mean_squares)
-        units = np.divide(1.0, sizes, where=sizes > 0.0, out=np.zeros_like(sizes))
-        scale = self.coordinates.scale * units
-        square = self.rows.largest_square(self.coordinates.center, scale)
+        """A bound on the length of the rows over `sizes`, with a 1 for the intercept."""
+        spread, center = self.rows.spread, self.coordinates.center
+        if spread is not None:
+            square = spread.radius_about(center) ** 2
+        else:
+            square = self.rows.largest_square(center, self.coordinates.scale / self.sizes)
         return float(np.sqrt(square + self.fit_intercept))
 
     @cached_property
@@ -164,7 +172,7 @@ def build_problem(
     center = np.zeros(rows.n_features)
     scale = np.full(rows.n_features, float(input_scale))
     if fit_intercept or standardize:
-        center = rows.sum(lambda shard: shard.feature_sums()) / rows.n_rows
+        center = rows.means()
     if standardize:
         center, scale = _standardizing(rows, center, fit_intercept=fit_intercept)
     coordinates = Coordinates(center, scale, rows.n_logits, fit_intercept, standardize)
@@ -197,7 +205,7 @@ def _reciprocal_deviations(rows: Rows, center: Array, rest: Array) -> Array:
 
     center + rest are the means.
     """
-    variance = rows.sum(lambda shard: shard.squares(center)) / rows.n_rows
+    variance = rows.squares_about(center)
     rounding = rows.n_rows * np.finfo(np.float64).eps
     constant = variance <= rounding * variance + (rounding * center) ** 2
     if (variance <= (_SUSPICIOUS * center) ** 2).any():

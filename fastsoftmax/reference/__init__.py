@@ -178,6 +178,26 @@ def affine_rows(logits: Array, X: Any, weights: Array, bias: Array) -> None:
 
 
 @threaded
+def feature_moments(
+    sums: Array, squares: Array, X: Array, row_weights: Array, shift: Array, units: Array
+) -> float:
+    """Sums over the rows of y = units (x - shift) and of its squares, by feature, weighted.
+
+    sums and squares (d,) are float64 and are overwritten; X is dense. Returns the largest squared
+    length of a row y.
+    """
+    sums[...] = squares[...] = 0.0
+    largest = 0.0
+    for rows in blocks(*X.shape):
+        y = (features_of(X, rows, row_weights.dtype) - shift) * units
+        weighted = row_weights[rows, np.newaxis] * y
+        sums += weighted.sum(axis=0, dtype=np.float64)
+        squares += (weighted * y).sum(axis=0, dtype=np.float64)
+        largest = max(largest, float((y * y).sum(axis=1, dtype=np.float64).max(initial=0.0)))
+    return largest
+
+
+@threaded
 def predict_rows(probs: Array, X: Any, weights: Array, bias: Array, as_log: bool) -> bool:
     """probs[i] = softmax(W x_i + b), or its logarithm where as_log.
 

@@ -8,6 +8,7 @@ from fastsoftmax.arrays import Array
 from fastsoftmax.blas import product
 from fastsoftmax.shards.curvature import curvature_blocks
 from fastsoftmax.shards.shard import Shard
+from fastsoftmax.shards.spread import Moments
 
 
 class DenseShard(Shard):
@@ -32,6 +33,20 @@ class DenseShard(Shard):
         """Write x - center, for these rows, into a matrix of the number type of the sums."""
         # The rows are of that type or a narrower one: a center rounded to it costs them no digit.
         np.subtract(self.X[rows], center.astype(self.real), out=out)
+
+    def moments(self, shift: Array, units: Array) -> Moments:
+        """Return sums over the rows of y = units (x - shift), in one pass."""
+        sums, squares = np.empty(self.n_features), np.empty(self.n_features)
+        largest = self.backend.feature_moments(
+            sums,
+            squares,
+            self.X,
+            self.row_weights,
+            shift.astype(self.real),
+            units.astype(self.real),
+            n_threads=self.n_threads,
+        )
+        return Moments(sums, squares, largest)
 
     def feature_sums(self) -> Array:
         """Weighted sum of the features over the rows: (n_features,) float64."""

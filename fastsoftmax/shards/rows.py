@@ -5,7 +5,7 @@ shards, so that a result depends on how the rows are cut but not on who computes
 """
 
 from collections.abc import Callable, Iterator, Sequence
-from functools import reduce
+from functools import cached_property, reduce
 from typing import Any, TypeVar
 
 import numpy as np
@@ -18,11 +18,14 @@ from fastsoftmax.shards.csr_shard import CsrShard, some_columns
 from fastsoftmax.shards.curvature import Drawn, drawn_rows
 from fastsoftmax.shards.dense_shard import DenseShard
 from fastsoftmax.shards.shard import Shard, Sums, add_sums
+from fastsoftmax.shards.spread import Moments, Spread, add_moments, near
 
 T = TypeVar("T")
 
 # Fewest rows that tell the size of the features.
 _LEAST_SAMPLE = 64
+# Rows that tell where the features lie, and how far apart, before all rows are read.
+_SPREAD_SAMPLE = 256
 
 
 def build_shard(
@@ -186,6 +189,40 @@ class Rows:
             loss, correct = loss + sums[0], correct + sums[1]
         return loss, correct
 
+    # ---- how the features spread ----
+
+    @cached_property
+    def spread(self) -> Spread | None:
+        """How the features spread, from one pass; None where it is not known from one.
+
+        That is of sparse rows, and of numbers whose squares overflow.
+        """
+        if not (self.is_dense and self.n_rows):
+            return None
+        step = max(1, self.n_rows // _SPREAD_SAMPLE)
+        sample = np.concatenate([np.asarray(shard.X[::step]) for shard in self._shards])
+        with np.errstate(over="ignore", invalid="ignore"):
+            shift, units = near(sample, self.real)
+            parts = [shard.moments(shift, units) for shard in self._shards]
+            total = reduce(add_moments, parts)
+        sums, squares = total.sums / self.n_rows, total.squares / self.n_rows
+        if not (np.isfinite(squares).all() and np.isfinite(total.largest)):
+            return None
+        return Spread(shift, units, Moments(sums, squares, total.largest))
+
+    def means(self) -> Array:
+        """Weighted means of the features, (n_features,); NaN or inf where they overflow."""
+        if self.spread is not None:
+            return self.spread.means()
+        return np.asarray(self.sum(lambda shard: shard.feature_sums()) / self.n_rows)
+
+    def squares_about(self, center: Array) -> Array:
+        """Weighted means of (x - center)^2, (n_features,)."""
+        if self.spread is not None:
+            return self.spread.squares_about(center)
+        sums = self.sum(lambda shard: shard.squares(center))
+        return np.asarray(sums / max(1, self.n_rows))
+
     # ---- other sums ----
 
     def sum(self, function: Callable[..., T], *args: Any, **options: Any) -> T:
@@ -210,9 +247,7 @@ class Rows:
         rows = [np.concatenate(some) for some in zip(*(part.rows for part in parts), strict=True)]
         return Drawn(rows, sum(p.curvature for p in parts), sum(p.weight for p in parts))
 
-    def spread(
-        self, center: Array, n_taken: int, *, with_bias: bool
-    ) -> tuple[Array, float]:
+    def spread(self, center: Array, n_taken: int, *, with_bias: bool) -> tuple[Array, float]:
         """Return about n_taken rows, evenly: x - center, and a 1 where with_bias, times root s.
 
         And the sum of their s. They are of the number type of the sums.

@@ -19,6 +19,7 @@ from fastsoftmax.arrays import Array, count_logits, slices
 from fastsoftmax.blas import inner, product
 from fastsoftmax.kernel_arguments import Descent
 from fastsoftmax.shards.far_logits import Model, blocks, far_logits
+from fastsoftmax.shards.spread import Moments
 
 # Rows whose features are brought to float64 at a time, for sums of second order.
 BLOCK_ROWS = 1024
@@ -91,6 +92,10 @@ class Shard(ABC):
     def write_centered(self, rows: slice | Array, center: Array, out: Array) -> None:
         """Write x - center, for these rows, into a matrix of the number type of the sums."""
         np.subtract(self.dense(rows), center, out=out, casting="same_kind")
+
+    def moments(self, shift: Array, units: Array) -> Moments:
+        """Return sums over the rows of y = units (x - shift), in one pass; of dense rows."""
+        raise NotImplementedError
 
     @abstractmethod
     def feature_sums(self) -> Array:

@@ -130,6 +130,13 @@ typedef struct {
     void (*panel_rows)(void *z, void *logits, const fs_rows *rows, const void *weights,
                        const void *bias, const fs_panels *panels, ptrdiff_t logits_stride,
                        fs_block block);
+
+    /* With y = units * (x - shift) of the rows of a block, real: sums[j] += row_weight y_j and
+     * squares[j] += row_weight y_j^2, summed up in real before; *largest becomes the largest
+     * squared length of a row y, if that is larger or NaN. partial is scratch, 2 n_features real.
+     */
+    void (*moment_rows)(double *sums, double *squares, double *largest, void *partial,
+                        const fs_rows *rows, const void *shift, const void *units, fs_block block);
 } fs_dense;
 
 /* Rows in panels, with what a Hessian takes of them. probs[k * stride + i] is the probability of
@@ -445,6 +452,15 @@ void fs_assemble_gradient(const kernels *kern, double *gradient, double *dots,
                           const fs_gradient_terms *of, void *scratch, int n_threads);
 void fs_within_product(const kernels *kern, double *result, double *dots, const fs_within *of,
                        void *scratch, int n_threads);
+
+/* ---- moments.c ---- With y = units * (x - shift) of dense rows, shift and units real: the sums of
+ * row_weight y_j and row_weight y_j^2, by feature, and (returned) the largest squared length of a
+ * row y; NaN where there is one. Of `rows` the targets are not read. Where it is interrupted, the
+ * results are incomplete. scratch is fs_moments_scratch() bytes, aligned to 64 bytes (negative: too
+ * large to address). */
+ptrdiff_t fs_moments_scratch(const kernels *kern, const fs_rows *rows, int n_threads);
+double fs_feature_moments(const kernels *kern, double *sums, double *squares, const fs_rows *rows,
+                          const void *shift, const void *units, void *scratch, int n_threads);
 
 /* ---- hessian.c ---- The sum over dense rows of row_weight (diag(p) - p p^T) (x) z z^T, p the
  * probabilities of the model o = W x + b: hessian is (n_logits m, n_logits m), both triangles, m

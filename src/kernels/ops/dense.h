@@ -18,6 +18,7 @@
 #define grad_tile_of X_JOIN(grad_tile_of, X_NAME)
 #define grad_block X_JOIN(grad_block, X_NAME)
 #define panel_rows X_JOIN(panel_rows, X_NAME)
+#define moment_rows X_JOIN(moment_rows, X_NAME)
 
 /* Features of the i-th row of a block. */
 FORCE_INLINE const x_t *x_row(const fs_rows *rows, fs_block block, ptrdiff_t i) {
@@ -44,6 +45,8 @@ FORCE_INLINE vec x_load_tail(const x_t *p, ptrdiff_t n) {
 
 #include "panel_rows.h"
 
+#include "moment_rows.h"
+
 #undef X_NAME
 #undef X_LOAD
 #undef X_LOAD_TAIL
@@ -62,5 +65,6 @@ FORCE_INLINE vec x_load_tail(const x_t *p, ptrdiff_t n) {
 #undef grad_tile_of
 #undef grad_block
 #undef panel_rows
+#undef moment_rows
 #undef X_JOIN
 #undef X_JOIN_

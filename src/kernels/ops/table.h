@@ -67,8 +67,9 @@
 
 #include "newton_rows.h"
 
-#define DENSE(type) \
-    {affine_rows_##type, residual_block_##type, grad_block_##type, panel_rows_##type}
+#define DENSE(type)                                                                   \
+    {affine_rows_##type, residual_block_##type, grad_block_##type, panel_rows_##type, \
+     moment_rows_##type}
 #define SPARSE(type)                                                                      \
     {affine_rows_sparse_##type, residual_block_sparse_##type, grad_columns_sparse_##type, \
      add_to_rows_sparse_##type}
