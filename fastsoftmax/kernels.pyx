@@ -332,7 +332,7 @@ cdef const void *per_feature(array, str name, const Array *like, ptrdiff_t n_fea
 
 
 def feature_moments(sums, squares, X, row_weights, shift, units, *, isa=None, n_threads=1):
-    """Sums over the rows of y = units (x - shift) and of its squares, by feature, weighted.
+    """Sum y = units (x - shift) and its squares over the rows, by feature, weighted.
 
     sums and squares (d,) are float64 and are overwritten; X is dense. Returns the largest squared
     length of a row y.

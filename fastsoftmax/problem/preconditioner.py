@@ -24,7 +24,7 @@ _LEAST_BLOCKS = 16
 
 @dataclass(frozen=True)
 class DiagonalPreconditioner:
-    """One diagonal (d,) of an inverse for the weights of each class, a number for the intercepts."""
+    """The diagonal (d,) of an inverse for the weights of a class, a number for the intercepts."""
 
     inverse: Array
     bias_scale: float

@@ -182,7 +182,7 @@ def build_shared_block(problem: Problem, n_rows: int) -> SampledBlocks:
     """
     share = problem.class_share
     curvature = max(float(np.mean(share * (1.0 - share))), _LEAST_SHARE)
-    z, weight = problem.rows.spread(
+    z, weight = problem.rows.taken_evenly(
         problem.coordinates.center, n_rows, with_bias=bool(problem.fit_intercept)
     )
     inverses = _Inverses(problem, np.array([curvature]))

@@ -181,7 +181,7 @@ def affine_rows(logits: Array, X: Any, weights: Array, bias: Array) -> None:
 def feature_moments(
     sums: Array, squares: Array, X: Array, row_weights: Array, shift: Array, units: Array
 ) -> float:
-    """Sums over the rows of y = units (x - shift) and of its squares, by feature, weighted.
+    """Sum y = units (x - shift) and its squares over the rows, by feature, weighted.
 
     sums and squares (d,) are float64 and are overwritten; X is dense. Returns the largest squared
     length of a row y.

@@ -247,7 +247,7 @@ class Rows:
         rows = [np.concatenate(some) for some in zip(*(part.rows for part in parts), strict=True)]
         return Drawn(rows, sum(p.curvature for p in parts), sum(p.weight for p in parts))
 
-    def spread(self, center: Array, n_taken: int, *, with_bias: bool) -> tuple[Array, float]:
+    def taken_evenly(self, center: Array, n_taken: int, *, with_bias: bool) -> tuple[Array, float]:
         """Return about n_taken rows, evenly: x - center, and a 1 where with_bias, times root s.
 
         And the sum of their s. They are of the number type of the sums.
