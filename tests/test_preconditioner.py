@@ -10,18 +10,25 @@ from scipy import sparse
 from fastsoftmax import FastSoftmax, reference
 from fastsoftmax.problem import curvature
 from fastsoftmax.problem.coordinates import Coordinates
-from fastsoftmax.problem.curvature import build_blocks, build_diagonals, build_shared
+from fastsoftmax.problem.curvature import build_diagonals, build_shared, build_whole
 from fastsoftmax.problem.problem import Problem
 from fastsoftmax.problem.raw_pass import RawPass
+from fastsoftmax.problem.sampled_blocks import (
+    build_sampled_blocks,
+    build_shared_block,
+    plan,
+    shared_rows,
+)
 from fastsoftmax.shards.curvature import (
     POOL,
+    curvature_along,
     curvatures,
     drawn,
+    drawn_rows,
     hessian,
-    hessian_blocks,
-    second_moments,
 )
 from fastsoftmax.shards.rows import Rows, build_shard
+from fastsoftmax.shards.spread import near
 from fastsoftmax.threads import in_threads
 
 PENALTY = 0.01
@@ -71,19 +78,34 @@ def exact_blocks(shard, weights, bias):
     return [blocks[i, :, i] * scale * scale[:, np.newaxis] / shard.n_rows for i in range(k)]
 
 
-def test_units_do_not_matter(problem, real):
+def test_units_do_not_matter(rng, real):
     """Squares of these would overflow, or vanish, in float32."""
-    shard, _, bias = problem
-    at = coordinates_of(shard, bias)
-    plain = second_moments(shard, at.center, 1)[0]
+    X = rng.normal(size=(300, 6)) + np.array([0.0, 3.0, 0.0, -100.0, 0.0, 0.0])
     units = np.array([1e25, 1.0, 1e-25, 1e10, 1e-10, 1.0])
-    if shard.is_dense:
-        X = (shard.X * units).astype(real)
-    else:
-        X = sparse.csr_array((shard.X.toarray() * units).astype(real))
-    other = type(shard)(X, shard.targets, backend=shard.backend)
-    moments = second_moments(other, at.center * units, 1)[0]
-    np.testing.assert_allclose(moments / units / units[:, np.newaxis], plain, rtol=1e-4, atol=1e-3)
+
+    def spread_of(X):
+        labels = np.arange(300, dtype=np.int32) % 2
+        weights = np.ones(300, real)
+        return Rows([build_shard(X.astype(real), labels, None, weights, 2, backend=reference)])
+
+    plain, other = spread_of(X), spread_of(X * units)
+    np.testing.assert_allclose(other.means() / units, plain.means(), rtol=1e-4, atol=1e-4)
+    center = X.mean(axis=0)
+    squares = other.squares_about(center * units) / units**2
+    np.testing.assert_allclose(squares, X.var(axis=0), rtol=1e-4)
+    np.testing.assert_allclose(plain.squares_about(center), X.var(axis=0), rtol=1e-4)
+    lengths = np.linalg.norm((X - center) * plain.spread.units, axis=1)
+    for rows, middle in ((plain, center), (other, center * units)):
+        assert rows.spread.radius_about(middle) == pytest.approx(lengths.max(), rel=0.2)
+        assert rows.spread.radius_about(middle) >= lengths.max() * (1 - 1e-5)
+
+
+def test_a_shift_and_units_from_some_rows(real):
+    sample = np.array([[0.3, 1e30, 5.0], [0.3, -1e30, 6.0]], dtype=real)
+    shift, units = near(sample, np.dtype(real))
+    assert shift[0] == sample[0, 0] and units[0] == 1.0  # it does not vary
+    np.testing.assert_allclose(shift[1:], [0.0, 5.5], atol=1e23)
+    np.testing.assert_allclose(units[1:], [1e-30, 2.0], rtol=1e-6)
 
 
 def within_blocks(shard, at, weights, bias):
@@ -139,12 +161,92 @@ def test_diagonals(problem, fit_intercept, rng, real):
     assert_product(built, inverses, k, d, fit_intercept, rng, 1e-3)
 
 
-def test_blocks(problem):
+def estimated(block, squares, z):
+    """What a sampled block of these rows is: a share of the diagonal, and of the products."""
+    scaled = z / np.sqrt(squares)
+    S = scaled.T @ scaled
+    error = (np.linalg.norm(scaled, axis=1) ** 4).sum() - (S**2).sum() / len(z)
+    share = np.clip(error / ((S**2).sum() - (np.diag(S) ** 2).sum()), 0.03, 1.0)
+    return share * np.diag(squares) + (1.0 - share) * block
+
+
+@pytest.mark.parametrize("n_drawn", [3, 400], ids=["few rows", "all"])
+def test_sampled_blocks(problem, n_drawn, fit_intercept, rng):
+    """Products with the inverse of a share of the diagonal and the rest of the drawn rows."""
     shard, weights, bias = problem
-    built = built_at(build_blocks, shard, coordinates_of(shard, bias), weights, bias)
-    for inverse, block in zip(built.inverses, exact_blocks(shard, weights, bias), strict=True):
-        ridge = np.diag([PENALTY] * shard.n_features + [0.0])
-        np.testing.assert_allclose(inverse @ (block + ridge), np.eye(len(block)), atol=2e-3)
+    at = replace(coordinates_of(shard, bias), fit_intercept=fit_intercept)
+    share = shard.target_sums() / shard.target_sums().sum()
+    whole = Problem(Rows([shard]), at, share, np.zeros(at.n_params), PENALTY)
+    model = RawPass(whole).evaluate_coefficients(weights, bias)
+    built = build_sampled_blocks(whole, model, n_drawn)
+    d, k = shard.n_features, len(bias)
+    found = drawn_rows(shard, weights, bias, at.center, n_drawn, with_bias=fit_intercept)
+    size = np.append(at.scale, np.ones(int(fit_intercept))) / np.sqrt(found.weight)
+    gradient = rng.normal(size=k * (d + fit_intercept))
+    expected = []
+    for i in range(k):
+        z = found.rows[i].astype(np.float64) * size
+        squares = (
+            found.curvature[i] / found.weight * np.append(whole.mean_squares, 1.0)[: len(size)]
+        )
+        block = estimated(z.T @ z, squares, z)
+        block += np.diag([PENALTY] * d + [0.0] * int(fit_intercept))
+        own = np.append(gradient[i * d : (i + 1) * d], gradient[k * d + i :][: int(fit_intercept)])
+        expected.append(np.linalg.solve(block, own))
+    expected = np.array(expected)
+    if k > 1:
+        expected -= expected.mean(axis=0)
+    flat = np.concatenate([expected[:, :d].ravel(), expected[:, d:].ravel()])
+    np.testing.assert_allclose(built.apply(gradient), flat, rtol=5e-3, atol=5e-3)
+
+
+def test_one_block_for_all_classes(problem, rng):
+    """At the model without weights all classes have the same block, but for a number."""
+    shard, weights, bias = problem
+    at = coordinates_of(shard, bias)
+    share = np.full(shard.n_classes, 1.0 / shard.n_classes)
+    whole = Problem(Rows([shard]), at, share, np.zeros(at.n_params), PENALTY)
+    null = RawPass(whole).evaluate_coefficients(np.zeros_like(weights), np.zeros_like(bias))
+    gradient = rng.normal(size=at.n_params)
+    each = build_sampled_blocks(whole, null, shard.n_rows).apply(gradient)
+    together = build_shared_block(whole, shard.n_rows).apply(gradient)
+    np.testing.assert_allclose(together, each, rtol=1e-2, atol=1e-2)
+
+
+def test_more_work_draws_more_rows(problem):
+    shard, _, bias = problem
+    at = coordinates_of(shard, bias)
+    whole = Problem(Rows([shard]), at, np.ones(2), np.zeros(at.n_params), PENALTY)
+    few, many = plan(whole, 0.0), plan(whole, np.inf)
+    assert few.n_drawn <= many.n_drawn <= shard.n_rows and few.work <= many.work
+    assert shared_rows(whole, 0.0) <= shared_rows(whole, np.inf) <= shard.n_rows
+
+
+def test_whole(problem, fit_intercept, rng):
+    """The inverse of the Hessian, but along what all classes have in common."""
+    shard, weights, bias = problem
+    at = replace(coordinates_of(shard, bias), fit_intercept=fit_intercept)
+    built = built_at(build_whole, shard, at, weights, bias)
+    whole = Problem(Rows([shard]), at, np.ones(2), np.zeros(at.n_params), PENALTY)
+    model = RawPass(whole).evaluate_coefficients(weights, bias)
+    matrix = curvature.build_hessian(whole, model)
+    direction = rng.normal(size=at.n_params)
+    if len(bias) > 1:
+        for part in (direction[: at.n_weights], direction[at.n_weights :]):
+            part.reshape(len(bias), -1)[...] -= part.reshape(len(bias), -1).mean(axis=0)
+    np.testing.assert_allclose(built.apply(matrix @ direction), direction, rtol=1e-6, atol=1e-6)
+
+
+def test_curvature_along(problem, rng):
+    """That of the Hessian of the loss."""
+    shard, weights, bias = problem
+    change = rng.normal(size=weights.shape), rng.normal(size=bias.shape)
+    found, weight = curvature_along(shard, (weights, bias), change, 1)
+    zero = np.zeros(shard.n_features)
+    matrix = hessian(shard, weights, bias, zero, with_bias=True)
+    flat = np.hstack([change[0], change[1][:, np.newaxis]]).ravel()
+    assert found == pytest.approx(flat @ matrix @ flat, rel=1e-4)
+    assert weight == pytest.approx(shard.row_weights.sum())
 
 
 def test_shared(problem, fit_intercept, rng):
@@ -161,13 +263,15 @@ def test_shared(problem, fit_intercept, rng):
     assert_product(built, inverses, k, d, fit_intercept, rng, 2e-3)
 
 
-@pytest.mark.parametrize("kind", ["shared", "diagonals"])
+@pytest.mark.parametrize("kind", ["sampled", "shared", "diagonals"])
 def test_decided_classes(kind, problem):
     """A class that no row is in doubt about makes no step without a bound."""
     shard, weights, bias = problem
     bias = bias.copy()
     bias[0] = -200.0
-    build = build_shared if kind == "shared" else build_diagonals
+    build = {"shared": build_shared, "diagonals": build_diagonals}.get(
+        kind, lambda problem, at: build_sampled_blocks(problem, at, 100)
+    )
     built = built_at(build, shard, coordinates_of(shard, bias), weights, bias)
     product = built.apply(np.ones(len(bias) * (shard.n_features + 1)))
     assert np.isfinite(product).all()
@@ -210,19 +314,26 @@ def test_blocks_of_drawn_rows(rng, real):
     )
     weights, bias = 6.0 * rng.normal(size=(k, d)), rng.normal(size=k)
     center = shard.feature_sums() / n
-    every, weight = hessian_blocks(shard, weights, bias, center, n, with_bias=True)
-    some, some_weight = hessian_blocks(shard, weights, bias, center, 1000, with_bias=True)
+    every = drawn_rows(shard, weights, bias, center, n, with_bias=True)
+    some = drawn_rows(shard, weights, bias, center, 1000, with_bias=True)
     pool = len(range(0, n, max(1, n // (1000 * POOL))))
-    assert weight == n and some_weight == pool
-    for part, all_rows in zip(some * (weight / some_weight), every, strict=True):
-        ratios = np.linalg.eigvals(np.linalg.solve(all_rows, part)).real
+    assert every.weight == n and some.weight == pool
+    for few, all_rows in zip(some.rows, every.rows, strict=True):
+        part = few.T @ few * (every.weight / some.weight)
+        ratios = np.linalg.eigvals(np.linalg.solve(all_rows.T @ all_rows, part)).real
         assert ratios.min() > 0.8 and ratios.max() < 1.25
 
 
-@pytest.mark.parametrize("kind", ["blocks", "shared", "diagonals"])
+@pytest.mark.parametrize("kind", ["whole", "blocks", "shared", "diagonals"])
 def test_each_leads_to_the_optimum(kind, monkeypatch, rng):
-    if kind == "shared":
-        monkeypatch.setattr(curvature, "_BLOCK_NUMBERS", 0)
+    built = []
+    monkeypatch.setattr(curvature, "WHOLE_PARAMS", 512 if kind == "whole" else 0)
+    names = {"whole": "build_whole", "blocks": "build_sampled_blocks"}
+    name = names.get(kind, f"build_{kind}")
+    build = getattr(curvature, name)
+    monkeypatch.setattr(curvature, name, lambda *args: built.append(1) or build(*args))
+    if kind in ("shared", "diagonals"):
+        monkeypatch.setattr(curvature, "plan_blocks", lambda *args: None)
     if kind == "diagonals":
         monkeypatch.setattr(curvature, "_DENSE_FEATURES", 1)
     X = rng.normal(size=(300, 20)) * np.logspace(-1, 1, 20)
@@ -231,7 +342,7 @@ def test_each_leads_to_the_optimum(kind, monkeypatch, rng):
     actual = FastSoftmax(solver="lbfgs", tol=1e-9).fit(X, y)
     assert actual.converged_
     assert actual.objective_ == pytest.approx(expected.objective_, rel=1e-8)
-    assert actual.n_iter_[0] > 15  # long enough that it was refined
+    assert built
 
 
 @pytest.mark.parametrize("n_threads", [1, 2, 5])

@@ -10,7 +10,7 @@ from fastsoftmax.solvers.lbfgs import LbfgsModel
 from fastsoftmax.solvers.line_search import Trial, backtrack, search
 from fastsoftmax.solvers.lower_bound import LowerBound, relative_gap
 from fastsoftmax.solvers.pairs import Pairs, pair_of, scale_from, two_loops
-from fastsoftmax.solvers.protocols import Limits
+from fastsoftmax.solvers.protocols import Limits, Refinement
 from fastsoftmax.solvers.vectors import Vectors
 
 
@@ -62,10 +62,21 @@ class Function:
     def preconditioner(self):
         return self._preconditioner or Identity()
 
-    def refinement_cost(self):
-        return self._cost
+    caution = 1.0
 
-    def refined_preconditioner(self, at):
+    def sharper_bound(self, at, bound, wanted):
+        return bound
+
+    def curvature_along(self, at, direction):
+        """That of a step from 0: right for a quadratic function, an estimate for others."""
+        with np.errstate(invalid="ignore"):
+            change = np.asarray(self.gradient(direction)) - self.gradient(0.0 * direction)
+            return float(direction @ change)
+
+    def refinement(self, most_cost):
+        return None if self._cost is None else Refinement(self._cost, self._refine)
+
+    def _refine(self, at):
         self.n_refinements += 1
         return self._refined
 
@@ -157,7 +168,9 @@ class TestLbfgs:
         )
         model = LbfgsModel(function)
         assert model.first is function.preconditioner()
-        model.look(100, function.evaluate(np.ones(2)))
+        for n_iter in range(40):
+            model.look(n_iter, function.evaluate(np.ones(2)), excess=1e9)
+        assert function.n_refinements == 1
         assert model._first is None
         *_, last = model.directions(np.ones(2))
         np.testing.assert_array_equal(last, [-2.0, -3.0])

@@ -23,9 +23,10 @@ import math
 from typing import NamedTuple
 
 import numpy as np
+from scipy.linalg import solve
 
 from fastsoftmax.arrays import Array
-from fastsoftmax.blas import inner, product
+from fastsoftmax.blas import inner, single_threaded_blas
 from fastsoftmax.problem.curvature import (
     WHOLE_PARAMS,
     hessian_of_rows,
@@ -69,7 +70,10 @@ class SharperBound:
             return bound
         problem = self._problem
         one_pass = pass_work(problem)
-        step, _ = whole_plan(problem, one_pass)
+        step, work = whole_plan(problem, one_pass)
+        if work > _MOST_PASSES * one_pass:
+            self._next = -math.inf
+            return bound
         found = self._at(at, step)
         if found.value > wanted and step > 1:
             # both a and the bound are in proportion to the step
@@ -103,6 +107,7 @@ def _expected_gap(problem: Problem, at: Evaluation) -> float:
     return 0.5 * float((g * g / diagonal[:-1]).sum())
 
 
+@single_threaded_blas
 def curvature_bound(problem: Problem, at: Evaluation, hessian: Array, noise: float) -> Bound:
     """Return the bound at a point.
 
@@ -116,14 +121,15 @@ def curvature_bound(problem: Problem, at: Evaluation, hessian: Array, noise: flo
     A[np.arange(n_weights), np.arange(n_weights)] += problem.l2 / sizes[:n_weights] ** 2
     if k > 1:
         _fill_common(A, problem)
-    values, vectors = answering_signals(len(A), np.linalg.eigh, A)
-    values -= _RESOLVED * values[-1]
-    least = float(values[0])
+    values = answering_signals(len(A), np.linalg.eigvalsh, A)
+    rounding = _RESOLVED * float(values[-1])
+    least = float(values[0]) - 2.0 * rounding
     if not (least > 0.0 and np.isfinite(values).all()):
         return Bound(math.inf, math.inf, math.inf)
+    A[np.diag_indices(len(A))] -= rounding
     g, common = _without_common(problem, at)
-    along = product(vectors.T, g / sizes)
-    nu = math.sqrt(float((along**2 / values).sum()))
+    g = g / sizes
+    nu = math.sqrt(max(inner(g, solve(A, g, assume_a="pos", check_finite=False)), 0.0))
     nu += noise / math.sqrt(least)
     R = problem.row_radius * math.sqrt((1.0 if k == 1 else 2.0) / least)
     a = nu * R
