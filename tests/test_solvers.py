@@ -170,7 +170,7 @@ class TestLbfgs:
         assert model.first is function.preconditioner()
         for n_iter in range(40):
             model.look(n_iter, function.evaluate(np.ones(2)), excess=1e9)
-        assert function.n_refinements == 1
+        assert function.n_refinements >= 1
         assert model._first is None
         *_, last = model.directions(np.ones(2))
         np.testing.assert_array_equal(last, [-2.0, -3.0])

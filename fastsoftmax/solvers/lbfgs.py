@@ -16,8 +16,8 @@ from fastsoftmax.solvers.vectors import Vectors
 # cheap at first, and each next one is better. Iterations of images 7500 x 784, K = 10, with shares
 # of 1, 2 and 3: 59, 51, 53, and evaluations for preconditioners: 23, 53, 63.
 _AFTER, _SHARE = 8.0, 2.0
-# Iterations until progress is judged: from the start, from the last one (with 8 instead of 10 they
-# were made too often), and where it costs hardly anything.
+# Iterations until progress is judged: from the start (less where it costs hardly anything), and
+# from the first and the second one (with 8 instead of 10 they were made too often).
 _LEAST, _LEAST_AGAIN, _LEAST_CHEAP, _CHEAP = 6, 10, 3, 1.0
 # Where nothing is certified, it comes after this many times the iterations.
 _GROWTH = 3
@@ -54,6 +54,7 @@ class LbfgsModel(Generic[E]):
         self.pairs = Pairs(memory, _MEMORY_BYTES, _LEAST_MEMORY)
         self._is_given = first is not None
         self._spent = 0.0  # evaluations, and what preconditioners have cost in them
+        self._least = _LEAST
         self._last_cost = 0.0  # of the latest: a poorer one would make it worse
         self._progress = _Progress()
 
@@ -88,6 +89,7 @@ class LbfgsModel(Generic[E]):
         self._refined = found.build(at)
         self._spent += found.cost
         self._last_cost = found.cost
+        self._least = _LEAST_AGAIN if self._least == _LEAST else 2 * self._least
         self._progress = _Progress()
         self._progress.note(excess)
         self._calibrate(at)
@@ -103,8 +105,7 @@ class LbfgsModel(Generic[E]):
     def _pays(self, cost: float) -> bool:
         """Whether a preconditioner of a cost is due."""
         n_seen = len(self._progress) - 1
-        least = _LEAST if self._refined is None else _LEAST_AGAIN
-        if n_seen < (_LEAST_CHEAP if cost < _CHEAP else least):
+        if n_seen < (_LEAST_CHEAP if cost < _CHEAP and self._refined is None else self._least):
             return False
         remaining = self._progress.remaining()
         if remaining is None:
