@@ -125,6 +125,12 @@ typedef struct {
                        const fs_rows *rows, ptrdiff_t residual_stride, fs_block block,
                        fs_block next, ptrdiff_t class_begin, ptrdiff_t class_end);
 
+    /* Both halves of a pass over a block of rows of two classes with one logit: *sums += loss and
+     * hits, grad_weights[j] += sum_i residual[i] x[i, j], *grad_bias += sum_i residual[i]; both
+     * NULL: the sums alone. At most 128 rows. */
+    void (*one_logit_block)(void *grad_weights, void *grad_bias, fs_sums *sums, const fs_rows *rows,
+                            const void *weights, const void *bias, fs_block block);
+
     /* logits[k * logits_stride + i] of the i-th row of the block, laid out as residuals are; where
      * a class has no logit, its row is 0, behind the others. z: the rows in panels. */
     void (*panel_rows)(void *z, void *logits, const fs_rows *rows, const void *weights,

@@ -98,13 +98,19 @@ static void gradient_part(void *task_, ptrdiff_t part, int thread) {
     if (partial && !t->round) memset(partial, 0, (size_t)(t->plan.n_params * size));
     for (ptrdiff_t row = begin; row < min_size(stop, end); row += block) {
         const fs_block now = packed(t, block_at(t, row, end), thread);
+        char *partial_bias = partial ? at(partial, n_logits * t->rows->n_features, size) : NULL;
+        if (n_logits < t->rows->n_classes) {
+            dense_of(t)->one_logit_block(partial, partial_bias, &sums, t->rows, t->weights, t->bias,
+                                         now);
+            continue;
+        }
         fs_block next = row + block < end ? block_at(t, row + block, end) : block_after(t, part);
         if (now.packed) next.n_rows = 0;
         dense_of(t)->residual_block(residual, &sums, t->rows, t->weights, t->bias, block, now,
                                     partial ? none : next);
         if (partial)
-            dense_of(t)->grad_block(partial, at(partial, n_logits * t->rows->n_features, size),
-                                    residual, t->rows, block, now, next, 0, n_logits);
+            dense_of(t)->grad_block(partial, partial_bias, residual, t->rows, block, now, next, 0,
+                                    n_logits);
     }
     t->sums[part] = sums;
 }

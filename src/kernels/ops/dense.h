@@ -17,6 +17,11 @@
 #define grad_tile X_JOIN(grad_tile, X_NAME)
 #define grad_tile_of X_JOIN(grad_tile_of, X_NAME)
 #define grad_block X_JOIN(grad_block, X_NAME)
+#define dot_rows X_JOIN(dot_rows, X_NAME)
+#define one_logit_rows X_JOIN(one_logit_rows, X_NAME)
+#define one_grad_tile X_JOIN(one_grad_tile, X_NAME)
+#define one_grad_rows X_JOIN(one_grad_rows, X_NAME)
+#define one_logit_block X_JOIN(one_logit_block, X_NAME)
 #define panel_rows X_JOIN(panel_rows, X_NAME)
 #define moment_rows X_JOIN(moment_rows, X_NAME)
 
@@ -43,6 +48,8 @@ FORCE_INLINE vec x_load_tail(const x_t *p, ptrdiff_t n) {
 
 #include "grad_block.h"
 
+#include "one_logit.h"
+
 #include "panel_rows.h"
 
 #include "moment_rows.h"
@@ -64,6 +71,11 @@ FORCE_INLINE vec x_load_tail(const x_t *p, ptrdiff_t n) {
 #undef grad_tile
 #undef grad_tile_of
 #undef grad_block
+#undef dot_rows
+#undef one_logit_rows
+#undef one_grad_tile
+#undef one_grad_rows
+#undef one_logit_block
 #undef panel_rows
 #undef moment_rows
 #undef X_JOIN

@@ -16,6 +16,8 @@
 
 #include "residual_lanes.h"
 
+#include "logistic_lanes.h"
+
 #include "hessian_rows.h"
 
 #define X_NAME f32
@@ -67,9 +69,9 @@
 
 #include "newton_rows.h"
 
-#define DENSE(type)                                                                   \
-    {affine_rows_##type, residual_block_##type, grad_block_##type, panel_rows_##type, \
-     moment_rows_##type}
+#define DENSE(type)                                                    \
+    {affine_rows_##type,     residual_block_##type, grad_block_##type, \
+     one_logit_block_##type, panel_rows_##type,     moment_rows_##type}
 #define SPARSE(type)                                                                      \
     {affine_rows_sparse_##type, residual_block_sparse_##type, grad_columns_sparse_##type, \
      add_to_rows_sparse_##type}

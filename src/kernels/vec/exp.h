@@ -100,11 +100,15 @@ static inline vec v_log(vec x) {
     return v_select(v_eq(x, x), result, x);
 }
 
-/* log(1 + x) for finite x >= 0, or NaN: the rounding of 1 + x is carried along. */
-static inline vec v_log1p(vec x) {
+/* log(1 + x) for finite x >= 0, or NaN, inverse 1 / (1 + x): the rounding of 1 + x is carried
+ * along.
+ */
+static inline vec v_log1p_by(vec x, vec inverse) {
     vec u = v_add(v_set1(1), x);
     vec lost =
         v_select(v_lt(x, v_set1(1)), v_sub(x, v_sub(u, v_set1(1))), v_sub(v_set1(1), v_sub(u, x)));
-    vec result = v_add(v_log_scaled(u, v_set1(0)), v_div(lost, u));
+    vec result = v_add(v_log_scaled(u, v_set1(0)), v_mul(lost, inverse));
     return v_select(v_eq(x, x), result, x);
 }
+
+static inline vec v_log1p(vec x) { return v_log1p_by(x, v_div(v_set1(1), v_add(v_set1(1), x))); }
