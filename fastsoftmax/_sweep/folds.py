@@ -7,6 +7,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from fastsoftmax._estimator.fitted import FittedEstimator
+from fastsoftmax._estimator.label_numbers import numbers_among
 from fastsoftmax._estimator.rows import (
     Computing,
     checked_sample_weights,
@@ -16,7 +17,7 @@ from fastsoftmax._estimator.rows import (
     scaled_to_mean_1,
     training_rows,
 )
-from fastsoftmax._estimator.targets import Targets, numbers_among
+from fastsoftmax._estimator.targets import Targets
 from fastsoftmax.arrays import Array
 from fastsoftmax.objective import SoftmaxObjective
 from fastsoftmax.optimum.full_batch import suits_newton
