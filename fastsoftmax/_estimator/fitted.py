@@ -125,7 +125,7 @@ class FittedEstimator(ClassifierMixin, BaseEstimator):
 def set_learnt(estimator: FittedEstimator, **learnt: Unpack[Learnt]) -> None:
     """Set what a fit, or a step of one, has learnt; nothing else sets these attributes."""
     if "n_iter" in learnt:
-        learnt["n_iter"] = np.atleast_1d(np.array(learnt["n_iter"], dtype=np.int32))
+        learnt["n_iter"] = np.array(learnt["n_iter"], dtype=np.int32, ndmin=1)
     for name, value in learnt.items():
         setattr(estimator, f"{name}_", value)
 

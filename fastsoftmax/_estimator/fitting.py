@@ -73,8 +73,9 @@ def watch_of(
                 "validation rows are given as eval_set, or as X_val and y_val, not as both"
             )
         eval_set, name = [validation], "y_val"
-    found = list(callbacks) if isinstance(callbacks, Iterable) else []
-    if not (isinstance(callbacks, Iterable | None) and all(map(callable, found))):
+    given = () if callbacks is None else callbacks
+    found = list(given) if isinstance(given, Iterable) else []
+    if not (isinstance(given, Iterable) and all(map(callable, found))):
         raise TypeError(f"callbacks must be an iterable of callables, got {callbacks!r}")
     if not isinstance(eval_set, list | tuple | None):
         raise TypeError(f"eval_set must be a list of (X, y) pairs, got {type(eval_set).__name__}")

@@ -23,7 +23,7 @@ def numbered_labels(y: Array) -> tuple[Array, Array]:
 
 def numbers_among(present: Array) -> Array:
     """(n_classes,) the numbers of the classes that are present among themselves; 0 of others."""
-    return np.where(present, np.cumsum(present) - 1, 0).astype(np.int32)
+    return np.where(present, present.cumsum() - 1, 0).astype(np.int32)
 
 
 def _strings(y: Array) -> tuple[Array, Array] | None:
