@@ -9,7 +9,6 @@ from fastsoftmax.arrays import Array
 from fastsoftmax.blas import inner
 from fastsoftmax.threads import answering_signals
 
-
 _MOST = float(np.finfo(np.float64).max)
 
 

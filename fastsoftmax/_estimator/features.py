@@ -43,6 +43,7 @@ def checked_rows(
     reset: bool,  # whether to note the features, instead of comparing them with those of the fit
     real: np.dtype[Any] | None = None,  # that sums over the rows are computed in; None for any
     name: str = "y",  # what errors call y
+    finite: bool = True,  # whether to look for NaN and infinities in X
 ) -> tuple[Any, Given]:
     """(features as a shard takes them, labels or probabilities), a target for each row."""
     kept = [t for t in FEATURE_TYPES if real is None or real_type(np.dtype(t)) == real]
@@ -52,7 +53,8 @@ def checked_rows(
     given = given_targets(as_numpy(y, name), name)
     check_consistent_length(X, given.values)
     X = in_place(X)
-    check_finite(X, estimator)
+    if finite:
+        check_finite(X, estimator)
     return X, given
 
 
@@ -184,6 +186,6 @@ def in_place(X: Any) -> Any:
 
 def backend_rows(X: Any, backend: ModuleType) -> Any:
     """Return features as functions of the backend take them."""
-    if sparse.issparse(X):
-        return backend.CsrRows(X.data, X.indices, X.indptr, X.shape[1])
-    return X
+    if isinstance(X, np.ndarray):
+        return X
+    return backend.CsrRows(X.data, X.indices, X.indptr, X.shape[1])

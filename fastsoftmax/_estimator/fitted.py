@@ -170,7 +170,9 @@ def check_finite(at: Evaluation, rows: Rows) -> None:
 
 def dense_coef(coef: Any) -> Any:
     """Return coefficients that may have been sparsified as an array."""
-    return coef.toarray() if sparse.issparse(coef) else coef
+    if isinstance(coef, np.ndarray) or not sparse.issparse(coef):
+        return coef
+    return coef.toarray()
 
 
 def _is_compatible(version: Any) -> bool:

@@ -141,12 +141,15 @@ def training_rows(
         targets, row_weights = class_weighted(targets, row_weights, by_class)
     fitted, real = _without(row_weights, held), real_type(X.dtype)
     smoothing = float(getattr(estimator, "label_smoothing", 0.0))  # FastSoftmaxCV has none
-    is_weighted = sample_weight is not None or estimator.class_weight is not None
-    if is_weighted or held is not None:
+    kept = targets
+    given = sample_weight, estimator.class_weight, held
+    is_weighted = any(part is not None for part in given)
+    if is_weighted:
         scaled, total = scaled_to_mean_1(fitted, real)
     else:
         scaled, total = fitted.astype(real, copy=False), float(len(fitted))
-    kept = with_weight(targets, scaled, smoothed=smoothing > 0.0)
+    if is_weighted or targets.labels is None:
+        kept = with_weight(targets, scaled, smoothed=smoothing > 0.0)
     shard = make_shard(X, kept, scaled, computing_of(estimator), smoothing)
     held_out = None if held is None else HeldOut(held, kept.of_rows(held), row_weights[held])
     return TrainingRows(shard, total, fitted, kept.classes, kept.labels, targets.classes, held_out)

@@ -228,6 +228,10 @@ class Rows:
         """Numbers that are stored for all rows."""
         return sum(shard.numbers_per_row * shard.n_rows for shard in self._shards)
 
+    def least_weight(self) -> float:
+        """Return the smallest row weight."""
+        return min(float(shard.row_weights.min()) for shard in self._shards)
+
     def largest_feature(self) -> tuple[int, int, float]:
         """Return the row, the column and the value of the number that is the farthest from 0."""
         found = ((first, *shard.largest_feature()) for first, shard in self._numbered())
