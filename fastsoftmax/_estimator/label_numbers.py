@@ -52,6 +52,8 @@ def _whole_numbers(y: Array) -> tuple[Array, Array] | None:
     places = whole - least if least else whole
     present = np.bincount(places) > 0
     classes = (np.flatnonzero(present) + least).astype(y.dtype)
+    if len(classes) == len(present):
+        return classes, places.astype(np.int32)
     return classes, numbers_among(present)[places]
 
 

@@ -162,6 +162,8 @@ class Rows:
         """Cross-entropy of o = W x + b and its gradient, that by the weights in out."""
         first, *others = self._shards
         total = first.loss_grad(weights, bias, out=out)
+        if not others:
+            return total
         return reduce(add_sums, (shard.loss_grad(weights, bias) for shard in others), total)
 
     def centered_loss_grad(self, weights: Array, bias: Array, center: Array, scale: Array) -> Sums:
@@ -192,6 +194,8 @@ class Rows:
 
         args and options follow the shard, as the functions of `curvature` and `block_sums` want.
         """
+        if len(self._shards) == 1:
+            return function(self._shards[0], *args, **options)
         parts = (function(shard, *args, **options) for shard in self._shards)
         return reduce(_added, parts)
 
