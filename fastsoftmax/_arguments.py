@@ -64,8 +64,10 @@ def _native_copy(array: Array) -> Array:
 
 def are_readable(X: Array) -> bool:
     """Whether every element is aligned and in the byte order of this machine."""
-    whole = all(stride % X.itemsize == 0 for stride in X.strides)
-    return bool(whole and X.flags.aligned and X.dtype.isnative)
+    flags = X.flags
+    if not (flags.aligned and X.dtype.isnative):
+        return False
+    return flags.c_contiguous or all(stride % X.itemsize == 0 for stride in X.strides)
 
 
 def has_adjacent_rows(rows: Array) -> bool:

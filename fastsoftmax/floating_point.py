@@ -54,6 +54,11 @@ def own_arithmetic(function: Callable[P, R]) -> Callable[P, R]:
     return computing
 
 
+def is_own_arithmetic() -> bool:
+    """Whether a public function runs, so that `users_code` is in charge of what users have set."""
+    return _section.get() is not None
+
+
 @contextmanager
 def users_code() -> Iterator[None]:
     """Run code of the user's inside ours, in the error state that the user has set."""

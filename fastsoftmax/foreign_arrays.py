@@ -78,6 +78,8 @@ def _is_foreign(value: Any) -> bool:
         return not hasattr(kind, "to_pandas")  # an array of pyarrow is like a column of a frame
     if _library_of(value) in _KNOWN:
         return True
+    if hasattr(kind, "to_numpy"):  # (pandas looks for a column where it lacks an attribute)
+        return False
     typed = hasattr(value, "dtype") and not isinstance(value.dtype, np.dtype)
     return typed and hasattr(value, "__array__") and not hasattr(value, "to_numpy")
 

@@ -9,15 +9,16 @@ from fastsoftmax.arrays import Array
 from fastsoftmax.blas import inner
 from fastsoftmax.threads import answering_signals
 
+_MOST = float(np.finfo(np.float64).max)
+
 
 def length(vector: Array) -> float:
     """Return the Euclidean length, finite also where squares are not."""
-    most = float(np.finfo(np.float64).max)
-    largest = min(float(np.max(np.abs(vector), initial=0.0)), most)
+    largest = min(float(np.abs(vector).max(initial=0.0)), _MOST)
     if largest == 0.0:
         return 0.0
     relative = vector / largest
-    return min(largest * math.sqrt(inner(relative, relative)), most)
+    return min(largest * math.sqrt(inner(relative, relative)), _MOST)
 
 
 def invert(matrix: Array, added: Array) -> None:

@@ -163,11 +163,12 @@ class Monitor:
     ) -> bool:
         """Record an iteration; return True if the fit has to stop."""
         seconds = time.perf_counter() - self._clock
-        evaluations = []
+        losses: tuple[float, ...] = ()
+        accuracies: tuple[float, ...] = ()
         if self.eval_shards:
             weights, bias = coefficients()
             evaluations = [_evaluated(shard, weights, bias) for shard in self.eval_shards]
-        losses, accuracies = zip(*evaluations, strict=True) if evaluations else ((), ())
+            losses, accuracies = zip(*evaluations, strict=True)
         entry: Any = (loss, accuracy, objective, gap, seconds, losses, accuracies)
         for values, value in zip(self.history.values(), entry, strict=True):
             values.append(value)
@@ -203,6 +204,8 @@ class Monitor:
 
     def close(self) -> None:
         """Call `on_fit_end` of the callbacks that have it, whatever ended the fit."""
+        if not self.callbacks:
+            return
         with users_code(), ExitStack() as stack:
             for callback in reversed(self.callbacks):
                 end = getattr(callback, "on_fit_end", None)

@@ -337,6 +337,14 @@ class TestErrors:
         with pytest.raises((ValueError, TypeError), match=name):
             quick(solver="sgd").set_params(**{name: value}).fit(*data)
 
+    def test_a_parameter_equal_to_a_valid_one(self, data):
+        """What was found valid is not checked again, but 1 is not True."""
+        model = quick(fit_intercept=True, verbose=0).fit(*data)
+        for wrong in (1, 1.0):
+            with pytest.raises(ValueError, match="fit_intercept"):
+                model.set_params(fit_intercept=wrong).fit(*data)
+        model.set_params(fit_intercept=np.True_).fit(*data)
+
     @pytest.mark.parametrize("solver", ["newton-cg", "sag", "saga", "liblinear"])
     def test_solvers_of_scikit_learn(self, data, solver):
         with pytest.raises(ValueError, match=rf"'auto' in place of .*'{solver}'"):

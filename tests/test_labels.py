@@ -6,6 +6,7 @@ import sklearn
 from scipy import sparse
 
 from fastsoftmax import FastSoftmax, FastSoftmaxCV, fastsoftmax_path
+from fastsoftmax._estimator.label_numbers import numbered_labels
 from fastsoftmax._estimator.targets import label_array
 from fastsoftmax.datasets import iter_batches
 
@@ -257,6 +258,47 @@ def test_large_integers_of_two_types(X):
         model.evaluate(X, np.full(60, 2**64 - 1, dtype=np.uint64))
     with pytest.raises(ValueError, match="none of the classes"):
         FastSoftmax().fit(X, NUMBER.astype(np.int8)).evaluate(X, np.full(60, 257))
+
+
+@pytest.mark.parametrize(
+    "y",
+    [
+        NUMBER,
+        NUMBER * 7 - 9,
+        NUMBER * 2**61 - 2**62,
+        np.array([-128, 0, 127], np.int8)[NUMBER],
+        np.array([0, 200, 255], np.uint8)[NUMBER],
+        NUMBER.astype(np.uint64) + np.uint64(2**63),
+        NUMBER.astype(">i2"),
+        FLAG,
+        NUMBER - 1.0,
+        NUMBER.astype(np.float16),
+        np.array([1e15, -1e15, 0.0])[NUMBER],
+        TEXT,
+        TEXT.astype(object),
+        np.array(["", "bee", "\U0001f41d"], dtype=object)[NUMBER],
+        np.datetime64("2020-01-01") + NUMBER,
+    ],
+    ids=lambda y: f"{y.dtype}-{y[2]}",
+)
+@pytest.mark.parametrize("order", ["ascending", "descending", "strided"])
+def test_numbers_are_those_of_sorted_labels(y, order):
+    y = np.repeat(y, 2)[::2] if order == "strided" else y[:: 1 if order == "ascending" else -1]
+    before = y.copy()
+    classes, numbers = numbered_labels(y)
+    expected, expected_numbers = np.unique(y, return_inverse=True)
+    assert classes.tolist() == expected.tolist() and classes.dtype == y.dtype
+    assert numbers.tolist() == expected_numbers.tolist() and numbers.dtype == np.int32
+    assert y.tolist() == before.tolist()
+
+
+@pytest.mark.skipif(OLD, reason="scikit-learn 1.6 does not warn")
+@pytest.mark.parametrize("dtype", [int, float, str, object, "M8[D]"])
+def test_many_classes_warn_once(X, dtype):
+    y = (np.arange(60) % 40).astype(dtype)
+    with pytest.warns(UserWarning, match="unique classes is greater than 50%") as caught:
+        FastSoftmax().fit(X, y)
+    assert len(caught) == 1
 
 
 @pytest.mark.parametrize("label", [-100, 99])

@@ -7,9 +7,9 @@ from typing import Any
 import numpy as np
 from scipy import sparse
 from sklearn.utils import assert_all_finite, check_array, check_consistent_length
-from sklearn.utils.validation import validate_data
+from sklearn.utils.validation import _check_n_features, validate_data
 
-from fastsoftmax._arguments import features_in_place
+from fastsoftmax._arguments import are_readable, features_in_place
 from fastsoftmax._estimator.fitted import FittedEstimator
 from fastsoftmax._estimator.targets import Given, given_targets
 from fastsoftmax.foreign_arrays import as_numpy, frame_array, is_frame
@@ -43,6 +43,7 @@ def checked_rows(
     reset: bool,  # whether to note the features, instead of comparing them with those of the fit
     real: np.dtype[Any] | None = None,  # that sums over the rows are computed in; None for any
     name: str = "y",  # what errors call y
+    finite: bool = True,  # whether to look for NaN and infinities in X
 ) -> tuple[Any, Given]:
     """(features as a shard takes them, labels or probabilities), a target for each row."""
     kept = [t for t in FEATURE_TYPES if real is None or real_type(np.dtype(t)) == real]
@@ -52,7 +53,8 @@ def checked_rows(
     given = given_targets(as_numpy(y, name), name)
     check_consistent_length(X, given.values)
     X = in_place(X)
-    check_finite(X, estimator)
+    if finite:
+        check_finite(X, estimator)
     return X, given
 
 
@@ -61,10 +63,28 @@ def _validated(estimator: FittedEstimator, X: Any, *, reset: bool, kept: list[An
     # its search for NaN may take an array of the size of X, that of `check_finite` does not
     options = {"accept_sparse": "csr", "dtype": kept, "ensure_all_finite": False}
     stored = stored_features(X)
+    plain = is_plain(stored) and stored.dtype in kept
+    if plain and stored is X and "feature_names_in_" not in vars(estimator):
+        _check_n_features(estimator, X, reset=reset)
+        return X
     if stored is X or not is_frame(X):
         return validate_data(estimator, stored, reset=reset, **options)
     validate_data(estimator, X, reset=reset, skip_check_array=True)  # the names
-    return check_array(stored, input_name="X", estimator=estimator, **options)
+    return stored if plain else check_array(stored, input_name="X", estimator=estimator, **options)
+
+
+def is_plain(X: Any) -> bool:
+    """Whether `check_array` would find nothing to convert or refuse, and the kernels can read X.
+
+    It takes a tenth of a small fit, mostly to see that an array is no frame of some library.
+    """
+    return (
+        type(X) is np.ndarray
+        and X.ndim == 2
+        and X.size > 0
+        and X.dtype.char in "dfeBb"
+        and are_readable(X)
+    )
 
 
 # ---- number types ----
@@ -76,7 +96,7 @@ def stored_features(X: Any) -> Any:
     What has none of `FEATURE_TYPES` but can be brought to one without loss is; everything else is
     as it was, and becomes float64 in validation.
     """
-    if type(X) is np.ndarray and X.dtype.char in "dfeBb" and X.dtype.isnative:
+    if is_plain(X):
         return X
     X = as_numpy(X, "X")
     if isinstance(X, np.ma.MaskedArray):
@@ -166,6 +186,6 @@ def in_place(X: Any) -> Any:
 
 def backend_rows(X: Any, backend: ModuleType) -> Any:
     """Return features as functions of the backend take them."""
-    if sparse.issparse(X):
-        return backend.CsrRows(X.data, X.indices, X.indptr, X.shape[1])
-    return X
+    if isinstance(X, np.ndarray):
+        return X
+    return backend.CsrRows(X.data, X.indices, X.indptr, X.shape[1])

@@ -125,7 +125,7 @@ class FittedEstimator(ClassifierMixin, BaseEstimator):
 def set_learnt(estimator: FittedEstimator, **learnt: Unpack[Learnt]) -> None:
     """Set what a fit, or a step of one, has learnt; nothing else sets these attributes."""
     if "n_iter" in learnt:
-        learnt["n_iter"] = np.atleast_1d(np.array(learnt["n_iter"], dtype=np.int32))
+        learnt["n_iter"] = np.array(learnt["n_iter"], dtype=np.int32, ndmin=1)
     for name, value in learnt.items():
         setattr(estimator, f"{name}_", value)
 
@@ -170,7 +170,9 @@ def check_finite(at: Evaluation, rows: Rows) -> None:
 
 def dense_coef(coef: Any) -> Any:
     """Return coefficients that may have been sparsified as an array."""
-    return coef.toarray() if sparse.issparse(coef) else coef
+    if isinstance(coef, np.ndarray) or not sparse.issparse(coef):
+        return coef
+    return coef.toarray()
 
 
 def _is_compatible(version: Any) -> bool:

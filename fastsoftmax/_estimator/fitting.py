@@ -11,6 +11,7 @@ import numpy as np
 from sklearn.utils import check_random_state
 
 from fastsoftmax._estimator.early_stopping import EarlyStopping, held_out_rows
+from fastsoftmax._estimator.features import check_finite as check_features
 from fastsoftmax._estimator.features import checked_rows, in_place
 from fastsoftmax._estimator.fitted import (
     NotFinite,
@@ -73,8 +74,9 @@ def watch_of(
                 "validation rows are given as eval_set, or as X_val and y_val, not as both"
             )
         eval_set, name = [validation], "y_val"
-    found = list(callbacks) if isinstance(callbacks, Iterable) else []
-    if not (isinstance(callbacks, Iterable | None) and all(map(callable, found))):
+    given = () if callbacks is None else callbacks
+    found = list(given) if isinstance(given, Iterable) else []
+    if not (isinstance(given, Iterable) and all(map(callable, found))):
         raise TypeError(f"callbacks must be an iterable of callables, got {callbacks!r}")
     if not isinstance(eval_set, list | tuple | None):
         raise TypeError(f"eval_set must be a list of (X, y) pairs, got {type(eval_set).__name__}")
@@ -86,7 +88,7 @@ def fit_arrays(
 ) -> str | None:
     """Fit to rows that users pass; the result says why the fit fell short, where it did."""
     hold_out = estimator.early_stopping and not watch.eval_set
-    X, y = checked_rows(estimator, X, y, reset=True)
+    X, y = checked_rows(estimator, X, y, reset=True, finite=hold_out)
     rows = training_rows(
         estimator,
         X,
@@ -110,12 +112,23 @@ def fit_arrays(
         )
     l2, l1 = regularisation(estimator.C, rows.total, estimator.l1_ratio)
     problem = make_problem(shard, estimator, l2=l2, l1=l1)
+    if not (hold_out or _has_finite_means(problem)):
+        check_features(X, estimator)
     solver = full_batch.solver_for(problem, estimator.solver)
     counts = shard.n_rows if fitted_to is None else len(fitted_to), rows.total
     with begun(estimator, classes, solver, counts, sets, watch) as monitor:
         if solver == "sgd":
             return _fit_sgd(estimator, problem, monitor, start, watch, fitted_to)
         return _fit_full_batch(estimator, SoftmaxObjective(problem), monitor, start, watch)
+
+
+def _has_finite_means(problem: Problem) -> bool:
+    """Whether the means of the features are known and say that no feature is NaN or infinite.
+
+    That spares a search through X. (A BLAS may leave out rows of weight 0.)
+    """
+    means_are_known = problem.fit_intercept and problem.rows.least_weight() > 0.0
+    return means_are_known and bool(np.isfinite(problem.coordinates.center).all())
 
 
 def eval_shards(

@@ -13,8 +13,13 @@ import numpy as np
 from sklearn.utils import assert_all_finite, check_consistent_length
 from sklearn.utils.validation import check_is_fitted
 
-from fastsoftmax._arguments import are_readable
-from fastsoftmax._estimator.features import backend_rows, checked_features, in_place, real_type
+from fastsoftmax._estimator.features import (
+    backend_rows,
+    checked_features,
+    in_place,
+    is_plain,
+    real_type,
+)
 from fastsoftmax._estimator.fitted import FittedEstimator, dense_coef
 from fastsoftmax._estimator.rows import (
     Computing,
@@ -134,7 +139,8 @@ def given_rows(estimator: FittedEstimator, X: Any, temperature: float | None = N
     if "coef_" not in fitted:
         check_is_fitted(estimator)
     _check_learnt(estimator)
-    if "feature_names_in_" in fitted or not _is_plain(X, fitted.get("n_features_in_")):
+    known = is_plain(X) and X.shape[1] == fitted.get("n_features_in_")
+    if "feature_names_in_" in fitted or not known:
         X = checked_features(estimator, X, finite=False)
     n_logits = count_logits(len(estimator.classes_))
     coef = dense_coef(estimator.coef_)
@@ -170,15 +176,3 @@ def _check_learnt(estimator: FittedEstimator) -> None:
             raise ValueError(f"{name} must be an array of what fit has learnt, got {found}")
     if estimator.classes_.ndim != 1:
         raise ValueError(f"classes_ must have one dimension, got {estimator.classes_.ndim}")
-
-
-def _is_plain(X: Any, n_features: Any) -> bool:
-    """Whether validate_data would find nothing to convert or refuse, and the kernels can read X."""
-    return (
-        type(X) is np.ndarray
-        and X.ndim == 2
-        and X.shape[1] == n_features
-        and len(X) > 0
-        and X.dtype.char in "dfeBb"
-        and are_readable(X)
-    )

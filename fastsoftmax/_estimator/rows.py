@@ -34,6 +34,8 @@ _LEAST_STRENGTH = 1e-300
 
 def checked_sample_weights(sample_weight: Any, X: Any) -> Array:
     """Return a weight for each row of X as float64, ones for None; not to be written to."""
+    if sample_weight is None:
+        return np.ones(X.shape[0])
     sample_weight = as_numpy(sample_weight, "sample_weight")
     row_weights = _check_sample_weight(sample_weight, X, dtype=np.float64)
     if not np.all(row_weights >= 0.0):
@@ -137,10 +139,17 @@ def training_rows(
         masses = targets.masses(_without(row_weights, held))
         by_class = checked_class_weights(estimator.class_weight, targets.classes, masses)
         targets, row_weights = class_weighted(targets, row_weights, by_class)
-    fitted = _without(row_weights, held)
-    scaled, total = scaled_to_mean_1(fitted, real_type(X.dtype))
+    fitted, real = _without(row_weights, held), real_type(X.dtype)
     smoothing = float(getattr(estimator, "label_smoothing", 0.0))  # FastSoftmaxCV has none
-    kept = with_weight(targets, scaled, smoothed=smoothing > 0.0)
+    kept = targets
+    given = sample_weight, estimator.class_weight, held
+    is_weighted = any(part is not None for part in given)
+    if is_weighted:
+        scaled, total = scaled_to_mean_1(fitted, real)
+    else:
+        scaled, total = fitted.astype(real, copy=False), float(len(fitted))
+    if is_weighted or targets.labels is None:
+        kept = with_weight(targets, scaled, smoothed=smoothing > 0.0)
     shard = make_shard(X, kept, scaled, computing_of(estimator), smoothing)
     held_out = None if held is None else HeldOut(held, kept.of_rows(held), row_weights[held])
     return TrainingRows(shard, total, fitted, kept.classes, kept.labels, targets.classes, held_out)

@@ -12,10 +12,9 @@ from typing import Any, NamedTuple, Self
 
 import numpy as np
 from sklearn.exceptions import DataConversionWarning
-from sklearn.utils import assert_all_finite
-from sklearn.utils.multiclass import check_classification_targets
 
 from fastsoftmax._arguments import checked_targets
+from fastsoftmax._estimator.label_numbers import numbered_labels, numbers_among
 from fastsoftmax.arrays import Array
 from fastsoftmax.blas import product
 
@@ -290,20 +289,13 @@ def new_labels(given: Given) -> Targets:
     y = given.values
     if y.ndim != 1:
         raise ValueError(f"y should be a 1d array, got an array of shape {y.shape} instead.")
-    plain = y.dtype.kind in "biu"  # these are labels in any case: the check takes 0.1 ms
-    if not plain:
-        if y.dtype.kind == "f":
-            assert_all_finite(y, input_name="y")
-        check_classification_targets(y)
-    classes, labels = np.unique(y, return_inverse=True)
-    if plain and 2 * len(classes) > len(y):
-        check_classification_targets(y)  # warns of that
+    classes, labels = numbered_labels(y)
     if len(classes) < 2:
         raise ValueError(
             "y must hold at least 2 classes: this classifier needs samples of at least two, but "
             f"the data contains only one class: {classes[0]!r}"
         )
-    return Targets(classes, labels.reshape(-1).astype(np.int32))
+    return Targets(classes, labels)
 
 
 def _new_probabilities(y: Array, classes: Any, row_weights: Array | None) -> Targets:
@@ -344,11 +336,6 @@ def with_weight(targets: Targets, row_weights: Array, *, smoothed: bool) -> Targ
             f"leave only one class: {classes[present][0]!r}"
         )
     return Targets(classes[present], numbers_among(present)[labels])
-
-
-def numbers_among(present: Array) -> Array:
-    """(n_classes,) the numbers of the classes that are present among themselves; 0 of others."""
-    return np.where(present, np.cumsum(present) - 1, 0).astype(np.int32)
 
 
 # ---- targets among known classes ----

@@ -1,14 +1,14 @@
 """How fitted estimators travel: in files, and as models of scikit-learn, PyTorch and ONNX.
 
-Each package but scikit-learn is optional, and imported where it is needed.
+Each package but scikit-learn is optional. They are imported where they are needed, and so are
+scikit-learn's linear models, which take long to import.
 """
 
 import inspect
-from typing import Any, Self
+from typing import TYPE_CHECKING, Any, Self
 
 import numpy as np
 from numpy.typing import DTypeLike
-from sklearn.linear_model import LogisticRegression
 from sklearn.utils.validation import check_is_fitted
 
 from fastsoftmax._estimator.decisions import DecidingEstimator
@@ -26,6 +26,9 @@ from fastsoftmax._interchange.model_file import (
 from fastsoftmax._version import __version__
 from fastsoftmax.arrays import Array, count_logits
 from fastsoftmax.floating_point import own_arithmetic
+
+if TYPE_CHECKING:
+    from sklearn.linear_model import LogisticRegression
 
 # Solvers that have the same name and converge to the same optimum here and in scikit-learn.
 _COMMON_SOLVERS = ("lbfgs", "newton-cholesky")
@@ -110,7 +113,7 @@ class PortableEstimator(DecidingEstimator):
         )
 
     @own_arithmetic
-    def to_sklearn(self) -> LogisticRegression:
+    def to_sklearn(self) -> "LogisticRegression":
         """Return the fitted model as a `sklearn.linear_model.LogisticRegression`.
 
         Returns
@@ -135,6 +138,8 @@ class PortableEstimator(DecidingEstimator):
         >>> other, other.predict([[4.0]]).tolist()
         (LogisticRegression(C=2.0, max_iter=1000), ['b'])
         """
+        from sklearn.linear_model import LogisticRegression
+
         fitted = _tempered_coefficients_of(self)
         ours, names = self.get_params(deep=False), LogisticRegression().get_params()
         parameters = {k: v for k, v in ours.items() if k in names and k not in _NOT_CARRIED}
@@ -351,7 +356,7 @@ class LoadableEstimator(FitParameters):
 
     @classmethod
     @own_arithmetic
-    def from_sklearn(cls, clf: LogisticRegression) -> Self:
+    def from_sklearn(cls, clf: "LogisticRegression") -> Self:
         """Return a fitted model with the coefficients of scikit-learn's.
 
         Parameters
@@ -388,6 +393,8 @@ class LoadableEstimator(FitParameters):
         >>> clf.C, clf.predict([[4.0]]).tolist()
         (2.0, ['b'])
         """
+        from sklearn.linear_model import LogisticRegression
+
         if not isinstance(clf, LogisticRegression):
             raise TypeError(
                 "clf must be a fitted LogisticRegression or LogisticRegressionCV of scikit-learn, "
@@ -423,7 +430,7 @@ class LoadableEstimator(FitParameters):
         return estimator
 
 
-def _parameters_for(cls: type[FitParameters], other: LogisticRegression) -> dict[str, Any]:
+def _parameters_for(cls: type[FitParameters], other: "LogisticRegression") -> dict[str, Any]:
     names = inspect.signature(cls).parameters
     theirs = other.get_params(deep=False)
     parameters = {k: v for k, v in theirs.items() if k in names and k not in _NOT_CARRIED}

@@ -6,6 +6,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from fastsoftmax._estimator.fitted import FittedEstimator
+from fastsoftmax._estimator.label_numbers import numbers_among
 from fastsoftmax._estimator.rows import (
     Computing,
     checked_sample_weights,
@@ -15,7 +16,7 @@ from fastsoftmax._estimator.rows import (
     scaled_to_mean_1,
     training_rows,
 )
-from fastsoftmax._estimator.targets import Targets, numbers_among
+from fastsoftmax._estimator.targets import Targets
 from fastsoftmax.arrays import Array
 from fastsoftmax.objective import SoftmaxObjective
 from fastsoftmax.problem.problem import Problem

@@ -13,6 +13,7 @@ from typing import NamedTuple, Protocol
 import numpy as np
 
 from fastsoftmax.arrays import Array
+from fastsoftmax.floating_point import is_own_arithmetic
 from fastsoftmax.objective import SoftmaxObjective
 from fastsoftmax.problem.evaluation import Evaluation, Seen, SeenElsewhere
 from fastsoftmax.solvers import protocols
@@ -65,6 +66,8 @@ def seen_outside(view: View, at: Seen) -> Seen:
 
 def after(limits: Limits, n_iter: int) -> Limits:
     """Return the limits of a stage that goes on after so many iterations."""
+    if n_iter == 0:
+        return limits
 
     def count(n_more: int, at: Seen, gap: float) -> bool:
         return limits.on_iteration(n_iter + n_more, at, gap)
@@ -75,8 +78,11 @@ def after(limits: Limits, n_iter: int) -> Limits:
 def in_errstate_of_caller(limits: Limits) -> Limits:
     """Return limits whose on_iteration runs in numpy's error state of now.
 
-    It belongs to the user, whose warnings are not ours to silence.
+    It belongs to the user, whose warnings are not ours to silence. In public functions
+    `floating_point` sees to that.
     """
+    if is_own_arithmetic():
+        return limits
     state = np.geterr()
 
     def told(n_iter: int, at: Seen, gap: float) -> bool:
@@ -89,7 +95,7 @@ def in_errstate_of_caller(limits: Limits) -> Limits:
 def judged(objective: SoftmaxObjective, point: Array, n_iter: int, reason: str) -> Result:
     """Return a point that was found in a view as the objective itself sees it."""
     at = objective.evaluate(point)
-    return Result(point, at, relative_gap(objective, at), n_iter, reason)
+    return protocols.Result(point, at, relative_gap(objective, at), n_iter, reason)
 
 
 def in_type_of_rows(objective: SoftmaxObjective, result: Result, tol: float) -> Result:

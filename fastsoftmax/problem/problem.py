@@ -168,7 +168,7 @@ def build_problem(
     vary are shifted alone).
     """
     class_sums = rows.sum(lambda shard: shard.target_sums())
-    class_share = np.asarray(class_sums / np.sum(class_sums))
+    class_share = np.asarray(class_sums / class_sums.sum())
     center = np.zeros(rows.n_features)
     scale = np.full(rows.n_features, float(input_scale))
     if fit_intercept or standardize:

@@ -1,5 +1,6 @@
 """F by one pass over the rows as they are stored, in the number type that they are computed in."""
 
+import math
 from functools import cached_property
 
 import numpy as np
@@ -127,10 +128,10 @@ class RawPass:
         features of 1e4 + noise in float32 F was wrong by 1e-4, and a gap read -1e-4.
         """
         problem, coordinates = self.problem, self.problem.coordinates
-        unit = 4.0 * self.epsilon / np.sqrt(problem.n_rows)
+        unit = 4.0 * self.epsilon / math.sqrt(problem.n_rows)
         if coordinates.standardize and not problem.fit_intercept:
             unit += 2.0 * float(np.finfo(np.float64).eps)  # the mean is rounded, too
-        far = np.sqrt(at.square) * coordinates.size_of_center
+        far = math.sqrt(at.square) * coordinates.size_of_center
         if unit * far > _LITTLE * at.value:  # an upper bound on the next, which costs more
             center = np.abs(coordinates.center)
             far = max((inner(np.abs(row), center) for row in at.weights), default=0.0)

@@ -166,6 +166,8 @@ class Rows:
         """Cross-entropy of o = W x + b and its gradient, that by the weights in out."""
         first, *others = self._shards
         total = first.loss_grad(weights, bias, out=out)
+        if not others:
+            return total
         return reduce(add_sums, (shard.loss_grad(weights, bias) for shard in others), total)
 
     def centered_loss_grad(self, weights: Array, bias: Array, center: Array, scale: Array) -> Sums:
@@ -230,6 +232,8 @@ class Rows:
 
         args and options follow the shard, as the functions of `curvature` and `block_sums` want.
         """
+        if len(self._shards) == 1:
+            return function(self._shards[0], *args, **options)
         parts = (function(shard, *args, **options) for shard in self._shards)
         return reduce(_added, parts)
 
@@ -294,6 +298,10 @@ class Rows:
     def stored_numbers(self) -> float:
         """Numbers that are stored for all rows."""
         return sum(shard.numbers_per_row * shard.n_rows for shard in self._shards)
+
+    def least_weight(self) -> float:
+        """Return the smallest row weight."""
+        return min(float(shard.row_weights.min()) for shard in self._shards)
 
     def largest_feature(self) -> tuple[int, int, float]:
         """Return the row, the column and the value of the number that is the farthest from 0."""

@@ -331,6 +331,8 @@ class Shard(ABC):
             sums: Array = np.bincount(labels, self.row_weights, minlength=self.n_classes)
         else:
             sums = np.asarray(product(self.row_weights, self.targets.target_probs), np.float64)
+        if smoothing == 0.0:
+            return sums
         spread = smoothing / self.n_classes
         smoothed: Array = (1.0 - smoothing) * sums + spread * sums.sum()
         return smoothed
