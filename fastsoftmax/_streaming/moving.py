@@ -1,0 +1,66 @@
+"""What steps over batches change: coefficients and their velocity, of the columns seen so far.
+
+Of hashed text a batch fills few columns, and the next one others. Coefficients are kept of those
+that have had an entry (see `columns`). The others are 0, which neither penalty nor velocity
+changes, and join with 0 when a batch has them.
+"""
+
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from fastsoftmax.arrays import Array
+from fastsoftmax.columns import InColumns, filled_columns, in_columns
+from fastsoftmax.shards.rows import with_columns
+from fastsoftmax.shards.shard import Shard
+
+
+class Linear(NamedTuple):
+    """W, in any form that `columns` knows, and b; or their velocity."""
+
+    weights: Any  # (n_logits, n_features)
+    bias: Array  # (n_logits,)
+
+    def flat(self, columns: Array | None) -> Array:
+        """Return W for some columns (None for all) and after it b, in a new array."""
+        return np.concatenate([in_columns(self.weights, columns).ravel(), self.bias])
+
+
+class Moving:
+    """Coefficients and their velocity, flat, for the columns in use; steps change both in place."""
+
+    def __init__(
+        self, start: Linear, velocity: Linear | None, first: Shard, *, with_velocity: bool
+    ) -> None:
+        """Begin with a start and a velocity (none: at rest), in their columns and those of rows."""
+        given = [start] if velocity is None else [start, velocity]
+        self._shape = start.weights.shape
+        self.columns = filled_columns(first.X, *(part.weights for part in given))
+        self.params = start.flat(self.columns)
+        self.velocity: Array | None = None
+        if with_velocity:
+            at_rest = np.zeros_like(self.params)
+            self.velocity = at_rest if velocity is None else velocity.flat(self.columns)
+
+    @property
+    def coefficients(self) -> Linear:
+        """The coefficients, which later steps change, too."""
+        return linear(self.params, self.columns, self._shape)
+
+    def joined_by(self, shard: Shard) -> Shard:
+        """Return the rows of a batch in the columns in use, which those with entries join."""
+        if self.columns is not None:
+            columns = filled_columns(shard.X, self.coefficients.weights)
+            if columns is None or len(columns) > len(self.columns):
+                self.params = self.coefficients.flat(columns)
+                if self.velocity is not None:
+                    self.velocity = linear(self.velocity, self.columns, self._shape).flat(columns)
+                self.columns = columns
+        return with_columns(shard, self.columns)
+
+
+def linear(flat: Array, columns: Array | None, shape: tuple[int, int]) -> Linear:
+    """Return W, of a shape with all columns, and b, as views of what holds W for some columns."""
+    n_logits, n_features = shape
+    weights, bias = flat[:-n_logits].reshape(n_logits, -1), flat[-n_logits:]
+    return Linear(weights if columns is None else InColumns(columns, weights, n_features), bias)
