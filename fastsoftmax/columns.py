@@ -6,6 +6,8 @@ coefficients of these alone. The whole matrix, which may take a hundred times th
 where users ask for it (`Whole`).
 """
 
+import math
+import mmap
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -17,8 +19,9 @@ from fastsoftmax.arrays import Array
 # worked on. (K = 18 classes, L-BFGS: at a share of 0.8 the map of the indices pays for itself.)
 _SHARE = 0.8
 _FEWEST = 1024
-# Entries for each column up to which sorting them is quicker than a mark for each column.
-_FEW = 1 / 512
+# Entries for each column up to which sorting and searching them is quicker than an array as long as
+# all columns: of 2^20, it takes 1 ms, as new memory does.
+_FEW = 1 / 128
 # Bytes from which it is worth while to look for columns of zeros.
 _LARGE = 1 << 16
 
@@ -55,10 +58,29 @@ class InColumns(NamedTuple):
         return found
 
     def toarray(self) -> Array:
-        """Return the whole, as an array that is the caller's own."""
-        whole: Array = np.zeros(self.shape, dtype=self.dtype)
-        whole[..., self.columns] = self.values
-        return whole
+        """Return the whole, as an array that is the caller's own.
+
+        A matrix lies by rows. What has more dimensions can be far larger and lies by columns, in
+        memory of which the system gives only what is written to.
+        """
+        if self.values.ndim == 2:
+            whole: Array = np.zeros(self.shape, dtype=self.dtype)
+            whole[:, self.columns] = self.values
+            return whole
+        by_columns = _untouched((self.n_columns, *self.shape[:-1]), self.dtype)
+        by_columns[self.columns] = np.moveaxis(self.values, -1, 0)
+        return np.moveaxis(by_columns, 0, -1)
+
+
+def _untouched(shape: tuple[int, ...], dtype: np.dtype[Any]) -> Array:
+    """Return zeros in pages of 4 KB, which take no memory until they are written to.
+
+    numpy asks for pages of 2 MB, and a single column in each would take all of the memory.
+    """
+    if not hasattr(mmap, "MAP_PRIVATE"):  # (on Windows)
+        return np.zeros(shape, dtype=dtype)
+    pages = mmap.mmap(-1, math.prod(shape) * dtype.itemsize, mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS)
+    return np.frombuffer(pages, dtype=dtype).reshape(shape)
 
 
 class Whole:
@@ -162,30 +184,48 @@ def filled_columns(X: Any, *beside: Any) -> Array | None:
             else:
                 used |= matrix.any(axis=0)
         columns = np.flatnonzero(used)
+    return unless_most(columns, n_columns)
+
+
+def unless_most(columns: Array, n_columns: int) -> Array | None:
+    """Return columns that are worked on alone; None where they are most of n_columns."""
     if len(columns) > _SHARE * n_columns:
         return None
     return columns if len(columns) else np.zeros(1, dtype=np.intp)  # no fit is to no features
 
 
-def some_columns(X: Any, features: Array, real: np.dtype[Any]) -> Any:
-    """Return some columns of a CSR matrix, ascending, as one of a number type.
+def numbers_of(columns: Array, n_columns: int) -> Array:
+    """Return the place of each of n_columns columns among some of them; -1 for others."""
+    number = np.full(n_columns, -1, dtype=np.int32)
+    number[columns] = np.arange(len(columns))
+    return number
+
+
+def some_columns(
+    X: Any, columns: Array, real: np.dtype[Any], *, number: Array | None = None
+) -> Any:
+    """Return some columns of a CSR matrix, as one of a number type.
 
     Its numbers are not copied where none is left out. Indices become int32 where that is enough.
+    number is that of `numbers_of`, if it is known.
     """
     first, last = int(X.indptr[0]), int(X.indptr[-1])
     index = np.dtype(np.int32 if last - first < 2**31 else np.int64)
     entries, data, indptr = X.indices[first:last], X.data[first:last], X.indptr - first
-    number = np.empty(X.shape[1], dtype=index)  # (no time and memory for columns without entries)
-    number[entries] = -1
-    number[features] = np.arange(len(features))
-    columns = number[entries]
-    kept = columns >= 0
+    if number is not None:
+        indices = number[entries]
+    elif few_entries(X):
+        indices = np.searchsorted(columns, entries)
+        indices[indices == len(columns)] = 0
+        indices[columns[indices] != entries] = -1
+    else:
+        indices = numbers_of(columns, X.shape[1])[entries]
+    kept = indices >= 0
     if not kept.all():
         indptr = np.concatenate([[0], np.cumsum(kept)])[indptr]
-        columns, data = columns[kept], data[kept]
-    data = data.astype(real, copy=False)
-    shape = X.shape[0], len(features)
-    return sparse.csr_array((data, columns, indptr.astype(index)), shape=shape)
+        indices, data = indices[kept], data[kept]
+    data, indices = data.astype(real, copy=False), indices.astype(index, copy=False)
+    return sparse.csr_array((data, indices, indptr.astype(index)), (X.shape[0], len(columns)))
 
 
 def compacted(matrix: Any) -> Any:

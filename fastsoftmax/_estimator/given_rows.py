@@ -15,7 +15,13 @@ from sklearn.utils import assert_all_finite, check_consistent_length
 from sklearn.utils.validation import check_is_fitted
 
 from fastsoftmax._arguments import are_readable
-from fastsoftmax._estimator.features import backend_rows, checked_features, in_place, real_type
+from fastsoftmax._estimator.features import (
+    backend_rows,
+    check_finite,
+    checked_features,
+    in_place,
+    real_type,
+)
 from fastsoftmax._estimator.fitted import FittedEstimator, stored_coef
 from fastsoftmax._estimator.rows import (
     Computing,
@@ -26,7 +32,14 @@ from fastsoftmax._estimator.rows import (
 )
 from fastsoftmax._estimator.targets import known_labels, label_array
 from fastsoftmax.arrays import Array, count_logits
-from fastsoftmax.columns import few_entries, filled_columns, in_columns, some_columns, whole
+from fastsoftmax.columns import (
+    InColumns,
+    few_entries,
+    filled_columns,
+    in_columns,
+    some_columns,
+    whole,
+)
 from fastsoftmax.foreign_arrays import as_numpy
 from fastsoftmax.shards.far_logits import FarLogits, Model, blocks, far_logits
 from fastsoftmax.shards.shard import Shard
@@ -155,8 +168,10 @@ def given_rows(estimator: FittedEstimator, X: Any, temperature: float | None = N
     if columns is None:
         coef = whole(estimator.coef_)  # (made once, where it is kept by columns)
     else:
-        X, coef = some_columns(X, columns, X.dtype), in_columns(coef, columns)
-        rows = backend_rows(X, computing.backend)
+        given, X = X, some_columns(X, columns, X.dtype)
+        if X.nnz < given.nnz:  # what is left out has coefficients of 0
+            check_finite(given, estimator)
+        coef, rows = in_columns(coef, columns), backend_rows(X, computing.backend)
     coef = np.ascontiguousarray(coef, dtype=real)
     learnt = coef, intercept
     if temperature is None:  # what logits are divided by (models of an earlier version have none)
@@ -172,10 +187,13 @@ def given_rows(estimator: FittedEstimator, X: Any, temperature: float | None = N
 
 
 def _columns_to_read(X: Any, coef: Any) -> Array | None:
-    """Return the columns of X with entries, where those are few and are to be read alone."""
+    """Return the columns that X is to be read in; None for all.
+
+    The others have no entries, or coefficients of 0.
+    """
     if not sparse.issparse(X) or (isinstance(coef, np.ndarray) and few_entries(X)):
         return None  # (of few entries a kernel finds the coefficients of each in the whole)
-    return filled_columns(X)
+    return coef.columns if isinstance(coef, InColumns) else filled_columns(X)
 
 
 def _check_learnt(estimator: FittedEstimator, coef: Any) -> None:

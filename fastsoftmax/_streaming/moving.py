@@ -10,7 +10,13 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from fastsoftmax.arrays import Array
-from fastsoftmax.columns import InColumns, filled_columns, in_columns
+from fastsoftmax.columns import (
+    InColumns,
+    filled_columns,
+    in_columns,
+    numbers_of,
+    unless_most,
+)
 from fastsoftmax.shards.rows import with_columns
 from fastsoftmax.shards.shard import Shard
 
@@ -41,6 +47,7 @@ class Moving:
         if with_velocity:
             at_rest = np.zeros_like(self.params)
             self.velocity = at_rest if velocity is None else velocity.flat(self.columns)
+        self._number: Array | None = None  # of `numbers_of`, once it is needed
 
     @property
     def coefficients(self) -> Linear:
@@ -49,14 +56,29 @@ class Moving:
 
     def joined_by(self, shard: Shard) -> Shard:
         """Return the rows of a batch in the columns in use, which those with entries join."""
-        if self.columns is not None:
-            columns = filled_columns(shard.X, self.coefficients.weights)
-            if columns is None or len(columns) > len(self.columns):
-                self.params = self.coefficients.flat(columns)
-                if self.velocity is not None:
-                    self.velocity = linear(self.velocity, self.columns, self._shape).flat(columns)
-                self.columns = columns
-        return with_columns(shard, self.columns)
+        if self.columns is None:
+            return shard
+        if shard.is_dense:
+            self._use(None)
+            return shard
+        if self._number is None:
+            self._number = numbers_of(self.columns, shard.n_features)
+        number = self._number
+        entries = shard.X.indices[shard.X.indptr[0] : shard.X.indptr[-1]]
+        new = entries[number[entries] < 0]
+        if len(new):
+            number[new] = 0
+            columns = np.flatnonzero(number >= 0)
+            number[columns] = np.arange(len(columns))
+            self._use(unless_most(columns, shard.n_features))
+        return with_columns(shard, self.columns, number)
+
+    def _use(self, columns: Array | None) -> None:
+        """Go on with more columns; None for all."""
+        params, velocity = self.coefficients.flat(columns), self.velocity
+        if velocity is not None:
+            self.velocity = linear(velocity, self.columns, self._shape).flat(columns)
+        self.params, self.columns = params, columns
 
 
 def linear(flat: Array, columns: Array | None, shape: tuple[int, int]) -> Linear:

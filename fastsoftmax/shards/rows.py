@@ -51,18 +51,18 @@ def _shard(X: Any, targets: Any, backend: Any, n_threads: int) -> Shard:
     return kind(X, targets, backend=backend, n_threads=n_threads)
 
 
-def with_columns(shard: Shard, columns: Array | None) -> Shard:
+def with_columns(shard: Shard, columns: Array | None, number: Array | None = None) -> Shard:
     """Return the rows with some columns, ascending, alone; the same shard for None.
 
     Numbers in other columns are left out. Where sparse rows have none, those that are stored are
-    not copied, only their places.
+    not copied, only their places. number is as of `some_columns`.
     """
     if columns is None:
         return shard
     if shard.is_dense:
         X = np.ascontiguousarray(shard.X[:, columns])
     else:
-        X = some_columns(shard.X, columns, shard.real)
+        X = some_columns(shard.X, columns, shard.real, number=number)
     result = _holding(X, shard.real, shard)
     result.columns = columns
     return result
