@@ -16,7 +16,8 @@ from scipy import sparse
 from fastsoftmax.arrays import Array
 
 # Up to this share of columns with entries, and from this number of columns on, only those are
-# worked on. (K = 18 classes, L-BFGS: at a share of 0.8 the map of the indices pays for itself.)
+# worked on. (12500 filled columns, K = 18, L-BFGS: at a share of 0.8 a fit takes 0.86 of the time
+# that it takes with all columns, at 0.5 0.7. Fewer than 1024 columns take little time anyway.)
 _SHARE = 0.8
 _FEWEST = 1024
 # Entries for each column up to which sorting and searching them is quicker than an array as long as
@@ -214,7 +215,7 @@ def some_columns(
     entries, data, indptr = X.indices[first:last], X.data[first:last], X.indptr - first
     if number is not None:
         indices = number[entries]
-    elif few_entries(X):
+    elif len(columns) and few_entries(X):
         indices = np.searchsorted(columns, entries)
         indices[indices == len(columns)] = 0
         indices[columns[indices] != entries] = -1
@@ -245,5 +246,5 @@ def compacted(matrix: Any) -> Any:
 
 
 def few_entries(X: Any) -> bool:
-    """Whether a CSR matrix has so few entries that all columns are not even to be counted."""
+    """Whether a CSR matrix has so few entries that an array as long as a row costs more."""
     return bool(X.indptr[-1] - X.indptr[0] <= _FEW * X.shape[1])

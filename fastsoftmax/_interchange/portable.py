@@ -83,8 +83,8 @@ class PortableEstimator(DecidingEstimator):
         ``feature_names_in_``, ``n_iter_``, ``gap_``, ``converged_``, ``objective_``,
         ``temperature_`` where there is one, and what `partial_fit` needs to go on, but not
         ``history_``. Coefficients that are mostly 0 are stored without those zeros, and those of
-        `sparsify` as it has them. It is a zip archive of uncompressed arrays of numpy's format with a header in
-        JSON, and the same model gives the same bytes.
+        `sparsify` as it has them. It is a zip archive of uncompressed arrays of numpy's format with
+        a header in JSON, and the same model gives the same bytes.
 
         Of a `FastSoftmaxCV` it has the model that was chosen, as a `FastSoftmax` with ``C=C_``.
 
