@@ -94,7 +94,9 @@ class FitState:
                 f"the coefficients of iteration {self.iteration} are gone: ask for coef_ and "
                 "intercept_ while the callback runs"
             )
-        weights, bias = (np.array(whole(part)) for part in source())
+        coef, intercept = source()
+        weights = np.array(coef) if isinstance(coef, np.ndarray) else whole(coef)
+        bias = np.array(intercept)
         weights.flags.writeable = bias.flags.writeable = False
         return weights, bias
 

@@ -110,7 +110,7 @@ def fit_arrays(
     start = None
     if previous is not None:
         coef = in_columns(previous[0], shard.columns)
-        start = coef.astype(np.float64), previous[1].astype(np.float64)
+        start = np.asarray(coef, np.float64), np.asarray(previous[1], np.float64)
     shifted = estimator.standardize and not estimator.fit_intercept
     if estimator.solver == "sgd" and shifted and not shard.is_dense:
         raise ValueError(
@@ -150,7 +150,7 @@ def previous_coefficients(estimator: FitParameters, classes: Array) -> Previous 
     intercept: Any = getattr(estimator, "intercept_", None)
     n_logits = count_logits(len(classes))
     shapes = (n_logits, estimator.n_features_in_), (n_logits,)
-    if coef is None or (coef.shape, np.shape(intercept)) != shapes:
+    if (getattr(coef, "shape", None), np.shape(intercept)) != shapes:
         return None
     if not (np.isfinite(stored_numbers(coef)).all() and np.isfinite(intercept).all()):
         return None

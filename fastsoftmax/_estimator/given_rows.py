@@ -48,8 +48,8 @@ from fastsoftmax.shards.shard import Shard
 class GivenRows(NamedTuple):
     """Features and coefficients of one number type."""
 
-    # (n_rows, n_features), dense or CSR; may hold what is not finite. Of CSR only the columns that
-    # have entries, where most have none.
+    # (n_rows, n_features), dense or CSR; may hold what is not finite. Of CSR, and of the
+    # coefficients with it, only the columns of `_columns_to_read`.
     X: Any
     rows: Any  # the same as the backend takes it
     coef: Array  # (n_logits, n_features) of the number type to compute in
@@ -169,7 +169,7 @@ def given_rows(estimator: FittedEstimator, X: Any, temperature: float | None = N
         coef = whole(estimator.coef_)  # (made once, where it is kept by columns)
     else:
         given, X = X, some_columns(X, columns, X.dtype)
-        if X.nnz < given.nnz:  # what is left out has coefficients of 0
+        if X.nnz < given.indptr[-1] - given.indptr[0]:  # the rest has coefficients of 0
             check_finite(given, estimator)
         coef, rows = in_columns(coef, columns), backend_rows(X, computing.backend)
     coef = np.ascontiguousarray(coef, dtype=real)
