@@ -128,7 +128,8 @@ class FastSoftmax(CallbackSupportMixin, PortableEstimator, LoadableEstimator, In
     classes_ : ndarray of shape (n_classes,)
         Labels, sorted.
     coef_ : ndarray of shape (n_classes, n_features), or (1, n_features) for two classes
-        W; float64 for X of float64 (or converted to it), otherwise float32.
+        W; float64 for X of float64 (or converted to it), otherwise float32. Of columns without an
+        entry (see Notes) it is made when it is first read.
     intercept_ : ndarray of shape (n_classes,), or (1,)
         b; zeros without an intercept.
     n_iter_ : ndarray of shape (1,), int32
@@ -174,6 +175,8 @@ class FastSoftmax(CallbackSupportMixin, PortableEstimator, LoadableEstimator, In
     Sparse X is read as CSR (other formats are converted), float64 or float32, with indices of
     either size in any order, duplicates added up; other number types become float32, but float64
     where that alone holds an integer. Fits need it by columns too and make that copy once.
+    Where at least a fifth of 1024 or more columns has no entry, those take no part in a fit: their
+    coefficients are 0, with "sgd" from the start (unless `warm_start` has others).
 
     float32 data is computed on in float32. Where that ends before `tol` (at a gap around 1e-6, or
     above it if features are large), and where features of float64 are so far from 0 that their
@@ -332,7 +335,8 @@ class FastSoftmax(CallbackSupportMixin, PortableEstimator, LoadableEstimator, In
 
         With `learning_rate`, `momentum` and batches of `batch_size` rows (in a smaller last batch
         each row moves the coefficients as much as in the others), whatever `solver` is. The first
-        call starts as ``solver="sgd"`` does, or from the coefficients of an earlier `fit`;
+        call starts as ``solver="sgd"`` does, or from the coefficients of an earlier `fit` (columns
+        of sparse X that fill in later calls start from 0);
         every other goes on where the last one ended, the velocity included, also after pickling.
         The penalty is that of all rows that have been seen, lambda = 1 / (C times the sum of their
         weights): at the end of a stream it is that of a fit to the whole.

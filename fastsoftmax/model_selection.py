@@ -6,6 +6,7 @@ No fold copies rows: its problem is that of all rows with weight 0 for those lef
 import numbers
 import warnings
 from collections.abc import Callable
+from functools import partial
 from typing import Any, NamedTuple, Self
 
 import numpy as np
@@ -17,7 +18,12 @@ from sklearn.utils._param_validation import Interval, StrOptions
 from sklearn.utils.validation import check_is_fitted
 
 from fastsoftmax._estimator.features import checked_rows
-from fastsoftmax._estimator.fitted import nothing_set_without_coefficients, set_learnt
+from fastsoftmax._estimator.fitted import (
+    coef_of,
+    nothing_set_without_coefficients,
+    set_learnt,
+    stored_coef,
+)
 from fastsoftmax._estimator.targets import check_kind, label_array, new_labels
 from fastsoftmax._interchange.portable import PortableEstimator
 from fastsoftmax._sweep.folds import SweepRows, fold_of, sweep_rows
@@ -32,6 +38,7 @@ from fastsoftmax._sweep.paths import (
     solve,
 )
 from fastsoftmax.arrays import Array
+from fastsoftmax.columns import Whole, in_columns, store, whole
 from fastsoftmax.estimator import FastSoftmax
 from fastsoftmax.floating_point import own_arithmetic, users_code, users_items
 from fastsoftmax.foreign_arrays import as_numpy
@@ -132,9 +139,10 @@ def fastsoftmax_path(
             point = fit.point
             fits.append(fit._replace(curvature=None))
     real = rows.shard.real
+    coefs = np.array([fit.weights for fit in fits], dtype=real)
     path = SoftmaxPath(
         values,
-        np.array([fit.weights for fit in fits], dtype=real),
+        whole(coef_of(estimator, rows.shard.columns, coefs)),
         np.array([fit.bias for fit in fits], dtype=real),
         np.array([fit.gap for fit in fits]),
         np.array([fit.n_iter for fit in fits], dtype=np.int32),
@@ -223,6 +231,8 @@ class FastSoftmaxCV(PortableEstimator):
     >>> clf.predict(X[:2]).tolist()
     [0, 0]
     """
+
+    coefs_paths_ = Whole()
 
     _parameter_constraints: dict[str, list[Any]] = {  # noqa: RUF012 (scikit-learn's protocol)
         **{
@@ -348,11 +358,13 @@ class FastSoftmaxCV(PortableEstimator):
             gaps, n_iter = np.append(gaps, fit.gap), np.append(n_iter, fit.n_iter)
             Cs = np.append(Cs, self.C_)
         set_learnt(self, converged=bool((gaps <= self.tol).all()))
-        return shortfall(gaps, n_iter, Cs, limits, self.coef_.dtype)
+        return shortfall(gaps, n_iter, Cs, limits, rows.shard.real)
 
     def _keep(self, rows: SweepRows, paths: Paths) -> None:
         """Set the attributes, with the mean coefficients of the folds; a refit replaces those."""
-        self.coefs_paths_, self.intercepts_paths_ = paths.coefs, paths.intercepts
+        coef_in = partial(coef_of, self, rows.shard.columns)
+        store(self, "coefs_paths_", coef_in(paths.coefs))
+        self.intercepts_paths_ = paths.intercepts
         self.scores_, self.gaps_ = paths.scores, paths.gaps
         best = best_index(self.scores_, one_standard_error=self.one_standard_error)
         self.best_index_, self.C_ = best, float(self.Cs_[best])
@@ -361,22 +373,24 @@ class FastSoftmaxCV(PortableEstimator):
             classes=rows.classes,
             temperature=1.0,
             n_iter=paths.n_iter,
-            coef=paths.coefs[:, best].mean(axis=0),
+            coef=coef_in(paths.coefs[:, best].mean(axis=0)),
             intercept=paths.intercepts[:, best].mean(axis=0),
             gap=float(paths.gaps[:, best].max()),
         )
 
     def _refit(self, rows: SweepRows, paths: Paths, limits: Limits[Any]) -> Fit:
         """Take the fit to all rows at the chosen C, or make it, from the mean of the folds."""
-        real = self.coef_.dtype
+        shard = rows.shard
         if paths.whole:
             fit = paths.whole[self.best_index_]
         else:
             objective = rows.family.at(self.C_)
             known = bool(np.isfinite(self.intercept_).all())
-            start = objective.start_from((self.coef_, self.intercept_) if known else None)
+            coef = in_columns(stored_coef(self), shard.columns)
+            start = objective.start_from((coef, self.intercept_) if known else None)
             fit = solve(objective, start, limits)
-        coef, intercept = fit.weights.astype(real), fit.bias.astype(real)
+        coef, intercept = fit.weights.astype(shard.real), fit.bias.astype(shard.real)
+        coef = coef_of(self, shard.columns, coef)
         set_learnt(self, coef=coef, intercept=intercept, gap=fit.gap)
         return fit
 

@@ -11,6 +11,7 @@ from typing import Any, Protocol
 import numpy as np
 
 from fastsoftmax.arrays import Array
+from fastsoftmax.columns import in_columns, whole
 from fastsoftmax.floating_point import users_code
 from fastsoftmax.shards.shard import Shard
 
@@ -87,13 +88,15 @@ class FitState:
 
     @cached_property
     def _coefficients(self) -> tuple[Array, Array]:
-        source: Callable[[], tuple[Array, Array]] | None = self.__dict__.get("_source")
+        source: Callable[[], tuple[Any, Array]] | None = self.__dict__.get("_source")
         if source is None:
             raise RuntimeError(
                 f"the coefficients of iteration {self.iteration} are gone: ask for coef_ and "
                 "intercept_ while the callback runs"
             )
-        weights, bias = (np.array(part) for part in source())
+        coef, intercept = source()
+        weights = np.array(coef) if isinstance(coef, np.ndarray) else whole(coef)
+        bias = np.array(intercept)
         weights.flags.writeable = bias.flags.writeable = False
         return weights, bias
 
@@ -140,7 +143,7 @@ class Monitor:
         self.history: dict[str, list[object]] = {name: [] for name in HISTORY}
         self._clock = time.perf_counter()
 
-    def note_start(self, weights: Array, bias: Array, *, is_fitted: bool) -> None:
+    def note_start(self, weights: Any, bias: Array, *, is_fitted: bool) -> None:
         """Evaluate the start; is_fitted: whether it is the result of an earlier fit."""
         if self.stopping is not None:
             loss, _ = _evaluated(self.eval_shards[-1], weights, bias)
@@ -157,7 +160,7 @@ class Monitor:
         iteration: int,
         loss: float,
         accuracy: float,
-        coefficients: Callable[[], tuple[Array, Array]],
+        coefficients: Callable[[], tuple[Any, Array]],
         objective: float | None = None,
         gap: float | None = None,
     ) -> bool:
@@ -186,7 +189,7 @@ class Monitor:
         self._clock = time.perf_counter()
         return stop
 
-    def _tell(self, state: FitState, coefficients: Callable[[], tuple[Array, Array]]) -> bool:
+    def _tell(self, state: FitState, coefficients: Callable[[], tuple[Any, Array]]) -> bool:
         """Report an iteration to all who watch; return True if one of them stops the fit."""
         if self.verbose:
             print(_line(state), flush=True)
@@ -274,9 +277,9 @@ def _tqdm() -> Any:
     return tqdm
 
 
-def _evaluated(shard: Shard, weights: Array, bias: Array) -> tuple[float, float]:
+def _evaluated(shard: Shard, weights: Any, bias: Array) -> tuple[float, float]:
     """Return (mean cross-entropy, accuracy) of rows whose row weights have mean 1."""
-    loss, correct = shard.metrics(weights, bias)
+    loss, correct = shard.metrics(in_columns(weights, shard.columns), bias)
     return loss / shard.n_rows, correct / shard.n_rows
 
 

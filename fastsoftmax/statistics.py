@@ -20,7 +20,6 @@ from sklearn.utils import check_consistent_length
 from sklearn.utils.validation import check_is_fitted
 
 from fastsoftmax._estimator.features import checked_features, real_type
-from fastsoftmax._estimator.fitted import dense_coef
 from fastsoftmax._estimator.parameters import FitParameters
 from fastsoftmax._estimator.rows import (
     checked_sample_weights,
@@ -33,6 +32,7 @@ from fastsoftmax._estimator.rows import (
 from fastsoftmax._estimator.targets import known_labels, label_array
 from fastsoftmax.arrays import Array
 from fastsoftmax.blas import product, single_threaded_blas
+from fastsoftmax.columns import whole
 from fastsoftmax.floating_point import own_arithmetic
 from fastsoftmax.foreign_arrays import as_numpy
 from fastsoftmax.problem.evaluation import Evaluation
@@ -296,7 +296,7 @@ class InferringEstimator(FitParameters):
         check_is_fitted(self)
         _check_options(self, covariance, confidence_level)
         position = _reference_of(reference, self.classes_)
-        coef = np.asarray(dense_coef(self.coef_), np.float64)
+        coef = np.asarray(whole(self.coef_), np.float64)
         n_parameters = coef.size + len(coef) * bool(self.fit_intercept)
         if n_parameters > max_parameters:
             raise ValueError(

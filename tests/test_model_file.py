@@ -299,11 +299,11 @@ class TestHeader:
 
     def test_a_newer_format_says_so(self, members):
         def newer(header):
-            header["format_version"] = 2
+            header["format_version"] = 3
             header["fastsoftmax_version"] = "9.8.7"
             header["more"] = "of it"
 
-        refused(zipped(with_header(members, newer)), "format 2, of fastsoftmax '9.8.7'.*upgrade")
+        refused(zipped(with_header(members, newer)), "format 3, of fastsoftmax '9.8.7'.*upgrade")
 
     @pytest.mark.parametrize(
         ("name", "value"),

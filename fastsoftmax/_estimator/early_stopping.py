@@ -6,7 +6,7 @@ from typing import Any
 import numpy as np
 from sklearn.utils import check_random_state
 
-from fastsoftmax._estimator.fitted import Learnt, set_learnt
+from fastsoftmax._estimator.fitted import Learnt, set_learnt, stored_coef
 from fastsoftmax._estimator.parameters import FitParameters
 from fastsoftmax._estimator.row_hash import row_hashes
 from fastsoftmax._estimator.targets import Targets
@@ -47,13 +47,16 @@ class EarlyStopping:
         # (no copies: every iteration makes new arrays, and nothing writes to them)
         now = self.estimator
         self._best = Learnt(
-            coef=now.coef_, intercept=now.intercept_, gap=now.gap_, objective=now.objective_
+            coef=stored_coef(now),
+            intercept=now.intercept_,
+            gap=now.gap_,
+            objective=now.objective_,
         )
 
     def restore(self) -> bool:
         """Give the estimator its best coefficients back, once; False if it has them."""
         best, self._best = self._best, None
-        if best is None or best["coef"] is self.estimator.coef_:
+        if best is None or best["intercept"] is self.estimator.intercept_:
             return False
         set_learnt(self.estimator, **best)
         return True

@@ -10,11 +10,11 @@ from typing import Any, TypedDict, Unpack
 
 import numpy as np
 from numpy.typing import ArrayLike
-from scipy import sparse
 from sklearn.base import BaseEstimator, ClassifierMixin
 
 from fastsoftmax._version import __version__
 from fastsoftmax.arrays import Array
+from fastsoftmax.columns import InColumns, Whole, private_name, store, stored
 from fastsoftmax.problem.evaluation import Evaluation
 from fastsoftmax.shards.rows import Rows
 
@@ -76,7 +76,6 @@ class FittedEstimator(ClassifierMixin, BaseEstimator):
 
     n_features_in_: int
     classes_: Array
-    coef_: Any  # ndarray or, after `sparsify`, a csr_array
     intercept_: Array
     temperature_: float
     n_iter_: Array
@@ -84,6 +83,7 @@ class FittedEstimator(ClassifierMixin, BaseEstimator):
     converged_: bool
 
     penalty = _PenaltyName()
+    coef_ = Whole()  # ndarray or, after `sparsify`, a csr_array
 
     def __sklearn_tags__(self) -> Any:
         """Tell scikit-learn what is accepted."""
@@ -93,7 +93,9 @@ class FittedEstimator(ClassifierMixin, BaseEstimator):
 
     def __getstate__(self) -> dict[str, Any]:
         """Return the state for pickle, joblib, skops and copies, with the version."""
-        return {**super().__getstate__(), "_fastsoftmax_version": __version__}
+        state = {**super().__getstate__(), "_fastsoftmax_version": __version__}
+        # (plain tuples, which skops has no need to trust)
+        return {k: tuple(v) if isinstance(v, InColumns) else v for k, v in state.items()}
 
     def __setstate__(self, state: dict[str, Any]) -> None:
         """Restore a state, with a warning if its version may mean something else by it."""
@@ -119,6 +121,9 @@ class FittedEstimator(ClassifierMixin, BaseEstimator):
             for parameter in parameters.values():  # those that the other version lacked
                 if parameter.default is not inspect.Parameter.empty:
                     state.setdefault(parameter.name, parameter.default)
+        for key in map(private_name, ("coef_", "coefs_paths_")):
+            if isinstance(state.get(key), tuple):
+                state[key] = InColumns(*state[key])
         super().__setstate__(state)
 
 
@@ -127,7 +132,7 @@ def set_learnt(estimator: FittedEstimator, **learnt: Unpack[Learnt]) -> None:
     if "n_iter" in learnt:
         learnt["n_iter"] = np.array(learnt["n_iter"], dtype=np.int32, ndmin=1)
     for name, value in learnt.items():
-        setattr(estimator, f"{name}_", value)
+        store(estimator, f"{name}_", value)
 
 
 def forget_fit(estimator: FittedEstimator) -> None:
@@ -168,11 +173,16 @@ def check_finite(at: Evaluation, rows: Rows) -> None:
     )
 
 
-def dense_coef(coef: Any) -> Any:
-    """Return coefficients that may have been sparsified as an array."""
-    if isinstance(coef, np.ndarray) or not sparse.issparse(coef):
-        return coef
-    return coef.toarray()
+def stored_coef(estimator: FittedEstimator) -> Any:
+    """Return coefficients as they are kept: an array, `InColumns` or, sparsified, a csr_array."""
+    return stored(estimator, "coef_")
+
+
+def coef_of(estimator: FittedEstimator, columns: Array | None, weights: Array) -> Any:
+    """Return coefficients of some columns of X (None for all) as `set_learnt` takes them."""
+    if columns is None:
+        return weights
+    return InColumns(columns, weights, estimator.n_features_in_)
 
 
 def _is_compatible(version: Any) -> bool:

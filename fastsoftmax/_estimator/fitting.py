@@ -16,9 +16,10 @@ from fastsoftmax._estimator.features import checked_rows, in_place
 from fastsoftmax._estimator.fitted import (
     NotFinite,
     check_finite,
-    dense_coef,
+    coef_of,
     forget_fit,
     set_learnt,
+    stored_coef,
 )
 from fastsoftmax._estimator.parameters import FitParameters
 from fastsoftmax._estimator.rows import (
@@ -29,17 +30,20 @@ from fastsoftmax._estimator.rows import (
 )
 from fastsoftmax._estimator.targets import known_targets, new_targets
 from fastsoftmax.arrays import Array, count_logits
+from fastsoftmax.columns import filled_columns, in_columns, stored_numbers
 from fastsoftmax.monitor import Callback, Monitor
 from fastsoftmax.objective import SoftmaxObjective, StochasticObjective
 from fastsoftmax.optimum import full_batch, outcome
 from fastsoftmax.problem.evaluation import Seen
 from fastsoftmax.problem.problem import Problem
+from fastsoftmax.shards.rows import with_columns
 from fastsoftmax.shards.shard import Shard
 from fastsoftmax.solvers import sgd
 from fastsoftmax.solvers.lower_bound import relative_gap
 from fastsoftmax.solvers.protocols import Limits
 
 Coefficients = tuple[Array, Array]  # (n_logits, n_features) and (n_logits,)
+Previous = tuple[Any, Array]  # the same for all columns, the first as it is stored
 
 
 class Watch(NamedTuple):
@@ -103,7 +107,12 @@ def fit_arrays(
         held, targets, row_weights = rows.held_out
         fitted_to = np.delete(np.arange(shard.n_rows), held)
         sets = [evaluation_shard(in_place(shard.X[held]), targets, row_weights, shard)]
-    start = previous_coefficients(estimator, classes)
+    previous = previous_coefficients(estimator, classes)
+    shard = with_columns(shard, filled_columns(shard.X, *(previous or ())[:1]))
+    start = None
+    if previous is not None:
+        coef = in_columns(previous[0], shard.columns)
+        start = np.asarray(coef, np.float64), np.asarray(previous[1], np.float64)
     shifted = estimator.standardize and not estimator.fit_intercept
     if estimator.solver == "sgd" and shifted and not shard.is_dense:
         raise ValueError(
@@ -146,18 +155,19 @@ def eval_shards(
     return shards
 
 
-def previous_coefficients(estimator: FitParameters, classes: Array) -> Coefficients | None:
+def previous_coefficients(estimator: FitParameters, classes: Array) -> Previous | None:
     """Coefficients to start from: those of an earlier fit, if they are of the shape needed."""
     if not estimator.warm_start:
         return None
-    coef: Any = dense_coef(getattr(estimator, "coef_", None))
+    coef: Any = stored_coef(estimator)
     intercept: Any = getattr(estimator, "intercept_", None)
     n_logits = count_logits(len(classes))
     shapes = (n_logits, estimator.n_features_in_), (n_logits,)
-    fits = (np.shape(coef), np.shape(intercept)) == shapes
-    if not (fits and np.isfinite(coef).all() and np.isfinite(intercept).all()):
+    if (getattr(coef, "shape", None), np.shape(intercept)) != shapes:
         return None
-    return np.asarray(coef, np.float64), np.asarray(intercept, np.float64)
+    if not (np.isfinite(stored_numbers(coef)).all() and np.isfinite(intercept).all()):
+        return None
+    return coef, intercept
 
 
 @contextmanager
@@ -190,10 +200,10 @@ def begun(
 
 
 def keep(
-    estimator: FitParameters, real: np.dtype[Any], weights: Array, bias: Array, n_iter: int
+    estimator: FitParameters, real: np.dtype[Any], coef: Any, bias: Array, n_iter: int
 ) -> None:
-    """Set copies of coefficients."""
-    coef, intercept = np.array(weights, dtype=real), np.array(bias, dtype=real)
+    """Set copies of coefficients, coef as `coef_of` returns them."""
+    coef, intercept = coef.astype(real), np.array(bias, dtype=real)
     set_learnt(estimator, coef=coef, intercept=intercept, n_iter=n_iter)
 
 
@@ -208,11 +218,13 @@ def _fit_full_batch(
     watch: Watch,
 ) -> str | None:
     """Run a solver that sees all rows; the result says why it fell short, where it did."""
+    problem, rows = objective.problem, objective.problem.rows
+    real, coef_in = rows.real, partial(coef_of, estimator, rows.columns)
     latest: tuple[int, Seen, float] | None = None
 
     def show(n_iter: int, at: Seen, gap: float) -> None:
         # (no copies: nothing writes to the arrays of an evaluation, and those of text take 16 MB)
-        coef, intercept = (np.asarray(a, dtype=real) for a in (at.weights, at.bias))
+        coef, intercept = coef_in(np.asarray(at.weights, real)), np.asarray(at.bias, real)
         set_learnt(
             estimator, coef=coef, intercept=intercept, n_iter=n_iter, gap=gap, objective=at.value
         )
@@ -226,17 +238,16 @@ def _fit_full_batch(
             n_iter,
             at.loss,
             at.accuracy,
-            lambda: (estimator.coef_, estimator.intercept_),
+            lambda: (stored_coef(estimator), estimator.intercept_),
             at.value,
             gap,
         )
 
-    problem, real = objective.problem, objective.problem.rows.real
     point = objective.start_from(start)
-    # for a fit that is interrupted
-    keep(estimator, real, *problem.coordinates.coefficients_of(point), 0)
+    weights, bias = problem.coordinates.coefficients_of(point)
+    keep(estimator, real, coef_in(weights), bias, 0)  # for a fit that is interrupted
     resumes = start is not None and point is not problem.null_point
-    monitor.note_start(estimator.coef_, estimator.intercept_, is_fitted=resumes)
+    monitor.note_start(stored_coef(estimator), estimator.intercept_, is_fitted=resumes)
     try:
         result = full_batch.solve(
             objective,
@@ -248,7 +259,7 @@ def _fit_full_batch(
         if latest is not None:
             show(*latest)
         raise
-    check_finite(result.evaluation, problem.rows)
+    check_finite(result.evaluation, rows)
     converged = outcome.is_converged(result, estimator.tol)
     if monitor.stopping is not None and monitor.stopping.restore():
         if estimator.best_iteration_ == 0:  # the start has no certificate yet
@@ -256,7 +267,7 @@ def _fit_full_batch(
         set_learnt(estimator, converged=bool(estimator.gap_ <= estimator.tol))
     else:
         at = result.evaluation
-        keep(estimator, real, at.weights, at.bias, result.n_iter)
+        keep(estimator, real, coef_in(at.weights), at.bias, result.n_iter)
         set_learnt(estimator, gap=result.gap, objective=at.value, converged=converged)
     if converged or result.reason == "stopped":
         return None
@@ -265,7 +276,7 @@ def _fit_full_batch(
         tol=estimator.tol,
         max_iter=estimator.max_iter,
         max_time=estimator.max_time,
-        real=estimator.coef_.dtype,
+        real=real,
     )
 
 
@@ -278,29 +289,28 @@ def _fit_sgd(
     monitor: Monitor,
     start: Coefficients | None,
     watch: Watch,
-    rows: Array | None,  # numbers of those to fit to; None for all
+    fitted_to: Array | None,  # numbers of the rows to fit to; None for all
 ) -> str | None:
     """Run epochs of mini-batch descent; the result says why there were too few, if that is so."""
-    rng = check_random_state(estimator.random_state)
-    real = problem.rows.real
+    rng, rows = check_random_state(estimator.random_state), problem.rows
     shape = problem.n_logits, problem.n_features
-    steps = StochasticObjective(problem, rows)
+    steps = StochasticObjective(problem, fitted_to)
     first = steps.start(rng) if start is None else start
-    params = np.concatenate([part.ravel() for part in first]).astype(real)
+    params = np.concatenate([part.ravel() for part in first]).astype(rows.real)
     weights, bias = params[: problem.n_weights].reshape(shape), params[problem.n_weights :]
-
+    coef = coef_of(estimator, rows.columns, weights)
     late = False
 
     def note(epoch: int, loss: float, accuracy: float) -> bool:
         nonlocal late
         if np.isfinite(params).all():
-            keep(estimator, real, weights, bias, epoch)
-        stop = monitor.record(epoch, loss, accuracy, lambda: (weights, bias))
+            keep(estimator, rows.real, coef, bias, epoch)
+        stop = monitor.record(epoch, loss, accuracy, lambda: (coef, bias))
         late = not stop and epoch < estimator.max_iter and watch.expired()
         return stop or late
 
-    keep(estimator, real, weights, bias, 0)  # for a fit that is interrupted
-    monitor.note_start(weights, bias, is_fitted=start is not None)
+    keep(estimator, rows.real, coef, bias, 0)  # for a fit that is interrupted
+    monitor.note_start(coef, bias, is_fitted=start is not None)
     n_epochs = sgd.descend(
         steps,
         params,
@@ -338,5 +348,6 @@ def too_few_epochs(estimator: FitParameters, n_epochs: int) -> str:
 
 def _certify(estimator: FitParameters, objective: SoftmaxObjective) -> None:
     """Set the objective at the estimator's coefficients, and the bound on its relative gap."""
-    at = objective.evaluate_coefficients(estimator.coef_, estimator.intercept_)
+    coef = in_columns(stored_coef(estimator), objective.problem.rows.columns)
+    at = objective.evaluate_coefficients(coef, estimator.intercept_)
     set_learnt(estimator, gap=relative_gap(objective, at), objective=at.value)

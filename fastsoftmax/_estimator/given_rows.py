@@ -10,17 +10,19 @@ from collections.abc import Iterator
 from typing import Any, NamedTuple, Self
 
 import numpy as np
+from scipy import sparse
 from sklearn.utils import assert_all_finite, check_consistent_length
 from sklearn.utils.validation import check_is_fitted
 
 from fastsoftmax._estimator.features import (
     backend_rows,
+    check_finite,
     checked_features,
     in_place,
     is_plain,
     real_type,
 )
-from fastsoftmax._estimator.fitted import FittedEstimator, dense_coef
+from fastsoftmax._estimator.fitted import FittedEstimator, stored_coef
 from fastsoftmax._estimator.rows import (
     Computing,
     checked_sample_weights,
@@ -30,6 +32,14 @@ from fastsoftmax._estimator.rows import (
 )
 from fastsoftmax._estimator.targets import known_labels, label_array
 from fastsoftmax.arrays import Array, count_logits
+from fastsoftmax.columns import (
+    InColumns,
+    few_entries,
+    filled_columns,
+    in_columns,
+    some_columns,
+    whole,
+)
 from fastsoftmax.foreign_arrays import as_numpy
 from fastsoftmax.shards.far_logits import FarLogits, Model, blocks, far_logits
 from fastsoftmax.shards.shard import Shard
@@ -38,7 +48,9 @@ from fastsoftmax.shards.shard import Shard
 class GivenRows(NamedTuple):
     """Features and coefficients of one number type."""
 
-    X: Any  # (n_rows, n_features), dense or CSR; may hold what is not finite
+    # (n_rows, n_features), dense or CSR; may hold what is not finite. Of CSR, and of the
+    # coefficients with it, only the columns of `_columns_to_read`.
+    X: Any
     rows: Any  # the same as the backend takes it
     coef: Array  # (n_logits, n_features) of the number type to compute in
     intercept: Array  # (n_logits,) of it
@@ -136,23 +148,33 @@ class GivenRows(NamedTuple):
 def given_rows(estimator: FittedEstimator, X: Any, temperature: float | None = None) -> GivenRows:
     """Check everything except that X is finite; a plain ndarray takes microseconds."""
     fitted = vars(estimator)
-    if "coef_" not in fitted:
+    coef = stored_coef(estimator)
+    if coef is None:
         check_is_fitted(estimator)
-    _check_learnt(estimator)
+    _check_learnt(estimator, coef)
     known = is_plain(X) and X.shape[1] == fitted.get("n_features_in_")
     if "feature_names_in_" in fitted or not known:
         X = checked_features(estimator, X, finite=False)
     n_logits = count_logits(len(estimator.classes_))
-    coef = dense_coef(estimator.coef_)
-    real = np.result_type(real_type(X.dtype), coef)
-    coef = np.ascontiguousarray(coef, dtype=real)
+    real = np.result_type(real_type(X.dtype), coef.dtype)
     intercept = np.ascontiguousarray(estimator.intercept_, dtype=real)
-    learnt = coef, intercept
     if coef.shape != (n_logits, X.shape[1]) or intercept.shape != (n_logits,):
         raise ValueError(
             f"coef_ and intercept_ must have shapes {(n_logits, X.shape[1])} and "
             f"{(n_logits,)}, got {coef.shape} and {intercept.shape}"
         )
+    computing = computing_of(estimator)
+    rows = backend_rows(X, computing.backend)  # (checks the indices)
+    columns = _columns_to_read(X, coef)
+    if columns is None:
+        coef = whole(estimator.coef_)  # (made once, where it is kept by columns)
+    else:
+        given, X = X, some_columns(X, columns, X.dtype)
+        if X.nnz < given.indptr[-1] - given.indptr[0]:  # the rest has coefficients of 0
+            check_finite(given, estimator)
+        coef, rows = in_columns(coef, columns), backend_rows(X, computing.backend)
+    coef = np.ascontiguousarray(coef, dtype=real)
+    learnt = coef, intercept
     if temperature is None:  # what logits are divided by (models of an earlier version have none)
         temperature = fitted.get("temperature_", 1.0)
     if temperature != 1.0:
@@ -160,17 +182,26 @@ def given_rows(estimator: FittedEstimator, X: Any, temperature: float | None = N
         if not 0.0 < divisor < math.inf:
             raise ValueError(f"temperature_ must be finite and > 0, got {temperature!r}")
         coef, intercept = coef / divisor, intercept / divisor
-    computing = computing_of(estimator)
-    rows = backend_rows(X, computing.backend)
     name = type(estimator).__name__
     model = Model(*learnt, float(temperature))
     return GivenRows(X, rows, coef, intercept, estimator.classes_, computing, name, model)
 
 
-def _check_learnt(estimator: FittedEstimator) -> None:
+def _columns_to_read(X: Any, coef: Any) -> Array | None:
+    """Return the columns that X is to be read in; None for all.
+
+    The others have no entries, or coefficients of 0.
+    """
+    if not sparse.issparse(X) or (isinstance(coef, np.ndarray) and few_entries(X)):
+        return None  # (of few entries a kernel finds the coefficients of each in the whole)
+    return coef.columns if isinstance(coef, InColumns) else filled_columns(X)
+
+
+def _check_learnt(estimator: FittedEstimator, coef: Any) -> None:
     """Raise a ValueError without labels and real numbers, which a damaged pickle may lack."""
-    for name in ("classes_", "coef_", "intercept_"):
-        dtype = getattr(getattr(estimator, name, None), "dtype", None)
+    learnt = {name: getattr(estimator, name, None) for name in ("classes_", "intercept_")}
+    for name, value in (learnt | {"coef_": coef}).items():
+        dtype = getattr(value, "dtype", None)
         if dtype is None or (dtype.kind not in "fiub" and name != "classes_"):
             found = "nothing" if dtype is None else f"an array of dtype {dtype}"
             raise ValueError(f"{name} must be an array of what fit has learnt, got {found}")

@@ -34,7 +34,9 @@ class FitParameters(FittedEstimator):
     history_: dict[str, list[Any]]
     best_iteration_: int
     best_score_: float
-    _velocity: Array | None  # of mini-batch steps, which go on in the next `partial_fit`
+    # of mini-batch steps, which go on in the next `partial_fit`; flat, for some columns of X
+    _velocity: Array | None
+    _velocity_columns: Array | None  # None for all
     _weight_seen: float  # sum of the row weights of all rows so far
 
     _parameter_constraints: dict[str, list[Any]] = {  # noqa: RUF012 (scikit-learn's protocol)

@@ -11,10 +11,11 @@ from sklearn.utils import check_consistent_length
 from sklearn.utils.multiclass import check_classification_targets
 from sklearn.utils.validation import _check_sample_weight, check_is_fitted
 
-from fastsoftmax._estimator.fitted import FittedEstimator, dense_coef, set_learnt
+from fastsoftmax._estimator.fitted import FittedEstimator, set_learnt, stored_coef
 from fastsoftmax._estimator.given_rows import given_rows
 from fastsoftmax._estimator.targets import check_kind, label_array
 from fastsoftmax.arrays import Array
+from fastsoftmax.columns import sparsified, whole
 from fastsoftmax.floating_point import own_arithmetic
 from fastsoftmax.foreign_arrays import as_numpy
 
@@ -58,8 +59,9 @@ class PredictingEstimator(FittedEstimator):
         (3, 13)
         """
         check_is_fitted(self)
-        if not sparse.issparse(self.coef_):
-            set_learnt(self, coef=sparse.csr_array(self.coef_))
+        coef = stored_coef(self)
+        if not sparse.issparse(coef):
+            set_learnt(self, coef=sparsified(coef))
         return self
 
     @own_arithmetic
@@ -76,7 +78,7 @@ class PredictingEstimator(FittedEstimator):
             If `fit` has not been called.
         """
         check_is_fitted(self)
-        set_learnt(self, coef=dense_coef(self.coef_))
+        set_learnt(self, coef=whole(self.coef_))
         return self
 
     @own_arithmetic

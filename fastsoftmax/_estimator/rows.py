@@ -19,9 +19,10 @@ from fastsoftmax._estimator.fitted import FittedEstimator
 from fastsoftmax._estimator.targets import Targets, with_weight
 from fastsoftmax.arrays import Array
 from fastsoftmax.backend import resolve_backend
+from fastsoftmax.columns import filled_columns
 from fastsoftmax.foreign_arrays import as_numpy
 from fastsoftmax.problem.problem import Problem, build_problem
-from fastsoftmax.shards.rows import Rows, build_shard
+from fastsoftmax.shards.rows import Rows, build_shard, with_columns
 from fastsoftmax.shards.shard import Shard
 
 # A finite C has a strength above 0 even where its product with the sum of the row weights
@@ -190,7 +191,8 @@ def make_shard(
 def evaluation_shard(X: Any, targets: Targets, row_weights: Array, like: Shard) -> Shard:
     """Return rows to evaluate a fit on, which are computed on as its own rows are."""
     scaled, _ = scaled_to_mean_1(row_weights, like.real)
-    return make_shard(X, targets, scaled, Computing(like.backend, like.n_threads))
+    shard = make_shard(X, targets, scaled, Computing(like.backend, like.n_threads))
+    return with_columns(shard, filled_columns(X))
 
 
 def make_problem(

@@ -7,7 +7,15 @@ Members, all stored without compression, so that none is larger than the file:
 - ``coef.npy`` (n_logits, n_features) and ``intercept.npy`` (n_logits,), both float32 or float64;
 - ``velocity.npy``, only where mini-batch steps have momentum: of all coefficients, flat.
 
-Nothing that is read is trusted before it is checked, sizes first.
+From format 2 on, coefficients that are mostly 0 may lack those zeros:
+
+- ``columns.npy`` (n,), ascending: ``coef.npy`` is (n_logits, n), of these columns;
+- ``columns.npy`` and ``row_starts.npy`` (n_logits + 1,): ``coef.npy`` is one row of a CSR matrix
+  after another, as ``coef_`` is after `sparsify`;
+- ``velocity_columns.npy`` (n,), ascending: ``velocity.npy`` is of these columns and the intercept.
+
+A file that has none of these is of format 1. Nothing that is read is trusted before it is checked,
+sizes first.
 """
 
 import errno
@@ -26,16 +34,23 @@ from typing import IO, Any, NamedTuple
 
 import numpy as np
 
+from fastsoftmax._interchange.coefficients import (
+    Coefficients,
+    arrays_of,
+    checked_columns,
+    coef_from,
+)
 from fastsoftmax._version import __version__
-from fastsoftmax.arrays import Array, count_logits
+from fastsoftmax.arrays import Array
 
 FORMAT = "fastsoftmax model"
-FORMAT_VERSION = 1
+FORMAT_VERSION = 2
 
 File = str | os.PathLike[str] | IO[bytes]
 
 _ARRAYS = frozenset({"header", "coef", "intercept"})
-_OPTIONAL_ARRAYS = frozenset({"classes", "velocity"})
+_PLACES = frozenset({"columns", "row_starts", "velocity_columns"})  # from format 2 on
+_OPTIONAL_ARRAYS = _PLACES | {"classes", "velocity"}
 
 # Numbers of a fit, by their names in the header; null where the estimator lacks one.
 NUMBERS: dict[str, type] = {
@@ -64,56 +79,6 @@ _HEADER: dict[str, tuple[type, ...]] = {
 }
 
 
-class Coefficients(NamedTuple):
-    """What a softmax regression has learnt, apart from any estimator."""
-
-    classes: Array  # (n_classes,)
-    coef: Array  # (n_logits, n_features), dense; n_logits is 1 for two classes
-    intercept: Array  # (n_logits,)
-
-    @property
-    def of_all_classes(self) -> tuple[Array, Array]:
-        """(coef, intercept) with a row for each class; of two classes the first has zeros."""
-        if len(self.classes) > 2:
-            return self.coef, self.intercept
-        return (
-            np.concatenate([np.zeros_like(self.coef), self.coef]),
-            np.append(np.zeros_like(self.intercept), self.intercept),
-        )
-
-    def check(self, n_features: int) -> None:
-        """Raise a ValueError unless the parts fit together and are finite."""
-        classes, coef, intercept = self
-        if classes.ndim != 1 or len(classes) < 2:
-            raise ValueError(
-                f"classes_ must hold at least two labels, got the shape {classes.shape}"
-            )
-        try:
-            ascending = bool(np.all(classes[:-1] < classes[1:]))
-        except TypeError as error:
-            raise ValueError(
-                f"labels in classes_ must be of types with an order: {error}"
-            ) from error
-        if not ascending:  # of NaN nothing is
-            raise ValueError("classes_ must be sorted, each label once")
-        reals = (np.dtype(np.float32), np.dtype(np.float64))
-        if coef.dtype not in reals or intercept.dtype != coef.dtype:
-            raise ValueError(
-                "coef_ and intercept_ must both be float32 or both float64, "
-                f"got {coef.dtype} and {intercept.dtype}"
-            )
-        n_logits = count_logits(len(self.classes))
-        shapes = (n_logits, n_features), (n_logits,)
-        if (coef.shape, intercept.shape) != shapes:
-            raise ValueError(
-                f"coef_ and intercept_ must have shapes {shapes[0]} and {shapes[1]}, "
-                f"got {coef.shape} and {intercept.shape}"
-            )
-        for name, array in (("coef_", coef), ("intercept_", intercept)):
-            if not np.isfinite(array).all():
-                raise ValueError(f"{name} must be finite")
-
-
 class SavedModel(NamedTuple):
     """What a file holds, apart from its format."""
 
@@ -124,6 +89,7 @@ class SavedModel(NamedTuple):
     feature_names_in: list[str] | None
     numbers: dict[str, Any]  # of `NUMBERS`; None for those that the estimator lacks
     velocity: Array | None
+    velocity_columns: Array | None = None
 
 
 def _is_text(file: object) -> bool:
@@ -139,9 +105,10 @@ def write_model(file: File, model: SavedModel) -> None:
     parameters = {}
     for name, value in model.parameters.items():
         parameters[name] = _encoded(name, value)
+    arrays = _arrays_of(model)
     header = {
         "format": FORMAT,
-        "format_version": FORMAT_VERSION,
+        "format_version": FORMAT_VERSION if _PLACES & arrays.keys() else 1,
         "fastsoftmax_version": __version__,
         "estimator": model.estimator,
         "parameters": parameters,
@@ -150,24 +117,29 @@ def write_model(file: File, model: SavedModel) -> None:
         "feature_names_in": model.feature_names_in,
         **model.numbers,
     }
-    arrays = {
-        "header": np.frombuffer(json.dumps(header).encode("ascii"), dtype=np.uint8),
-        **model.coefficients._asdict(),
-        "velocity": model.velocity,
-    }
+    encoded = np.frombuffer(json.dumps(header).encode("ascii"), dtype=np.uint8)
     if header["classes"] is not None:
         del arrays["classes"]
     _check(model)
     with _opened_to_write(file) as opened, zipfile.ZipFile(opened, "w") as archive:
-        for name, array in arrays.items():
-            if array is None:
-                continue
+        for name, array in {"header": encoded, **arrays}.items():
             info = zipfile.ZipInfo(f"{name}.npy")  # of a fixed date: the same model, the same bytes
             info.external_attr = 0o644 << 16
             with archive.open(info, "w", force_zip64=True) as member:
                 np.lib.format.write_array(
                     member, np.ascontiguousarray(array), version=(1, 0), allow_pickle=False
                 )
+
+
+def _arrays_of(model: SavedModel) -> dict[str, Array]:
+    """Return the arrays of a model as members have them."""
+    classes, coef, intercept = model.coefficients
+    arrays = {"classes": classes, "intercept": intercept, **arrays_of(coef)}
+    if model.velocity is not None:
+        arrays["velocity"] = model.velocity
+        if model.velocity_columns is not None:
+            arrays["velocity_columns"] = model.velocity_columns.astype(np.int32)
+    return arrays
 
 
 def _typed(numbers: dict[str, Any]) -> dict[str, Any]:
@@ -300,15 +272,22 @@ def _members(file: IO[bytes]) -> dict[str, bytes]:
 
 def _model_of(members: dict[str, bytes]) -> SavedModel:
     header = _header_of(_array_of("header", members.pop("header"), 1))
+    if header["format_version"] < 2 and _PLACES & members.keys():
+        raise ValueError(f"format 1 has no {sorted(_PLACES & members.keys())[0]}")
+    n_features = header["n_features_in"]
     arrays = {
-        name: _array_of(name, data, 2 if name == "coef" else 1) for name, data in members.items()
+        name: _array_of(name, data, 2 if name == "coef" and "row_starts" not in members else 1)
+        for name, data in members.items()
     }
+    arrays["coef"] = coef_from(arrays, n_features)
+    velocity, velocity_columns = (arrays.pop(k, None) for k in ("velocity", "velocity_columns"))
+    if velocity_columns is not None:
+        velocity_columns = checked_columns("velocity_columns", velocity_columns, n_features)
     classes = header["classes"]
     if (classes is None) != ("classes" in arrays):
         raise ValueError("classes must be an array or a list in the header")
     if classes is not None:  # of one dimension, as no label is a sequence
         arrays["classes"] = np.array([_scalar(label) for label in classes], dtype=object)
-    velocity = arrays.pop("velocity", None)
     model = SavedModel(
         header["estimator"],
         {name: _decoded(name, value) for name, value in header["parameters"].items()},
@@ -317,6 +296,7 @@ def _model_of(members: dict[str, bytes]) -> SavedModel:
         header["feature_names_in"],
         {name: header[name] for name in NUMBERS},
         velocity,
+        velocity_columns,
     )
     _check(model)
     return model._replace(numbers=_typed(model.numbers))
@@ -331,8 +311,9 @@ def _array_of(name: str, data: bytes, ndim: int) -> Array:
     plain = dtype.kind in "biufU" and dtype.itemsize > 0 and dtype.subdtype is None
     if not plain or fortran_order:
         raise ValueError(f"{name} has a dtype or an order of no model: {dtype}")
-    if len(shape) != ndim or min(shape) < 1:
-        raise ValueError(f"{name} must have {ndim} dimensions, none of them 0, got {shape}")
+    least = 0 if name in ("coef", "columns") and ndim == 1 else 1  # sparse, all may be 0
+    if len(shape) != ndim or min(shape) < least:
+        raise ValueError(f"{name} must have {ndim} dimensions of at least {least}, got {shape}")
     start = stream.tell()
     if math.prod(shape) * dtype.itemsize != len(data) - start:
         raise ValueError(f"{name} holds {len(data) - start} bytes, not an array of shape {shape}")
@@ -390,7 +371,9 @@ def _check(model: SavedModel) -> None:
     coef, velocity, names = model.coefficients.coef, model.velocity, model.feature_names_in
     model.coefficients.check(model.n_features_in)
     if velocity is not None:
-        length = coef.size + len(coef)
+        columns = model.velocity_columns
+        n_columns = model.n_features_in if columns is None else len(columns)
+        length = coef.shape[0] * (n_columns + 1)
         if velocity.dtype != coef.dtype or velocity.shape != (length,):
             raise ValueError(
                 f"velocity must be of {length} {coef.dtype}, got {velocity.shape} of "

@@ -9,14 +9,20 @@ from typing import TYPE_CHECKING, Any, Self
 
 import numpy as np
 from numpy.typing import DTypeLike
+from scipy import sparse
 from sklearn.utils.validation import check_is_fitted
 
 from fastsoftmax._estimator.decisions import DecidingEstimator
-from fastsoftmax._estimator.fitted import FittedEstimator, dense_coef, forget_fit, set_learnt
+from fastsoftmax._estimator.fitted import (
+    FittedEstimator,
+    forget_fit,
+    set_learnt,
+    stored_coef,
+)
 from fastsoftmax._estimator.parameters import FitParameters
+from fastsoftmax._interchange.coefficients import Coefficients
 from fastsoftmax._interchange.model_file import (
     NUMBERS,
-    Coefficients,
     File,
     SavedModel,
     check_temperature,
@@ -25,6 +31,7 @@ from fastsoftmax._interchange.model_file import (
 )
 from fastsoftmax._version import __version__
 from fastsoftmax.arrays import Array, count_logits
+from fastsoftmax.columns import InColumns, compacted, whole
 from fastsoftmax.floating_point import own_arithmetic
 
 if TYPE_CHECKING:
@@ -78,8 +85,9 @@ class PortableEstimator(DecidingEstimator):
         The file has the parameters, ``classes_``, ``coef_``, ``intercept_``, ``n_features_in_``,
         ``feature_names_in_``, ``n_iter_``, ``gap_``, ``converged_``, ``objective_``,
         ``temperature_`` where there is one, and what `partial_fit` needs to go on, but not
-        ``history_``. It is a zip archive of uncompressed arrays of numpy's format with a header in
-        JSON, and the same model gives the same bytes.
+        ``history_``. Coefficients that are mostly 0 are stored without those zeros, and those of
+        `sparsify` as it has them. It is a zip archive of uncompressed arrays of numpy's format with
+        a header in JSON, and the same model gives the same bytes.
 
         Of a `FastSoftmaxCV` it has the model that was chosen, as a `FastSoftmax` with ``C=C_``.
 
@@ -93,7 +101,9 @@ class PortableEstimator(DecidingEstimator):
         >>> FastSoftmax.load(file).predict([[4.0]]).tolist()
         ['b']
         """
-        fitted, names = _coefficients_of(self), getattr(self, "feature_names_in_", None)
+        fitted, names = _stored_coefficients_of(self), getattr(self, "feature_names_in_", None)
+        if not sparse.issparse(fitted.coef):
+            fitted = fitted._replace(coef=compacted(fitted.coef))
         own: dict[str, Any] = self.__dict__
         numbers = {name: own.get(f"{name}_") for name in NUMBERS}
         numbers["weight_seen"] = own.get("_weight_seen")
@@ -109,6 +119,7 @@ class PortableEstimator(DecidingEstimator):
                 None if names is None else [str(name) for name in names],
                 numbers,
                 own.get("_velocity"),
+                own.get("_velocity_columns"),
             ),
         )
 
@@ -352,6 +363,7 @@ class LoadableEstimator(FitParameters):
             estimator._weight_seen = seen
         if saved.velocity is not None:
             estimator._velocity = saved.velocity
+            estimator._velocity_columns = saved.velocity_columns
         return estimator
 
     @classmethod
@@ -410,7 +422,7 @@ class LoadableEstimator(FitParameters):
                 "softmax of its logits. Fit it with another solver than 'liblinear' and without "
                 "multi_class='ovr'."
             )
-        coef = np.asarray(dense_coef(clf.coef_))
+        coef = np.asarray(whole(clf.coef_))
         real = np.float32 if coef.dtype == np.float32 else np.float64
         # With two classes that strategy takes a softmax of [-o, o]: the log-odds are 2 o.
         factor = 2.0 if n_logits == 1 and strategy == "multinomial" else 1.0
@@ -455,8 +467,21 @@ def _parameters_for(cls: type[FitParameters], other: "LogisticRegression") -> di
 
 def _coefficients_of(estimator: FittedEstimator) -> Coefficients:
     """Return copies of what an estimator has learnt; a ValueError if that is damaged."""
-    check_is_fitted(estimator, ["classes_", "coef_", "intercept_", "n_features_in_"])
-    coef = np.array(dense_coef(estimator.coef_), order="C")
+    found = _stored_coefficients_of(estimator)
+    return found._replace(coef=whole(found.coef))
+
+
+def _stored_coefficients_of(estimator: FittedEstimator) -> Coefficients:
+    """Return the same, the coefficients in the form in which they are stored."""
+    coef = stored_coef(estimator)
+    if coef is None:
+        check_is_fitted(estimator, ["coef_"])
+    check_is_fitted(estimator, ["classes_", "intercept_", "n_features_in_"])
+    if sparse.issparse(coef):
+        coef = sparse.csr_array(coef, copy=True)
+        coef.sum_duplicates()
+    elif not isinstance(coef, InColumns):
+        coef = np.array(coef, order="C")
     found = Coefficients(np.array(estimator.classes_), coef, np.array(estimator.intercept_))
     found.check(estimator.n_features_in_)
     return found

@@ -13,7 +13,13 @@ from sklearn.utils import check_random_state
 
 from fastsoftmax._estimator import fitting
 from fastsoftmax._estimator.features import checked_rows, real_type
-from fastsoftmax._estimator.fitted import NotFinite, dense_coef, forget_fit, set_learnt
+from fastsoftmax._estimator.fitted import (
+    NotFinite,
+    coef_of,
+    forget_fit,
+    set_learnt,
+    stored_coef,
+)
 from fastsoftmax._estimator.parameters import FitParameters
 from fastsoftmax._estimator.rows import (
     checked_class_weights,
@@ -33,9 +39,12 @@ from fastsoftmax._streaming.batch_source import (
     naming,
     totals_of,
 )
-from fastsoftmax.arrays import Array, count_logits
+from fastsoftmax._streaming.moving import Linear, Moving, linear
+from fastsoftmax.arrays import Array
+from fastsoftmax.columns import filled_columns
 from fastsoftmax.kernel_arguments import Descent
 from fastsoftmax.monitor import HISTORY, Monitor
+from fastsoftmax.shards.rows import with_columns
 from fastsoftmax.shards.shard import Shard
 
 # ---- steps over one batch ----
@@ -68,9 +77,9 @@ def batch_shard(
 
 
 def take_steps(
-    estimator: FitParameters, shard: Shard, params: Array, velocity: Array | None, total: float
+    estimator: FitParameters, shard: Shard, moving: Moving, total: float
 ) -> tuple[float, float]:
-    """Step over rows in their order, changing params and velocity; return sums of loss and hits.
+    """Step over rows, of the columns in use, in their order; return sums of loss and hits.
 
     total is the sum of the row weights that the penalty is for.
     """
@@ -79,15 +88,19 @@ def take_steps(
     l2 = 0.0 if total == 0.0 else regularisation(estimator.C, total)[0]
     size, rate, momentum = estimator.batch_size, estimator.learning_rate, estimator.momentum
     descent = Descent(size, rate, momentum, l2, estimator.fit_intercept, squared_scale)
-    return shard.sgd_steps(params, velocity, np.arange(shard.n_rows), descent)
+    return shard.sgd_steps(moving.params, moving.velocity, np.arange(shard.n_rows), descent)
 
 
-def first_coefficients(estimator: FitParameters, like: Shard) -> Array:
-    """Return a start, flat: W from N(0, 0.01^2) and b = 0, in the number type of the rows."""
-    n_logits = count_logits(like.n_classes)
+def first_coefficients(estimator: FitParameters, first: Shard) -> Linear:
+    """Return a start: W from N(0, 0.01^2) in the columns of the first rows, otherwise 0, and b = 0.
+
+    It is of the number type of the rows.
+    """
+    columns = filled_columns(first.X)
+    shape = first.n_logits, first.n_features if columns is None else len(columns)
     rng = check_random_state(estimator.random_state)
-    weights = rng.normal(0.0, 0.01, (n_logits, like.n_features)) * estimator.input_scale
-    return np.concatenate([weights.ravel(), np.zeros(n_logits)]).astype(like.real)
+    weights = (rng.normal(0.0, 0.01, shape) * estimator.input_scale).astype(first.real)
+    return Linear(coef_of(estimator, columns, weights), np.zeros(first.n_logits, dtype=first.real))
 
 
 # ---- partial_fit ----
@@ -106,42 +119,52 @@ def has_steps(estimator: FitParameters) -> bool:
 def step_over(estimator: FitParameters, X: Any, y: Any, classes: Any, sample_weight: Any) -> None:
     """Take the steps of `FastSoftmax.partial_fit`."""
     known = _known_classes(estimator, y, classes)
-    goes_on = hasattr(estimator, "coef_")
-    real = estimator.coef_.dtype if goes_on else None
+    coef = stored_coef(estimator)
+    goes_on = coef is not None
+    real = coef.dtype if goes_on else None
     shard, total = batch_shard(estimator, Batch(0, X, y, sample_weight), known, real)
-    if goes_on:
-        params = np.concatenate([dense_coef(estimator.coef_).ravel(), estimator.intercept_])
-    else:
-        params = first_coefficients(estimator, shard)
-    velocity: Array | None = None
-    if estimator.momentum:
-        before = getattr(estimator, "_velocity", None) if goes_on else None
-        velocity = np.zeros_like(params) if before is None else before.copy()
+    start = Linear(coef, estimator.intercept_) if goes_on else first_coefficients(estimator, shard)
+    moving = Moving(
+        start,
+        stored_velocity(estimator) if goes_on else None,
+        shard,
+        with_velocity=bool(estimator.momentum),
+    )
+    shard = with_columns(shard, moving.columns)
     seen = total + (getattr(estimator, "_weight_seen", 0.0) if goes_on else 0.0)
-    start = time.perf_counter()
-    loss, correct = take_steps(estimator, shard, params, velocity, seen)
-    if not (np.isfinite(params).all() and np.isfinite(loss)):
+    clock = time.perf_counter()
+    loss, correct = take_steps(estimator, shard, moving, seen)
+    if not (np.isfinite(moving.params).all() and np.isfinite(loss)):
         raise NotFinite(
             f"partial_fit diverged: learning_rate={estimator.learning_rate:g} is too large for "
             "these features. Lower it, or scale the features."
         )
-    seconds = time.perf_counter() - start
-    n_logits = count_logits(len(known))
+    seconds = time.perf_counter() - clock
     set_learnt(
         estimator,
         classes=known,
         temperature=1.0,
-        coef=params[:-n_logits].reshape(n_logits, -1).copy(),
-        intercept=params[-n_logits:].copy(),
+        coef=moving.coefficients.weights,
+        intercept=moving.coefficients.bias,
         n_iter=1 + (int(estimator.n_iter_[0]) if hasattr(estimator, "n_iter_") else 0),
     )
     forget_fit(estimator)
-    estimator._velocity, estimator._weight_seen = velocity, seen
+    estimator._velocity, estimator._velocity_columns = moving.velocity, moving.columns
+    estimator._weight_seen = seen
     if not hasattr(estimator, "history_"):
         set_learnt(estimator, history={name: [] for name in HISTORY})
     values = loss / shard.n_rows, correct / shard.n_rows, None, None, seconds, (), ()
     for name, value in zip(HISTORY, values, strict=True):
         estimator.history_[name].append(value)
+
+
+def stored_velocity(estimator: FitParameters) -> Linear | None:
+    """Return the velocity that the last call ended with; None if there is none."""
+    flat = getattr(estimator, "_velocity", None)
+    if flat is None:
+        return None
+    shape = len(estimator.intercept_), estimator.n_features_in_
+    return linear(flat, getattr(estimator, "_velocity_columns", None), shape)
 
 
 def _known_classes(estimator: FitParameters, y: Any, classes: Any) -> Array:
@@ -219,17 +242,16 @@ def fit(estimator: FitParameters, batches: Any, classes: Any, watch: fitting.Wat
     first = next(epoch)
     like = first[0]
     sets = fitting.eval_shards(estimator, watch, rows.classes, rows.classes, like)
-    start = fitting.previous_coefficients(estimator, rows.classes)
-    params = first_coefficients(estimator, like)
-    if start is not None:
-        params = np.concatenate([part.ravel() for part in start]).astype(like.real)
-    n_logits = count_logits(like.n_classes)
-    coefficients = params[:-n_logits].reshape(n_logits, -1), params[-n_logits:]
+    previous = fitting.previous_coefficients(estimator, rows.classes)
+    start = first_coefficients(estimator, like)
+    if previous is not None:
+        start = Linear(*(part.astype(like.real) for part in previous))
+    moving = Moving(start, None, like, with_velocity=bool(estimator.momentum))
     counts = rows.n_rows, rows.weight
     with fitting.begun(estimator, rows.classes, "sgd", counts, sets, watch) as monitor:
-        fitting.keep(estimator, like.real, *coefficients, 0)
-        monitor.note_start(*coefficients, is_fitted=start is not None)
-        return _epochs(rows, chain([first], epoch), params, coefficients, monitor, watch)
+        fitting.keep(estimator, like.real, *start, 0)
+        monitor.note_start(*start, is_fitted=previous is not None)
+        return _epochs(rows, chain([first], epoch), moving, monitor, watch)
 
 
 def _check(estimator: FitParameters, watch: fitting.Watch) -> None:
@@ -253,31 +275,29 @@ def _check(estimator: FitParameters, watch: fitting.Watch) -> None:
 def _epochs(
     rows: _BatchRows,
     shards: Iterator[tuple[Shard, float, float]],
-    params: Array,
-    coefficients: tuple[Array, Array],
+    moving: Moving,
     monitor: Monitor,
     watch: fitting.Watch,
 ) -> str | None:
-    """Run the epochs; coefficients are views of params, shards are those of the first epoch."""
+    """Run the epochs; shards are those of the first."""
     estimator = rows.estimator
-    velocity = np.zeros_like(params) if estimator.momentum else None
     for n_iter in range(1, estimator.max_iter + 1):
         n_rows, weight, loss, correct = 0, 0.0, 0.0, 0.0  # sums of this epoch, weighted as given
         try:
             for shard, own, mean in shards:
-                sums = take_steps(estimator, shard, params, velocity, rows.weight)
+                sums = take_steps(estimator, moving.joined_by(shard), moving, rows.weight)
                 n_rows, weight = n_rows + shard.n_rows, weight + own
                 loss, correct = loss + mean * sums[0], correct + mean * sums[1]
         finally:
             # also when an epoch is interrupted: it may be the only one
-            finite = bool(np.isfinite(params).all())
+            finite = bool(np.isfinite(moving.params).all())
             if finite:
-                fitting.keep(estimator, params.dtype, *coefficients, n_iter - 1)
+                fitting.keep(estimator, moving.params.dtype, *moving.coefficients, n_iter - 1)
             estimator._weight_seen = rows.weight
         if finite:
             set_learnt(estimator, n_iter=n_iter)
         monitor.n_rows = n_rows
-        stop = monitor.record(n_iter, loss / weight, correct / weight, lambda: coefficients)
+        stop = monitor.record(n_iter, loss / weight, correct / weight, lambda: moving.coefficients)
         if not finite:
             raise NotFinite(fitting.diverged(estimator, n_iter))
         if stop:

@@ -18,8 +18,10 @@ from fastsoftmax._estimator.rows import (
 )
 from fastsoftmax._estimator.targets import Targets
 from fastsoftmax.arrays import Array
+from fastsoftmax.columns import filled_columns
 from fastsoftmax.objective import SoftmaxObjective
 from fastsoftmax.problem.problem import Problem
+from fastsoftmax.shards.rows import with_columns
 from fastsoftmax.shards.shard import Shard
 
 # The loss of a row, in nats, whose class does not occur in the training rows, as in
@@ -45,6 +47,7 @@ class SweepRows(NamedTuple):
 
     estimator: FittedEstimator  # whose parameters hold for all problems
     family: Family  # of all rows
+    X: Any  # their features as users passed them, checked
     shard: Shard  # all rows
     classes: Array  # labels of the classes, each of which has rows of a weight above 0
     labels: Array  # (n_rows,) class numbers; 0 where the class was removed
@@ -59,12 +62,14 @@ def sweep_rows(
     """Return checked rows with labels, and what all problems of a sweep share."""
     # one weight for each class, from all rows: the folds are parts of one problem
     rows = training_rows(estimator, X, targets, sample_weight)
-    problem = make_problem(rows.shard, estimator)
+    shard = with_columns(rows.shard, filled_columns(X))
+    problem = make_problem(shard, estimator)
     l1_ratio = float(estimator.l1_ratio or 0.0)
     return SweepRows(
         estimator,
         Family(problem, l1_ratio, rows.total),
-        rows.shard,
+        X,
+        shard,
         rows.classes,
         np.asarray(rows.labels),
         ~np.isin(targets.classes, rows.classes)[targets.most_likely],
@@ -121,6 +126,7 @@ def fold_of(rows: SweepRows, i: int, train: Any, test: Any) -> Fold:
         targets = Targets(rows.classes[present], numbers_among(present)[rows.labels])
         computing = Computing(like.backend, like.n_threads)
         shard = make_shard(like.X, targets, mean_one, computing)
+        shard.columns = like.columns
     left_out: Array = rows.scoring_weights * np.bincount(test, minlength=like.n_rows)
     largest = float(left_out.max())
     if largest <= 0.0:

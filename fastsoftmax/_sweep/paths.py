@@ -18,12 +18,13 @@ import inspect
 import math
 import numbers
 from collections.abc import Callable
+from functools import partial
 from typing import Any, NamedTuple
 
 import numpy as np
 from sklearn.metrics import get_scorer
 
-from fastsoftmax._estimator.fitted import check_finite, set_learnt
+from fastsoftmax._estimator.fitted import check_finite, coef_of, set_learnt
 from fastsoftmax._sweep.folds import Fold, SweepRows
 from fastsoftmax.arrays import Array
 from fastsoftmax.estimator import FastSoftmax
@@ -138,7 +139,7 @@ def score_function(
     if isinstance(name, str) and name in FUSED:
         return lambda fold, weights, bias: fold.score(weights, bias, name)
     scorer = get_scorer(name)
-    shard, real = rows.shard, rows.shard.real
+    real, coef_in = rows.shard.real, partial(coef_of, rows.estimator, rows.shard.columns)
 
     def score(fold: Fold, weights: Array, bias: Array) -> float:
         estimator = FastSoftmax(n_jobs=rows.estimator.n_jobs, backend=rows.estimator.backend)
@@ -146,16 +147,16 @@ def score_function(
         set_learnt(
             estimator,
             classes=rows.classes,
-            coef=coef.astype(real),
+            coef=coef_in(coef.astype(real)),
             intercept=intercept.astype(real),
-            n_features_in=shard.n_features,
+            n_features_in=rows.X.shape[1],
         )
         options = {"sample_weight": rows.scoring_weights[fold.test]} if weighted else {}
         truth = y[fold.test]
         complete = len(np.unique(truth)) == len(rows.classes)
         measure = scorer if complete else _with_labels(scorer, rows.classes)
         with users_code():
-            return float(measure(estimator, shard.X[fold.test], truth, **options))
+            return float(measure(estimator, rows.X[fold.test], truth, **options))
 
     return score
 

@@ -12,7 +12,7 @@ from scipy import sparse
 
 from fastsoftmax.arrays import Array, slices
 from fastsoftmax.blas import product
-from fastsoftmax.shards.csr_shard import some_columns
+from fastsoftmax.columns import some_columns
 from fastsoftmax.shards.curvature import curvatures, drawn, pool
 from fastsoftmax.shards.shard import Shard
 from fastsoftmax.threads import in_threads

@@ -163,16 +163,3 @@ def columns_of(
         entry_rows,
         values,
     )
-
-
-def some_columns(X: Any, features: Array, real: np.dtype[Any]) -> Any:
-    """Return some columns of a CSR matrix, as one of a number type and indices of the same type."""
-    number = np.full(X.shape[1], -1, dtype=X.indices.dtype)
-    number[features] = np.arange(len(features))
-    first, last = int(X.indptr[0]), int(X.indptr[-1])
-    columns = number[X.indices[first:last]]
-    kept = columns >= 0
-    upto = np.concatenate([[0], np.cumsum(kept)])
-    indptr = upto[X.indptr - first].astype(X.indptr.dtype)
-    data = X.data[first:last][kept].astype(real, copy=False)
-    return sparse.csr_array((data, columns[kept], indptr), shape=(X.shape[0], len(features)))

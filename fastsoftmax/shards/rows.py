@@ -13,8 +13,9 @@ from scipy import sparse
 
 from fastsoftmax.arrays import Array
 from fastsoftmax.blas import product
+from fastsoftmax.columns import some_columns
 from fastsoftmax.kernel_arguments import Descent
-from fastsoftmax.shards.csr_shard import CsrShard, some_columns
+from fastsoftmax.shards.csr_shard import CsrShard
 from fastsoftmax.shards.curvature import Drawn, drawn_rows
 from fastsoftmax.shards.dense_shard import DenseShard
 from fastsoftmax.shards.shard import Shard, Sums, add_sums
@@ -54,6 +55,23 @@ def _shard(X: Any, targets: Any, backend: Any, n_threads: int) -> Shard:
     return kind(X, targets, backend=backend, n_threads=n_threads)
 
 
+def with_columns(shard: Shard, columns: Array | None, number: Array | None = None) -> Shard:
+    """Return the rows with some columns, ascending, alone; the same shard for None.
+
+    Numbers in other columns are left out. Where sparse rows have none, those that are stored are
+    not copied, only their places. number is as of `some_columns`.
+    """
+    if columns is None:
+        return shard
+    if shard.is_dense:
+        X = np.ascontiguousarray(shard.X[:, columns])
+    else:
+        X = some_columns(shard.X, columns, shard.real, number=number)
+    result = _holding(X, shard.real, shard)
+    result.columns = columns
+    return result
+
+
 def _holding(X: Any, real: np.dtype[Any], like: Shard) -> Shard:
     """Return other features of the same rows, computed with in a number type."""
     return _shard(X, like.targets_as(real), like.backend, like.n_threads)
@@ -73,6 +91,7 @@ class Rows:
         self.n_features = first.n_features
         self.n_classes = first.n_classes
         self.n_logits = first.n_logits
+        self.columns = first.columns
         self.real = first.real
         self.backend = first.backend
         self.n_threads = first.n_threads

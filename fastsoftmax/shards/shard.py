@@ -69,6 +69,8 @@ class Shard(ABC):
         self.backend = backend
         self.n_threads = n_threads
         self.n_rows, self.n_features = map(int, X.shape)
+        # Which columns of the users' X these are; None for all.
+        self.columns: Array | None = None
         # those that are stored, on average
         self.numbers_per_row: float = X.size / max(1, self.n_rows)
         self.n_classes = int(targets.n_classes)
@@ -308,14 +310,15 @@ class Shard(ABC):
         return largest
 
     def largest_feature(self) -> tuple[int, int, float]:
-        """Return the row, the column and the value of the number that is the farthest from 0."""
+        """Return row, column of the users' X and value of the number that is farthest from 0."""
         found = 0, 0, 0.0
         for rows in self.blocks():
             x = self.dense(rows)
             if x.size:
                 i, j = np.unravel_index(np.abs(x).argmax(), x.shape)
                 if abs(x[i, j]) > abs(found[2]):
-                    found = rows.start + int(i), int(j), float(x[i, j])
+                    column = j if self.columns is None else self.columns[j]
+                    found = rows.start + int(i), int(column), float(x[i, j])
         return found
 
     def sums_from(self, center: Array) -> Array:
