@@ -88,7 +88,7 @@ def test_settings_that_change_nothing_are_left_out():
 
 def test_a_fit_that_is_ended_does_not_end_the_others(tmp_path):
     options = argparse.Namespace(scale=1.0, threads=1, repeat_seconds=0.0)
-    referee = Referee(Shape("normal", 100, 3, 2).workload, tmp_path, options)
+    referee = Referee(Shape("normal", 20_000, 25, 2).workload, tmp_path, options)
     entries = [
         Entry(FASTSOFTMAX, "as is", settings, limit)
         for settings, limit in (

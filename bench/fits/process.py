@@ -25,7 +25,7 @@ X_PARTS = ("data", "indices", "indptr")
 START_SECONDS = 60.0  # imports, reading the rows, the first small fit
 MOST_FITS = 1000
 OUT_OF_TIME = "time limit"
-ALARM = -getattr(signal, "SIGALRM", 14)  # the status of a process that `_ending_at` has ended
+ENDED = {-getattr(signal, name, 0) for name in ("SIGALRM", "SIGPROF")} - {0}  # by `_ending_at`
 THREAD_VARIABLES = ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS")
 JOBS, ANSWER, COEFFICIENTS = "jobs.json", "answer {}.json", "coefficients {}.npz"
 
@@ -69,7 +69,8 @@ def fits(folder: Path, jobs: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
     """Do jobs one after another; for each its answer, or {"failed": why}.
 
     One process does them all, unless a job ends it: then a new one goes on with the next job. All
-    have the same number of threads. A fit that takes longer than the job's "limit" has failed.
+    have the same number of threads. A fit that takes longer than the job's "limit" has failed:
+    seconds of CPU time of one thread, or of wall time of several.
     """
     answers: list[dict[str, Any]] = []
     while len(answers) < len(jobs):
@@ -90,9 +91,9 @@ def _answers(folder: Path, jobs: Sequence[dict[str, Any]]) -> list[dict[str, Any
         status = subprocess.run(
             command, timeout=patience, stdout=subprocess.DEVNULL, env=environment, check=False
         ).returncode
+        failed = OUT_OF_TIME if status in ENDED else f"exit status {status}"
     except subprocess.TimeoutExpired:
-        status = ALARM
-    failed = OUT_OF_TIME if status == ALARM else f"exit status {status}"
+        failed = OUT_OF_TIME
     answers = []
     for i in range(len(jobs)):
         path = folder / ANSWER.format(i)
@@ -140,7 +141,7 @@ def _timed(job: dict[str, Any], X: Any, labels: np.ndarray, coefficients: Path) 
     run = prepare(task)
     settle()
     before = _reset_peak()
-    with _ending_at(job["limit"]):
+    with _ending_at(job["limit"], by_cpu_time=job["n_threads"] == 1):
         result, *first = _clocked(run)
     peak = _peak() - before
     times = [first]
@@ -169,17 +170,20 @@ def _clocked(run: Callable[[], Any]) -> tuple[Any, float, float]:
 
 
 @contextlib.contextmanager
-def _ending_at(limit: float) -> Iterator[None]:
+def _ending_at(limit: float, *, by_cpu_time: bool) -> Iterator[None]:
     """End this process after some seconds, also in the midst of compiled code."""
     if not hasattr(signal, "setitimer"):
         yield
         return
-    signal.signal(signal.SIGALRM, signal.SIG_DFL)
-    signal.setitimer(signal.ITIMER_REAL, limit)
+    timer, name = signal.ITIMER_REAL, signal.SIGALRM
+    if by_cpu_time:
+        timer, name = signal.ITIMER_PROF, signal.SIGPROF
+    signal.signal(name, signal.SIG_DFL)
+    signal.setitimer(timer, limit)
     try:
         yield
     finally:
-        signal.setitimer(signal.ITIMER_REAL, 0.0)
+        signal.setitimer(timer, 0.0)
 
 
 def _small(task: Any) -> Any:

@@ -92,10 +92,10 @@ def lines(results: dict[str, Any]) -> Iterable[str]:
     yield from _summary(rows)
     titles = ("our gap", "ours, ms", "fastest rival, ms", "rival", "ratio", "default / our best")
     threads = max((row["threads"] for row in rows), default=1)
-    walls = f"{threads} threads: ours, ms", "ratio", "rival"
+    walls = (f"{threads} threads: ours, ms", "ratio", "rival") if threads > 1 else ()
     yield from head(("shape", *titles, *walls))
     for row in rows:
-        yield cells(row["workload"], *_figures(row))
+        yield cells(row["workload"], *_figures(row)[: len(titles) + len(walls)])
     yield ""
     yield (
         "Milliseconds of CPU time of one thread, by solver. `>`: was ended there. In brackets: "
@@ -130,7 +130,8 @@ def _summary(rows: Sequence[dict[str, Any]]) -> Iterable[str]:
         yield ""
 
 
-def _figures(row: dict[str, Any]) -> Iterable[str]:
+def _figures(row: dict[str, Any]) -> list[str]:
+    """Cells of a row: those of `titles` and `walls` in `lines`."""
     found = standing(row, CPU)
     if found is None:
         return [row["contestants"][OURS]["ended"], *[""] * 8]
