@@ -25,7 +25,7 @@ X_PARTS = ("data", "indices", "indptr")
 START_SECONDS = 60.0  # imports, reading the rows, the first small fit
 MOST_FITS = 1000
 OUT_OF_TIME = "time limit"
-ENDED = {-getattr(signal, name, 0) for name in ("SIGALRM", "SIGPROF")} - {0}  # by `_ending_at`
+ALARM = -getattr(signal, "SIGALRM", 14)  # the status of a process that `_ending_at` has ended
 THREAD_VARIABLES = ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS")
 JOBS, ANSWER, COEFFICIENTS = "jobs.json", "answer {}.json", "coefficients {}.npz"
 
@@ -69,8 +69,7 @@ def fits(folder: Path, jobs: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
     """Do jobs one after another; for each its answer, or {"failed": why}.
 
     One process does them all, unless a job ends it: then a new one goes on with the next job. All
-    have the same number of threads. A fit that takes longer than the job's "limit" has failed:
-    seconds of CPU time of one thread, or of wall time of several.
+    have the same number of threads. A fit that takes longer than the job's "limit" has failed.
     """
     answers: list[dict[str, Any]] = []
     while len(answers) < len(jobs):
@@ -91,9 +90,9 @@ def _answers(folder: Path, jobs: Sequence[dict[str, Any]]) -> list[dict[str, Any
         status = subprocess.run(
             command, timeout=patience, stdout=subprocess.DEVNULL, env=environment, check=False
         ).returncode
-        failed = OUT_OF_TIME if status in ENDED else f"exit status {status}"
     except subprocess.TimeoutExpired:
-        failed = OUT_OF_TIME
+        status = ALARM
+    failed = OUT_OF_TIME if status == ALARM else f"exit status {status}"
     answers = []
     for i in range(len(jobs)):
         path = folder / ANSWER.format(i)
@@ -141,7 +140,7 @@ def _timed(job: dict[str, Any], X: Any, labels: np.ndarray, coefficients: Path) 
     run = prepare(task)
     settle()
     before = _reset_peak()
-    with _ending_at(job["limit"], by_cpu_time=job["n_threads"] == 1):
+    with _ending_at(job["limit"]):
         result, *first = _clocked(run)
     peak = _peak() - before
     times = [first]
@@ -170,20 +169,21 @@ def _clocked(run: Callable[[], Any]) -> tuple[Any, float, float]:
 
 
 @contextlib.contextmanager
-def _ending_at(limit: float, *, by_cpu_time: bool) -> Iterator[None]:
-    """End this process after some seconds, also in the midst of compiled code."""
+def _ending_at(limit: float) -> Iterator[None]:
+    """End this process after some seconds, also in the midst of compiled code.
+
+    Seconds of wall time: while a timer of CPU time runs, Linux updates the clock of CPU time at its
+    ticks only, and a fit of a millisecond may take none.
+    """
     if not hasattr(signal, "setitimer"):
         yield
         return
-    timer, name = signal.ITIMER_REAL, signal.SIGALRM
-    if by_cpu_time:
-        timer, name = signal.ITIMER_PROF, signal.SIGPROF
-    signal.signal(name, signal.SIG_DFL)
-    signal.setitimer(timer, limit)
+    signal.signal(signal.SIGALRM, signal.SIG_DFL)
+    signal.setitimer(signal.ITIMER_REAL, limit)
     try:
         yield
     finally:
-        signal.setitimer(timer, 0.0)
+        signal.setitimer(signal.ITIMER_REAL, 0.0)
 
 
 def _small(task: Any) -> Any:
