@@ -9,9 +9,13 @@ COMMANDS = {
     "ratios": ("races.in_turn:ratios", "races: native and its rivals, timed in turn"),
     "scaling": ("races.in_turn:scaling", "races: native with 1, 2, ... threads, timed in turn"),
     "fits": ("fits.comparison:main", "whole fits of all packages to the same objective gap"),
+    "everyday": (
+        "fits.everyday:main",
+        "everyday data of many shapes: ours and scikit-learn's fits",
+    ),
     "tables": ("results.tables:main", "bench/README.md's tables from results/"),
-    "chart": ("results.chart:main", "the chart of fits from results/"),
-    "job": ("fits.process:main", "a fit in a process of its own (called by fits)"),
+    "chart": ("results.chart:main", "the charts from results/"),
+    "jobs": ("fits.process:main", "fits in a process of their own (called by the two above)"),
 }
 
 

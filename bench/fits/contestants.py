@@ -1,7 +1,8 @@
 """The packages whose fits are compared, and how each of them is called.
 
 All of them minimise the objective of a `workloads.Workload` from zero, with as many threads.
-A rival is stopped by its number of iterations alone: its tolerance is 0, or almost 0.
+Unless its settings have a tolerance, a rival is stopped by its number of iterations alone: the
+tolerance is 0, or almost 0.
 """
 
 import importlib.util
@@ -27,7 +28,7 @@ class Task(NamedTuple):
     l1_ratio: float
     input_scale: float
     n_threads: int
-    settings: dict[str, Any]  # "max_iter", and for ourselves "tol"
+    settings: dict[str, Any]  # "max_iter" and "tol"
 
 
 class Fitted(NamedTuple):
@@ -83,6 +84,13 @@ class Contestant:
         return "fits each class against the rest" if n_classes > self.most_classes else ""
 
 
+def _our(solver: str) -> Callable[[Task], Run]:
+    def prepare(task: Task) -> Run:
+        return _ours(task._replace(settings={"solver": solver, **task.settings}))
+
+    return prepare
+
+
 def _ours(task: Task) -> Run:
     from fastsoftmax import FastSoftmax
 
@@ -130,7 +138,7 @@ def _sklearn(solver: str) -> Callable[[Task], Run]:
     def prepare(task: Task) -> Run:
         from sklearn.linear_model import LogisticRegression
 
-        more: dict[str, Any] = {"random_state": 0} if solver == "saga" else {}
+        more: dict[str, Any] = {"random_state": 0} if solver in ("sag", "saga") else {}
         if task.l1_ratio:
             more["l1_ratio"] = task.l1_ratio
         return _like_sklearn(LogisticRegression, task, solver=solver, **more)
@@ -264,8 +272,20 @@ def _torch(task: Task) -> Run:
     return run
 
 
+MOST_SQUARED = 8_000  # coefficients, for a square matrix of them
 FASTSOFTMAX = Contestant(OURS, "fastsoftmax", _ours, elastic=True)
-RIVALS = (
+OUR_SOLVERS = (
+    Contestant(f"{OURS} lbfgs", "fastsoftmax", _our("lbfgs")),
+    Contestant(
+        f"{OURS} newton-cholesky",
+        "fastsoftmax",
+        _our("newton-cholesky"),
+        most_coefficients=MOST_SQUARED,
+    ),
+)
+SAG = Contestant("scikit-learn sag", "sklearn", _sklearn("sag"), first=4)
+SAGA = Contestant("scikit-learn saga", "sklearn", _sklearn("saga"), first=4, elastic=True)
+SKLEARN = (
     Contestant("scikit-learn lbfgs", "sklearn", _sklearn("lbfgs")),
     Contestant("scikit-learn newton-cg", "sklearn", _sklearn("newton-cg"), first=1),
     Contestant(
@@ -273,13 +293,19 @@ RIVALS = (
         "sklearn",
         _sklearn("newton-cholesky"),
         first=1,
-        most_coefficients=8_000,
+        most_coefficients=MOST_SQUARED,
     ),
-    Contestant("scikit-learn saga", "sklearn", _sklearn("saga"), first=4, elastic=True),
-    Contestant("scikit-learn-intelex", "sklearnex", _sklearnex),
+    SAGA,
+)
+SKLEARNEX = Contestant("scikit-learn-intelex", "sklearnex", _sklearnex)
+RIVALS = (
+    *SKLEARN,
+    SKLEARNEX,
     Contestant("cyanure", "cyanure", _cyanure, first=4),
     # More than two classes: each against the rest. Its intercept is in the penalty.
     Contestant("snapml", "snapml", _snapml, first=4, most_classes=2),
     Contestant("torch LBFGS", "torch", _torch),
 )
-CONTESTANTS = {contestant.name: contestant for contestant in (FASTSOFTMAX, *RIVALS)}
+CONTESTANTS = {
+    contestant.name: contestant for contestant in (FASTSOFTMAX, *OUR_SOLVERS, SAG, *RIVALS)
+}

@@ -141,6 +141,12 @@ def fashion(n_rows: int, n_classes: int = 10, seed: int = 0) -> Problem:
     return Problem("Fashion-MNIST size", made.reshape(n_rows, -1), labels, n_classes)
 
 
+def packaged() -> Problem:
+    """The images of the sample in the package, 1000 x 784 uint8, as they are."""
+    X, y = load_fashion_mnist_sample()
+    return Problem("packaged images", X, y.astype(np.int32), 10)
+
+
 def mnist_test() -> Problem | None:
     """MNIST's 10,000 test images, 784 uint8 each; None without their files.
 

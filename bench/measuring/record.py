@@ -41,6 +41,23 @@ def read(path: Path) -> dict[str, Any]:
     return json.loads(path.read_text(encoding="utf-8"))
 
 
+def earlier_rows(
+    path: Path | None, kind: str, scale: float, described: dict[str, str]
+) -> dict[str, dict[str, Any]]:
+    """The rows of a file by workload, if they are of the same kind, machine and versions.
+
+    A run of other workloads keeps them. Each row names the commit at which it was measured.
+    """
+    if path is None or not path.exists():
+        return {}
+    known = read(path)
+    before, now = ({**info, "commit": ""} for info in (known["machine_info"], described))
+    if (known["kind"], known["scale"], before) != (kind, scale, now):
+        return {}
+    commit = known["machine_info"]["commit"]
+    return {row["workload"]: {"commit": commit, **row} for row in known["rows"]}
+
+
 def as_lines(value: Any, indent: str = "") -> str:
     """JSON with each object and list that holds no other object on a line of its own."""
     inner = indent + " "

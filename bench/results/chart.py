@@ -1,20 +1,23 @@
-"""The chart of fits: gap against seconds, both logarithmic, a panel a workload.
+"""The charts of fits, as SVG beside the files of results.
 
-    python bench chart                          results/fit_to_optimum.json -> .svg
-    python bench chart FILE --out FILE.svg      from another file
+    python bench chart                          of all files in results/ that have one
+    python bench chart FILE --out FILE.svg      of another file
 
-It draws what the file holds and measures nothing. Workloads without a trace of our fit have no
-panel. Needs matplotlib.
+To the optimum: gap against seconds, both logarithmic, a panel a workload; those without a trace of
+our fit have none. Everyday data: the fastest rival's time as a multiple of ours, a line a shape.
+
+They draw what the file holds and measure nothing. Needs matplotlib.
 """
 
 import argparse
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
 from measuring import record
+from results.standings import CPU, EVERYDAY, WALL, standing
+from results.tables import CHARTS, FITS, RESULTS
 
-RESULTS = Path(__file__).with_name("fit_to_optimum.json")
 OURS = "fastsoftmax"
 LEAST_GAP = 1e-9
 COLUMNS = 3
@@ -22,8 +25,8 @@ COLUMNS = 3
 COLOURS = ("#0072B2", "#E69F00", "#009E73", "#CC79A7", "#56B4E9", "#D55E00", "#999999", "#B8A800")
 
 
-def draw(results: dict[str, Any]) -> Any:
-    """A matplotlib figure of a file of results."""
+def draw_fits(results: dict[str, Any]) -> Any:
+    """A matplotlib figure of fits to the optimum."""
     from matplotlib.figure import Figure
 
     rows = [row for row in results["rows"] if row["trace"]]
@@ -50,13 +53,14 @@ def draw(results: dict[str, Any]) -> Any:
         ncols=2 * n_columns,
         fontsize=7,
     )
-    trial = "" if results["scale"] == 1 else f" (a trial run: rows times {results['scale']:g})"
-    threads = rows[0]["threads"]
-    figure.suptitle(
-        f"From zero to the optimum{trial}\n{results['machine_info']['CPU']}, {threads} threads",
-        fontsize=10,
-    )
+    figure.suptitle(_title("From zero to the optimum", results), fontsize=10)
     return figure
+
+
+def _title(what: str, results: dict[str, Any]) -> str:
+    trial = "" if results["scale"] == 1 else f" (a trial run: rows times {results['scale']:g})"
+    threads = results["rows"][0]["threads"]
+    return f"{what}{trial}\n{results['machine_info']['CPU']}, {threads} threads"
 
 
 def _family(name: str) -> str:
@@ -87,16 +91,69 @@ def _shown(points: Sequence[Sequence[float]]) -> tuple[list[float], list[float]]
     return [seconds for seconds, _ in points], [max(gap, LEAST_GAP) for _, gap in points]
 
 
+def draw_everyday(results: dict[str, Any]) -> Any:
+    """A matplotlib figure of ratios on everyday data, the smallest first."""
+    from matplotlib.figure import Figure
+
+    rows = {row["workload"]: row for row in results["rows"]}
+    found = {name: standing(row, CPU) for name, row in rows.items()}
+    shown = {name: value for name, value in found.items() if value and value.ratio}
+    names = sorted(shown, key=lambda name: shown[name].ratio)
+    rivals = sorted({value.rival for value in shown.values()} - {""})
+    colours = dict(zip(rivals, COLOURS, strict=False)) | {"": "black"}
+    figure = Figure(figsize=(9.2, 0.21 * len(names) + 1.9), layout="constrained")
+    panel = figure.subplots()
+    for name in names:
+        ratio, rival = shown[name].ratio, shown[name].rival
+        panel.plot(ratio, name, "o" if rival else ">", color=colours[rival], markersize=6)
+        wall = standing(rows[name], WALL)
+        if wall and wall.ratio:
+            panel.plot(wall.ratio, name, "|", color="black", markersize=8)
+    handles = {name: panel.plot([], [], "o", color=colours[name])[0] for name in rivals}
+    handles["no rival: all were ended there"] = panel.plot([], [], ">", color="black")[0]
+    handles["wall time, all threads"] = panel.plot([], [], "|", color="black")[0]
+    _scale_of_ratios(panel)
+    panel.set_ylim(len(names) - 0.5, -0.5)
+    panel.tick_params(labelsize=7)
+    figure.legend([*handles.values()], [*handles], loc="outside lower center", ncols=3, fontsize=7)
+    title = "Everyday data, to the same gap; on the left of 1 a rival is quicker"
+    figure.suptitle(_title(title, results), fontsize=10)
+    return figure
+
+
+def _scale_of_ratios(panel: Any) -> None:
+    """A logarithmic axis of ratios, with losses shaded."""
+    panel.set_xscale("log")
+    low, high = panel.get_xlim()
+    low, high = min(low, 0.5), max(high, 2.0)
+    ticks = [digit * 10.0**power for power in range(-3, 4) for digit in (1, 2, 5)]
+    ticks = [tick for tick in ticks if low <= tick <= high]
+    panel.set_xticks(ticks, [f"{tick:g}" for tick in ticks])
+    panel.minorticks_off()
+    panel.set_xlim(low, high)
+    panel.axvspan(low, 1.0, color="#D55E00", alpha=0.12, linewidth=0)
+    panel.axvline(1.0, color="#D55E00", linewidth=1)
+    panel.grid(alpha=0.3, axis="x")
+    panel.set_xlabel("CPU time of one thread: fastest rival / fastsoftmax", fontsize=8)
+
+
+DRAWN: dict[str, Callable[[dict[str, Any]], Any]] = {FITS: draw_fits, EVERYDAY: draw_everyday}
+
+
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Write the chart as SVG; the same results give the same file."""
+    """Write charts as SVG; the same results give the same files."""
     parser = argparse.ArgumentParser(description=(__doc__ or "").partition("\n")[0])
-    parser.add_argument("file", nargs="?", type=Path, default=RESULTS)
+    parser.add_argument("file", nargs="?", type=Path, help="of results")
     parser.add_argument("--out", type=Path, help="beside the file, if not given")
     options = parser.parse_args(arguments)
-    out = options.out or options.file.with_suffix(".svg")
     import matplotlib
 
-    with matplotlib.rc_context({"svg.hashsalt": "fastsoftmax"}):
-        draw(record.read(options.file)).savefig(out, format="svg", metadata={"Date": None})
-    print(out.name)
+    there = [path for name in CHARTS if (path := RESULTS / f"{name}.json").exists()]
+    for file in [options.file] if options.file else there:
+        results = record.read(file)
+        out = options.out or file.with_suffix(".svg")
+        with matplotlib.rc_context({"svg.hashsalt": "fastsoftmax"}):
+            figure = DRAWN[results["kind"]](results)
+            figure.savefig(out, format="svg", metadata={"Date": None})
+        print(out.name)
     return 0

@@ -9,29 +9,38 @@ All rows are there. A ratio below 1, where a rival is quicker, is bold.
 
 import argparse
 import sys
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from itertools import groupby
 from pathlib import Path
 from typing import Any
 
 from measuring import record
 from measuring.harness import NATIVE
+from results import standings
+from results.markdown import digits, head, line, number, percent, ratio
+from results.standings import EVERYDAY
 
 RESULTS = Path(__file__).parent
 README = RESULTS.parent / "README.md"
 FITS, DEFAULT_RIVAL = "fit to optimum", "scikit-learn lbfgs"
+COMMITTED = ("everyday", "fit_to_optimum", "ratios", "scaling")  # files of results
+CHARTS = {
+    "everyday": "Time of the fastest rival divided by ours, logarithmic, a line a shape",
+    "fit_to_optimum": (
+        "Gap from the optimum against seconds, both logarithmic: fastsoftmax and its rivals"
+    ),
+}
 START, END = "<!-- tables: written by python bench tables -->", "<!-- end of tables -->"
 
 
 def tables(results: dict[str, Any]) -> str:
     """Markdown for one file of results."""
-    head = [f"Measured on {record.sentence(_with_commits(results))}.", ""]
+    intro = [f"Measured on {record.sentence(_with_commits(results))}.", ""]
     if results["scale"] != 1:
-        head += [f"**A trial run: rows multiplied by {results['scale']:g}.**", ""]
+        intro += [f"**A trial run: rows multiplied by {results['scale']:g}.**", ""]
     if floor := _floor(results["floor"]):
-        head += [floor, ""]
-    body = {"suite": _suite, "ratios": _ratios, "scaling": _scaling, FITS: _fits}[results["kind"]]
-    return "\n".join([*head, *body(results)])
+        intro += [floor, ""]
+    return "\n".join([*intro, *BODIES[results["kind"]](results)])
 
 
 def _with_commits(results: dict[str, Any]) -> dict[str, str]:
@@ -65,16 +74,16 @@ def _suite(results: dict[str, Any]) -> Iterable[str]:
             yield f"{formula[0].upper()}{formula[1:]}."
             yield ""
         share = ("GB/s", "GFLOP/s", "floor / time")
-        yield from _head(("", "median, ms", "min, ms", f"times {best[0]}", *share))
+        yield from head(("", "median, ms", "min, ms", f"times {best[0]}", *share))
         for entry in entries:
             info, stats = entry["extra_info"], entry["stats"]
-            yield _line(
+            yield line(
                 info["contestant"],
-                _number(1e3 * stats["median"]),
-                _number(1e3 * stats["min"]),
-                _ratio(stats["median"] / best[1]),
-                *(_number(info.get(unit)) for unit in ("GB/s", "GFLOP/s")),
-                _percent(info.get("floor / time")),
+                number(1e3 * stats["median"]),
+                number(1e3 * stats["min"]),
+                ratio(stats["median"] / best[1]),
+                *(number(info.get(unit)) for unit in ("GB/s", "GFLOP/s")),
+                percent(info.get("floor / time")),
             )
         yield ""
 
@@ -89,20 +98,20 @@ def _best_native(entries: list[dict[str, Any]]) -> tuple[str, float]:
 
 
 def _ratios(results: dict[str, Any]) -> Iterable[str]:
-    yield from _head(("task", "ours, ms", "rival", "rival, ms", "ratio", "range", "floor / time"))
+    yield from head(("task", "ours, ms", "rival", "rival, ms", "ratio", "range", "floor / time"))
     for row in results["rows"]:
         if "MB" in row:
-            taken, other = (f"{_number(row[name])} MB" for name in ("MB", "logits, MB"))
-            yield _line(row["task"], taken, "n x K logits", other, "", "", "")
+            taken, other = (f"{number(row[name])} MB" for name in ("MB", "logits, MB"))
+            yield line(row["task"], taken, "n x K logits", other, "", "", "")
             continue
-        yield _line(
+        yield line(
             row["task"],
-            _number(row["median, ms"]),
+            number(row["median, ms"]),
             row["rival"],
-            _number(row["rival median, ms"]),
-            _ratio(row["ratio"]),
+            number(row["rival median, ms"]),
+            ratio(row["ratio"]),
             " to ".join(f"{value:.3g}" for value in row["range"]),
-            _percent(row.get("floor / time")),
+            percent(row.get("floor / time")),
         )
     yield ""
 
@@ -113,15 +122,15 @@ def _scaling(results: dict[str, Any]) -> Iterable[str]:
     rows = results["rows"]
     counts = rows[0]["threads"] if rows else [1]
     more = [f"{n} threads" for n in counts[1:]]
-    yield from _head(("task", "1 thread, ms", *more, "floor / time"))
+    yield from head(("task", "1 thread, ms", *more, "floor / time"))
     for row in rows:
-        gains = [_ratio(gain) for gain in row["speed-up"]]
+        gains = [ratio(gain) for gain in row["speed-up"]]
         share = None
         if "floor, ms" in row:
             share = row["floor, ms"][-1] / row["median, ms"][-1]
             least = row["floor speed-up"]
-            gains = [f"{gain} ({_digits(most)})" for gain, most in zip(gains, least, strict=True)]
-        yield _line(row["task"], _number(row["median, ms"][0]), *gains[1:], _percent(share))
+            gains = [f"{gain} ({digits(most)})" for gain, most in zip(gains, least, strict=True)]
+        yield line(row["task"], number(row["median, ms"][0]), *gains[1:], percent(share))
     yield ""
 
 
@@ -155,7 +164,7 @@ def fit_lines(rows: Sequence[dict[str, Any]]) -> Iterable[str]:
     """The table of fits: a line for each workload and gap."""
     columns = ("to gap", "reached, s", "certified, s", "fastest rival, s", "rival")
     ratios = ("rival / reached", "rival / certified", "default, s", "default / reached")
-    yield from _head(("task", *columns, *ratios, "MB", "rival, MB"))
+    yield from head(("task", *columns, *ratios, "MB", "rival, MB"))
     for row in rows:
         for gap in row["gaps"]:
             yield _fit_line(row, gap)
@@ -170,19 +179,19 @@ def _fit_line(row: dict[str, Any], gap: str) -> str:
     rival = _Time(contestants, gap)
     defaults = {name: c for name, c in contestants.items() if name.startswith(DEFAULT_RIVAL)}
     default = _Time(defaults, gap)
-    return _line(
+    return line(
         row["task"],
         gap,
-        _number(ours and ours["seconds"]) or "never",
-        _number(proved and proved["seconds"]) or bound,
+        number(ours and ours["seconds"]) or "never",
+        number(proved and proved["seconds"]) or bound,
         rival.seconds_in_words,
         rival.name_in_words,
         rival.over(ours),
         rival.over(proved),
         default.seconds_in_words,
         default.over(ours),
-        _number(ours and ours.get("MB")),
-        _number(rival.point and rival.point.get("MB")),
+        number(ours and ours.get("MB")),
+        number(rival.point and rival.point.get("MB")),
     )
 
 
@@ -209,8 +218,8 @@ class _Time:
     @property
     def seconds_in_words(self) -> str:
         if self.point:
-            return _number(self.point["seconds"])
-        return f"> {_number(self.bound)}" if self.bound else "never" if self._contestants else ""
+            return number(self.point["seconds"])
+        return f"> {number(self.bound)}" if self.bound else "never" if self._contestants else ""
 
     @property
     def name_in_words(self) -> str:
@@ -230,7 +239,7 @@ class _Time:
         if not ours or not (self.point or self.bound):
             return ""
         if self.point:
-            return _ratio(self.point["seconds"] / ours["seconds"])
+            return ratio(self.point["seconds"] / ours["seconds"])
         return f"> {self.bound / ours['seconds']:.3g}"
 
 
@@ -239,38 +248,28 @@ def _reaching(entry: dict[str, Any], gap: str) -> dict[str, Any] | None:
     return next((point for point in entry["points"] if point["max_iter"] == asked), None)
 
 
-def _head(columns: Sequence[str]) -> Iterable[str]:
-    yield _line(*columns)
-    yield "|---" + "|---:" * (len(columns) - 1) + "|"
-
-
-def _line(*cells: str) -> str:
-    return "| " + " | ".join(cells) + " |"
-
-
-def _ratio(value: float) -> str:
-    text = _digits(value)
-    return f"**{text}**" if value < 1.0 else text
-
-
-def _digits(value: float) -> str:
-    return f"{value:.{2 if value < 10 else 1 if value < 100 else 0}f}"
-
-
-def _number(value: float | None) -> str:
-    return "" if value is None else f"{value:.4g}"
-
-
-def _percent(value: float | None) -> str:
-    return "" if value is None else f"{100 * value:.0f} %"
+BODIES: dict[str, Callable[[dict[str, Any]], Iterable[str]]] = {
+    "suite": _suite,
+    "ratios": _ratios,
+    "scaling": _scaling,
+    FITS: _fits,
+    EVERYDAY: standings.lines,
+}
 
 
 def read_all(folder: Path) -> str:
-    """The tables of every file in a folder, in the order of their names."""
+    """The tables and charts of every file in a folder, in the order of their names."""
     parts = []
-    for path in sorted(folder.glob("*.json")):
-        parts += [f"## {path.stem}", "", tables(record.read(path))]
-    return "\n".join(parts).rstrip() if parts else "No results have been committed yet."
+    names = {path.stem for path in folder.glob("*.json")}
+    for name in sorted(names | set(COMMITTED)):
+        parts += [f"## {name}", ""]
+        if name not in names:
+            parts += ["Not measured yet.", ""]
+            continue
+        if name in CHARTS:
+            parts += [f"![{CHARTS[name]}](results/{name}.svg)", ""]
+        parts += [tables(record.read(folder / f"{name}.json"))]
+    return "\n".join(parts).rstrip()
 
 
 def replaced(text: str, content: str) -> str:
