@@ -103,7 +103,7 @@ class SoftmaxObjective:
         """Estimate the product of a direction and the Hessian's product with it."""
         return curvature.curvature_along(self.problem, at, direction)
 
-    def refinement(self, most_cost: float) -> Refinement[Evaluation] | None:
+    def refinement(self, most_cost: float) -> Refinement[Evaluation]:
         """Return the best preconditioner for about so many passes, or the cheapest."""
         return curvature.refinement(self.problem, self.row_span, most_cost)
 

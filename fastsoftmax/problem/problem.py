@@ -94,7 +94,8 @@ class Problem:
     @cached_property
     def mean_squares(self) -> Array:
         """Means of the squares of the solver's features, which are centred and scaled."""
-        return self.rows.squares_about(self.coordinates.center) * self.coordinates.scale**2
+        squares = self.rows.squares_about(self.coordinates.center)
+        return np.asarray(squares * self.coordinates.scale**2)
 
     @cached_property
     def sizes(self) -> Array:

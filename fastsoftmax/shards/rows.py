@@ -268,7 +268,8 @@ class Rows:
         if len(parts) == 1:
             return parts[0]
         rows = [np.concatenate(some) for some in zip(*(part.rows for part in parts), strict=True)]
-        return Drawn(rows, sum(p.curvature for p in parts), sum(p.weight for p in parts))
+        curvature = np.sum([part.curvature for part in parts], axis=0)
+        return Drawn(rows, curvature, sum(part.weight for part in parts))
 
     def taken_evenly(self, center: Array, n_taken: int, *, with_bias: bool) -> tuple[Array, float]:
         """Return about n_taken rows, evenly: x - center, and a 1 where with_bias, times root s.

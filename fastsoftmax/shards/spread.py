@@ -35,13 +35,13 @@ class Spread:
 
     def means(self) -> Array:
         """Weighted means of the features."""
-        return self.shift + self.moments.sums / self.units
+        return np.asarray(self.shift + self.moments.sums / self.units)
 
     def squares_about(self, center: Array) -> Array:
         """Weighted means of (x - center)^2."""
         away = (center - self.shift) * self.units
         squares = self.moments.squares - 2.0 * away * self.moments.sums + away**2
-        return np.maximum(squares, 0.0) / self.units**2
+        return np.asarray(np.maximum(squares, 0.0) / self.units**2)
 
     def radius_about(self, center: Array) -> float:
         """Return a bound on the length of units (x - center), over the rows."""
