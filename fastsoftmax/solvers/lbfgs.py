@@ -15,7 +15,7 @@ from fastsoftmax.solvers.vectors import Vectors
 # with those that it still needs then. It may cost so many times as much as all so far, so it is
 # cheap at first, and each next one is better. Iterations of images 7500 x 784, K = 10, with shares
 # of 1, 2 and 3: 59, 51, 53, and evaluations for preconditioners: 23, 53, 63.
-_AFTER, _SHARE = 8.0, 2.0
+_AFTER, _SHARE = 4.0, 2.0
 # Iterations until progress is judged: from the start (less where it costs hardly anything), and
 # from the first and the second one (with 8 instead of 10 they were made too often).
 _LEAST, _LEAST_AGAIN, _LEAST_CHEAP, _CHEAP = 6, 10, 3, 1.0
