@@ -21,7 +21,9 @@ from fastsoftmax.arrays import Array
 from fastsoftmax.objective import SoftmaxObjective
 from fastsoftmax.optimum.full_batch import suits_newton
 from fastsoftmax.problem.curvature import mean_moments
+from fastsoftmax.problem.evaluation import BaseGradient
 from fastsoftmax.problem.problem import Problem
+from fastsoftmax.problem.raw_pass import RawPass
 from fastsoftmax.shards.shard import Shard
 
 # The loss of a row, in nats, whose class does not occur in the training rows, as in
@@ -33,13 +35,24 @@ class Family(NamedTuple):
     """The problems of some rows, one for each C."""
 
     problem: Problem  # of any regularisation strength
+    base: BaseGradient | None  # which certificates need, and which is the same for each C
     l1_ratio: float
     total: float  # sum of the row weights in training
 
     def at(self, C: float) -> SoftmaxObjective:
         """Return the objective at a C."""
         l2, l1 = regularisation(C, self.total, self.l1_ratio)
-        return SoftmaxObjective(self.problem.with_penalty(l2, l1))
+        problem = self.problem.with_penalty(l2, l1)
+        return SoftmaxObjective(problem, RawPass(problem, self.base))
+
+
+def family_of(problem: Problem, l1_ratio: float, total: float) -> Family:
+    """Return the problems of some rows, one for each C; problem is any of them."""
+    base = None
+    if problem.fit_intercept:  # otherwise certificates need none
+        with np.errstate(over="ignore", invalid="ignore"):  # as in a fit
+            base = RawPass(problem).base()
+    return Family(problem, base, l1_ratio, total)
 
 
 class SweepRows(NamedTuple):
@@ -68,7 +81,7 @@ def sweep_rows(
         problem = replace(problem, moments=moments)
     return SweepRows(
         estimator,
-        Family(problem, l1_ratio, rows.total),
+        family_of(problem, l1_ratio, rows.total),
         rows.shard,
         rows.classes,
         np.asarray(rows.labels),
@@ -139,7 +152,7 @@ def fold_of(rows: SweepRows, i: int, train: Any, test: Any) -> Fold:
     whole = rows.family
     problem = make_problem(shard, rows.estimator, moments=whole.problem.moments)
     return Fold(
-        family=whole._replace(problem=problem, total=total),
+        family=family_of(problem, whole.l1_ratio, total),
         present=present,
         test=test,
         test_shard=shard.reweighted(left_out.astype(like.real)),
