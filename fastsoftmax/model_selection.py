@@ -28,15 +28,20 @@ from fastsoftmax._estimator.targets import check_kind, label_array, new_labels
 from fastsoftmax._interchange.portable import PortableEstimator
 from fastsoftmax._sweep.folds import SweepRows, fold_of, sweep_rows
 from fastsoftmax._sweep.paths import (
+    Ends,
     Fit,
     Paths,
+    Plan,
     best_index,
+    curvature_at,
+    ends_of,
     path_of,
     paths_of,
     score_function,
     shortfall,
     solve,
 )
+from fastsoftmax._sweep.progress import Progress
 from fastsoftmax.arrays import Array
 from fastsoftmax.columns import Whole, in_columns, store, whole
 from fastsoftmax.estimator import FastSoftmax
@@ -148,7 +153,8 @@ def fastsoftmax_path(
         np.array([fit.n_iter for fit in fits], dtype=np.int32),
         rows.classes,
     )
-    message = shortfall(path.gaps, path.n_iter, values, limits, real)
+    ends = Ends(values, path.gaps, path.n_iter, np.array([fit.is_near for fit in fits]))
+    message = shortfall(ends, limits, real)
     if message:
         warnings.warn(message, ConvergenceWarning, stacklevel=3)
     return path
@@ -158,7 +164,8 @@ class FastSoftmaxCV(PortableEstimator):
     """Softmax regression with the penalty chosen by cross-validation, exact and certified.
 
     Along a path of C, `FastSoftmax` is fitted to the training rows of each fold and scored on the
-    rows left out; then to all rows at the C of the best mean score. Names are those of
+    rows left out; then to all rows at the C of the best mean score. That last fit is certified to
+    `tol`; the fits that are only scored stop at an estimate of it. Names are those of
     scikit-learn's `LogisticRegressionCV`, the shapes simpler: `C_` is one number and `scores_` one
     array.
 
@@ -176,6 +183,14 @@ class FastSoftmaxCV(PortableEstimator):
     refit : bool, default=True
         Whether `coef_` is fitted to all rows at `C_`; otherwise it is the mean of the folds'
         coefficients there.
+    full_path : bool or "auto", default="auto"
+        Whether all of `Cs` are tried. With False the path ends where the mean score has clearly
+        fallen: the latest two means are below the best so far by more than one standard error of
+        the difference (over the folds), and the latest is not the higher one. (It needs at least 2
+        folds.) "auto" is False where `Cs` is a number, and True where it is an array.
+    certify_folds : bool, default=False
+        Whether the fits to folds go on until their gaps are certified to be at most `tol`, which
+        takes 1.5 to 4 times the iterations. They always do without `refit`, and with a 1-norm.
     one_standard_error : bool, default=False
         Take the smallest C whose mean score is at most one standard error (over the folds) of the
         best mean below it (Hastie, Tibshirani & Friedman 2009, "The Elements of Statistical
@@ -184,13 +199,14 @@ class FastSoftmaxCV(PortableEstimator):
         As for `FastSoftmax`. "balanced" weights of classes are those of all rows in every fold;
         means and deviations for `standardize` are of each fold's training rows alone.
     tol, max_iter
-        For each fit, as for `FastSoftmax`.
+        For each fit, as for `FastSoftmax`; see also `certify_folds`.
     random_state : int, RandomState or None, default=None
         Without effect, as nothing is random; for shuffled folds pass a splitter as `cv`.
     n_jobs, backend
         As for `FastSoftmax`: threads of one process; the fits run one after another.
     verbose : int, default=0
-        From 1, a line for each fit.
+        From 1, a line for each fit, with the time so far and, as far as the latest fits tell, the
+        time left until all of `Cs` have been tried.
 
     Attributes
     ----------
@@ -200,19 +216,21 @@ class FastSoftmaxCV(PortableEstimator):
         All of them, ascending.
     best_index_ : int
     scores_ : ndarray of shape (n_folds, n_Cs)
-        Of the rows left out, weighted by `sample_weight` where it was given.
+        Of the rows left out, weighted by `sample_weight` where it was given. NaN at the C that were
+        not tried (see `full_path`), as are `coefs_paths_`, `intercepts_paths_` and `gaps_`.
     coefs_paths_ : ndarray of shape (n_folds, n_Cs, n_logits, n_features)
         n_logits is 1 for two classes, otherwise n_classes. Where the training rows of a fold lack a
         class, its coefficients are 0 and its intercept is minus infinity.
     intercepts_paths_ : ndarray of shape (n_folds, n_Cs, n_logits)
     n_iter_ : ndarray of shape (n_folds, n_Cs), int32
-        Iterations.
+        Iterations; 0 at the C that were not tried.
     gaps_ : ndarray of shape (n_folds, n_Cs)
-        Certified bounds on (F - min F) / F of the folds' fits.
+        Certified bounds on (F - min F) / F of the folds' fits. Where a fit stopped at an estimate
+        of at most `tol`, its bound is mostly larger.
     gap_ : float
         The bound of `coef_`; without `refit` the largest of `gaps_` at `C_`.
     converged_ : bool
-        Whether all bounds are <= tol.
+        Whether the bound of each fit is <= tol, or its estimate where that is all it needs.
     classes_, coef_, intercept_, temperature_, n_features_in_, feature_names_in_
         As of `FastSoftmax`.
 
@@ -246,6 +264,8 @@ class FastSoftmaxCV(PortableEstimator):
         "cv": ["cv_object"],
         "scoring": [StrOptions(set(get_scorer_names())), callable, None],
         "refit": ["boolean"],
+        "full_path": ["boolean", StrOptions({"auto"})],
+        "certify_folds": ["boolean"],
         "one_standard_error": ["boolean"],
     }  # fmt: skip
 
@@ -256,6 +276,8 @@ class FastSoftmaxCV(PortableEstimator):
         cv: Any = 5,
         scoring: str | Callable[..., float] | None = None,
         refit: bool = True,
+        full_path: bool | str = "auto",
+        certify_folds: bool = False,
         one_standard_error: bool = False,
         l1_ratio: float | None = 0.0,
         fit_intercept: bool = True,
@@ -273,6 +295,8 @@ class FastSoftmaxCV(PortableEstimator):
         self.cv = cv
         self.scoring = scoring
         self.refit = refit
+        self.full_path = full_path
+        self.certify_folds = certify_folds
         self.one_standard_error = one_standard_error
         self.l1_ratio = l1_ratio
         self.fit_intercept = fit_intercept
@@ -349,16 +373,24 @@ class FastSoftmaxCV(PortableEstimator):
             raise ValueError("one_standard_error=True needs at least 2 folds, got 1")
         weighted = sample_weight is not None
         score = score_function(self.scoring, rows, y, weighted=weighted)
-        paths = paths_of(rows, folds, self.Cs_, limits, score, self.verbose)
+        progress = Progress(len(folds), len(self.Cs_), self.verbose)
+        paths = paths_of(rows, folds, self._plan(), score, progress)
         self._keep(rows, paths)
-        gaps, n_iter = self.gaps_.ravel(), self.n_iter_.ravel()
-        Cs = np.tile(self.Cs_, len(folds))
+        ends = ends_of(self.Cs_, paths)
         if self.refit:
             fit = self._refit(rows, paths, limits)
-            gaps, n_iter = np.append(gaps, fit.gap), np.append(n_iter, fit.n_iter)
-            Cs = np.append(Cs, self.C_)
-        set_learnt(self, converged=bool((gaps <= self.tol).all()))
-        return shortfall(gaps, n_iter, Cs, limits, rows.shard.real)
+            progress.tell_refit(self.C_, fit.n_iter, fit.gap)
+            ends = ends.and_of(self.C_, fit)
+        set_learnt(self, converged=bool(ends.is_near.all()))
+        return shortfall(ends, limits, rows.shard.real)
+
+    def _plan(self) -> Plan:
+        """Return what to fit: coefficients that are kept are certified."""
+        certified = self.certify_folds or not self.refit
+        by_number = isinstance(self.Cs, numbers.Integral)
+        stops = by_number if self.full_path == "auto" else not self.full_path
+        limits = Limits[Any](self.tol, self.max_iter, certified=certified)
+        return Plan(self.Cs_, limits, bool(stops))
 
     def _keep(self, rows: SweepRows, paths: Paths) -> None:
         """Set the attributes, with the mean coefficients of the folds; a refit replaces those."""
@@ -379,16 +411,17 @@ class FastSoftmaxCV(PortableEstimator):
         )
 
     def _refit(self, rows: SweepRows, paths: Paths, limits: Limits[Any]) -> Fit:
-        """Take the fit to all rows at the chosen C, or make it, from the mean of the folds."""
-        shard = rows.shard
-        if paths.whole:
-            fit = paths.whole[self.best_index_]
-        else:
-            objective = rows.family.at(self.C_)
+        """Go on with the fit to all rows at the chosen C, or begin at the mean of the folds."""
+        shard, objective = rows.shard, rows.family.at(self.C_)
+        if not paths.whole:
             known = bool(np.isfinite(self.intercept_).all())
             coef = in_columns(stored_coef(self), shard.columns)
             start = objective.start_from((coef, self.intercept_) if known else None)
             fit = solve(objective, start, limits)
+        else:
+            fit = paths.whole[self.best_index_]
+            if fit.is_near and fit.gap > limits.tol:  # estimated
+                fit = solve(objective, fit.point, limits, curvature_at(objective, fit.point))
         coef, intercept = fit.weights.astype(shard.real), fit.bias.astype(shard.real)
         coef = coef_of(self, shard.columns, coef)
         set_learnt(self, coef=coef, intercept=intercept, gap=fit.gap)

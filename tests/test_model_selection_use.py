@@ -197,7 +197,8 @@ class TestScikitLearn:
         ours, theirs = (
             set(inspect.signature(c).parameters) for c in (FastSoftmaxCV, LogisticRegressionCV)
         )
-        added = {"one_standard_error", "standardize", "input_scale", "backend"}
+        choices = {"full_path", "certify_folds", "one_standard_error"}
+        added = choices | {"standardize", "input_scale", "backend"}
         assert ours - theirs == added | {"l1_ratio"}  # theirs: l1_ratios
 
     def test_inside_a_search(self, iris):
@@ -209,5 +210,6 @@ class TestScikitLearn:
     def test_verbose(self, iris, capsys):
         FastSoftmaxCV(CS, cv=2, verbose=1, n_jobs=1).fit(*iris)
         lines = capsys.readouterr().out.splitlines()
-        assert len(lines) == 6
-        assert all("gap" in line and "score" in line for line in lines)
+        assert len(lines) == 7
+        assert all("gap" in line for line in lines)
+        assert all("score" in line and "left" in line for line in lines[:6])  # the last: all rows

@@ -20,7 +20,9 @@ from fastsoftmax._estimator.targets import Targets
 from fastsoftmax.arrays import Array
 from fastsoftmax.columns import filled_columns
 from fastsoftmax.objective import SoftmaxObjective
+from fastsoftmax.problem.evaluation import BaseGradient
 from fastsoftmax.problem.problem import Problem
+from fastsoftmax.problem.raw_pass import RawPass
 from fastsoftmax.shards.rows import with_columns
 from fastsoftmax.shards.shard import Shard
 
@@ -33,13 +35,24 @@ class Family(NamedTuple):
     """The problems of some rows, one for each C."""
 
     problem: Problem  # of any regularisation strength
+    base: BaseGradient | None  # which certificates need, and which is the same for each C
     l1_ratio: float
     total: float  # sum of the row weights in training
 
     def at(self, C: float) -> SoftmaxObjective:
         """Return the objective at a C."""
         l2, l1 = regularisation(C, self.total, self.l1_ratio)
-        return SoftmaxObjective(self.problem.with_penalty(l2, l1))
+        problem = self.problem.with_penalty(l2, l1)
+        return SoftmaxObjective(problem, RawPass(problem, self.base))
+
+
+def family_of(problem: Problem, l1_ratio: float, total: float) -> Family:
+    """Return the problems of some rows, one for each C; problem is any of them."""
+    base = None
+    if problem.fit_intercept:  # otherwise certificates need none
+        with np.errstate(over="ignore", invalid="ignore"):  # as in a fit
+            base = RawPass(problem).base()
+    return Family(problem, base, l1_ratio, total)
 
 
 class SweepRows(NamedTuple):
@@ -67,7 +80,7 @@ def sweep_rows(
     l1_ratio = float(estimator.l1_ratio or 0.0)
     return SweepRows(
         estimator,
-        Family(problem, l1_ratio, rows.total),
+        family_of(problem, l1_ratio, rows.total),
         X,
         shard,
         rows.classes,
@@ -140,7 +153,7 @@ def fold_of(rows: SweepRows, i: int, train: Any, test: Any) -> Fold:
     whole = rows.family
     problem = make_problem(shard, rows.estimator)
     return Fold(
-        family=whole._replace(problem=problem, total=total),
+        family=family_of(problem, whole.l1_ratio, total),
         present=present,
         test=test,
         test_shard=shard.reweighted(left_out.astype(like.real)),

@@ -5,6 +5,9 @@ the rows themselves, the second moments of the features, and what a solver has l
 of the problem before. Starts are never taken from a problem with other rows: where the tolerance is
 loose, a fold would otherwise keep something of what the rows that it is tested on have taught.
 
+Fits that are only scored may end at an estimated gap (`solvers.estimated_gap`), as may the fit to
+all rows that leads them at each C. The path ends where the mean score has clearly fallen.
+
 For each C the Hessian's blocks are computed once, for a fit to all rows, whose curvature the folds
 take over. Measured on 10 C and 5 folds of 20000 x 784 bytes, a block matrix of all classes costing
 100 to 200 passes: 2210 passes and 10 such matrices, 68 s. With the first fold in the place of all
@@ -26,16 +29,21 @@ from sklearn.metrics import get_scorer
 
 from fastsoftmax._estimator.fitted import check_finite, coef_of, set_learnt
 from fastsoftmax._sweep.folds import Fold, SweepRows
+from fastsoftmax._sweep.progress import Progress
 from fastsoftmax.arrays import Array
 from fastsoftmax.estimator import FastSoftmax
 from fastsoftmax.floating_point import users_code
 from fastsoftmax.objective import SoftmaxObjective
 from fastsoftmax.optimum import full_batch
 from fastsoftmax.optimum.full_batch import suits_newton
+from fastsoftmax.problem.problem import Problem
 from fastsoftmax.solvers.protocols import Limits, Preconditioner
 
 # Scores that a pass over the rows left out returns by itself.
 FUSED = ("accuracy", "neg_log_loss")
+# A score has clearly fallen where so many means in a row, the latest ones, are below the best by
+# more than one standard error of the difference.
+_LATEST = 2
 
 
 class Fit(NamedTuple):
@@ -46,17 +54,22 @@ class Fit(NamedTuple):
     bias: Array  # (n_logits,) likewise
     gap: float  # certified bound on (F - min F) / F
     n_iter: int
+    is_near: bool  # whether the gap is at most `tol`, certified or estimated as the limits ask
     curvature: Preconditioner | None  # what was learnt of the inverse Hessian
 
 
 class Paths(NamedTuple):
-    """Results for each fold and C, which are the first two axes of every array."""
+    """Results for each fold and C, which are the first two axes of every array.
+
+    Where the path ended before a C, they are NaN, 0 iterations and False.
+    """
 
     coefs: Array  # (n_folds, n_Cs, n_logits, n_features) of the number type computed in
     intercepts: Array  # (n_folds, n_Cs, n_logits) of it
     scores: Array  # (n_folds, n_Cs) float64
     gaps: Array  # (n_folds, n_Cs) float64
     n_iter: Array  # (n_folds, n_Cs) int32
+    is_near: Array  # (n_folds, n_Cs) bool, as of `Fit`
     whole: list[Fit]  # to all rows, for each C; or none
 
 
@@ -72,7 +85,8 @@ def solve(
     )
     at = result.evaluation
     check_finite(at, objective.problem.rows)
-    return Fit(result.point, at.weights, at.bias, result.gap, result.n_iter, learnt)
+    is_near = result.gap <= limits.tol or result.reason == "estimated"
+    return Fit(result.point, at.weights, at.bias, result.gap, result.n_iter, is_near, learnt)
 
 
 def curvature_at(objective: SoftmaxObjective, point: Array) -> Preconditioner | None:
@@ -81,35 +95,35 @@ def curvature_at(objective: SoftmaxObjective, point: Array) -> Preconditioner | 
         return objective.refined_preconditioner(objective.evaluate(point))
 
 
+class Plan(NamedTuple):
+    """What to fit along a path, and how far."""
+
+    Cs: Array  # (n_Cs,) ascending
+    limits: Limits[Any]  # of each fit
+    stops: bool  # whether the path ends where the score has clearly fallen
+
+
 def paths_of(
     rows: SweepRows,
     folds: list[Fold],
-    Cs: Array,
-    limits: Limits[Any],
+    plan: Plan,
     score: Callable[[Fold, Array, Array], float],
-    verbose: int,
+    progress: Progress,
 ) -> Paths:
     """Fit and score all folds at a C, each from its own fit at the C before.
 
     The folds take over what a fit to all rows has learnt about the Hessian. There is no such fit
     where Newton's method suits. score is a function of a fold and the coefficients of its classes.
     """
-    shape, whole, real = (len(folds), len(Cs)), rows.family.problem, rows.shard.real
-    paths = Paths(
-        np.empty((*shape, whole.n_logits, whole.n_features), dtype=real),
-        np.empty((*shape, whole.n_logits), dtype=real),
-        np.empty(shape),
-        np.empty(shape),
-        np.empty(shape, dtype=np.int32),
-        [],
-    )
+    whole = rows.family.problem
+    paths = _no_paths((len(folds), len(plan.Cs)), whole, rows.shard.real)
     points = [fold.family.problem.null_point for fold in folds]
     point, leads = whole.null_point, rows.family.l1_ratio == 0.0 and not suits_newton(whole)
-    for j, C in enumerate(Cs):
+    for j, C in enumerate(plan.Cs):
         curvature = None
         if leads:
             objective = rows.family.at(C)
-            lead = solve(objective, point, limits, curvature_at(objective, point))
+            lead = solve(objective, point, plan.limits, curvature_at(objective, point))
             point, curvature = lead.point, lead.curvature
             paths.whole.append(lead._replace(curvature=None))
         for i, fold in enumerate(folds):
@@ -117,18 +131,30 @@ def paths_of(
             alike = (
                 fold.family.problem.n_logits == whole.n_logits
             )  # a fold that lacks a class has fewer
-            fit = solve(objective, points[i], limits, curvature if alike else None)
+            fit = solve(objective, points[i], plan.limits, curvature if alike else None)
             points[i] = fit.point
             paths.gaps[i, j], paths.n_iter[i, j] = fit.gap, fit.n_iter
+            paths.is_near[i, j] = fit.is_near
             paths.coefs[i, j], paths.intercepts[i, j] = fold.expanded(fit.weights, fit.bias)
             paths.scores[i, j] = score(fold, fit.weights, fit.bias)
-            if verbose:
-                print(
-                    f"C {C:.3g}  fold {i + 1}  iterations {fit.n_iter}  gap {fit.gap:.1e}  "
-                    f"score {paths.scores[i, j]:.4f}",
-                    flush=True,
-                )
+            progress.tell_fold(C, i, fit.n_iter, fit.gap, paths.scores[i, j])
+        if plan.stops and j + 1 < len(plan.Cs) and has_fallen(paths.scores[:, : j + 1]):
+            progress.tell_end(len(plan.Cs) - j - 1)
+            break
     return paths
+
+
+def _no_paths(shape: tuple[int, int], whole: Problem, real: np.dtype[Any]) -> Paths:
+    """Return the results before any fit."""
+    return Paths(
+        np.full((*shape, whole.n_logits, whole.n_features), np.nan, dtype=real),
+        np.full((*shape, whole.n_logits), np.nan, dtype=real),
+        np.full(shape, np.nan),
+        np.full(shape, np.nan),
+        np.zeros(shape, dtype=np.int32),
+        np.zeros(shape, dtype=bool),
+        [],
+    )
 
 
 def score_function(
@@ -193,6 +219,22 @@ def best_index(scores: Array, *, one_standard_error: bool) -> int:
     return int(np.argmax(means >= means[best] - error))
 
 
+def has_fallen(scores: Array) -> bool:
+    """Whether the mean score has clearly fallen along a path, and is not on its way back.
+
+    scores are of shape (n_folds, n_Cs), of all C so far. Differences from the best C are taken fold
+    by fold: that some folds are harder than others does not hide them.
+    """
+    n_folds, n_Cs = scores.shape
+    if n_folds < 2 or n_Cs <= _LATEST:
+        return False
+    means = scores.mean(axis=0)
+    best = int(np.argmax(np.where(np.isnan(means), -np.inf, means)))
+    lost = scores[:, [best]] - scores[:, -_LATEST:]
+    error = lost.std(axis=0, ddof=1) / np.sqrt(n_folds)
+    return bool((lost.mean(axis=0) > error).all() and means[-1] <= means[-2])
+
+
 def path_of(Cs: Any) -> Array:
     """Return the values of C, ascending; an integer stands for that many from 1e-4 to 1e4."""
     if isinstance(Cs, numbers.Integral):
@@ -208,11 +250,30 @@ def path_of(Cs: Any) -> Array:
     return values
 
 
-def shortfall(
-    gaps: Array, n_iter: Array, Cs: Array, limits: Limits[Any], real: np.dtype[Any]
-) -> str | None:
+class Ends(NamedTuple):
+    """Where some fits ended; an array has an element for each."""
+
+    Cs: Array
+    gaps: Array
+    n_iter: Array
+    is_near: Array  # as of `Fit`
+
+    def and_of(self, C: float, fit: Fit) -> "Ends":
+        """Return these and one more."""
+        more = C, fit.gap, fit.n_iter, fit.is_near
+        return Ends(*(np.append(some, one) for some, one in zip(self, more, strict=True)))
+
+
+def ends_of(Cs: Array, paths: Paths) -> Ends:
+    """Return where the fits of the folds ended, as far as the path went."""
+    tried = ~np.isnan(paths.gaps)
+    every = np.broadcast_to(Cs, tried.shape)
+    return Ends(every[tried], paths.gaps[tried], paths.n_iter[tried], paths.is_near[tried])
+
+
+def shortfall(ends: Ends, limits: Limits[Any], real: np.dtype[Any]) -> str | None:
     """Say how many fits missed `tol`, and what to do; None if none did."""
-    missed = ~(gaps <= limits.tol)
+    Cs, gaps, n_iter, missed = ends.Cs, ends.gaps, ends.n_iter, ~ends.is_near
     if not missed.any():
         return None
     worst = int(np.argmax(np.where(missed, gaps, -1.0)))

@@ -89,7 +89,8 @@ def solve(
 ) -> Solution:
     """Minimise an objective, evaluated by passes over the rows as they are stored, from a start.
 
-    The result's reasons are those of `descent.minimise`, and without a penalty "separable". newton
+    The result's reasons are those of `descent.minimise`, and without a penalty "separable". Unless
+    the limits ask for a certified gap, fits without a 1-norm may end with "estimated". newton
     is whether Newton's method is used, ignored where there is a 1-norm. L-BFGS starts with first,
     such as the curvature of a similar problem, or with the objective's own preconditioner.
     """
@@ -185,6 +186,10 @@ class _Descent:
 
     def hands_over(self, result: Result, tol: float) -> bool:
         """Whether rounding ended the fit before its time."""
+        if result.reason == "estimated":
+            # what rounding may have spoilt by more than the tolerance says nothing of the gap
+            at = result.evaluation
+            return self._by.noise(at) > tol * at.value
         if self._is_stationary(result):
             # Noise of float32 passes for a minimum (features of 1e6: 7e-4 F too early).
             return bool(self._by.epsilon > np.finfo(np.float64).eps)
@@ -251,7 +256,11 @@ class _InRowSpace:
             inside,
             newton=suits_newton(space.problem),
         ).result
-        return judged(self._objective, space.outside(found.point), found.n_iter, found.reason)
+        result = judged(self._objective, space.outside(found.point), found.n_iter, found.reason)
+        least = (1.0 + limits.tol) * found.evaluation.value
+        if found.reason == "estimated" and result.evaluation.value > least:
+            return result._replace(reason="precision")
+        return result
 
     def hands_over(self, result: Result, tol: float) -> bool:
         """Whether the objective itself sees a larger gap."""

@@ -202,6 +202,8 @@ class PathDisplay(Display):
         from matplotlib.collections import LineCollection
         from matplotlib.lines import Line2D
 
+        tried = ~np.isnan(coefs).all(axis=(1, 2))  # a path may end before the last C
+        Cs, coefs = Cs[tried], coefs[tried]
         n_logits = coefs.shape[1]
         classes = np.arange(n_logits) if self.classes is None else np.asarray(self.classes)
         colours = colormaps["viridis"](0.9 * np.arange(n_logits) / max(1, n_logits - 1))

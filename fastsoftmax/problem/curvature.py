@@ -108,7 +108,9 @@ def pass_work(problem: Problem) -> float:
     return rows.real.itemsize / 4.0 * (products + others) + _PER_ITERATION
 
 
-def refinement(problem: Problem, span: RowSpan | None, most_passes: float) -> Refinement[Evaluation]:
+def refinement(
+    problem: Problem, span: RowSpan | None, most_passes: float
+) -> Refinement[Evaluation]:
     """Return the best preconditioner for about so many passes, or the cheapest.
 
     In a span, where F curves only there.

@@ -24,10 +24,11 @@ _TINY = float(np.finfo(np.float64).tiny)
 class RawPass:
     """Passes over raw features; points are rounded to the number type of the rows."""
 
-    def __init__(self, problem: Problem) -> None:
+    def __init__(self, problem: Problem, base: BaseGradient | None = None) -> None:
+        """Take base, what `base` returns, where a pass of another penalty knows it."""
         self.problem = problem
         self.epsilon = float(np.finfo(problem.rows.real).eps)
-        self._base: BaseGradient | None = None
+        self._base = base
 
     def evaluate(self, point: Array) -> Evaluation:
         """Evaluate F at a solver's vector, rounded."""

@@ -8,6 +8,7 @@ from typing import Generic
 import numpy as np
 
 from fastsoftmax.arrays import Array
+from fastsoftmax.solvers.estimated_gap import EstimatedGap
 from fastsoftmax.solvers.iteration import iterate
 from fastsoftmax.solvers.line_search import search
 from fastsoftmax.solvers.lower_bound import share_of
@@ -31,10 +32,12 @@ def minimise(
 
     Values only rise by rounding, so the result's point is the best that was seen. Its reason is
     "converged", "max_iter", "precision" (rounding forbids more), "stopped" (by on_iteration),
-    "max_time", "floor" or "stationary" (by least_gain). For "precision", "floor" and "stationary"
-    it holds the last direction and its gain.
+    "max_time", "floor", "stationary" (by least_gain) or "estimated" (by `EstimatedGap`, where the
+    limits do not ask for a certified gap). For "precision", "floor" and "stationary" it holds the
+    last direction and its gain.
     """
-    method = _AlongDirections(objective, model, floor, least_gain)
+    estimate = None if limits.certified else EstimatedGap(limits.tol)
+    method = _AlongDirections(objective, model, floor, least_gain, estimate)
     result = iterate(objective, start, method, limits)
     if result.reason in ("precision", "floor", "stationary"):
         result = result._replace(direction=method.direction, gain=method.gain)
@@ -45,10 +48,15 @@ class _AlongDirections(Generic[E]):
     """Steps along the directions of a model."""
 
     def __init__(
-        self, objective: Objective[E], model: Model[E], floor: float, least_gain: float
+        self,
+        objective: Objective[E],
+        model: Model[E],
+        floor: float,
+        least_gain: float,
+        estimate: EstimatedGap | None,
     ) -> None:
         self._objective, self._model = objective, model
-        self._floor, self._least_gain = floor, least_gain
+        self._floor, self._least_gain, self._estimate = floor, least_gain, estimate
         self.target, self.patience = model.target, model.patience
         self._calm = 0  # iterations in a row with hardly any gain
         self.direction: Array | None = None
@@ -56,10 +64,13 @@ class _AlongDirections(Generic[E]):
         self._moved: Array | None = None
 
     def is_done(self, at: E) -> str | None:
-        """Return "floor" or "stationary" where it is."""
+        """Return "floor", "stationary" or "estimated" where it is."""
         if at.value <= self._floor:
             return "floor"
-        return "stationary" if self._calm > self._model.confirmations else None
+        if self._calm > self._model.confirmations:
+            return "stationary"
+        near = self._estimate is not None and self._estimate.is_small(at.value, self.gain)
+        return "estimated" if near else None
 
     def step(self, n_iter: int, point: Array, at: E, excess: float) -> tuple[Array, E] | None:
         """Return the end of a step that the line search accepts, and the evaluation there."""

@@ -204,6 +204,7 @@ class Limits(Generic[Seen_contra]):
     # called after each iteration; True stops
     on_iteration: Callable[[int, Seen_contra, float], bool] = lambda n_iter, at, gap: False
     expired: Callable[[], bool] = lambda: False  # whether time is up; asked before each iteration
+    certified: bool = True  # whether only a bound will do; where not, `descent` takes an estimate
 
 
 class Result(NamedTuple, Generic[E]):
