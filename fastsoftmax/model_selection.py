@@ -33,7 +33,6 @@ from fastsoftmax._sweep.paths import (
     Paths,
     Plan,
     best_index,
-    curvature_at,
     ends_of,
     path_of,
     paths_of,
@@ -421,7 +420,7 @@ class FastSoftmaxCV(PortableEstimator):
         else:
             fit = paths.whole[self.best_index_]
             if fit.is_near and fit.gap > limits.tol:  # estimated
-                fit = solve(objective, fit.point, limits, curvature_at(objective, fit.point))
+                fit = solve(objective, fit.point, limits)
         coef, intercept = fit.weights.astype(shard.real), fit.bias.astype(shard.real)
         coef = coef_of(self, shard.columns, coef)
         set_learnt(self, coef=coef, intercept=intercept, gap=fit.gap)
