@@ -31,8 +31,8 @@ from fastsoftmax.problem.problem import Problem
 from fastsoftmax.shards.curvature import POOL
 from fastsoftmax.threads import in_threads
 
-# The least share of the diagonal.
-_LEAST_ADDED = 0.03
+# The least share of the diagonal, and the one from which on it is taken alone.
+_LEAST_ADDED, _MOST_SHARE = 0.03, 0.9
 # The least curvature of a class, as a share of the mean of all.
 _LEAST_SHARE = 1e-3
 # Fewest rows that are drawn for a class, and most, for each feature; from one number of rows to the
@@ -63,6 +63,9 @@ class _Block:
             return _by_symmetric(self.inverse, vectors)
         along = _by_symmetric(self.inverse, vectors @ self.rows.T)
         return np.asarray(vectors - along @ self.rows)
+
+
+_DIAGONAL = _Block(np.zeros((0, 0), np.float32), None)
 
 
 def _by_symmetric(lower: Array, vectors: Array) -> Array:
@@ -210,7 +213,11 @@ class _Inverses:
         z *= (roots * self._scale / np.sqrt(weight)).astype(z.dtype)
         z = z.astype(np.float32, copy=False)
         share = _diagonal_share(z)
+        share = 1.0 if share > _MOST_SHARE else share
         self._roots[k] = own = _inverse_roots(share * whole + self._added)
+        if share > _MOST_SHARE:
+            self._blocks[k] = _DIAGONAL
+            return own
         z *= (np.sqrt(1.0 - share) * own * np.sqrt(whole)).astype(np.float32)
         self._blocks[k] = _inverted(z)
         return own
@@ -257,5 +264,5 @@ def _inverted(z: Array) -> _Block:
     if info == 0:
         factor, info = lapack.spotri(factor, lower=1, overwrite_c=1)
     if info != 0 or not np.isfinite(factor).all():  # rounding, or an overflow: the diagonal alone
-        return _Block(np.zeros((0, 0), np.float32, order="F"), z[:0])
+        return _DIAGONAL
     return _Block(factor, z if is_wide else None)

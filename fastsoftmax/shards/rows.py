@@ -26,7 +26,7 @@ T = TypeVar("T")
 # Fewest rows that tell the size of the features.
 _LEAST_SAMPLE = 64
 # Rows that tell where the features lie, and how far apart, before all rows are read.
-_SPREAD_SAMPLE = 256
+_SPREAD_SAMPLE = 64
 
 
 def build_shard(
