@@ -18,6 +18,7 @@ from fastsoftmax.problem.evaluation import Evaluation, Pass
 from fastsoftmax.problem.free_blocks import FreeBlocks, build_free_blocks
 from fastsoftmax.problem.problem import Problem
 from fastsoftmax.problem.raw_pass import RawPass
+from fastsoftmax.problem.sampled_blocks import SampledBlocks
 from fastsoftmax.solvers.protocols import Preconditioner, Refinement
 from fastsoftmax.solvers.vectors import Vectors
 
@@ -36,6 +37,7 @@ class SoftmaxObjective:
         self.problem = problem
         self.by = RawPass(problem) if by is None else by
         self.epsilon = self.by.epsilon
+        self._is_flat = False
         self._sharper = SharperBound(problem, self.by)
         self.vectors = Vectors(problem.rows.backend, problem.rows.n_threads)
         self.l1 = problem.l1
@@ -97,14 +99,22 @@ class SoftmaxObjective:
 
     def preconditioner(self) -> Preconditioner:
         """Invert an estimate of the Hessian at the model without weights."""
-        return curvature.build_first(self.problem, self.row_span)
+        first = curvature.build_first(self.problem, self.row_span)
+        self._is_flat = isinstance(first, SampledBlocks) and first.is_diagonal
+        return first
 
     def curvature_along(self, at: Evaluation, direction: Array) -> float:
         """Estimate the product of a direction and the Hessian's product with it."""
         return curvature.curvature_along(self.problem, at, direction)
 
-    def refinement(self, most_cost: float) -> Refinement[Evaluation]:
-        """Return the best preconditioner for about so many passes, or the cheapest."""
+    def refinement(self, most_cost: float) -> Refinement[Evaluation] | None:
+        """Return the best preconditioner for about so many passes, or the cheapest.
+
+        None where some rows have told that no direction stands out: then others do not either
+        (1500 x 1500 normal numbers: 41 iterations with blocks of 288 and 432 rows, 36 without).
+        """
+        if self._is_flat and not curvature.is_whole(self.problem, self.row_span):
+            return None
         return curvature.refinement(self.problem, self.row_span, most_cost)
 
     def refined_preconditioner(self, at: Evaluation) -> Preconditioner:

@@ -108,6 +108,11 @@ def pass_work(problem: Problem) -> float:
     return rows.real.itemsize / 4.0 * (products + others) + _PER_ITERATION
 
 
+def is_whole(problem: Problem, span: RowSpan | None) -> bool:
+    """Whether a better preconditioner is the inverse of the whole Hessian."""
+    return problem.n_params <= WHOLE_PARAMS and span is None
+
+
 def refinement(
     problem: Problem, span: RowSpan | None, most_passes: float
 ) -> Refinement[Evaluation]:
@@ -116,7 +121,7 @@ def refinement(
     In a span, where F curves only there.
     """
     one_pass = pass_work(problem)
-    if problem.n_params <= WHOLE_PARAMS and span is None:
+    if is_whole(problem, span):
         step, work = whole_plan(problem, most_passes * one_pass)
         return Refinement(work / one_pass, lambda at: build_whole(problem, at, step))
     if problem.rows.is_dense or problem.n_features <= _DENSE_FEATURES:

@@ -84,6 +84,11 @@ class SampledBlocks:
         numbers = sum(b.inverse.size + (0 if b.rows is None else b.rows.size) for b in blocks)
         self._n_threads = n_threads if numbers >= _SHARED_NUMBERS else 1
 
+    @property
+    def is_diagonal(self) -> bool:
+        """Whether the drawn rows told nothing that the diagonal does not."""
+        return all(block is _DIAGONAL for block in self._blocks)
+
     @single_threaded_blas
     def apply(self, gradient: Array) -> Array:
         """Return the product with a flat vector, in a new array."""
