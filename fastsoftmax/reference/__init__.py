@@ -193,7 +193,7 @@ def feature_moments(
         weighted = row_weights[rows, np.newaxis] * y
         sums += weighted.sum(axis=0, dtype=np.float64)
         squares += (weighted * y).sum(axis=0, dtype=np.float64)
-        largest = max(largest, float((y * y).sum(axis=1, dtype=np.float64).max(initial=0.0)))
+        largest = float(np.maximum(largest, (y * y).sum(axis=1, dtype=np.float64).max(initial=0.0)))
     return largest
 
 

@@ -78,7 +78,7 @@ double fs_feature_moments(const kernels *kern, double *sums, double *squares, co
             sums[j] += own[j];
             squares[j] += own[d + j];
         }
-        if (!(task.largest[part] <= largest)) largest = task.largest[part];
+        if (largest == largest && !(task.largest[part] <= largest)) largest = task.largest[part];
     }
     return largest;
 }

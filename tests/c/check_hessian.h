@@ -1,4 +1,4 @@
-/* Checks of the Hessian of the loss over dense rows. */
+/* Checks of the Hessian of the loss over dense rows, and of sums by feature. */
 
 typedef struct {
     wide *sums, *scale; /* (n_logits m, n_logits m): the matrix, and the sizes of what it adds up */
@@ -83,5 +83,67 @@ static void check_hessian(layout how, ptrdiff_t n, ptrdiff_t d, ptrdiff_t n_clas
     const hessian_result want = naive_hessian(&p, &of);
     seal_buffers();
     for (int table = 0; table < n_tables; ++table) check_hessian_of(&p, table, &of, &want);
+    free_buffers(0);
+}
+
+/* Sums of y = units * (x - shift) and of its squares, and the longest y. */
+static void check_moments(layout how, ptrdiff_t n, ptrdiff_t d) {
+    const problem p = random_problem(how, n, d, 2);
+    const fs_rows *rows = &p.plain;
+    const double size = largest_feature[p.rows.x_type];
+    double *shifts = new_buffer(d * 8, 8), *factors = new_buffer(d * 8, 8);
+    wide *want = new_wides(2 * d), *scale = new_wides(2 * d), longest = 0, longest_scale = 0;
+    for (ptrdiff_t j = 0; j < d; ++j) { /* (floats: the same for both types) */
+        shifts[j] = (float)uniform(-size / 2, size / 2);
+        factors[j] = (float)(uniform(0.5, 2) / size);
+    }
+    for (ptrdiff_t i = 0; i < n; ++i) {
+        wide square = 0, square_scale = 0;
+        for (ptrdiff_t j = 0; j < d; ++j) {
+            const wide x = feature(rows, i, j), weight = get(rows->row_weights, i);
+            const wide y = (wide)factors[j] * (x - (wide)shifts[j]);
+            const wide y_scale = (wide)factors[j] * (fabsl(x) + fabsl((wide)shifts[j]));
+            want[j] += weight * y;
+            want[d + j] += weight * y * y;
+            scale[j] += weight * y_scale;
+            scale[d + j] += weight * y_scale * y_scale;
+            square += y * y;
+            square_scale += y_scale * y_scale;
+        }
+        if (square > longest) longest = square;
+        if (square_scale > longest_scale) longest_scale = square_scale;
+    }
+    const wide unit = real_size == 4 ? FLT_EPSILON / 2 : DBL_EPSILON / 2;
+    void *shift = new_buffer(d * real_size, real_size);
+    void *units = new_buffer(d * real_size, real_size);
+    for (ptrdiff_t j = 0; j < d; ++j) {
+        put(shift, j, (wide)shifts[j]);
+        put(units, j, (wide)factors[j]);
+    }
+    seal_buffers();
+    running = "fs_feature_moments";
+    for (int table = 0; table < n_tables; ++table) {
+        const kernels *kern = tables[table];
+        double *expected = NULL, first = 0;
+        const int held = n_buffers;
+        for (int t = 0; t < N_THREAD_COUNTS; ++t) {
+            double *out = new_buffer(2 * d * 8, 8);
+            void *scratch = new_scratch(fs_moments_scratch(kern, &p.rows, thread_counts[t]));
+            const double largest = fs_feature_moments(kern, out, out + d, &p.rows, shift, units,
+                                                      scratch, thread_counts[t]);
+            if (t == 0) {
+                expected = out;
+                first = largest;
+            }
+            expect(memcmp(out, expected, (size_t)(2 * d * 8)) == 0 && largest == first, table,
+                   MOMENTS, "bits are the same for any threads");
+        }
+        for (ptrdiff_t c = 0; c < 2 * d; ++c)
+            if (scale[c] > 0)
+                note(table, MOMENTS, fabsl((wide)expected[c] - want[c]) / unit / scale[c], (wide)d);
+        if (longest_scale > 0)
+            note(table, MOMENTS, fabsl((wide)first - longest) / unit / longest_scale, (wide)d);
+        expect(free_buffers(held), table, MOMENTS, "nothing is written outside of the sums");
+    }
     free_buffers(0);
 }

@@ -334,7 +334,11 @@ static void check_hessian_sizes(int every) {
                 if (is_chosen(every))
                     check_hessian(i % 2 ? ANY_STRIDES : BY_ROWS, n_rows[i], n_features[j],
                                   n_classes);
+    for (int j = 0; j < FEATURES; ++j)
+        for (int i = 0; i < ROWS; ++i)
+            check_moments((i + j) % 2 ? ANY_STRIDES : BY_ROWS, n_rows[i], n_features[j]);
     check_hessian(BY_ROWS, 2500, 50, 2); /* several parts */
+    check_moments(BY_ROWS, 2500, 900);
 }
 
 static void check_sizes(int every) {

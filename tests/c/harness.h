@@ -20,6 +20,7 @@ enum {
     PREDICT,
     TOP,
     HESSIAN,
+    MOMENTS,
     N_OPS
 };
 
@@ -45,6 +46,7 @@ static const struct {
     {"fs_predict_rows", "ulp", 0, 0}, /* the bits of the operations it is made of */
     {"fs_predict_top", "ulp", 0, 0},
     {"fs_hessian_sums", "roundings", 8, 8},
+    {"fs_feature_moments", "roundings", 12, 12},
 };
 
 enum { MOST_TABLES = 4 };

@@ -45,7 +45,8 @@ static void moment_rows(double *sums, double *squares, double *largest, void *pa
         }
         v_sum4(lengths, length[0], length[1], length[2], length[3]);
         for (int r = 0; r < TILE_ROWS; ++r)
-            if (!((double)lengths[r] <= *largest)) *largest = (double)lengths[r]; /* NaN stays */
+            if (*largest == *largest && !((double)lengths[r] <= *largest)) /* NaN stays */
+                *largest = (double)lengths[r];
     }
     for (ptrdiff_t j = 0; j < d; ++j) {
         sums[j] += (double)sum[j];

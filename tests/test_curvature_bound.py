@@ -1,0 +1,123 @@
+"""The bound by curvature: never below the distance from the minimum, and near it."""
+
+import numpy as np
+import pytest
+from scipy import sparse
+
+from fastsoftmax import reference
+from fastsoftmax.objective import SoftmaxObjective
+from fastsoftmax.optimum import full_batch
+from fastsoftmax.problem.curvature import hessian_of_rows
+from fastsoftmax.problem.curvature_bound import SharperBound, curvature_bound, is_possible
+from fastsoftmax.problem.problem import build_problem
+from fastsoftmax.shards.rows import Rows, build_shard
+from fastsoftmax.solvers.protocols import Limits
+
+KINDS = ["normal", "raw scales", "separable", "correlated", "sparse", "weighted"]
+
+
+def problem_of(kind, n_classes, rng, real, *, fit_intercept=True, C=1.0, n=240, d=4):
+    """Rows of one kind, and their penalised problem."""
+    X = rng.normal(size=(n, d))
+    if kind == "correlated":
+        X = X @ rng.normal(size=(d, d)) + 3.0
+    logits = X @ rng.normal(size=(d, n_classes)) * (20.0 if kind == "separable" else 1.0)
+    labels = (logits + rng.gumbel(size=logits.shape)).argmax(axis=1).astype(np.int32)
+    if kind == "raw scales":
+        X = X * np.logspace(-2, 3, d) + np.logspace(1, -1, d)
+    if kind == "sparse":
+        X = sparse.csr_array(X * (rng.random(X.shape) < 0.3))
+    row_weights = np.ones(n)
+    if kind == "weighted":
+        row_weights = rng.exponential(size=n) * (rng.random(n) < 0.8)
+        row_weights /= row_weights.mean()
+    X, row_weights = X.astype(real), row_weights.astype(real)
+    shard = build_shard(X, labels, None, row_weights, n_classes, backend=reference)
+    return build_problem(Rows([shard]), 1.0 / (C * n), fit_intercept=fit_intercept)
+
+
+def path_to_the_minimum(problem):
+    """The points of a fit, and the minimum."""
+    objective, points = SoftmaxObjective(problem), []
+    evaluate = objective.evaluate
+
+    def seen(point):
+        points.append(point)
+        return evaluate(point)
+
+    objective.evaluate = seen
+    limits = Limits(1e-12, 60)
+    found = full_batch.solve(objective, problem.null_point, limits, newton=False).result
+    return points, found.evaluation.value
+
+
+@pytest.mark.parametrize("n_classes", [2, 4])
+@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("step", [1, 7])
+def test_never_below_the_gap(kind, n_classes, step, rng, real, fit_intercept=True):
+    """And close to it near the minimum, where all rows count."""
+    problem = problem_of(kind, n_classes, rng, real, fit_intercept=fit_intercept)
+    objective = SoftmaxObjective(problem)
+    points, least = path_to_the_minimum(problem)
+    bounds = []
+    for point in points[:: max(1, len(points) // 12)] + points[-2:]:
+        at = objective.evaluate(point)
+        error = objective.by.gradient_error(at, 1.0 / problem.sizes)
+        bound = curvature_bound(problem, at, hessian_of_rows(problem, at, step), error)
+        gap = at.value - least
+        rounding = 4.0 * objective.epsilon * at.value + objective.noise(at)
+        assert bound.value >= gap - rounding
+        if bound.value < np.inf and gap > 1e-3 * at.value * (real == np.float32):
+            bounds.append(bound.value / max(gap, rounding))
+    if step == 1 and real == np.float64 and kind in ("normal", "raw scales", "weighted"):
+        assert min(bounds) < 1.5
+
+
+def test_without_an_intercept(rng):
+    test_never_below_the_gap("normal", 3, 1, rng, np.float64, fit_intercept=False)
+
+
+@pytest.mark.parametrize("C", [1e-3, 1e4])
+def test_any_penalty(C, rng):
+    problem = problem_of("normal", 4, rng, np.float64, C=C)
+    objective = SoftmaxObjective(problem)
+    points, least = path_to_the_minimum(problem)
+    for point in points:
+        at = objective.evaluate(point)
+        bound = curvature_bound(problem, at, hessian_of_rows(problem, at), 0.0)
+        assert bound.value >= at.value - least - 1e-15
+
+
+def test_what_classes_have_in_common_is_paid_for(rng):
+    """The penalty of weights that change no probability is part of the distance."""
+    problem = problem_of("normal", 3, rng, np.float64)
+    objective = SoftmaxObjective(problem)
+    points, least = path_to_the_minimum(problem)
+    moved = points[-1].copy()
+    problem.coordinates.matrix_of(moved)[...] += rng.normal(size=problem.n_features)
+    at = objective.evaluate(moved)
+    bound = curvature_bound(problem, at, hessian_of_rows(problem, at), 0.0)
+    assert bound.value == pytest.approx(at.value - least, rel=1e-6)
+
+
+def test_is_tried_only_where_it_may_end_a_fit(rng):
+    problem = problem_of("normal", 2, rng, np.float64, n=2000)
+    objective = SoftmaxObjective(problem)
+    points, _ = path_to_the_minimum(problem)
+    start, end = objective.evaluate(points[0]), objective.evaluate(points[-1])
+    sharper = SharperBound(problem, objective.by)
+    known = objective.gap_bound(start)
+    assert sharper.bound(start, known, 1e-4 * start.value) == known
+    loose = 1e3 * objective.gap_bound(end) + 1e-3
+    assert sharper.bound(end, loose, 1e-4 * end.value) < 1e-4 * end.value
+
+
+def test_where_it_holds(rng):
+    problem = problem_of("normal", 2, rng, np.float64)
+    assert is_possible(problem)
+    assert not is_possible(problem.with_penalty(0.0))
+    assert not is_possible(problem.with_penalty(0.1, 0.1))
+    assert not is_possible(problem_of("normal", 2, rng, np.float64, d=600, n=50))
+    rows = problem.rows
+    shifted = build_problem(rows, 0.1, fit_intercept=False, standardize=True)
+    assert not is_possible(shifted)
