@@ -67,7 +67,7 @@ def test_bits(kernels, isa, real, storage, rng, layout, sizes):
 def test_nothing_as_large_as_X_is_made(kernels, rng):
     X = np.asfortranarray(rng.normal(size=(20000, 100)).astype(np.float32))
     y = (np.arange(20000) % 3).astype(np.int32)
-    model = FastSoftmax(n_jobs=2, max_iter=3, solver="lbfgs")
+    model = FastSoftmax(n_jobs=2, max_iter=1, solver="lbfgs")
     tracemalloc.start()
     try:
         with pytest.warns(match="max_iter"):

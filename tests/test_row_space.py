@@ -191,7 +191,7 @@ def test_warm_start(rng, n_classes):
 
 def test_cross_validation(rng, n_classes):
     X, y = wide_rows(rng, n_classes, n=40)
-    model = FastSoftmaxCV([0.01, 0.1, 1.0], cv=4).fit(X, y)
+    model = FastSoftmaxCV([0.01, 0.1, 1.0], cv=4, certify_folds=True).fit(X, y)
     assert model.gaps_.max() <= 1e-4
 
 

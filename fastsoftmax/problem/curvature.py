@@ -44,6 +44,9 @@ from fastsoftmax.solvers.protocols import Preconditioner, Refinement
 
 # The matrices are dense up to this many features, 8 d^2 bytes (32 MB).
 _DENSE_FEATURES = 2048
+# Coefficients up to which the first preconditioner is more than a diagonal: their vectors stay
+# in caches.
+_MOST_SHARED = 1 << 20
 # Coefficients up to which the Hessian is taken whole, and its rows: at least this many, and so many
 # for each coefficient.
 WHOLE_PARAMS = 512
@@ -72,7 +75,8 @@ _TINY = float(np.finfo(float).tiny)
 def build_first(problem: Problem, span: RowSpan | None = None) -> Preconditioner:
     """Invert an estimate of the Hessian at the model without weights, the mean over the classes."""
     rows = problem.rows
-    if rows.is_dense and rows.n_logits * problem.n_features * 3 < 1 << 22:
+    small = problem.n_params <= _MOST_SHARED
+    if small and (rows.is_dense or problem.n_features <= _DENSE_FEATURES):
         blocks = build_shared_block(problem, shared_rows(problem, pass_work(problem)))
         return blocks if span is None else InSpan(blocks, span, problem.n_weights)
     curvature = null_curvature(problem)
@@ -81,7 +85,10 @@ def build_first(problem: Problem, span: RowSpan | None = None) -> Preconditioner
     inverse = 1.0 / (squares + floor)
     _leave_constants(problem, inverse)
     bias_scale = 1.0 / curvature if problem.fit_intercept else 0.0
-    return DiagonalPreconditioner(inverse, bias_scale, rows.n_logits, rows.backend, rows.n_threads)
+    diagonal = DiagonalPreconditioner(
+        inverse, bias_scale, rows.n_logits, rows.backend, rows.n_threads
+    )
+    return diagonal if span is None else InSpan(diagonal, span, problem.n_weights)
 
 
 def caution(problem: Problem) -> float:

@@ -41,6 +41,11 @@ from fastsoftmax.threads import answering_signals
 
 # Eigenvalues below this share of the largest may be rounding.
 _RESOLVED = 1e-10
+# A penalty up to here was raised from less, so the optimum is not quite the one that is asked for.
+_LEAST_L2 = 1e-300
+# Where less of F is wanted, the coefficients are, whose error is the root of the gap: the fit goes on
+# until the other bound says so, and ends with some digits more.
+_TIGHT = 5e-7
 # A first trial comes where the gap that is expected is this share of the one that is wanted, the
 # next one where the known bound has fallen to this share. Most passes that a trial may cost, and
 # what is aimed at, of a and of what is wanted.
@@ -64,7 +69,7 @@ class SharperBound:
 
     def bound(self, at: Evaluation, bound: float, wanted: float) -> float:
         """Return an upper bound on F - min F, at most the one that is known."""
-        if not is_possible(self._problem) or bound > self._next:
+        if not is_possible(self._problem) or bound > self._next or wanted < _TIGHT * at.value:
             return bound
         if _expected_gap(self._problem, at) > _HOPE * wanted:
             return bound
@@ -95,7 +100,7 @@ def is_possible(problem: Problem) -> bool:
     """Whether a Hessian is small, and curves everywhere."""
     # (without an intercept, rounding of standardized rows' means is not in the problem's unknowns)
     plain = problem.fit_intercept or not problem.coordinates.standardize
-    penalised = problem.l2 > 0.0 and problem.l1 == 0.0
+    penalised = problem.l2 > _LEAST_L2 and problem.l1 == 0.0
     return problem.n_params <= WHOLE_PARAMS and plain and penalised
 
 
@@ -121,10 +126,12 @@ def curvature_bound(problem: Problem, at: Evaluation, hessian: Array, noise: flo
     A[np.arange(n_weights), np.arange(n_weights)] += problem.l2 / sizes[:n_weights] ** 2
     if k > 1:
         _fill_common(A, problem)
+    if not np.isfinite(A).all():
+        return Bound(math.inf, math.inf, math.inf)
     values = answering_signals(len(A), np.linalg.eigvalsh, A)
     rounding = _RESOLVED * float(values[-1])
     least = float(values[0]) - 2.0 * rounding
-    if not (least > 0.0 and np.isfinite(values).all()):
+    if not least > 0.0:
         return Bound(math.inf, math.inf, math.inf)
     A[np.diag_indices(len(A))] -= rounding
     g, common = _without_common(problem, at)

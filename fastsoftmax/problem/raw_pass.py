@@ -13,11 +13,11 @@ from fastsoftmax.problem.problem import Problem
 
 # A share of F that does not matter.
 _LITTLE = 1e-7
-# Of `RawPass._gradient_noise`: the size of an error in units of it, numbers of X that tell their
-# size, and what is more than the epsilon of float64.
+# Of `RawPass._gradient_noise`: the size of an error in units of it, and numbers of X that tell their
+# size.
 _ROUNDINGS = 10.0
+_FLOAT64 = float(np.finfo(np.float64).eps)
 _SAMPLED_NUMBERS = 1 << 17
-_FLOAT32 = 1e-10
 _TINY = float(np.finfo(np.float64).tiny)
 
 
@@ -142,17 +142,22 @@ class RawPass:
     def _mean_squares(self) -> Array:
         return self.problem.rows.mean_squares(_SAMPLED_NUMBERS) + _TINY
 
-    def _gradient_noise(self, at: Evaluation) -> float:
-        """Return what rounding of float32 gradients can hide of the bound ||r||^2 / (2 l2).
+    @cached_property
+    def _scaled_squares(self) -> Array:
+        return self._mean_squares * self.problem.coordinates.scale**2
 
-        With u = 2^-24 the gradient is wrong by about u sqrt(mean |p - y|^2 mean |x|^2 / n) (1 + o),
-        o the size of the terms W_kj x_j of a logit. (Of 700 random fits the error was at most nine
-        times that for small o, and less than that for large o. And |p - y|^2 <= 2 loss.)
+    def _gradient_noise(self, at: Evaluation) -> float:
+        """Return what rounding of gradients can hide of the bound ||r||^2 / (2 l2).
+
+        With u = 2^-24 (float32) or 2^-53 the gradient is wrong by about u sqrt(mean |p - y|^2 mean
+        |x|^2 / n) (1 + o), o the size of the terms W_kj x_j of a logit. (Of 700 random fits in
+        float32 the error was at most nine times that for small o, and less than that for large o.
+        And |p - y|^2 <= 2 loss.)
         """
         problem = self.problem
-        if self.epsilon < _FLOAT32 or problem.l2 <= 0.0 or problem.l1 > 0.0:
+        if problem.l2 <= 0.0 or problem.l1 > 0.0:
             return 0.0
-        scaled = self._mean_squares * problem.coordinates.scale**2
+        scaled = self._scaled_squares
 
         def noise(terms: float) -> float:
             error = self._error(at, float(scaled.sum()), terms)
@@ -169,7 +174,9 @@ class RawPass:
         return self._error(at, float(scaled.sum()), self._largest_terms(at))
 
     def _error(self, at: Evaluation, size: float, terms: float) -> float:
-        per_row = 2.0 * min(1.0, at.loss) * size / self.problem.n_rows
+        # (float64 can afford the worst: rows that are nearly the same have the same rounding errors)
+        n_averaged = self.problem.n_rows if self.epsilon > _FLOAT64 else 1
+        per_row = 2.0 * min(1.0, at.loss) * size / n_averaged
         return float(0.5 * self.epsilon * np.sqrt(per_row) * (_ROUNDINGS + np.sqrt(terms)))
 
     def _largest_terms(self, at: Evaluation) -> float:

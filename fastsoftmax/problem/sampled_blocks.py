@@ -19,10 +19,10 @@ and 384 rows: 38, 37 (one matrix shared by all classes: 51). Shares of 0.02 and 
 """
 
 from dataclasses import dataclass
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
-from scipy.linalg import blas, lapack
+from scipy.linalg import get_blas_funcs, get_lapack_funcs
 
 from fastsoftmax.arrays import Array
 from fastsoftmax.blas import single_threaded_blas
@@ -43,6 +43,8 @@ _MOST_NUMBERS = 1 << 24
 # Costs in multiply-adds: of a number that is gathered, centred and scaled; of an exponential; of
 # what Python adds for each class; and of the arithmetic of an inverse, by LAPACK.
 _GATHERED, _EXPONENTIAL, _PER_CLASS, _PER_CUBE = 32.0, 32.0, 4e6, 1.5
+# Features up to which float64 costs nothing.
+_SMALL = 128
 # Numbers of all blocks from which on threads share a product.
 _SHARED_NUMBERS = 1 << 23
 _TINY = float(np.finfo(np.float64).tiny)
@@ -50,13 +52,16 @@ _TINY = float(np.finfo(np.float64).tiny)
 
 @dataclass(frozen=True)
 class _Block:
-    """(I + Z^T Z)^-1 for the columns Z of a class, float32; rows is Z where it has fewer rows."""
+    """(I + Z^T Z)^-1 for the rows Z of a class; rows is Z where it has fewer rows than columns.
+
+    An inverse of order 0 stands for the identity.
+    """
 
     inverse: Array
     rows: Array | None
 
     def product(self, vectors: Array) -> Array:
-        """Return the products with vectors (n, d), float32, row by row."""
+        """Return the products with vectors (n, d), row by row."""
         if not len(self.inverse):
             return vectors
         if self.rows is None:
@@ -65,14 +70,17 @@ class _Block:
         return np.asarray(vectors - along @ self.rows)
 
 
-_DIAGONAL = _Block(np.zeros((0, 0), np.float32), None)
+def _diagonal(number: np.dtype[Any]) -> _Block:
+    """Return the block that is the diagonal alone."""
+    return _Block(np.zeros((0, 0), number), None)
 
 
 def _by_symmetric(lower: Array, vectors: Array) -> Array:
     """Return vectors @ matrix, of which the lower triangle is given in Fortran order."""
+    symv, symm = get_blas_funcs(("symv", "symm"), dtype=lower.dtype)
     if len(vectors) == 1:
-        return np.asarray(blas.ssymv(1.0, lower, vectors[0], lower=1))[np.newaxis]
-    return np.asarray(blas.ssymm(1.0, lower, vectors.T, lower=1)).T
+        return np.asarray(symv(1.0, lower, vectors[0], lower=1))[np.newaxis]
+    return np.asarray(symm(1.0, lower, vectors.T, lower=1)).T
 
 
 class SampledBlocks:
@@ -81,13 +89,14 @@ class SampledBlocks:
     def __init__(self, blocks: list[_Block], roots: Array, sizes: tuple[int, int], n_threads: int):
         self._blocks, self._roots = blocks, roots  # roots: D^(-1/2), a row for each block
         self._sizes = sizes  # n_logits, n_features
+        self._number = blocks[0].inverse.dtype
         numbers = sum(b.inverse.size + (0 if b.rows is None else b.rows.size) for b in blocks)
         self._n_threads = n_threads if numbers >= _SHARED_NUMBERS else 1
 
     @property
     def is_diagonal(self) -> bool:
         """Whether the drawn rows told nothing that the diagonal does not."""
-        return all(block is _DIAGONAL for block in self._blocks)
+        return not any(len(block.inverse) for block in self._blocks)
 
     @single_threaded_blas
     def apply(self, gradient: Array) -> Array:
@@ -98,10 +107,10 @@ class SampledBlocks:
         inside[:, :d] = gradient[:n_weights].reshape(n_logits, d)
         inside[:, d:] = gradient[n_weights:].reshape(n_logits, -1)
         inside *= self._roots
-        # float32 holds no gradient of 1e-40
+        # (float32 holds no gradient of 1e-40)
         size = float(np.abs(inside).max(initial=0.0))
         size = size if 0.0 < size < np.inf else 1.0
-        given = (inside / size).astype(np.float32)
+        given = (inside / size).astype(self._number)
         if len(self._blocks) == 1:
             inside[...] = self._blocks[0].product(given)
         else:
@@ -147,10 +156,9 @@ def plan(problem: Problem, most_work: float) -> Plan | None:
 def shared_rows(problem: Problem, most_work: float) -> int:
     """Return how many rows to take for one block of all classes and so much work."""
     columns, n_rows = problem.n_features + 1, _FEWEST
-    most = min(problem.n_rows, _MOST_PER_FEATURE * columns)
-    while n_rows < most and _block_work(int(_GROWTH * n_rows), columns) <= most_work:
+    while n_rows < problem.n_rows and _block_work(int(_GROWTH * n_rows), columns) <= most_work:
         n_rows = int(_GROWTH * n_rows)
-    return min(n_rows, most)
+    return min(n_rows, problem.n_rows)
 
 
 def _work(problem: Problem, n_drawn: int, columns: int) -> float:
@@ -176,7 +184,7 @@ def build_sampled_blocks(problem: Problem, at: Evaluation, n_drawn: int) -> Samp
     inverses = _Inverses(problem, curvature)
 
     def finish(k: int) -> Array:
-        return inverses.invert(k, drawn.rows[k], weight)
+        return inverses.invert(k, drawn.rows[k], weight, is_exact=n_drawn >= rows.n_rows)
 
     for _ in in_threads(finish, range(rows.n_logits), rows.n_threads):
         pass
@@ -195,7 +203,7 @@ def build_shared_block(problem: Problem, n_rows: int) -> SampledBlocks:
     )
     inverses = _Inverses(problem, np.array([curvature]))
     z *= np.sqrt(curvature)
-    inverses.invert(0, z, max(weight, _TINY))
+    inverses.invert(0, z, max(weight, _TINY), is_exact=n_rows >= problem.n_rows)
     return inverses.preconditioner()
 
 
@@ -209,21 +217,26 @@ class _Inverses:
         self._added = np.append(np.full(problem.n_features, problem.l2), 0.0 * ones)
         self._scale = np.append(problem.coordinates.scale, ones)
         self._roots = np.empty_like(self._whole)
+        is_small = problem.n_features <= _SMALL and problem.rows.real == np.float64
+        self._number = np.dtype(np.float64 if is_small else np.float32)
         self._blocks: dict[int, _Block] = {}
 
-    def invert(self, k: int, z: Array, weight: float) -> Array:
-        """Take a block from rows, each times the root of its curvature, of rows of a weight."""
+    def invert(self, k: int, z: Array, weight: float, *, is_exact: bool) -> Array:
+        """Take a block from rows, each times the root of its curvature, of rows of a weight.
+
+        is_exact is whether these are all rows.
+        """
         whole = self._whole[k]
         roots = _inverse_roots(whole)
         z *= (roots * self._scale / np.sqrt(weight)).astype(z.dtype)
-        z = z.astype(np.float32, copy=False)
-        share = _diagonal_share(z)
+        z = z.astype(self._number, copy=False)
+        share = _LEAST_ADDED if is_exact else _diagonal_share(z)
         share = 1.0 if share > _MOST_SHARE else share
         self._roots[k] = own = _inverse_roots(share * whole + self._added)
         if share > _MOST_SHARE:
-            self._blocks[k] = _DIAGONAL
+            self._blocks[k] = _diagonal(self._number)
             return own
-        z *= (np.sqrt(1.0 - share) * own * np.sqrt(whole)).astype(np.float32)
+        z *= (np.sqrt(1.0 - share) * own * np.sqrt(whole)).astype(self._number)
         self._blocks[k] = _inverted(z)
         return own
 
@@ -262,12 +275,14 @@ def _diagonal_share(z: Array) -> float:
 
 @single_threaded_blas
 def _inverted(z: Array) -> _Block:
+    (syrk,) = get_blas_funcs(("syrk",), dtype=z.dtype)
+    potrf, potri = get_lapack_funcs(("potrf", "potri"), dtype=z.dtype)
     is_wide = len(z) < z.shape[1]
-    matrix = blas.ssyrk(1.0, z.T, trans=1 if is_wide else 0, lower=1)
-    np.fill_diagonal(matrix, np.diagonal(matrix) + np.float32(1.0))
-    factor, info = lapack.spotrf(matrix, lower=1, overwrite_a=1)
+    matrix = syrk(1.0, z.T, trans=1 if is_wide else 0, lower=1)
+    np.fill_diagonal(matrix, np.diagonal(matrix) + z.dtype.type(1.0))
+    factor, info = potrf(matrix, lower=1, overwrite_a=1)
     if info == 0:
-        factor, info = lapack.spotri(factor, lower=1, overwrite_c=1)
-    if info != 0 or not np.isfinite(factor).all():  # rounding, or an overflow: the diagonal alone
-        return _DIAGONAL
+        factor, info = potri(factor, lower=1, overwrite_c=1)
+    if info != 0 or not np.isfinite(factor).all():  # rounding, or an overflow
+        return _diagonal(z.dtype)
     return _Block(factor, z if is_wide else None)

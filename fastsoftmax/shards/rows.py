@@ -224,6 +224,8 @@ class Rows:
         sample = np.concatenate([np.asarray(shard.X[::step]) for shard in self._shards])
         with np.errstate(over="ignore", invalid="ignore"):
             shift, units = near(sample, self.real)
+            if not np.isfinite(self.n_rows * (shift**2 + (1.0 / units) ** 2)).all():
+                return None
             parts = [shard.moments(shift, units) for shard in self._shards]
             total = reduce(add_moments, parts)
         sums, squares = total.sums / self.n_rows, total.squares / self.n_rows

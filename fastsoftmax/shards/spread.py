@@ -54,7 +54,7 @@ def near(sample: Array, real: np.dtype[Any]) -> tuple[Array, Array]:
 
     sample is (n, n_features), of any number type.
     """
-    x = sample.astype(np.float64)
+    x = np.ascontiguousarray(sample, dtype=np.float64)  # the order of memory decides that of sums
     first = x[0]
     varies = (x != first).any(axis=0)
     away = x - first
