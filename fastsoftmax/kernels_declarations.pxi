@@ -137,7 +137,7 @@ cdef extern from "kernels.h" nogil:
     ctypedef struct fs_newton_limits:
         ptrdiff_t most_steps
         double tol, target
-    ptrdiff_t fs_newton_scratch(const fs_small *)
+    ptrdiff_t fs_newton_scratch(const kernels *, const fs_small *)
     fs_newton_end fs_newton_steps(const kernels *, double *points, double *records, double *base,
                                   const double *start, const fs_small *, const fs_newton_limits *,
                                   void *scratch)

@@ -232,7 +232,7 @@ def newton_steps(points, records, base, start, Z, targets, settings, *, isa=None
     limits.most_steps = p.n_rows
     limits.tol = real_number(settings.tol, "tol")
     limits.target = real_number(settings.target, "target")
-    scratch = _Scratch(fs_newton_scratch(&problem))
+    scratch = _Scratch(fs_newton_scratch(kern, &problem))
     with nogil:
         end = fs_newton_steps(kern, <double *>p.data, <double *>r.data, <double *>b.data,
                               <double *>s.data, &problem, &limits, scratch.data)

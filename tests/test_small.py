@@ -64,7 +64,9 @@ def run(module, arguments, n_steps=40, tol=1e-8, target=1e-13, **options):
 
 
 class TestKernel:
-    @pytest.mark.parametrize(("n", "d"), [(1, 1), (7, 2), (8, 3), (60, 3), (203, 8), (50, 17)])
+    @pytest.mark.parametrize(
+        ("n", "d"), [(1, 1), (7, 2), (8, 3), (60, 3), (203, 8), (50, 17), (128, 23), (300, 26)]
+    )
     @pytest.mark.parametrize("k", [2, 3, 5])
     @pytest.mark.parametrize("intercept", [True, False])
     def test_is_its_twin(self, kernels, isa, rng, n, d, k, intercept):

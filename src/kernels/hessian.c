@@ -4,6 +4,7 @@
 
 #include "arena.h"
 #include "pack.h"
+#include "panels.h"
 #include "pass.h"
 #include "rows.h"
 
@@ -94,25 +95,20 @@ static void rows_part(void *task_, ptrdiff_t part, int thread) {
     }
 }
 
-/* Where the column j of z is in panels. */
-static ptrdiff_t place_of(const hessian_task *t, ptrdiff_t j) {
-    const ptrdiff_t width = t->kern->hessian.panel_width;
-    const ptrdiff_t first = (t->panels.n_panels - 1) * width;
-    return j < first ? width + j : j - first;
-}
-
 /* The elements of the column a of logit k with the columns from a on of the logits from k on, and
  * those that mirror them. */
 static void write_part(void *task_, ptrdiff_t part, int thread) {
     const hessian_task *t = task_;
     const ptrdiff_t m = t->panels.n_columns, n_logits = t->rows->n_logits, size = n_logits * m;
-    const ptrdiff_t k = part / m, a = part % m, place_a = place_of(t, a), n = t->n_places;
+    const ptrdiff_t k = part / m, a = part % m, n = t->n_places;
+    const ptrdiff_t width = t->kern->hessian.panel_width;
+    const ptrdiff_t place_a = place_of(&t->panels, width, a);
     const double *sums =
         t->sums + (k * n_logits - k * (k - 1) / 2) * n * n; /* of the pair (k, k) */
     (void)thread;
     for (ptrdiff_t l = k; l < n_logits; ++l, sums += n * n)
         for (ptrdiff_t j = a; j < m; ++j) {
-            const ptrdiff_t place_j = place_of(t, j);
+            const ptrdiff_t place_j = place_of(&t->panels, width, j);
             const double *sum = sums + min_size(place_a, place_j) * n + max_size(place_a, place_j);
             double total = 0;
             for (ptrdiff_t p = 0; p < t->n_parts; ++p) total += sum[p * t->sums_size];

@@ -223,18 +223,15 @@ typedef struct {
     /* logits[l, i] = params[l] . z[i] */
     void (*logits)(double *logits, const fs_small *problem, const double *params);
 
-    /* At the logits + length * along: probs (n_classes, n_rows), and the sums. targets (n_classes,
-     * n_rows) are smoothed, right[i] is the class of row i. */
-    fs_line (*line)(double *probs, const fs_small *problem, const double *targets,
+    /* At the logits + length * along: the sums, probs (n_classes, n_rows) and rest, the
+     * probabilities of the other classes together. targets (n_classes, n_rows) are smoothed,
+     * right[i] is the class of row i. */
+    fs_line (*line)(double *probs, double *rest, const fs_small *problem, const double *targets,
                     const double *right, const double *logits, const double *along, double length);
 
     /* gradient[l, j] = sum_i weight_i (probs - targets)[l, i] z[i, j] */
     void (*gradient)(double *gradient, const fs_small *problem, const double *probs,
                      const double *targets);
-
-    /* The upper triangle of hessian[(k, a), (l, j)] = sum_i weight_i h[i, k, l] z[i, a] z[i, j],
-     * h[i, k, l] = probs[k, i] ((k == l) - probs[l, i]). The rest is scratch. */
-    void (*hessian)(double *hessian, const fs_small *problem, const double *probs);
 
     /* step = -hessian^-1 gradient by Cholesky's factors, which replace the upper triangle of
      * hessian (n, n), the only one that is read; returns whether there are any. */
@@ -491,7 +488,7 @@ typedef struct {
     ptrdiff_t n_steps;
     fs_newton_status status;
 } fs_newton_end;
-ptrdiff_t fs_newton_scratch(const fs_small *problem);
+ptrdiff_t fs_newton_scratch(const kernels *kern, const fs_small *problem);
 typedef struct {
     ptrdiff_t most_steps;
     double tol, target;

@@ -8,8 +8,13 @@
 #include <string.h>
 
 #include "arena.h"
+#include "panels.h"
 
 enum { MOST_HALVINGS = 30, MOST_LENGTHS = 6, LEVEL = 64 };
+
+/* Rows of a block for the Hessian, as in hessian.c, and the room behind the last row that vectors
+ * of rows may take. */
+enum { BLOCK_ROWS = 128, ROOM = 16 };
 
 /* A step is long enough where so little of its slope is left. A length costs the exponentials of
  * the rows, a step their products with each other: breast cancer (569 x 30) takes 6 steps for 9,
@@ -24,33 +29,58 @@ typedef struct {
     const kernels *kern;
     const fs_small *problem;
     ptrdiff_t size;
-    double *hessian, *gradient, *step, *base, *mixture; /* of the coefficients */
-    double *targets, *probs, *logits, *along, *right;   /* of the rows */
+    double *hessian, *gradient, *step, *base, *mixture;      /* of the coefficients */
+    double *targets, *probs, *rest, *logits, *along, *right; /* of the rows */
+    double *z, *shares, *sums; /* blocks of rows in panels, scratch for one, sums of the Hessian */
+    fs_panels panels;
+    ptrdiff_t n_places;
     double base_square;
 } small_task;
 
-static double *take_doubles(arena *memory, ptrdiff_t n, ptrdiff_t by) {
-    return take(memory, (double)n * (double)by * (double)sizeof(double));
+static double *take_doubles(arena *memory, double n) {
+    return take(memory, n * (double)sizeof(double));
+}
+
+/* Numbers of rows in panels; each block has a row more. */
+static ptrdiff_t panel_numbers(const small_task *t, ptrdiff_t n_rows) {
+    return (n_rows + ceil_div(n_rows, BLOCK_ROWS)) * t->n_places;
+}
+
+/* Sums of all pairs of logits. */
+static double n_sums(const small_task *t) {
+    const double n_logits = (double)t->problem->n_logits, n_places = (double)t->n_places;
+    return n_logits * (n_logits + 1) / 2 * n_places * n_places;
 }
 
 static small_task begin(const kernels *kern, const fs_small *problem, double *base, arena *memory) {
-    const ptrdiff_t size = problem->n_logits * problem->n_columns, n = problem->n_rows;
-    small_task t = {.kern = kern, .problem = problem, .size = size, .base = base};
-    t.hessian = take_doubles(memory, size, size);
-    t.gradient = take_doubles(memory, size, 1);
-    t.step = take_doubles(memory, size, 1);
-    t.mixture = take_doubles(memory, problem->n_classes, 1);
-    t.targets = take_doubles(memory, problem->n_classes, n);
-    t.probs = take_doubles(memory, problem->n_classes, n);
-    t.logits = take_doubles(memory, problem->n_logits, n);
-    t.along = take_doubles(memory, problem->n_logits, n);
-    t.right = take_doubles(memory, n, 1);
+    const double n_classes = (double)problem->n_classes, n = (double)problem->n_rows;
+    const double n_logits = (double)problem->n_logits;
+    const double size = n_logits * (double)problem->n_columns;
+    const ptrdiff_t width = kern->hessian.panel_width;
+    small_task t = {.kern = kern, .problem = problem, .base = base};
+    t.size = problem->n_logits * problem->n_columns;
+    t.panels.n_columns = problem->n_columns;
+    t.panels.n_panels = ceil_div(problem->n_columns, width);
+    t.n_places = t.panels.n_panels * width;
+    t.hessian = take_doubles(memory, size * size);
+    t.gradient = take_doubles(memory, size);
+    t.step = take_doubles(memory, size);
+    t.mixture = take_doubles(memory, n_classes);
+    t.targets = take_doubles(memory, n_classes * n);
+    t.probs = take_doubles(memory, n_classes * n + ROOM);
+    t.rest = take_doubles(memory, n_classes * n + ROOM);
+    t.logits = take_doubles(memory, n_logits * n);
+    t.along = take_doubles(memory, n_logits * n);
+    t.right = take_doubles(memory, n);
+    t.z = take_doubles(memory, (double)panel_numbers(&t, problem->n_rows));
+    t.shares = take_doubles(memory, (double)panel_numbers(&t, BLOCK_ROWS));
+    t.sums = take_doubles(memory, n_sums(&t));
     return t;
 }
 
-ptrdiff_t fs_newton_scratch(const fs_small *problem) {
+ptrdiff_t fs_newton_scratch(const kernels *kern, const fs_small *problem) {
     arena memory = {0};
-    begin(NULL, problem, NULL, &memory);
+    begin(kern, problem, NULL, &memory);
     return taken_bytes(&memory);
 }
 
@@ -68,6 +98,21 @@ static void set_targets(const small_task *t) {
             if (probs && probs[k] > probs[right]) right = k;
         }
         t->right[i] = (double)right;
+    }
+}
+
+/* The rows in panels, block after block. */
+static void set_panels(const small_task *t) {
+    const ptrdiff_t m = t->problem->n_columns, n = t->problem->n_rows;
+    const ptrdiff_t width = t->kern->hessian.panel_width;
+    memset(t->z, 0, (size_t)panel_numbers(t, n) * sizeof *t->z);
+    for (ptrdiff_t i = 0; i < n; ++i) {
+        const ptrdiff_t first = i / BLOCK_ROWS * BLOCK_ROWS;
+        const ptrdiff_t panel_size = (min_size(BLOCK_ROWS, n - first) + 1) * width;
+        double *z = t->z + panel_numbers(t, first) + (i - first) * width;
+        for (ptrdiff_t j = 0; j < m; j += width)
+            memcpy(z + place_of(&t->panels, width, j) / width * panel_size,
+                   t->problem->z + i * m + j, (size_t)min_size(width, m - j) * sizeof *z);
     }
 }
 
@@ -158,16 +203,49 @@ static small_point point_at(const small_task *t, const double *params, const fs_
                          gap_bound(t, params, loss, square)};
 }
 
+/* The sums over the rows of the Hessian of the loss, a pair of logits after the other. */
+static void sum_hessian(const small_task *t) {
+    const fs_small *problem = t->problem;
+    const ptrdiff_t n = problem->n_rows, skipped = (problem->n_classes - problem->n_logits) * n;
+    memset(t->sums, 0, (size_t)n_sums(t) * sizeof *t->sums);
+    for (ptrdiff_t first = 0; first < n; first += BLOCK_ROWS) {
+        const fs_curved_rows rows = {t->z + panel_numbers(t, first),
+                                     t->probs + skipped + first,
+                                     t->rest + skipped + first,
+                                     problem->row_weights + first,
+                                     n,
+                                     min_size(BLOCK_ROWS, n - first),
+                                     problem->n_columns,
+                                     problem->n_logits};
+        t->kern->hessian.add_rows(t->sums, t->shares, &rows);
+    }
+}
+
+/* The upper triangle of the Hessian of the mean loss. */
+static void set_hessian(const small_task *t) {
+    const ptrdiff_t m = t->problem->n_columns, n_logits = t->problem->n_logits, n = t->n_places;
+    const ptrdiff_t width = t->kern->hessian.panel_width;
+    const double scale = 1 / (double)t->problem->n_rows, *sums = t->sums;
+    sum_hessian(t);
+    for (ptrdiff_t k = 0; k < n_logits; ++k)
+        for (ptrdiff_t l = k; l < n_logits; ++l, sums += n * n)
+            for (ptrdiff_t a = 0; a < m; ++a) {
+                double *row = t->hessian + (k * m + a) * t->size + l * m;
+                const ptrdiff_t at = place_of(&t->panels, width, a);
+                for (ptrdiff_t j = k == l ? a : 0; j < m; ++j) {
+                    const ptrdiff_t other = place_of(&t->panels, width, j);
+                    row[j] = scale * sums[min_size(at, other) * n + max_size(at, other)];
+                }
+            }
+}
+
 /* step = -hessian^-1 gradient; whether there are Cholesky's factors. The objective gets the
  * curvature 1 along the direction that all intercepts have in common, where it is flat. */
 static int newton_step(const small_task *t) {
     const fs_small *problem = t->problem;
     const ptrdiff_t m = problem->n_columns, d = n_penalised(problem), size = t->size;
     const ptrdiff_t n_logits = problem->n_logits;
-    const double scale = 1 / (double)problem->n_rows;
-    t->kern->newton.hessian(t->hessian, problem, t->probs);
-    for (ptrdiff_t a = 0; a < size; ++a)
-        for (ptrdiff_t b = a; b < size; ++b) t->hessian[a * size + b] *= scale;
+    set_hessian(t);
     for (ptrdiff_t k = 0; k < n_logits; ++k) {
         for (ptrdiff_t j = 0; j < d; ++j) t->hessian[(k * m + j) * (size + 1)] += problem->l2;
         for (ptrdiff_t l = k; d < m && n_logits > 1 && l < n_logits; ++l)
@@ -196,7 +274,7 @@ static int descend(small_task *t, double *trial, const double *params, small_poi
     if (!(first_slope < 0) || isinf(first_slope)) return 0;
     t->kern->newton.logits(t->along, problem, t->step);
     for (int n_lengths = 1, halvings = 0; halvings <= MOST_HALVINGS; ++n_lengths) {
-        const fs_line sums = t->kern->newton.line(t->probs, problem, t->targets, t->right,
+        const fs_line sums = t->kern->newton.line(t->probs, t->rest, problem, t->targets, t->right,
                                                   t->logits, t->along, length);
         const double slope = sums.slope / n_rows + l2 * (across + length * square);
         if (!halvings && n_lengths < MOST_LENGTHS && fabs(slope) > -SLOPE_LEFT * first_slope) {
@@ -231,11 +309,12 @@ fs_newton_end fs_newton_steps(const kernels *kern, double *points, double *recor
     arena memory = {scratch, 0};
     small_task t = begin(kern, problem, base, &memory);
     set_targets(&t);
+    set_panels(&t);
     set_base(&t);
     kern->newton.logits(t.logits, problem, start);
     /* (length 0 of anything finite) */
     const fs_line sums =
-        kern->newton.line(t.probs, problem, t.targets, t.right, t.logits, t.logits, 0);
+        kern->newton.line(t.probs, t.rest, problem, t.targets, t.right, t.logits, t.logits, 0);
     const double *params = start;
     small_point at = point_at(&t, params, &sums);
     fs_newton_end end = {0, FS_NEWTON_LIMIT};

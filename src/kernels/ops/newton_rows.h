@@ -29,9 +29,9 @@ static void newton_logits(double *logits, const fs_small *problem, const double 
     }
 }
 
-static fs_line newton_line(double *probs, const fs_small *problem, const double *targets,
-                           const double *right, const double *logits, const double *along,
-                           double length) {
+static fs_line newton_line(double *probs, double *rest, const fs_small *problem,
+                           const double *targets, const double *right, const double *logits,
+                           const double *along, double length) {
     const ptrdiff_t n_rows = problem->n_rows, n_classes = problem->n_classes;
     const ptrdiff_t first = n_classes - problem->n_logits; /* class 0 may have the logit 0 */
     const vec zero = v_set1(0), t = v_set1(length);
@@ -66,8 +66,12 @@ static fs_line newton_line(double *probs, const fs_small *problem, const double 
         }
         const vec share = v_div(v_set1(1), v_add(v_set1(1), others));
         for (ptrdiff_t k = 0; k < n_classes; ++k) {
-            double *p = probs + k * n_rows + i;
-            v_store_tail(p, v_mul(v_load_tail(p, lanes, 0), share), lanes);
+            const ptrdiff_t at = k * n_rows + i;
+            const vec p = v_mul(v_load_tail(probs + at, lanes, 0), share);
+            const mask is_largest = v_eq(largest, v_set1((double)k));
+            v_store_tail(probs + at, p, lanes);
+            v_store_tail(rest + at, v_select(is_largest, v_mul(others, share), v_sub(v_set1(1), p)),
+                         lanes);
         }
         const vec weight = v_load_tail(problem->row_weights + i, lanes, 0);
         const mask hit = v_eq(largest, v_load_tail(right + i, lanes, 0));
@@ -81,46 +85,24 @@ static fs_line newton_line(double *probs, const fs_small *problem, const double 
                      v_sum_lanes(curvature)};
 }
 
-/* Rows whose products are added up in registers before they reach a matrix, and rows of it that
- * share what they load. */
-enum { NEWTON_ROWS = 8, NEWTON_TILE = 4 };
+/* Rows whose products are added up in registers before they reach the gradient, and rows of a
+ * Hessian that are taken from the others at once. */
+enum { NEWTON_ROWS = 8, NEWTON_PIVOTS = 4 };
 
-/* For a < n_tile: matrix[a * stride + j] += sum_i factor_i z_ia z_ij, i < n_rows, for j from
- * `begin`, a multiple of the width. One tile: z_ia is taken as 1 where `columns` is NULL. */
-FORCE_INLINE void add_tile(double *matrix, const double *z, const double *columns,
-                           const double *factor, int n_tile, ptrdiff_t n_rows, ptrdiff_t m,
-                           ptrdiff_t begin, ptrdiff_t stride) {
-    double share[NEWTON_ROWS * NEWTON_TILE];
-    for (ptrdiff_t i = 0; i < n_rows; ++i)
-        for (int a = 0; a < n_tile; ++a)
-            share[i * n_tile + a] = columns ? factor[i] * columns[i * m + a] : factor[i];
-    for (ptrdiff_t j = begin; j < m; j += VEC_WIDTH) {
-        const ptrdiff_t lanes = min_size(VEC_WIDTH, m - j);
-        vec sum[NEWTON_TILE];
-        if (lanes == VEC_WIDTH) {
-            UNROLL
-            for (int a = 0; a < n_tile; ++a) sum[a] = v_load(matrix + a * stride + j);
-            for (ptrdiff_t i = 0; i < n_rows; ++i) {
-                const vec z_ij = v_load(z + i * m + j);
-                UNROLL
-                for (int a = 0; a < n_tile; ++a)
-                    sum[a] = v_fma(v_set1(share[i * n_tile + a]), z_ij, sum[a]);
-            }
-            UNROLL
-            for (int a = 0; a < n_tile; ++a) v_store(matrix + a * stride + j, sum[a]);
-        } else {
-            UNROLL
-            for (int a = 0; a < n_tile; ++a)
-                sum[a] = v_load_tail(matrix + a * stride + j, lanes, 0);
-            for (ptrdiff_t i = 0; i < n_rows; ++i) {
-                const vec z_ij = v_load_tail(z + i * m + j, lanes, 0);
-                UNROLL
-                for (int a = 0; a < n_tile; ++a)
-                    sum[a] = v_fma(v_set1(share[i * n_tile + a]), z_ij, sum[a]);
-            }
-            UNROLL
-            for (int a = 0; a < n_tile; ++a) v_store_tail(matrix + a * stride + j, sum[a], lanes);
-        }
+/* For the columns of one vector, from j on: gradient[j] += sum_i residual_i z_ij, i < n_rows. */
+FORCE_INLINE void add_residuals(double *gradient, const double *z, const double *residual,
+                                ptrdiff_t n_rows, ptrdiff_t m, ptrdiff_t j) {
+    const ptrdiff_t lanes = min_size(VEC_WIDTH, m - j);
+    if (lanes == VEC_WIDTH) {
+        vec sum = v_load(gradient + j);
+        for (ptrdiff_t i = 0; i < n_rows; ++i)
+            sum = v_fma(v_set1(residual[i]), v_load(z + i * m + j), sum);
+        v_store(gradient + j, sum);
+    } else {
+        vec sum = v_load_tail(gradient + j, lanes, 0);
+        for (ptrdiff_t i = 0; i < n_rows; ++i)
+            sum = v_fma(v_set1(residual[i]), v_load_tail(z + i * m + j, lanes, 0), sum);
+        v_store_tail(gradient + j, sum, lanes);
     }
 }
 
@@ -136,33 +118,9 @@ static void newton_gradient(double *gradient, const fs_small *problem, const dou
             double residual[NEWTON_ROWS];
             for (ptrdiff_t i = 0; i < n; ++i)
                 residual[i] = problem->row_weights[first + i] * (probs[at + i] - targets[at + i]);
-            add_tile(gradient + l * m, problem->z + first * m, NULL, residual, 1, n, m, 0, m);
+            for (ptrdiff_t j = 0; j < m; j += VEC_WIDTH)
+                add_residuals(gradient + l * m, problem->z + first * m, residual, n, m, j);
         }
-    }
-}
-
-static void newton_hessian(double *hessian, const fs_small *problem, const double *probs) {
-    const ptrdiff_t m = problem->n_columns, n_rows = problem->n_rows, n_logits = problem->n_logits;
-    const ptrdiff_t size = n_logits * m;
-    const double *p = probs + (problem->n_classes - n_logits) * n_rows;
-    memset(hessian, 0, (size_t)(size * size) * sizeof *hessian);
-    for (ptrdiff_t first = 0; first < n_rows; first += NEWTON_ROWS) {
-        const ptrdiff_t n = min_size(NEWTON_ROWS, n_rows - first);
-        const double *z = problem->z + first * m, *weights = problem->row_weights + first;
-        for (ptrdiff_t k = 0; k < n_logits; ++k)
-            for (ptrdiff_t l = k; l < n_logits; ++l) {
-                const double *p_k = p + k * n_rows + first, *p_l = p + l * n_rows + first;
-                double *block = hessian + k * m * size + l * m, factor[NEWTON_ROWS];
-                for (ptrdiff_t i = 0; i < n; ++i)
-                    factor[i] = weights[i] * p_k[i] * ((k == l) - p_l[i]);
-                ptrdiff_t a = 0;
-                for (; a + NEWTON_TILE <= m; a += NEWTON_TILE)
-                    add_tile(block + a * size, z, z + a, factor, NEWTON_TILE, n, m,
-                             k == l ? a / VEC_WIDTH * VEC_WIDTH : 0, size);
-                for (; a < m; ++a)
-                    add_tile(block + a * size, z, z + a, factor, 1, n, m,
-                             k == l ? a / VEC_WIDTH * VEC_WIDTH : 0, size);
-            }
     }
 }
 
@@ -178,14 +136,39 @@ FORCE_INLINE void add_row(double *y, double scale, const double *x, ptrdiff_t be
                      n - j);
 }
 
+/* y[j] -= sum_b x_b[i] x_b[j] for j in [i, n), and perhaps some before, of the same vector; x are
+ * NEWTON_PIVOTS rows. */
+FORCE_INLINE void subtract_rows(double *y, const double *x, ptrdiff_t i, ptrdiff_t n) {
+    vec scales[NEWTON_PIVOTS];
+    ptrdiff_t j = i / VEC_WIDTH * VEC_WIDTH;
+    for (int b = 0; b < NEWTON_PIVOTS; ++b) scales[b] = v_set1(x[b * n + i]);
+    for (; j + VEC_WIDTH <= n; j += VEC_WIDTH) {
+        vec rest = v_load(y + j);
+        for (int b = 0; b < NEWTON_PIVOTS; ++b)
+            rest = v_fnma(scales[b], v_load(x + b * n + j), rest);
+        v_store(y + j, rest);
+    }
+    if (j < n) {
+        vec rest = v_load_tail(y + j, n - j, 0);
+        for (int b = 0; b < NEWTON_PIVOTS; ++b)
+            rest = v_fnma(scales[b], v_load_tail(x + b * n + j, n - j, 0), rest);
+        v_store_tail(y + j, rest, n - j);
+    }
+}
+
 static int newton_step(double *step, double *hessian, const double *gradient, ptrdiff_t n) {
     for (ptrdiff_t i = 0; i < n; ++i) step[i] = hessian[i * n + i];
-    for (ptrdiff_t k = 0; k < n; ++k) {
-        double *row = hessian + k * n;
-        if (!(row[k] > 1e-14 * step[k])) return 0;
-        const double scale = 1 / sqrt(row[k]);
-        for (ptrdiff_t j = k; j < n; ++j) row[j] *= scale;
-        for (ptrdiff_t i = k + 1; i < n; ++i) add_row(hessian + i * n, -row[i], row, i, n);
+    for (ptrdiff_t first = 0; first < n; first += NEWTON_PIVOTS) {
+        const ptrdiff_t end = min_size(first + NEWTON_PIVOTS, n);
+        for (ptrdiff_t k = first; k < end; ++k) {
+            double *row = hessian + k * n;
+            if (!(row[k] > 1e-14 * step[k])) return 0;
+            const double scale = 1 / sqrt(row[k]);
+            for (ptrdiff_t j = k; j < n; ++j) row[j] *= scale;
+            for (ptrdiff_t i = k + 1; i < end; ++i) add_row(hessian + i * n, -row[i], row, i, n);
+        }
+        for (ptrdiff_t i = end; i < n; ++i)
+            subtract_rows(hessian + i * n, hessian + first * n, i, n);
     }
     for (ptrdiff_t i = 0; i < n; ++i) step[i] = -gradient[i];
     for (ptrdiff_t i = 0; i < n; ++i) {
