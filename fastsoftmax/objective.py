@@ -113,7 +113,7 @@ class SoftmaxObjective:
         None where some rows have told that no direction stands out: then others do not either
         (1500 x 1500 normal numbers: 41 iterations with blocks of 288 and 432 rows, 36 without).
         """
-        if self._is_flat and not curvature.is_whole(self.problem, self.row_span):
+        if self._is_flat and not curvature.is_whole(self.problem):
             return None
         return curvature.refinement(self.problem, self.row_span, most_cost)
 

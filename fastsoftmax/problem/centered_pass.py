@@ -154,8 +154,8 @@ class CenteredPass:
         return self._mean_shift
 
     def gradient_error(self, at: Evaluation, units: Array) -> float:
-        """Return 0: nothing cancels, and float64 is more than the bounds need."""
-        return 0.0
+        """Return 0: nothing cancels over centred rows; inf without an intercept to shift them."""
+        return 0.0 if self.problem.fit_intercept else np.inf
 
     def noise(self, at: Evaluation) -> float:
         """Return 0, as nothing cancels over centred rows, but where W mean and b have to agree."""

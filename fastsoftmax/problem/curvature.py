@@ -115,9 +115,9 @@ def pass_work(problem: Problem) -> float:
     return rows.real.itemsize / 4.0 * (products + others) + _PER_ITERATION
 
 
-def is_whole(problem: Problem, span: RowSpan | None) -> bool:
+def is_whole(problem: Problem) -> bool:
     """Whether a better preconditioner is the inverse of the whole Hessian."""
-    return problem.n_params <= WHOLE_PARAMS and span is None
+    return problem.n_params <= WHOLE_PARAMS
 
 
 def refinement(
@@ -128,9 +128,9 @@ def refinement(
     In a span, where F curves only there.
     """
     one_pass = pass_work(problem)
-    if is_whole(problem, span):
+    if is_whole(problem):
         step, work = whole_plan(problem, most_passes * one_pass)
-        return Refinement(work / one_pass, lambda at: build_whole(problem, at, step))
+        return Refinement(work / one_pass, lambda at: build_whole(problem, at, step, span))
     if problem.rows.is_dense or problem.n_features <= _DENSE_FEATURES:
         plan = plan_blocks(problem, most_passes * one_pass)
         if plan is not None:
@@ -170,19 +170,29 @@ def _whole_costs(problem: Problem) -> tuple[float, float]:
     return 2.0 * _PER_ITERATION + 2.0 * n**3, n * n + 40.0 * problem.n_features
 
 
-def build_whole(problem: Problem, at: Evaluation, step: int = 1) -> Preconditioner:
-    """Invert the Hessian of every step-th row."""
+def build_whole(
+    problem: Problem, at: Evaluation, step: int = 1, span: RowSpan | None = None
+) -> Preconditioner:
+    """Invert the Hessian of every step-th row; in a span, where F curves only there.
+
+    Along what all classes have in common, and outside the span, it gets any curvature: no steps go
+    there.
+    """
     matrix = build_hessian(problem, at, step)
     added = (_ADDED if step > 1 else 0.0) * np.diagonal(matrix)
     k, d = problem.n_logits, problem.n_features
-    if k > 1:  # what all classes have in common changes no probability: no steps along it
-        blocks = matrix[: k * d, : k * d].reshape(k, d, k, d)
-        every = np.arange(d)
-        blocks[:, every, :, every] += (
-            np.diagonal(matrix)[: k * d].reshape(k, d).mean(axis=0)[:, np.newaxis, np.newaxis]
-        )
+    numbers = np.arange(k * d).reshape(k, d)
+    diagonal = np.diagonal(matrix)[numbers].mean(axis=0)
+    if k > 1:
+        matrix[numbers[:, np.newaxis], numbers[np.newaxis]] += diagonal
+    if span is not None:
+        outside = np.eye(d) - product(span.axes, span.axes.T)
+        outside *= float(diagonal.mean())
+        for own in numbers:
+            matrix[own[:, np.newaxis], own] += outside
     invert(matrix, added)
-    return WholeInverse(matrix)
+    whole = WholeInverse(matrix)
+    return whole if span is None else InSpan(whole, span, problem.n_weights)
 
 
 def _leave_constants(problem: Problem, inverse: Array) -> None:

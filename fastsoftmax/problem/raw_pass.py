@@ -13,8 +13,8 @@ from fastsoftmax.problem.problem import Problem
 
 # A share of F that does not matter.
 _LITTLE = 1e-7
-# Of `RawPass._gradient_noise`: the size of an error in units of it, and numbers of X that tell their
-# size.
+# Of `RawPass._gradient_noise`: the size of an error in units of it, and how many numbers of X tell
+# their size.
 _ROUNDINGS = 10.0
 _FLOAT64 = float(np.finfo(np.float64).eps)
 _SAMPLED_NUMBERS = 1 << 17
@@ -144,7 +144,7 @@ class RawPass:
 
     @cached_property
     def _scaled_squares(self) -> Array:
-        return self._mean_squares * self.problem.coordinates.scale**2
+        return np.asarray(self._mean_squares * self.problem.coordinates.scale**2)
 
     def _gradient_noise(self, at: Evaluation) -> float:
         """Return what rounding of gradients can hide of the bound ||r||^2 / (2 l2).
@@ -174,7 +174,7 @@ class RawPass:
         return self._error(at, float(scaled.sum()), self._largest_terms(at))
 
     def _error(self, at: Evaluation, size: float, terms: float) -> float:
-        # (float64 can afford the worst: rows that are nearly the same have the same rounding errors)
+        # (float64 can afford the worst: rows that are nearly the same have the same errors)
         n_averaged = self.problem.n_rows if self.epsilon > _FLOAT64 else 1
         per_row = 2.0 * min(1.0, at.loss) * size / n_averaged
         return float(0.5 * self.epsilon * np.sqrt(per_row) * (_ROUNDINGS + np.sqrt(terms)))
