@@ -179,8 +179,11 @@ def build_whole(
     there.
     """
     matrix = build_hessian(problem, at, step)
-    added = (_ADDED if step > 1 else 0.0) * np.diagonal(matrix)
     k, d = problem.n_logits, problem.n_features
+    added = np.zeros(len(matrix))
+    if step > 1:  # a feature that occurs in few rows may occur in none of these
+        added[: k * d] = np.tile(null_curvature(problem) * problem.mean_squares, k)
+        added = _ADDED * np.maximum(np.diagonal(matrix), added)
     numbers = np.arange(k * d).reshape(k, d)
     diagonal = np.diagonal(matrix)[numbers].mean(axis=0)
     if k > 1:
