@@ -7,9 +7,8 @@ from fastsoftmax.arrays import Array
 from fastsoftmax.solvers.lower_bound import ROUNDING, LowerBound, share_of
 from fastsoftmax.solvers.protocols import E, Limits, Objective, Result
 
-
-# Iterations of patience where rounding forbids the certificate. (Points in time, C = 7e3: 195 passes
-# over raw rows before those over centred rows, which found the certificate at once.)
+# Iterations of patience where rounding forbids the certificate. (Points in time, C = 7e3: 195
+# passes over raw rows before one over centred rows, which found the certificate at once.)
 _HOPELESS = 10
 
 
