@@ -51,6 +51,8 @@ _MOST_SHARED = 1 << 20
 # for each coefficient.
 WHOLE_PARAMS = 512
 _LEAST_WHOLE, _ROWS_PER_PARAM, _MOST_ROWS_PER_PARAM = 1024, 4, 16
+# Multiply-adds of a Hessian of all rows, where there is no penalty: some tenths of a second.
+_MOST_UNPENALISED = 1e10
 # The share of its diagonal that is added to a Hessian of some rows.
 _ADDED = 0.05
 # Passes that the diagonal of a Hessian takes, of rows in CSR form, by scipy.
@@ -155,6 +157,8 @@ def whole_plan(problem: Problem, most_work: float) -> tuple[int, float]:
     fixed, each = _whole_costs(problem)
     wanted = min(max(float(least), (most_work - fixed) / each), float(most))
     step = max(1, int(problem.n_rows / wanted))
+    if problem.l2 <= 0.0 and whole_work(problem, 1) <= _MOST_UNPENALISED:
+        step = 1  # the fit ends where this says that nothing is gained
     return step, whole_work(problem, step)
 
 

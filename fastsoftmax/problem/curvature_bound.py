@@ -43,8 +43,8 @@ from fastsoftmax.threads import answering_signals
 _RESOLVED = 1e-10
 # A penalty up to here was raised from less, so the optimum is not quite the one that is asked for.
 _LEAST_L2 = 1e-300
-# Where less of F is wanted, the coefficients are, whose error is the root of the gap: the fit goes on
-# until the other bound says so, and ends with some digits more.
+# Where less of F is wanted, the coefficients are, whose error is the root of the gap: the fit goes
+# on until the other bound says so, and ends with some digits more.
 _TIGHT = 5e-7
 # A first trial comes where the gap that is expected is this share of the one that is wanted, the
 # next one where the known bound has fallen to this share. Most passes that a trial may cost, and
