@@ -189,9 +189,7 @@ def test_sampled_blocks(problem, n_drawn, fit_intercept, rng):
     expected = []
     for i in range(k):
         z = found.rows[i].astype(np.float64) * size
-        squares = (
-            found.curvature[i] / found.weight * np.append(whole.mean_squares, 1.0)[: len(size)]
-        )
+        squares = found.curvature[i] / found.weight * np.append(whole.variances, 1.0)[: len(size)]
         block = estimated(z.T @ z, squares, z, is_exact=n_drawn >= shard.n_rows)
         block += np.diag([PENALTY] * d + [0.0] * int(fit_intercept))
         own = np.append(gradient[i * d : (i + 1) * d], gradient[k * d + i :][: int(fit_intercept)])

@@ -98,6 +98,14 @@ class Problem:
         return np.asarray(squares * self.coordinates.scale**2)
 
     @cached_property
+    def variances(self) -> Array:
+        """Variances of the solver's features, also where they are not centred."""
+        if self.fit_intercept or self.coordinates.standardize:
+            return self.mean_squares
+        squares = self.rows.squares_about(self.rows.means())
+        return np.asarray(squares * self.coordinates.scale**2)
+
+    @cached_property
     def sizes(self) -> Array:
         """Sizes of the solver's features, about the roots of `mean_squares`, > 0."""
         spread = self.rows.spread

@@ -43,8 +43,9 @@ _MOST_NUMBERS = 1 << 24
 # Costs in multiply-adds: of a number that is gathered, centred and scaled; of an exponential; of
 # what Python adds for each class; and of the arithmetic of an inverse, by LAPACK.
 _GATHERED, _EXPONENTIAL, _PER_CLASS, _PER_CUBE = 32.0, 32.0, 4e6, 1.5
-# Features up to which float64 costs nothing.
-_SMALL = 128
+# Features up to which float64 costs nothing; mean squares, in variances, from which on it is needed:
+# the direction that features far from 0 have in common stands out by as much.
+_SMALL, _FAR = 128, 100.0
 # Numbers of all blocks from which on threads share a product.
 _SHARED_NUMBERS = 1 << 23
 _TINY = float(np.finfo(np.float64).tiny)
@@ -213,12 +214,14 @@ class _Inverses:
     def __init__(self, problem: Problem, curvature: Array) -> None:
         self._problem = problem
         ones = np.ones(int(problem.fit_intercept))
-        self._whole = curvature[:, np.newaxis] * np.append(problem.mean_squares, ones)
+        # (what features far from 0 have in common is in the rows, and in no other direction)
+        self._whole = curvature[:, np.newaxis] * np.append(problem.variances, ones)
         self._added = np.append(np.full(problem.n_features, problem.l2), 0.0 * ones)
         self._scale = np.append(problem.coordinates.scale, ones)
         self._roots = np.empty_like(self._whole)
         is_small = problem.n_features <= _SMALL and problem.rows.real == np.float64
-        self._number = np.dtype(np.float64 if is_small else np.float32)
+        is_far = bool((problem.mean_squares > _FAR * problem.variances).any())
+        self._number = np.dtype(np.float64 if is_small or is_far else np.float32)
         self._blocks: dict[int, _Block] = {}
 
     def invert(self, k: int, z: Array, weight: float, *, is_exact: bool) -> Array:
