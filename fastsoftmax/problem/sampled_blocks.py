@@ -3,14 +3,14 @@
 For class k the block is sum_i h_ik z_i z_i^T + l2 I, with h_ik = s_i p_ik (1 - p_ik). Near an
 optimum most rows are decided about most classes, so rows are drawn in proportion to h_ik; what
 occurs twice counts twice. The drawn rows Z_k alone are an estimate of low rank, without any
-curvature in most directions. A share of the diagonal D_k of the block is added, and in coordinates
-where that share and l2 are the identity
+curvature in most directions, so a share of the block's diagonal takes the place of as much of them
+(`_diagonal_share`). Where D_k is that share and l2, and Z = Z_k D_k^(-1/2) has m rows and d columns,
+the inverse is D_k^(-1/2) (I + Z^T Z)^-1 D_k^(-1/2) with
 
-    (I + Z Z^T)^-1-like products, with Z = Z_k D_k^(-1/2) of m rows and d columns:
     (I + Z^T Z)^-1 = I - Z^T (I + Z Z^T)^-1 Z.
 
 So where m < d, a matrix of order m has to be inverted, not d (Woodbury). Because of the share, its
-condition number is at most about m / _ADDED, and float32 is enough.
+condition number is at most about m / _LEAST_ADDED, and float32 is enough.
 
 Passes to a certified 1e-4, blocks at iterations 6 and 18, from m = 256, 512, 1024, 2048 rows and
 from all: images 7500 x 784, K = 10, C = 1: 69, 55, 43, 37, 35; 1000 x 784: 39, 38 and 37 from all;
@@ -43,8 +43,8 @@ _MOST_NUMBERS = 1 << 24
 # Costs in multiply-adds: of a number that is gathered, centred and scaled; of an exponential; of
 # what Python adds for each class; and of the arithmetic of an inverse, by LAPACK.
 _GATHERED, _EXPONENTIAL, _PER_CLASS, _PER_CUBE = 32.0, 32.0, 4e6, 1.5
-# Features up to which float64 costs nothing; mean squares, in variances, from which on it is needed:
-# the direction that features far from 0 have in common stands out by as much.
+# Features up to which float64 costs nothing; mean squares, in variances, from which on it is
+# needed: the direction that features far from 0 have in common stands out by as much.
 _SMALL, _FAR = 128, 100.0
 # Numbers of all blocks from which on threads share a product.
 _SHARED_NUMBERS = 1 << 23
