@@ -4,7 +4,7 @@ For class k the block is sum_i h_ik z_i z_i^T + l2 I, with h_ik = s_i p_ik (1 - 
 optimum most rows are decided about most classes, so rows are drawn in proportion to h_ik; what
 occurs twice counts twice. The drawn rows Z_k alone are an estimate of low rank, without any
 curvature in most directions, so a share of the block's diagonal takes the place of as much of them
-(`_diagonal_share`). Where D_k is that share and l2, and Z = Z_k D_k^(-1/2) has m rows and d columns,
+(`_diagonal_share`). With D_k that share and l2, and Z = Z_k D_k^(-1/2) of m rows and d columns,
 the inverse is D_k^(-1/2) (I + Z^T Z)^-1 D_k^(-1/2) with
 
     (I + Z^T Z)^-1 = I - Z^T (I + Z Z^T)^-1 Z.
@@ -38,6 +38,8 @@ _LEAST_SHARE = 1e-3
 # Fewest rows that are drawn for a class, and most, for each feature; from one number of rows to the
 # next larger one.
 _FEWEST, _MOST_PER_FEATURE, _GROWTH = 128, 4, 1.5
+# Numbers up to which all rows are taken for a block that all classes share.
+_FEW_NUMBERS = 1 << 16
 # Most numbers of all blocks (float32, 64 MB).
 _MOST_NUMBERS = 1 << 24
 # Costs in multiply-adds: of a number that is gathered, centred and scaled; of an exponential; of
@@ -157,9 +159,12 @@ def plan(problem: Problem, most_work: float) -> Plan | None:
 def shared_rows(problem: Problem, most_work: float) -> int:
     """Return how many rows to take for one block of all classes and so much work."""
     columns, n_rows = problem.n_features + 1, _FEWEST
-    while n_rows < problem.n_rows and _block_work(int(_GROWTH * n_rows), columns) <= most_work:
+    most = problem.n_rows
+    if most * columns > _FEW_NUMBERS:
+        most = min(most, max(_FEWEST, _MOST_PER_FEATURE * columns))
+    while n_rows < most and _block_work(int(_GROWTH * n_rows), columns) <= most_work:
         n_rows = int(_GROWTH * n_rows)
-    return min(n_rows, problem.n_rows)
+    return min(n_rows, most)
 
 
 def _work(problem: Problem, n_drawn: int, columns: int) -> float:
