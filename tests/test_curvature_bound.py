@@ -1,5 +1,7 @@
 """The bound by curvature: never below the distance from the minimum, and near it."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 from scipy import sparse
@@ -110,6 +112,14 @@ def test_is_tried_only_where_it_may_end_a_fit(rng):
     assert sharper.bound(start, known, 1e-4 * start.value) == known
     loose = 1e3 * objective.gap_bound(end) + 1e-3
     assert sharper.bound(end, loose, 1e-4 * end.value) < 1e-4 * end.value
+
+
+def test_what_is_not_finite_is_not_tried(rng):
+    problem = problem_of("normal", 3, rng, np.float64, n=2000)
+    objective = SoftmaxObjective(problem)
+    at = objective.evaluate(problem.null_point)
+    spoilt = replace(at, gradient=np.full_like(at.gradient, np.nan))
+    assert SharperBound(problem, objective.by).bound(spoilt, 1.0, 0.5) == 1.0
 
 
 def test_where_it_holds(rng):

@@ -1,7 +1,8 @@
 """Hessians, and the preconditioners that are made of them.
 
-The first preconditioner is the diagonal of the Hessian at the model without weights: it costs a
-fraction of a pass, and where features are scaled and hardly correlated nothing else is needed.
+The first preconditioner is of the Hessian at the model without weights, where all classes have the
+same block but for a number: from some rows, for less than the cost of a pass, or for many features
+of sparse rows its diagonal. Where features are hardly correlated nothing else is needed.
 
 The refined ones are of the Hessian at a point, and come when the progress so far predicts more
 passes than they cost (`solvers.lbfgs`):

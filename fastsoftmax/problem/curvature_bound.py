@@ -71,7 +71,7 @@ class SharperBound:
         """Return an upper bound on F - min F, at most the one that is known."""
         if not is_possible(self._problem) or bound > self._next or wanted < _TIGHT * at.value:
             return bound
-        if _expected_gap(self._problem, at) > _HOPE * wanted:
+        if not _expected_gap(self._problem, at) <= _HOPE * wanted:  # (it may be NaN)
             return bound
         problem = self._problem
         one_pass = pass_work(problem)
