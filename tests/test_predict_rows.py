@@ -298,3 +298,15 @@ class TestErrors:
         arguments = {"classes": np.zeros((4, 2), int), "probs": np.zeros((4, 2)), **given}
         with pytest.raises(error, match=match):
             kernels.predict_top(**{**arguments, "n_classes": 5, **wrong})
+
+
+@pytest.mark.parametrize("n_top", [1, 2])
+def test_the_likelier_of_two_classes_has_what_the_other_leaves(kernels, isa, real, rng, n_top):
+    X = rng.normal(size=(5_000, 3)).astype(real)
+    model = rng.normal(size=(1, 3)).astype(real), np.zeros(1, dtype=real)
+    probs, best = np.empty((5_000, 2), dtype=real), np.empty((5_000, n_top), dtype=real)
+    classes = np.empty((5_000, n_top), dtype=np.int64)
+    kernels.predict_rows(probs, X, *model, False, isa=isa)
+    kernels.predict_top(classes, best, X, *model, 2, isa=isa)
+    np.testing.assert_array_equal(probs.sum(axis=1), 1)
+    np.testing.assert_array_equal(best, np.take_along_axis(probs, classes, axis=1))

@@ -162,3 +162,10 @@ def test_layouts(n_classes, kernels, name, rows_of, isa, real, guarded, rng):
     out = guarded(logits.shape)
     operation(out.array[::-1], logits, isa=isa)
     np.testing.assert_array_equal(out.checked()[::-1], expected)
+
+
+def test_two_classes_sum_to_one(kernels, isa, real, rng):
+    logits = rng.normal(0, 3, (20_000, 2)).astype(real)
+    probs = np.empty_like(logits)
+    kernels.softmax_rows(probs, logits, isa=isa)
+    assert np.array_equal(probs.sum(axis=1), np.ones(len(probs)))

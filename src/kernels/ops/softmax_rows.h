@@ -72,6 +72,15 @@ FORCE_INLINE real row_rest(real *exps, const real *logits, real max, ptrdiff_t n
     return v_sum_lanes(long_sum_lanes(&sum)) + (v_sum_lanes(ties) - 1);
 }
 
+/* Of two classes the larger probability is 1 less the smaller one: their sum is exactly 1. Its
+ * error stays below 3 units in the last place, as that of the quotient. NaN stays. */
+FORCE_INLINE void sum_to_one(real *probs) {
+    if (probs[0] < probs[1])
+        probs[1] = 1 - probs[0];
+    else if (probs[1] <= probs[0])
+        probs[0] = 1 - probs[1];
+}
+
 static void softmax_rows(void *out_, const void *logits_, ptrdiff_t out_stride,
                          ptrdiff_t logits_stride, ptrdiff_t n_rows, ptrdiff_t n_classes) {
     real *out = out_;
@@ -86,6 +95,7 @@ static void softmax_rows(void *out_, const void *logits_, ptrdiff_t out_stride,
         if (k < n_classes)
             v_store_tail(out + k, v_div(v_load_tail(out + k, n_classes - k, 0), sum),
                          n_classes - k);
+        if (n_classes == 2) sum_to_one(out);
     }
 }
 

@@ -72,12 +72,15 @@ static void top_rows(const fs_top *places, const void *logits_, ptrdiff_t logits
         real *probs = (real *)out.probs + i * out.probs_stride;
         const real max = row_max(logits, n_classes);
         const vec m = v_set1(max);
-        const vec sum = v_set1(1 + row_rest(NULL, logits, max, n_classes) + (max - max));
+        const real rest = row_rest(NULL, logits, max, n_classes);
+        const vec sum = v_set1(1 + rest + (max - max));
         for (ptrdiff_t p = 0; p < n_top; ++p) probs[p] = logits[top[p]];
         for (ptrdiff_t p = 0; p < n_top; p += VEC_WIDTH) {
             const ptrdiff_t lanes = min_size(n_top - p, VEC_WIDTH);
             vec e = v_exp_difference(v_load_tail(probs + p, lanes, max), m);
             v_store_tail(probs + p, v_div(e, sum), lanes);
         }
+        if (n_classes == 2 && max - max == 0 && rest == rest) /* as softmax_rows has it */
+            probs[0] = 1 - rest / (1 + rest);
     }
 }
