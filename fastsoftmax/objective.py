@@ -16,6 +16,7 @@ from fastsoftmax.problem.curvature_bound import SharperBound
 from fastsoftmax.problem.curved_span import RowSpan
 from fastsoftmax.problem.evaluation import Evaluation, Pass
 from fastsoftmax.problem.free_blocks import FreeBlocks, build_free_blocks
+from fastsoftmax.problem.intercepts import InterceptSteps
 from fastsoftmax.problem.problem import Problem
 from fastsoftmax.problem.raw_pass import RawPass
 from fastsoftmax.problem.sampled_blocks import SampledBlocks
@@ -39,6 +40,7 @@ class SoftmaxObjective:
         self.epsilon = self.by.epsilon
         self._is_flat = False
         self._sharper = SharperBound(problem, self.by)
+        self._intercepts = InterceptSteps(problem)
         self.vectors = Vectors(problem.rows.backend, problem.rows.n_threads)
         self.l1 = problem.l1
         self.n_weights = problem.n_weights
@@ -60,6 +62,10 @@ class SoftmaxObjective:
     def sharper_bound(self, at: Evaluation, bound: float, wanted: float) -> float:
         """Return a lower bound than the one that is known, by curvature, if it may be as wanted."""
         return self._sharper.bound(at, bound, wanted)
+
+    def tightening(self, at: Evaluation, wanted: float) -> Array | None:
+        """Return a step of the intercepts, where they alone keep the bound above wanted."""
+        return self._intercepts.step(at, wanted)
 
     def dual_point(self, at: Evaluation) -> elastic_net.DualPoint:
         """Return the point of the dual problem that `gap_bound` takes for an elastic net."""

@@ -42,6 +42,9 @@ class Function:
     def sharper_bound(self, at, bound, wanted):
         return bound
 
+    def tightening(self, at, wanted):
+        return None
+
     def hessian(self, at):
         self.n_hessians += 1
         return np.diag(self.curvature(at.point))

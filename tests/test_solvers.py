@@ -67,6 +67,9 @@ class Function:
     def sharper_bound(self, at, bound, wanted):
         return bound
 
+    def tightening(self, at, wanted):
+        return None
+
     def curvature_along(self, at, direction):
         """That of a step from 0: right for a quadratic function, an estimate for others."""
         with np.errstate(invalid="ignore"):

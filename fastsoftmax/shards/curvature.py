@@ -157,6 +157,24 @@ def shared_curvature(
     return _scaled(moments, unit), sums, totals, weight
 
 
+def class_curvature(shard: Shard, weights: Array, bias: Array, step: int) -> tuple[Array, float]:
+    """Sum of s (diag(p) - p p^T) over every step-th row, (n_logits, n_logits), and that of s."""
+    n_logits, weight = len(bias), 0.0
+    total, sums = np.zeros((n_logits, n_logits)), np.zeros(n_logits)
+    weights = np.ascontiguousarray(weights, dtype=shard.real)
+    bias = np.ascontiguousarray(bias, dtype=shard.real)
+    n_rows = min(BLOCK_ROWS, max(_FEWEST_ROWS, _BLOCK_NUMBERS // sum(weights.shape)))
+    for rows in shard.blocks(step, n_rows):
+        probs = softmax(shard, shard.raw(rows), weights, bias)[:, -n_logits:]
+        row_weights = shard.row_weights[rows]
+        sums += product(row_weights, probs)
+        weight += float(row_weights.sum(dtype=np.float64))
+        probs = probs * np.sqrt(row_weights)[:, np.newaxis]
+        total -= _square(probs)
+    total[np.diag_indices(n_logits)] += sums
+    return total, weight
+
+
 def hessian(
     shard: Shard, weights: Array, bias: Array, center: Array, step: int = 1, *, with_bias: bool
 ) -> Array:

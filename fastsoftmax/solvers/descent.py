@@ -10,9 +10,12 @@ import numpy as np
 from fastsoftmax.arrays import Array
 from fastsoftmax.solvers.estimated_gap import EstimatedGap
 from fastsoftmax.solvers.iteration import iterate
-from fastsoftmax.solvers.line_search import search
+from fastsoftmax.solvers.line_search import level_step, search
 from fastsoftmax.solvers.lower_bound import share_of
 from fastsoftmax.solvers.protocols import E, Limits, Model, Objective, Result
+
+# A step that lowers the bound has helped where this share of it is left.
+_HELPED = 0.5
 
 
 def minimise(
@@ -37,7 +40,7 @@ def minimise(
     last direction and its gain.
     """
     estimate = None if limits.certified else EstimatedGap(limits.tol)
-    method = _AlongDirections(objective, model, floor, least_gain, estimate)
+    method = _AlongDirections(objective, model, floor, least_gain, estimate, limits.tol)
     result = iterate(objective, start, method, limits)
     if result.reason in ("precision", "floor", "stationary"):
         result = result._replace(direction=method.direction, gain=method.gain)
@@ -54,10 +57,15 @@ class _AlongDirections(Generic[E]):
         floor: float,
         least_gain: float,
         estimate: EstimatedGap | None,
+        tol: float,
     ) -> None:
         self._objective, self._model = objective, model
         self._floor, self._least_gain, self._estimate = floor, least_gain, estimate
         self.target, self.patience = model.target, model.patience
+        self._tol = tol
+        # the excess before the latest iteration, where that was to lower the bound alone; and the
+        # one up to which that is worth trying
+        self._tightened_from = self._most_excess = np.inf
         self._calm = 0  # iterations in a row with hardly any gain
         self.direction: Array | None = None
         self.gain = np.inf
@@ -75,6 +83,9 @@ class _AlongDirections(Generic[E]):
     def step(self, n_iter: int, point: Array, at: E, excess: float) -> tuple[Array, E] | None:
         """Return the end of a step that the line search accepts, and the evaluation there."""
         vectors = self._objective.vectors
+        tightened = self._tighten(point, at, excess)
+        if tightened is not None:
+            return tightened
         self._model.look(n_iter, at, excess)
         found = first = None
         for trial in self._model.directions(at.gradient):
@@ -91,6 +102,22 @@ class _AlongDirections(Generic[E]):
         step, end, new = found
         self._moved = trial if step == 1.0 else step * trial
         return end, new
+
+    def _tighten(self, point: Array, at: E, excess: float) -> tuple[Array, E] | None:
+        """Take a step that lowers the bound, if the certificate needs one.
+
+        The model learns nothing from it: in its few directions curvature may be of another size.
+        """
+        if self._tightened_from < np.inf and excess > _HELPED * self._tightened_from:
+            self._most_excess = _HELPED * min(excess, self._tightened_from)
+        self._tightened_from = np.inf
+        if self._estimate is not None or not 1.0 < excess <= self._most_excess:
+            return None
+        direction = self._objective.tightening(at, self._tol * abs(at.value))
+        if direction is None:
+            return None
+        self._tightened_from = excess
+        return level_step(self._objective, point, direction, at)
 
     def learn(self, before: E, at: E) -> None:
         """Let the model learn from the step."""

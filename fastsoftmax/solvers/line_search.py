@@ -91,6 +91,15 @@ def search(
     return None
 
 
+def level_step(
+    objective: Objective[E], point: Array, direction: Array, at: E
+) -> tuple[Array, E] | None:
+    """Return the end of the whole step and the evaluation there; None where the value rises."""
+    end = objective.vectors.sum(point, 1.0, direction)
+    new = objective.evaluate(end)
+    return (end, new) if new.value <= at.value + _noise(objective, at) else None
+
+
 def _between(low: float, high: float, root: float) -> float:
     """Return the root, kept well inside the bracket, or a step outwards, up to tenfold."""
     if np.isinf(high):

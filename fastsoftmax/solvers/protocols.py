@@ -55,6 +55,9 @@ class Objective(Protocol[E]):
     def sharper_bound(self, at: E, bound: float, wanted: float) -> float:
         """Return a lower bound than the one that is known, if it may be one that is wanted."""
 
+    def tightening(self, at: E, wanted: float) -> Array | None:
+        """Return a step that lowers the bound but hardly the value; None if that is not due."""
+
 
 class TwiceDifferentiable(Objective[E], Protocol[E]):
     """What `newton.NewtonModel` asks of an objective besides."""
