@@ -16,8 +16,9 @@ from typing import Any
 
 from measuring import record
 from measuring.harness import NATIVE
-from results import standings
+from results import probes, standings
 from results.markdown import digits, head, line, number, percent, ratio
+from results.probes import PROBES
 from results.standings import EVERYDAY
 
 RESULTS = Path(__file__).parent
@@ -254,6 +255,7 @@ BODIES: dict[str, Callable[[dict[str, Any]], Iterable[str]]] = {
     "scaling": _scaling,
     FITS: _fits,
     EVERYDAY: standings.lines,
+    PROBES: probes.lines,
 }
 
 
