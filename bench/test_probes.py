@@ -102,6 +102,8 @@ def test_rivals_that_do_not_finish_say_so():
     lines = shown(row).splitlines()
     assert lines[2] == "| probe | 1 | 20 | 2 | 40 | 9 | 0.05 | none finished |  |  |  |"
     assert lines[-1] == "| probe | > 20 (3e-03) | no progress: 20 (3e-03) | time limit |"
+    unfinished = {**row, "certified": {}, "turns": {}}
+    assert shown(unfinished).splitlines()[2].startswith("| probe | > 30 |  | > 30 |  |")
     row["turns"]["slow"] = {"seconds": 0.5, "runs": [0.5]}
     assert shown(row).splitlines()[2].endswith("| 0.5 | slow | **0.50** | **0.25** |")
 

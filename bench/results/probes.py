@@ -57,8 +57,11 @@ def fit_lines(rows: Sequence[dict[str, Any]]) -> Iterable[str]:
         figures = []
         for ours_there in (reached, proved):
             figures += [number(ours_there.get("seconds")), number(ours_there.get("passes"))]
-        if not certified.get("certified"):
-            figures[2] = f"({figures[2]}, not certified)" if figures[2] else "never"
+        figures[0] = figures[0] or f"> {row['limit, s']:g}"
+        if not certified:
+            figures[2] = f"> {row['limit, s']:g}"
+        elif not certified["certified"]:
+            figures[2] = f"({figures[2]}, not certified)"
         best = min(turns, key=lambda name: turns[name]["seconds"], default="")
         seconds = turns[best]["seconds"] if best else None
         yield line(
