@@ -131,9 +131,10 @@ def main(arguments: Sequence[str]) -> int:
 def _timed(job: dict[str, Any], X: Any, labels: np.ndarray, coefficients: Path) -> dict[str, Any]:
     """The answer to a job; the coefficients of the fit go into a file."""
     from fits.contestants import CONTESTANTS, Task
+    from fits.sweeps import SWEEPS
     from measuring.harness import settle
 
-    prepare = CONTESTANTS[job["contestant"]].prepare
+    prepare = {**CONTESTANTS, **SWEEPS}[job["contestant"]].prepare
     given = {name: job[name] for name in ("C", "l1_ratio", "input_scale", "n_threads")}
     task = Task(X, labels, job["n_classes"], settings=job["settings"], **given)
     prepare(_small(task))()

@@ -12,6 +12,7 @@ from fits.contestants import FASTSOFTMAX, Contestant
 from fits.process import Store
 from fits.workloads import Workload
 from measuring import record
+from measuring.problems import DATA_VARIABLE
 from races.native import N_THREADS
 
 MOST_ITERATIONS = 20_000
@@ -132,7 +133,7 @@ def run_each(
     for key in keys:
         row = compare(key, options)
         if row is None:
-            say(f"{key}: its data is not here")
+            say(f"{key}: left out, {DATA_VARIABLE} names no folder with its data")
             continue
         rows[key] = {"workload": key, "commit": options.commit, **row}
         print(show(rows[key]), flush=True)

@@ -1,6 +1,6 @@
 """What is fitted: rows, the objective that everyone is judged by, and the gaps to reach.
 
-A new data set, real embeddings or a grid of tables are new entries of `WORKLOADS`; `GROUPS` names
+A new data set or a grid of tables are new entries of `WORKLOADS`; `GROUPS` names
 several of them.
 """
 
@@ -14,6 +14,7 @@ from scipy.special import logsumexp
 
 CHUNK_NUMBERS = 1 << 22
 CLASSICS = ("iris", "wine", "digits", "breast_cancer")
+EMBEDDINGS_C = (1.0, 10.0, 100.0, 1000.0)
 
 
 @dataclass(frozen=True)
@@ -124,6 +125,10 @@ def _elastic_net() -> dict[str, Workload]:
 
 
 ELASTIC_NET = _elastic_net()
+EMBEDDINGS = {
+    f"banking77, C {C:g}": Workload("banking77 embeddings", problems.banking77, C=C)
+    for C in EMBEDDINGS_C
+}
 WORKLOADS = {
     "fashion": Workload("Fashion-MNIST size", _fashion, C=1.0, input_scale=1 / 255),
     "probe100": Workload("probe", _probe_100, C=10.0),
@@ -141,8 +146,13 @@ WORKLOADS = {
         for name in CLASSICS
     },
     **ELASTIC_NET,
+    **EMBEDDINGS,
 }
-GROUPS = {"classics": CLASSICS, "elastic-net": tuple(ELASTIC_NET)}
+GROUPS = {
+    "classics": CLASSICS,
+    "elastic-net": tuple(ELASTIC_NET),
+    "embeddings": tuple(EMBEDDINGS),
+}
 
 
 def names_of(asked: Sequence[str]) -> list[str]:

@@ -9,7 +9,8 @@ from scipy import sparse
 
 from fastsoftmax.datasets import load_fashion_mnist, load_fashion_mnist_sample
 
-# A folder that holds fashion/, with Fashion-MNIST's files, in full or the first rows of them.
+# A folder that holds fashion/, with Fashion-MNIST's files, in full or the first rows of them; and
+# mnist/ and embeddings/ for what needs these.
 DATA_VARIABLE = "FASTSOFTMAX_TEST_DATA"
 SIDE = 28
 DOCUMENT_TOKENS = 90  # of these, 77 terms are different
@@ -158,6 +159,24 @@ def mnist_test() -> Problem | None:
     except OSError:
         return None
     return Problem("MNIST, test images", X, y.astype(np.int32), 10)
+
+
+def banking77(scale: float = 1.0) -> Problem | None:
+    """Real embeddings, 10,003 sentences x 384 float32 of 77 classes; None without their file.
+
+    That is embeddings/banking77_minilm.npz in the folder that FASTSOFTMAX_TEST_DATA names, with
+    X_train (float16) and y_train, sorted by class. A part of them is every so many-th row.
+    """
+    folder = Path(os.environ.get(DATA_VARIABLE) or os.devnull, "embeddings")
+    try:
+        with np.load(folder / "banking77_minilm.npz") as arrays:
+            X, labels = arrays["X_train"], arrays["y_train"]
+    except OSError:
+        return None
+    n_rows = scaled_rows(len(X), scale)
+    rows = np.arange(n_rows) * len(X) // n_rows
+    labels = labels[rows].astype(np.int32)
+    return Problem("banking77", X[rows].astype(np.float32), labels, int(labels.max()) + 1)
 
 
 def fashion_source() -> str:

@@ -16,8 +16,10 @@ from typing import Any
 
 from measuring import record
 from measuring.harness import NATIVE
-from results import standings
+from results import probes, scale, standings
 from results.markdown import digits, head, line, number, percent, ratio
+from results.probes import PROBES
+from results.scale import SCALE
 from results.standings import EVERYDAY
 
 RESULTS = Path(__file__).parent
@@ -254,6 +256,8 @@ BODIES: dict[str, Callable[[dict[str, Any]], Iterable[str]]] = {
     "scaling": _scaling,
     FITS: _fits,
     EVERYDAY: standings.lines,
+    PROBES: probes.lines,
+    SCALE: scale.lines,
 }
 
 
