@@ -10,7 +10,7 @@ import json
 import numpy as np
 import pytest
 from fits import probes, sweeps, workloads
-from fits.contestants import FASTSOFTMAX, counts_of
+from fits.contestants import FASTSOFTMAX
 from fits.ladder import Ladder
 from measuring import problems
 from results import tables
@@ -148,12 +148,3 @@ def test_sweeps_that_do_not_finish_say_so(tmp_path):
     results = json.loads(file.read_text())
     assert {entry["ended"] for entry in results["rows"][0]["sweeps"].values()} == {"time limit"}
     assert tables.tables(results).count("| > 0.001 |") == 3
-
-
-def test_counts_are_those_of_the_fit():
-    problem = _small(1.0)
-    model = FastSoftmax().fit(problem.X, problem.labels)
-    counts = counts_of(model)
-    assert counts["iterations"] == len(model.history_["loss"]) == model.n_iter_[0]
-    model.history_["products"] = [0, 3, 4]
-    assert counts_of(model)["products"] == 7

@@ -29,13 +29,11 @@ def test_a_pass_is_bound_by_arithmetic_or_by_memory():
 
 def test_the_parts_are_the_whole():
     rates = Rates(1, flops=1e6, read_bytes=1e9)
-    parts = seconds(SIZE, Counts(10, products=5, preconditioners=2), rates, product_share=0.1)
-    assert parts.products == pytest.approx(5 * (0.1 * 2.0 + 4 * 10 * 50**2 / 1e6))
+    parts = seconds(SIZE, Counts(10, preconditioners=2), rates)
     flops = 2 * (1000 * 50**2 + 20 * 50**3 + 3 * 1000 * 10 * 50)
     assert parts.preconditioners == pytest.approx(2 * flops / 1e6)
     others = parts.passes + parts.iterations + parts.start
-    assert parts.total == pytest.approx(others + parts.products + parts.preconditioners)
-    assert seconds(SIZE, Counts(10), rates).products == 0.0
+    assert parts.total == pytest.approx(others + parts.preconditioners)
 
 
 def test_memory_and_vectors_are_each_others_inverse():
@@ -86,4 +84,4 @@ def test_predictions_are_written_beside_measurements(tmp_path, monkeypatch, caps
     made = tables.tables(results)
     assert made.count("\n| 400 x 12, K = 5, float16") == 4
     scale.main(["--no-fits", "--iterations=7", *arguments[:2], "--shapes", "nothing"])
-    assert capsys.readouterr().out.count("7 iterations, 0 products") == 2
+    assert capsys.readouterr().out.count("7 iterations") == 2

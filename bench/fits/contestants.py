@@ -116,23 +116,12 @@ def _ours(task: Task) -> Run:
             more = {"bound": float(estimator.gap_), "certified": bool(estimator.converged_)}
             if traced:
                 more["trace"] = trace
-            if products := counts_of(estimator)["products"]:
-                more["products"] = products
             W = np.asarray(estimator.coef_, np.float64) / task.input_scale
             return Fitted(W, estimator.intercept_, int(estimator.n_iter_[0]), more)
 
         return result
 
     return run
-
-
-def counts_of(estimator: Any) -> dict[str, int]:
-    """Iterations and Hessian products of a fit, as its public attributes have them.
-
-    A fit that makes no products, or does not report them, has none.
-    """
-    products = estimator.history_.get("products") or [0]
-    return {"iterations": int(estimator.n_iter_[0]), "products": int(np.sum(products))}
 
 
 def _pass(task: Task) -> Run:

@@ -3,7 +3,6 @@
 docs/scale.md explains the formulas. n rows, d features, K classes; m rows for a preconditioner.
 
     a pass            4 n d K operations; reads n d numbers
-    a product         the share of a pass that its active classes are, and 4 K d^2 operations
     a preconditioner  2 (m d^2 + 20 d^3 + 3 m K d) operations, m = min(n, max(4096, 16 d))
     an iteration      4 K d^2 operations; moves 20 vectors of K (d + 1) numbers
     the start         as much as a pass, and 3 times reading X
@@ -20,7 +19,6 @@ VECTOR_BYTES = 8  # the solver's numbers are float64
 # 20000 x 768, K = 1000 took 136 MB without X.
 VECTORS = 19.0
 VECTORS_MOVED = 20.0  # in an iteration: the step, the gradient, the pairs, the preconditioner
-PRODUCT_SHARE = 0.05  # of a pass: a product with the active classes of each row
 LEAST_ROWS, ROWS_PER_FEATURE = 4096, 16  # of a preconditioner
 EIGEN = 20.0  # multiply-adds of the eigenvectors of a matrix, for each d^3
 READS, ROW_BYTES = 3.0, 12.0  # of X before the first pass; of a label and its weight
@@ -65,7 +63,6 @@ class Counts:
     """How often a fit does what."""
 
     iterations: int
-    products: int = 0  # of the Hessian and a vector
     preconditioners: int = 1  # after the first
 
     @property
@@ -98,7 +95,6 @@ class Seconds:
     """The parts of a fit's time."""
 
     passes: float
-    products: float
     preconditioners: float
     iterations: float
     start: float
@@ -106,21 +102,16 @@ class Seconds:
 
     @property
     def total(self) -> float:
-        parts = (self.passes, self.products, self.preconditioners, self.iterations, self.start)
-        return sum(parts)
+        return self.passes + self.preconditioners + self.iterations + self.start
 
 
-def seconds(
-    size: Size, counts: Counts, rates: Rates, product_share: float = PRODUCT_SHARE
-) -> Seconds:
+def seconds(size: Size, counts: Counts, rates: Rates) -> Seconds:
     """Predict the time of a fit."""
     one_pass = max(size.pass_flops / rates.flops, size.x_bytes / rates.read_bytes)
-    product = product_share * one_pass + size.square_flops / rates.flops
     moved = VECTORS_MOVED * VECTOR_BYTES * size.n_coefficients
     iteration = size.square_flops / rates.flops + moved / rates.read_bytes
     return Seconds(
         passes=counts.evaluations * one_pass,
-        products=counts.products * product,
         preconditioners=counts.preconditioners * size.preconditioner_flops / rates.flops,
         iterations=counts.iterations * iteration,
         start=one_pass + READS * size.x_bytes / rates.read_bytes,

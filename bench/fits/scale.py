@@ -7,8 +7,8 @@
     python bench scale --json bench/results/scale.json
 
 `cost_model` holds the formulas. The speeds in them are measured here: reading memory, and a pass
-over some rows of each shape, with one thread and with all. Iterations and products are those of
-`n_iter_` and `history_` of the measured fit; ImageNet's are those of the last measured fit. So the
+over some rows of each shape, with one thread and with all. Iterations are `n_iter_` of the
+measured fit; ImageNet's are those of the last measured fit. So the
 comparison tests what an iteration costs, not how many there are.
 """
 
@@ -24,7 +24,6 @@ from fits import process
 from fits.contestants import FASTSOFTMAX
 from fits.cost_model import (
     EFFICIENCY,
-    PRODUCT_SHARE,
     VECTORS,
     Counts,
     Rates,
@@ -117,7 +116,7 @@ class Report:
         self.options = options
         self.floor = Floor(options.threads)
         self.rows: list[dict[str, Any]] = []
-        self.counts = Counts(options.iterations, options.products, options.preconditioners)
+        self.counts = Counts(options.iterations, options.preconditioners)
         self.source = "given"  # of the counts
         self.vectors: float | None = None
 
@@ -131,8 +130,7 @@ class Report:
             say(f"  the fit: {found['failed']}")
             found = {}
         if found:
-            products = int(found.get("products", 0))
-            self.counts = Counts(int(found["n_iter"]), products, options.preconditioners)
+            self.counts = Counts(int(found["n_iter"]), options.preconditioners)
             self.source = shape.name
         self._add(shape, rates, found)
         if found and self.vectors is None:  # the first one: the others test it
@@ -147,7 +145,7 @@ class Report:
 
     def _add(self, shape: Shape, rates: Rates, found: dict[str, Any]) -> None:
         size, counts = shape.size, self.counts
-        parts = seconds(size, counts, rates, self.options.product_share)
+        parts = seconds(size, counts, rates)
         n_bytes = memory(size, VECTORS if self.vectors is None else self.vectors)
         row = {
             "workload": f"{shape.name}, {rates.n_threads} cores",
@@ -184,9 +182,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--limit", type=float, default=600.0, help="seconds of a fit at most")
     parser.add_argument("--threads", type=int, default=native.N_THREADS)
     parser.add_argument("--iterations", type=int, default=40, help="where no fit is measured")
-    parser.add_argument("--products", type=int, default=0, help="where no fit is measured")
     parser.add_argument("--preconditioners", type=int, default=1, help="after the first one")
-    parser.add_argument("--product-share", type=float, default=PRODUCT_SHARE, help="of a pass")
     parser.add_argument("--json", type=Path, help="file to write the results to")
     options = parser.parse_args(arguments)
     described, report = record.describe(), Report(options)

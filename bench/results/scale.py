@@ -6,7 +6,7 @@ from typing import Any
 from results.markdown import digits, head, line, number, percent
 
 SCALE = "scale"
-PARTS = ("passes", "products", "preconditioners", "iterations", "start")
+PARTS = ("passes", "preconditioners", "iterations", "start")
 
 
 def lines(results: dict[str, Any]) -> Iterable[str]:
@@ -14,22 +14,22 @@ def lines(results: dict[str, Any]) -> Iterable[str]:
     rows = results["rows"]
     yield (
         "Fits to a certified 1e-4 at C = 10. Speeds of a pass, and what is under `measured`, are "
-        "measured; `predicted` is computed from the speeds and the numbers of iterations and "
-        "products. These are those of the measured fit of the row, otherwise of the fit named "
-        "below. MB: the peak of memory without X. A row with more cores than the machine has is an "
+        "measured; `predicted` is computed from the speeds and the number of iterations: that of "
+        "the measured fit of the row, otherwise of the fit named below. MB: the peak of memory without X. A row with more cores than the machine has is an "
         "extrapolation."
     )
     yield ""
-    counts = ("iterations", "products")
     figures = ("pass, GFLOP/s", "predicted, s", "measured, s", "predicted / measured")
-    yield from head(("rows", "cores", "X, GB", *counts, *figures, "predicted, MB", "measured, MB"))
+    yield from head(
+        ("rows", "cores", "X, GB", "iterations", *figures, "predicted, MB", "measured, MB")
+    )
     for row in rows:
         measured = row.get("measured, s")
         yield line(
             row["task"],
             str(row["cores"]),
             number(row["X, GB"]),
-            *(str(row[name]) for name in counts),
+            str(row["iterations"]),
             number(row["pass, GFLOP/s"]),
             number(row["predicted, s"]),
             number(measured),
@@ -51,7 +51,7 @@ def lines(results: dict[str, Any]) -> Iterable[str]:
         if "measured, s" not in row:
             source = "given" if row["counts of"] == "given" else f"those of {row['counts of']}"
             cores = f"{row['cores']} cores, each doubling keeps {percent(row['efficiency'])}"
-            yield f"- {row['task']}: iterations and products are {source}; {cores} of the speed."
+            yield f"- {row['task']}: iterations are {source}; {cores} of the speed."
     yield ""
 
 
@@ -59,6 +59,6 @@ def shown(row: dict[str, Any]) -> str:
     """A row in the terminal."""
     measured = row.get("measured, s")
     found = f"; measured {measured:g} s, {row['measured, MB']:g} MB" if measured else ""
-    counts = f"{row['iterations']} iterations, {row['products']} products"
+    counts = f"{row['iterations']} iterations"
     predicted = f"predicted {row['predicted, s']:g} s, {row['predicted, MB']:g} MB"
     return f"{row['workload']}: {counts}, {row['pass, GFLOP/s']:g} GFLOP/s: {predicted}{found}"
