@@ -17,8 +17,6 @@ from results import tables
 from results.probes import CERTIFIED, ONE_PASS, REACHED, shown
 from test_smoke import assert_anonymous
 
-from fastsoftmax import FastSoftmax
-
 FEW = ("--threads=1", "--repeats=2", "--repeat-seconds=0", "--refine=0", "--limit=5")
 
 

@@ -15,7 +15,8 @@ def lines(results: dict[str, Any]) -> Iterable[str]:
     yield (
         "Fits to a certified 1e-4 at C = 10. Speeds of a pass, and what is under `measured`, are "
         "measured; `predicted` is computed from the speeds and the number of iterations: that of "
-        "the measured fit of the row, otherwise of the fit named below. MB: the peak of memory without X. A row with more cores than the machine has is an "
+        "the measured fit of the row, otherwise of the fit named below. MB: the peak of memory "
+        "without X. A row with more cores than the machine has is an "
         "extrapolation."
     )
     yield ""
