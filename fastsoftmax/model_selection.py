@@ -189,7 +189,7 @@ class FastSoftmaxCV(PortableEstimator):
         folds.) "auto" is False where `Cs` is a number, and True where it is an array.
     certify_folds : bool, default=False
         Whether the fits to folds go on until their gaps are certified to be at most `tol`, which
-        takes 1.5 to 4 times the iterations. They always do without `refit`, and with a 1-norm.
+        takes 1.1 to 1.6 times the iterations. They always do without `refit`, and with a 1-norm.
     one_standard_error : bool, default=False
         Take the smallest C whose mean score is at most one standard error (over the folds) of the
         best mean below it (Hastie, Tibshirani & Friedman 2009, "The Elements of Statistical

@@ -45,7 +45,7 @@ _RESOLVED = 1e-10
 _LEAST_L2 = 1e-300
 # Where less of F is wanted, the coefficients are, whose error is the root of the gap: the fit goes
 # on until the other bound says so, and ends with some digits more.
-_TIGHT = 5e-7
+TIGHT = 5e-7
 # A first trial comes where the gap that is expected is this share of the one that is wanted, the
 # next one where the known bound has fallen to this share. Most passes that a trial may cost, and
 # what is aimed at, of a and of what is wanted.
@@ -69,7 +69,7 @@ class SharperBound:
 
     def bound(self, at: Evaluation, bound: float, wanted: float) -> float:
         """Return an upper bound on F - min F, at most the one that is known."""
-        if not is_possible(self._problem) or bound > self._next or wanted < _TIGHT * at.value:
+        if not is_possible(self._problem) or bound > self._next or wanted < TIGHT * at.value:
             return bound
         if not _expected_gap(self._problem, at) <= _HOPE * wanted:  # (it may be NaN)
             return bound

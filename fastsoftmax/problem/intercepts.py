@@ -11,6 +11,7 @@ iterations without and with it.)
 import numpy as np
 
 from fastsoftmax.arrays import Array
+from fastsoftmax.problem.curvature_bound import TIGHT
 from fastsoftmax.problem.evaluation import Evaluation
 from fastsoftmax.problem.problem import Problem
 from fastsoftmax.shards.curvature import class_curvature
@@ -37,7 +38,9 @@ class InterceptSteps:
     def step(self, at: Evaluation, wanted: float) -> Array | None:
         """Return a step of the intercepts, where that alone keeps the bound above wanted."""
         problem = self._problem
-        if not self._is_possible or at.dots.rr > _READY * wanted * 2.0 * problem.l2:
+        if not self._is_possible or wanted < TIGHT * at.value:
+            return None
+        if at.dots.rr > _READY * wanted * 2.0 * problem.l2:
             return None
         size = float(np.abs(at.bias_grad).max(initial=0.0))
         if not 0.0 < size < np.inf:

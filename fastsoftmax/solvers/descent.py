@@ -111,7 +111,7 @@ class _AlongDirections(Generic[E]):
         if self._tightened_from < np.inf and excess > _HELPED * self._tightened_from:
             self._most_excess = _HELPED * min(excess, self._tightened_from)
         self._tightened_from = np.inf
-        if self._estimate is not None or not 1.0 < excess <= self._most_excess:
+        if not 1.0 < excess <= self._most_excess:
             return None
         direction = self._objective.tightening(at, self._tol * abs(at.value))
         if direction is None:
