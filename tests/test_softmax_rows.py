@@ -166,6 +166,10 @@ def test_layouts(n_classes, kernels, name, rows_of, isa, real, guarded, rng):
 
 def test_two_classes_sum_to_one(kernels, isa, real, rng):
     logits = rng.normal(0, 3, (20_000, 2)).astype(real)
-    probs = np.empty_like(logits)
+    logits[:4] = [[0, 0], [NAN, 1], [INF, 0], [-INF, 0]]
+    probs, twin = np.empty_like(logits), np.empty_like(logits)
     kernels.softmax_rows(probs, logits, isa=isa)
-    assert np.array_equal(probs.sum(axis=1), np.ones(len(probs)))
+    reference.softmax_rows(twin, logits)
+    for found in (probs, twin):
+        assert np.isnan(found[1:3]).all()
+        assert np.array_equal(np.delete(found, [1, 2], axis=0).sum(axis=1), np.ones(19_998))

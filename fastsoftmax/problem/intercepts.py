@@ -11,6 +11,7 @@ iterations without and with it.)
 import numpy as np
 
 from fastsoftmax.arrays import Array
+from fastsoftmax.linalg import invert
 from fastsoftmax.problem.curvature_bound import TIGHT
 from fastsoftmax.problem.evaluation import Evaluation
 from fastsoftmax.problem.problem import Problem
@@ -61,5 +62,5 @@ class InterceptSteps:
         mean = float(np.diagonal(matrix).mean())
         if n_logits > 1:  # what all intercepts have in common changes no probability
             matrix += mean / n_logits
-        matrix[np.diag_indices(n_logits)] += _ADDED * mean + np.finfo(float).tiny
-        return np.linalg.inv(matrix)
+        invert(matrix, np.full(n_logits, _ADDED * mean))
+        return np.asarray(matrix)

@@ -138,6 +138,10 @@ def softmax_rows(out: Array, logits: Array) -> None:
     """out[i, k] = exp(z_ik) / sum_j exp(z_ij); out may be logits."""
     for rows, row in _shifted(logits):
         out[rows] = row.exps / (1.0 + row.others)
+        if out.shape[1] == 2:  # they sum to 1 exactly
+            probs = out[rows]
+            likelier = np.arange(len(probs)), probs.argmax(axis=1)
+            probs[likelier] = 1.0 - probs.min(axis=1)
 
 
 @threaded
