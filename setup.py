@@ -6,7 +6,9 @@ cannot be had) or unset (use what works).
 FASTSOFTMAX_NATIVE
     The compiled kernels. Without them the package installs all the same, on its numpy backend.
 FASTSOFTMAX_OPENMP
-    Threads. A probe that is compiled, linked and run decides; without them the kernels are serial.
+    The number of threads as OpenMP has it, which threadpoolctl can set, and on Windows the threads
+    themselves: there the kernels are serial without it. A probe that is compiled, linked and run
+    decides.
 FASTSOFTMAX_WERROR
     With 1, warnings in the hand-written C are errors.
 """
@@ -29,6 +31,8 @@ VARIABLES = ("FASTSOFTMAX_NATIVE", "FASTSOFTMAX_OPENMP", "FASTSOFTMAX_WERROR")
 # them is picked at run time.
 # -g0: Python's own flags often ask for debugging information, nine tenths of the module's size.
 FLAGS = ["-std=c11", "-O3", "-g0", "-ffp-contract=off", "-fvisibility=hidden"]
+# Linux and the BSDs want to be told; macOS does not, and of Pyodide it would ask for another ABI.
+THREADS = ["-pthread"] if os.name == "posix" and sys.platform not in ("darwin", "emscripten") else []
 FLAGS_MSVC = ["/std:c11", "/O2", "/fp:precise"]
 STRICT = ["-Wall", "-Wextra", "-Wpedantic", "-Wconversion", "-Werror"]
 STRICT_MSVC = ["/W4", "/WX"]
@@ -92,7 +96,7 @@ class BuildKernels(build_ext):
         """Compile the hand-written C to objects, and link them to the module that Cython makes."""
         msvc = self.compiler.compiler_type == "msvc"
         compile_flags, link_flags = self.openmp_flags(msvc)
-        flags = (FLAGS_MSVC if msvc else FLAGS) + compile_flags
+        flags = (FLAGS_MSVC if msvc else FLAGS + THREADS) + compile_flags
         strict = (STRICT_MSVC if msvc else STRICT) if wanted("FASTSOFTMAX_WERROR") else []
 
         def compile_one(source):
@@ -107,10 +111,13 @@ class BuildKernels(build_ext):
             parts = pool.map(compile_one, sorted(path.as_posix() for path in KERNELS.rglob("*.c")))
             ext.extra_objects = [obj for part in parts for obj in part]
         ext.extra_compile_args = flags
-        ext.extra_link_args = link_flags
+        ext.extra_link_args = THREADS + link_flags
         super().build_extension(ext)
         if not compile_flags:
-            print("fastsoftmax: the kernels are built without OpenMP: they run in one thread.")
+            print(
+                "fastsoftmax: the kernels are built without OpenMP"
+                + (", they run in one thread." if os.name == "nt" else ".")
+            )
 
     def openmp_flags(self, msvc):
         """Return the flags (compiler, linker) under which OpenMP works here, or two empty lists."""

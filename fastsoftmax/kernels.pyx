@@ -39,12 +39,15 @@ def available_isas():
 
 
 def openmp():
-    """Whether the kernels were compiled with OpenMP, so that n_threads has an effect."""
+    """Whether the kernels were compiled with OpenMP."""
     return bool(fs_has_openmp())
 
 
 def max_threads():
-    """Threads that OMP_NUM_THREADS, the CPU affinity or threadpoolctl allow now."""
+    """Threads that OMP_NUM_THREADS, the CPU affinity or threadpoolctl allow now.
+
+    Without OpenMP: the processors that there are.
+    """
     return fs_max_threads()
 
 

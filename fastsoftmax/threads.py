@@ -1,12 +1,15 @@
 """Threads that the system may refuse, and a main thread that answers signals."""
 
 import contextvars
+import functools
+import math
+import os
 import threading
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
-from concurrent.futures import Future
-from queue import SimpleQueue
-from typing import Any, TypeVar
+from concurrent.futures import Future, ThreadPoolExecutor
+from queue import Empty, SimpleQueue
+from typing import Any, Generic, TypeVar
 
 from fastsoftmax.arrays import Array
 from fastsoftmax.blas import in_own_thread, single_threaded_blas
@@ -16,54 +19,111 @@ R = TypeVar("R")
 
 # Order of a matrix whose inverse or eigenvectors take a few hundredths of a second.
 _LARGE = 512
+# Multiply-adds of products that are worth a second thread: milliseconds. (With threads for all, a
+# fit of digits takes 70 instead of 60 ms.)
+_LEAST_WORK = 1 << 25
+# Threads of a process that help with calls of functions.
+_MOST_HELPERS = 256
 
 
 def in_threads(
-    function: Callable[[T], Array], arguments: Iterable[T], n_threads: int
+    function: Callable[[T], Array],
+    arguments: Iterable[T],
+    n_threads: int,
+    work: float = math.inf,
 ) -> Iterator[Array]:
     """Yield function(argument) in order; calls that release the GIL run in parallel.
 
-    Each call computes the same as without threads, so the bits do not depend on n_threads. Where
-    the system refuses threads, those that there are do the work.
+    Each call computes the same as without threads, so the bits do not depend on n_threads. The
+    calling thread makes the calls that no other has begun: it waits only for one that is under way.
+    Where the system refuses threads, those that there are do the work. It is done in one where it
+    is small; `work` is in multiply-adds.
     """
-    calls: SimpleQueue[tuple[Future[Array], contextvars.Context, T] | None] = SimpleQueue()
-
-    def work() -> None:
-        while (call := calls.get()) is not None:
-            outcome, context, argument = call
-            if outcome.set_running_or_notify_cancel():
-                _set_outcome(outcome, context.run, function, argument)
-
-    n_started = 0
-    while n_threads > 1 and n_started < n_threads and _start(work, "fastsoftmax", daemon=False):
-        n_started += 1
-    if n_started == 0:
+    if n_threads <= 1 or work < _LEAST_WORK:
         yield from map(function, arguments)
         return
+    calls: SimpleQueue[_Call[Array] | None] = SimpleQueue()
+    n_helpers = 0
     waiting: deque[Future[Array]] = deque()
     try:
         for argument in arguments:
             waiting.append(Future())
             context = contextvars.copy_context()  # it holds numpy's error state
-            calls.put((waiting[-1], context, argument))
-            if len(waiting) > n_started:
-                yield waiting.popleft().result()
+            calls.put(_Call(waiting[-1], context, function, argument))
+            if n_helpers < min(n_threads, len(waiting)) - 1:
+                n_helpers = n_helpers + 1 if _helpers.ask(calls) else n_threads
+            if len(waiting) > n_threads:
+                yield _first(waiting, calls)
         while waiting:
-            yield waiting.popleft().result()
+            yield _first(waiting, calls)
     finally:
         for outcome in waiting:  # after Ctrl-C, for example: nobody needs the results
             outcome.cancel()
-        for _ in range(n_started):
-            calls.put(None)
+        calls.put(None)
 
 
-def _start(function: Callable[[], None], name: str, *, daemon: bool) -> bool:
-    """Start a thread. Returns whether the system allowed it."""
-    try:
-        threading.Thread(target=function, name=name, daemon=daemon).start()
-    except (RuntimeError, MemoryError):  # "can't start new thread"
-        return False
-    return True
+class _Call(Generic[R]):
+    """A call that any thread may make, and its result."""
+
+    def __init__(
+        self,
+        outcome: Future[R],
+        context: contextvars.Context,
+        function: Callable[[T], R],
+        argument: T,
+    ) -> None:
+        self._outcome = outcome
+        self._run = functools.partial(context.run, function, argument)
+
+    def make(self) -> None:
+        if self._outcome.set_running_or_notify_cancel():
+            _set_outcome(self._outcome, self._run)
+
+
+def _first(waiting: deque[Future[R]], calls: SimpleQueue[_Call[R] | None]) -> R:
+    """Return the first result. Until it is there, make calls that nobody has begun."""
+    while not waiting[0].done():
+        try:
+            call = calls.get_nowait()
+        except Empty:
+            break
+        if call is not None:
+            call.make()
+    return waiting.popleft().result()
+
+
+class _Helpers:
+    """Threads that stay, and make calls of queues until there is a None.
+
+    To start a thread takes until it runs, which may be milliseconds where others want the
+    processors. So threads are started once.
+    """
+
+    def __init__(self) -> None:
+        self.forget()
+
+    def forget(self) -> None:
+        """Begin anew, as in a forked child, which has none of the threads."""
+        self._pool = ThreadPoolExecutor(_MOST_HELPERS, thread_name_prefix="fastsoftmax")
+
+    def ask(self, calls: SimpleQueue[Any]) -> bool:
+        """Have one more thread make calls. Returns whether the system allowed it."""
+        try:
+            self._pool.submit(_help, calls)
+        except (RuntimeError, MemoryError):  # "can't start new thread"
+            return False
+        return True
+
+
+def _help(calls: SimpleQueue[_Call[Any] | None]) -> None:
+    while (call := calls.get()) is not None:
+        call.make()
+    calls.put(None)  # for the others
+
+
+_helpers = _Helpers()
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_helpers.forget)
 
 
 def _set_outcome(outcome: Future[R], function: Callable[..., R], *args: Any) -> None:
@@ -91,6 +151,8 @@ def answering_signals(order: int, function: Callable[..., R], *args: Any) -> R:
     def run() -> None:
         _set_outcome(outcome, context.run, in_own_thread, function, *args)
 
-    if not _start(run, "fastsoftmax-linalg", daemon=True):
+    try:
+        threading.Thread(target=run, name="fastsoftmax-linalg", daemon=True).start()
+    except (RuntimeError, MemoryError):  # "can't start new thread"
         return function(*args)
     return outcome.result()

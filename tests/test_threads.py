@@ -7,7 +7,7 @@ import threading
 import numpy as np
 import pytest
 
-from fastsoftmax import FastSoftmax
+from fastsoftmax import FastSoftmax, threads
 from fastsoftmax.kernel_arguments import Descent
 from fastsoftmax.threads import in_threads
 
@@ -122,7 +122,7 @@ def test_any_bits_of_memory_before(kernels, isa, make_problem, real):
 
 
 def test_python_threads(tour):
-    """Several threads at once, each with a team of its own."""
+    """Several threads at once share the pool."""
     expected, results = tour(1), {}
 
     def work(i):
@@ -140,7 +140,7 @@ def test_python_threads(tour):
 FORK = """
 import os, sys
 
-before = sys.argv[1] == "parallel"  # whether the parent ran a team before it forked
+before = sys.argv[1] == "parallel"  # whether the parent had threads before it forked
 
 def in_child(generations):
     reader, writer = os.pipe()
@@ -175,7 +175,7 @@ print("done")
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="no fork on this system")
 @pytest.mark.parametrize("before", ["parallel", "serial"])
 def test_forked_children(before, kernels, run_python):
-    """GNU's OpenMP hangs in a child forked after a parallel region, if it enters one."""
+    """The threads of the parent are not in the child, which starts its own."""
     assert run_python(TOUR + FORK, before) == "done\n"
 
 
@@ -214,10 +214,10 @@ def test_joblib(kernels, run_python):
 LIMITS = """
 import threadpoolctl
 
-assert kernels.max_threads() == (2 if kernels.openmp() else 1), kernels.max_threads()
+assert kernels.max_threads() == 2 or not kernels.openmp(), kernels.max_threads()
 expected = tour(1)
 with threadpoolctl.threadpool_limits(1, user_api="openmp"):
-    assert kernels.max_threads() == 1
+    assert kernels.max_threads() == 1 or not kernels.openmp()
     assert tour(2) == expected
 assert tour(2) == expected
 print("done")
@@ -334,7 +334,7 @@ print("done")
     [("address space", 60), ("address space", 300), ("processes", 0), ("processes", 8)],
 )
 def test_refused_threads(kind, left, kernels, run_python):
-    """GNU's OpenMP ends the process: "libgomp: Thread creation failed"."""
+    """The work is done by those that there are."""
     printed = run_python(TOUR + REFUSED, kind, str(left))
     if printed == "skip\n":
         pytest.skip("no other user can be taken here, and limits do not bind root")
@@ -344,6 +344,8 @@ def test_refused_threads(kind, left, kernels, run_python):
 @pytest.fixture
 def no_threads(monkeypatch):
     """Returns a function after which Python starts no more than so many threads."""
+    helpers = threads._Helpers()  # those of other tests have theirs
+    monkeypatch.setattr(threads, "_helpers", helpers)
 
     def allow(n_threads):
         started, start = [], threading.Thread.start

@@ -28,7 +28,7 @@ from fastsoftmax.arrays import Array
 from fastsoftmax.blas import single_threaded_blas
 from fastsoftmax.problem.evaluation import Evaluation
 from fastsoftmax.problem.problem import Problem
-from fastsoftmax.shards.curvature import POOL
+from fastsoftmax.shards.curvature import GATHERED, POOL
 from fastsoftmax.threads import in_threads
 
 # The least share of the diagonal, and the one from which on it is taken alone.
@@ -42,9 +42,9 @@ _FEWEST, _MOST_PER_FEATURE, _GROWTH = 128, 4, 1.5
 _FEW_NUMBERS = 1 << 16
 # Most numbers of all blocks (float32, 64 MB).
 _MOST_NUMBERS = 1 << 24
-# Costs in multiply-adds: of a number that is gathered, centred and scaled; of an exponential; of
-# what Python adds for each class; and of the arithmetic of an inverse, by LAPACK.
-_GATHERED, _EXPONENTIAL, _PER_CLASS, _PER_CUBE = 32.0, 32.0, 4e6, 1.5
+# Costs in multiply-adds: of an exponential; of what Python adds for each class; and of the
+# arithmetic of an inverse, by LAPACK.
+_EXPONENTIAL, _PER_CLASS, _PER_CUBE = 32.0, 4e6, 1.5
 # Features up to which float64 costs nothing; mean squares, in variances, from which on it is
 # needed: the direction that features far from 0 have in common stands out by as much.
 _SMALL, _FAR = 128, 100.0
@@ -176,7 +176,7 @@ def _work(problem: Problem, n_drawn: int, columns: int) -> float:
 def _block_work(n_rows: int, columns: int) -> float:
     order = float(min(n_rows, columns))
     products = 0.5 * order * order * max(n_rows, columns) + _PER_CUBE * order**3
-    return products + _GATHERED * n_rows * columns
+    return products + GATHERED * n_rows * columns
 
 
 def build_sampled_blocks(problem: Problem, at: Evaluation, n_drawn: int) -> SampledBlocks:
@@ -192,7 +192,8 @@ def build_sampled_blocks(problem: Problem, at: Evaluation, n_drawn: int) -> Samp
     def finish(k: int) -> Array:
         return inverses.invert(k, drawn.rows[k], weight, is_exact=n_drawn >= rows.n_rows)
 
-    for _ in in_threads(finish, range(rows.n_logits), rows.n_threads):
+    work = rows.n_logits * _block_work(n_drawn, problem.n_features + with_bias)
+    for _ in in_threads(finish, range(rows.n_logits), rows.n_threads, work):
         pass
     return inverses.preconditioner()
 

@@ -106,7 +106,7 @@ def available_isas() -> tuple[str, ...]:
 
 
 def openmp() -> bool:
-    """Whether n_threads has an effect."""
+    """Whether there is OpenMP."""
     return False
 
 

@@ -50,7 +50,8 @@ def sampled_block_sums(
         z *= np.sqrt(shares.astype(np.float64))[:, np.newaxis]
         return np.asarray(product(z.T, z))
 
-    blocks = list(in_threads(block, range(len(features)), shard.n_threads))
+    work = float(n_sampled) * sum(len(own) ** 2 for own in features)
+    blocks = list(in_threads(block, range(len(features)), shard.n_threads, work))
     return blocks, float(shard.row_weights[every].sum(dtype=np.float64))
 
 

@@ -25,6 +25,8 @@ _MODERATE = 24
 _SPARSE, _SPARSE_ROWS = 0.1, 1 << 16
 # Rows are drawn from at most this many times as many.
 POOL = 16
+# Multiply-adds that a number costs which is gathered, centred and scaled.
+GATHERED = 32.0
 
 
 def correlations(shard: Shard, center: Array, scale: Array, step: int) -> Array:
@@ -40,7 +42,8 @@ def correlations(shard: Shard, center: Array, scale: Array, step: int) -> Array:
         g *= np.sqrt(shard.row_weights[rows, np.newaxis], dtype=np.float64)
         return _square(g)
 
-    for part in in_threads(block, shard.blocks(step), shard.n_threads):
+    work = shard.n_rows / step * shard.n_features**2
+    for part in in_threads(block, shard.blocks(step), shard.n_threads, work):
         total += part
     return total
 
@@ -94,7 +97,8 @@ def drawn_rows(
         found[k] = z
         return z
 
-    for _ in in_threads(draw, range(n_logits), shard.n_threads):
+    work = float(n_logits) * min(n_drawn, shard.n_rows) * d * GATHERED
+    for _ in in_threads(draw, range(n_logits), shard.n_threads, work):
         pass
     weight = float(shard.row_weights[every].sum(dtype=np.float64))
     return Drawn(found, h.sum(axis=0, dtype=np.float64), weight)
@@ -150,7 +154,12 @@ def shared_curvature(
             rows = rows * np.sqrt(h.sum(axis=1))[:, np.newaxis]
             yield rows.T, rows  # a BLAS sees that this is symmetric
 
-    for i, part in enumerate(in_threads(lambda pair: product(*pair), factors(), shard.n_threads)):
+    def multiply(pair: tuple[Array, Array]) -> Array:
+        a, b = pair
+        return product(a, b)
+
+    work = float(shard.n_rows) / step * d * (d + n_logits)
+    for i, part in enumerate(in_threads(multiply, factors(), shard.n_threads, work)):
         total = moments if i % 2 else sums
         total += part
     sums *= unit

@@ -87,7 +87,8 @@ static void transpose(transpose_task task, int n_threads) {
     task.stride = fs_table_stride(task.n_logits);
     const int few = task.n_features < GRAIN_VALUES / max_size(1, task.n_logits);
     fs_for_parts(transpose_part, &task, ceil_div(task.n_features, TRANSPOSE_RANGE),
-                 few ? 1 : n_threads);
+                 few ? 1 : n_threads,
+                 (double)task.n_features * (double)task.n_logits * VALUE_PRODUCTS);
 }
 
 void fs_weights_to_table(const kernels *kern, void *table, const void *weights,
@@ -272,5 +273,6 @@ void fs_columns_product(const kernels *kern, double *sums, double *totals, const
         memcpy(row, at(factors, i, row_bytes), (size_t)row_bytes);
         memset(row + row_bytes, 0, (size_t)(stride * size - row_bytes));
     }
-    fs_for_parts(column_part, &columns, 1 + columns.n_parts, n_threads);
+    fs_for_parts(column_part, &columns, 1 + columns.n_parts, n_threads,
+                 dense_products(rows, (double)fs_pass_work(rows, n_rows)));
 }

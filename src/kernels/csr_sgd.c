@@ -133,7 +133,8 @@ fs_sums fs_csr_sgd_steps(const kernels *kern, void *params, void *velocity, cons
     fs_weights_to_table(kern, t.table.weights, params, d, K, n_threads);
     if (velocity) fs_weights_to_table(kern, t.table.velocity, velocity, d, K, n_threads);
     fs_sums total = {0, 0};
-    const double step_work = CSR_PRODUCT * (double)fs_pass_work(rows, batch_size) + STEP_PRODUCTS;
+    const double step_work =
+        dense_products(rows, (double)fs_pass_work(rows, batch_size)) + STEP_PRODUCTS;
     double work = 0;
     for (; t.batch.first < order.n; t.batch.first += batch_size, work += step_work) {
         if (work >= PIECE_PRODUCTS) {

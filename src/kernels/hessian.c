@@ -139,8 +139,8 @@ void fs_hessian_sums(const kernels *kern, double *hessian, const fs_rows *rows, 
     task.n_rounds = n_pieces(rows, task.n_products);
     for (task.round = 0; task.round < task.n_rounds; ++task.round) {
         if (task.round && is_interrupted(rows)) return;
-        fs_for_parts(rows_part, &task, task.n_parts, n_threads);
+        fs_for_parts(rows_part, &task, task.n_parts, n_threads, task.n_products);
     }
     fs_for_parts(write_part, &task, rows->n_logits * task.panels.n_columns,
-                 task.n_parts > 1 ? n_threads : 1);
+                 task.n_parts > 1 ? n_threads : 1, 0);
 }

@@ -389,8 +389,9 @@ const kernels *fs_kernels(ptrdiff_t real_size, int i);
  * result do not depend on n_threads. n_threads <= 1 runs in the calling thread. */
 
 int fs_has_openmp(void);
-int fs_max_threads(void);  /* what OMP_NUM_THREADS, affinity or omp_set_num_threads allow */
-void fs_watch_forks(void); /* call once: a child forked after a parallel region runs serially */
+int fs_max_threads(void);  /* what OMP_NUM_THREADS, affinity or omp_set_num_threads allow;
+                              without OpenMP the processors that there are */
+void fs_watch_forks(void); /* call once: so that forked children have threads of their own */
 
 typedef void (*fs_row_op)(void *out, const void *logits, ptrdiff_t out_stride,
                           ptrdiff_t logits_stride, ptrdiff_t n_rows, ptrdiff_t n_classes);

@@ -33,7 +33,8 @@ static void row_part(void *task_, ptrdiff_t part, int thread) {
 
 static void run_rows(row_task task, int n_threads) {
     task.n_parts = row_parts(task.n_rows, task.n_classes, GRAIN_VALUES);
-    fs_for_parts(row_part, &task, task.n_parts, n_threads);
+    fs_for_parts(row_part, &task, task.n_parts, n_threads,
+                 (double)task.n_rows * (double)task.n_classes * VALUE_PRODUCTS);
 }
 
 void fs_softmax_rows(const kernels *kern, void *out, const void *logits, ptrdiff_t out_stride,
@@ -80,7 +81,8 @@ void fs_cross_entropy_rows(const kernels *kern, void *loss, void *grad, const vo
                            int n_threads) {
     cross_entropy_task task = {kern, loss, grad, logits, rows, grad_stride, logits_stride, 0};
     task.n_parts = row_parts(rows->n_rows, rows->n_classes, GRAIN_VALUES);
-    fs_for_parts(cross_entropy_part, &task, task.n_parts, n_threads);
+    fs_for_parts(cross_entropy_part, &task, task.n_parts, n_threads,
+                 (double)rows->n_rows * (double)rows->n_classes * VALUE_PRODUCTS);
 }
 
 typedef struct {

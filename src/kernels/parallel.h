@@ -10,25 +10,32 @@
 
 typedef void (*part_body)(void *task, ptrdiff_t part, int thread);
 
-/* body(task, part, thread) for every part; thread < n_threads tells which scratch it may use. */
-void fs_for_parts(part_body body, void *task, ptrdiff_t n_parts, int n_threads);
+/* body(task, part, thread) for every part; thread < n_threads tells which scratch it may use.
+ * products is about how many multiply-adds the loop has, with those of the loops that follow at
+ * once: for few of them no sleeping thread is woken. */
+void fs_for_parts(part_body body, void *task, ptrdiff_t n_parts, int n_threads, double products);
 
 /* Multiply-adds between two questions whether to stop: some hundredths of a second, where others
  * want the processors a few tenths. Those over rows in CSR form wait for memory, and count more. */
 #define PIECE_PRODUCTS ((double)((ptrdiff_t)1 << 32))
 enum { CSR_PRODUCT = 32 };
 
-/* Multiply-adds that a step counts besides its own: where others want the processors, it waits for
- * its threads, milliseconds. */
+/* Multiply-adds that a step counts besides its own: where others want the processors, it may wait
+ * for a part that another thread is in the middle of, milliseconds. */
 #define STEP_PRODUCTS ((double)(1 << 28))
 
 static inline int is_interrupted(const fs_rows *rows) {
     return rows->interrupted && rows->interrupted();
 }
 
+/* What multiply-adds over rows cost, in those over dense rows. */
+static inline double dense_products(const fs_rows *rows, double products) {
+    return products * (rows->indptr ? CSR_PRODUCT : 1);
+}
+
 /* The pieces that work is cut into. */
 static inline ptrdiff_t n_pieces(const fs_rows *rows, double products) {
-    const double pieces = products * (rows->indptr ? CSR_PRODUCT : 1) / PIECE_PRODUCTS;
+    const double pieces = dense_products(rows, products) / PIECE_PRODUCTS;
     return !rows->interrupted || pieces <= 1 ? 1 : pieces < 1e6 ? (ptrdiff_t)pieces + 1 : 1000000;
 }
 
@@ -37,10 +44,14 @@ static inline ptrdiff_t n_pieces(const fs_rows *rows, double products) {
 int fs_for_parts_in_pieces(part_body body, void *task, ptrdiff_t n_parts, int n_threads,
                            const fs_rows *rows, double products);
 
-/* Work for a thread below which starting another costs more than it gives: about 20 microseconds
- * (a parallel region costs 2 to 5). In values of softmax, and in multiply-adds of a product. */
+/* Work for a thread below which sharing it with another costs more than it gives: about 20
+ * microseconds. In values of softmax, and in multiply-adds of a product. */
 #define GRAIN_VALUES ((ptrdiff_t)1 << 14)
 #define GRAIN_PRODUCTS ((ptrdiff_t)1 << 20)
+#define VALUE_PRODUCTS ((double)GRAIN_PRODUCTS / (double)GRAIN_VALUES)
+
+/* Multiply-adds for which a sleeping thread is woken, which takes 50 microseconds until it runs. */
+#define WAKE_PRODUCTS (4 * (double)GRAIN_PRODUCTS)
 
 static inline ptrdiff_t min_size(ptrdiff_t a, ptrdiff_t b) { return a < b ? a : b; }
 static inline ptrdiff_t max_size(ptrdiff_t a, ptrdiff_t b) { return a > b ? a : b; }

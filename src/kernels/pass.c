@@ -116,10 +116,11 @@ static void gradient_part(void *task_, ptrdiff_t part, int thread) {
 }
 
 int fs_gradient_parts(pass_task *task, int n_threads) {
-    task->n_rounds = n_pieces(task->rows, (double)fs_pass_work(task->rows, task->n_rows));
+    const double products = (double)fs_pass_work(task->rows, task->n_rows);
+    task->n_rounds = n_pieces(task->rows, products);
     for (task->round = 0; task->round < task->n_rounds; ++task->round) {
         if (task->round && is_interrupted(task->rows)) return 1;
-        fs_for_parts(gradient_part, task, task->plan.n_parts, n_threads);
+        fs_for_parts(gradient_part, task, task->plan.n_parts, n_threads, products + task->to_come);
     }
     return 0;
 }
@@ -199,8 +200,9 @@ static fs_sums pass_by_panels(pass_task *task, int n_threads) {
         task->first = first;
         task->n_rows = min_size(panel_rows, n_rows - first);
         const ptrdiff_t n_blocks = ceil_div(task->n_rows, task->plan.block_rows);
-        fs_for_parts(panel_residual_part, task, n_blocks, n_threads);
-        if (task->partials) fs_for_parts(panel_gradient_part, task, panel_ranges(task), n_threads);
+        fs_for_parts(panel_residual_part, task, n_blocks, n_threads, panel_work);
+        if (task->partials)
+            fs_for_parts(panel_gradient_part, task, panel_ranges(task), n_threads, panel_work);
         const fs_sums sums = fs_add_sums(task->sums, n_blocks);
         total.loss += sums.loss;
         total.correct += sums.correct;
@@ -278,6 +280,6 @@ fs_sums fs_loss_grad(const kernels *kern, double *grad_weights, double *grad_bia
     if (fs_gradient_parts(&task, n_threads)) return (fs_sums){0, 0};
     if (grad_weights)
         fs_for_parts(sum_part, &task, ceil_div(task.plan.n_params, SUM_RANGE),
-                     task.plan.n_parts > 1 ? n_threads : 1);
+                     task.plan.n_parts > 1 ? n_threads : 1, 0);
     return fs_add_sums(task.sums, task.plan.n_parts);
 }

@@ -34,7 +34,8 @@ typedef struct {
     ptrdiff_t round, n_rounds; /* of every part, its share of the blocks in the round */
     ptrdiff_t n_threads;       /* threads take parts in turn: how far to the next of one */
     ptrdiff_t to_next,
-        end_next; /* stochastic steps: from a batch to the next, and where that ends */
+        end_next;   /* stochastic steps: from a batch to the next, and where that ends */
+    double to_come; /* the same: multiply-adds of the batches that follow */
 } pass_task;
 
 pass_plan fs_plan_pass(const kernels *kern, const fs_rows *rows);

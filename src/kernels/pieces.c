@@ -19,7 +19,8 @@ int fs_for_parts_in_pieces(part_body body, void *task, ptrdiff_t n_parts, int n_
     piece p = {body, task, 0};
     for (; p.first < n_parts; p.first += size) {
         if (p.first && is_interrupted(rows)) return 1;
-        fs_for_parts(piece_part, &p, min_size(size, n_parts - p.first), n_threads);
+        fs_for_parts(piece_part, &p, min_size(size, n_parts - p.first), n_threads,
+                     dense_products(rows, products));
     }
     return 0;
 }

@@ -81,9 +81,9 @@ static void update(const step_task *step, int n_threads) {
     step_task task = *step;
     if (plan->n_params < SERIAL_UPDATE / plan->n_parts) n_threads = 1;
     if (step->how.squared_scale)
-        fs_for_parts(update_class, &task, step->pass->rows->n_logits, n_threads);
+        fs_for_parts(update_class, &task, step->pass->rows->n_logits, n_threads, 0);
     else
-        fs_for_parts(update_part, &task, ceil_div(plan->n_params, SUM_RANGE), n_threads);
+        fs_for_parts(update_part, &task, ceil_div(plan->n_params, SUM_RANGE), n_threads, 0);
 }
 
 fs_sums fs_sgd_steps(const kernels *kern, void *params, void *velocity, const fs_rows *rows,
@@ -112,6 +112,7 @@ fs_sums fs_sgd_steps(const kernels *kern, void *params, void *velocity, const fs
         pass.first = first;
         pass.n_rows = min_size(batch_size, order.n - first);
         pass.end_next = first + min_size(2 * batch_size, order.n - first);
+        pass.to_come = (double)fs_pass_work(rows, order.n - first - pass.n_rows);
         step.how.l2 = how->l2 * (double)pass.n_rows / (double)batch_size;
         if (fs_gradient_parts(&pass, n_threads)) break;
         update(&step, n_threads);

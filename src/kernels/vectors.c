@@ -7,10 +7,9 @@ enum { RANGE = 1 << 15, LEAST_COLUMNS = 64 };
 /* Ranges whose sums are on the stack. */
 enum { MOST_RANGES = 512 };
 
-/* Numbers from which on threads share them. A call is short and there are many: where CPUs are
- * shared with others, waiting for the last thread costs more than all of it (106,000 numbers beside
- * two busy processes: 3 ms a call, in one thread 0.05). */
-enum { LEAST_SHARED = 1 << 20 };
+/* Numbers from which on threads share them, as a call is short; and what one costs, as it is read
+ * from memory, in multiply-adds of a pass. */
+enum { LEAST_SHARED = 1 << 20, NUMBER_PRODUCTS = 16 };
 
 static int threads_for(ptrdiff_t n, int n_threads) { return n < LEAST_SHARED ? 1 : n_threads; }
 
@@ -43,7 +42,8 @@ static void line_part(void *task_, ptrdiff_t part, int thread) {
 
 static double along_line(line_task *task, int n_threads) {
     task->n_parts = min_size(MOST_RANGES, max_size(1, task->n / RANGE));
-    fs_for_parts(line_part, task, task->n_parts, threads_for(task->n, n_threads));
+    fs_for_parts(line_part, task, task->n_parts, threads_for(task->n, n_threads),
+                 (double)task->n * NUMBER_PRODUCTS);
     return sum_in_order(task->sums, task->n_parts, 1);
 }
 
@@ -86,7 +86,8 @@ ptrdiff_t fs_column_scratch(ptrdiff_t n_logits, ptrdiff_t n_features) {
 static void by_columns(part_body body, column_task *task, double *totals, int n_threads) {
     const ptrdiff_t n_ranges = ranges_of(task->n_logits, task->n_features);
     task->columns = columns_of(task->n_logits);
-    fs_for_parts(body, task, n_ranges, threads_for(task->n_logits * task->n_features, n_threads));
+    const ptrdiff_t n = task->n_logits * task->n_features;
+    fs_for_parts(body, task, n_ranges, threads_for(n, n_threads), (double)n * NUMBER_PRODUCTS);
     for (ptrdiff_t i = 0; i < task->n_sums; ++i)
         totals[i] = sum_in_order(task->sums + i, n_ranges, task->n_sums);
 }

@@ -13,12 +13,7 @@ cd "$(dirname "$0")/../.." || exit 1
 
 flags=(-std=c11 -O3 -ffp-contract=off -fvisibility=hidden -Wall -Wextra -Wpedantic -Wconversion
        -Werror -Isrc/kernels)
-openmp=(tests/c/check_kernels.c src/kernels/*.c src/kernels/isa/*.c)
-sources=("${openmp[@]}")
-pthreads=(tests/c/check_kernels.c tests/c/parallel_threads.c src/kernels/isa/*.c)
-for source in src/kernels/*.c; do
-    [ "$source" = src/kernels/parallel.c ] || pthreads+=("$source")
-done
+sources=(tests/c/check_kernels.c src/kernels/*.c src/kernels/isa/*.c)
 case "$*" in
     "" | --sample | --exhaustive) mode=$* ;;
     *) echo "usage: tests/c/run.sh [--sample | --exhaustive]" >&2; exit 2 ;;
@@ -26,9 +21,6 @@ esac
 folder=$(mktemp -d)
 trap 'rm -rf "$folder"' EXIT
 failures=0
-
-# Threads that wait must not spin: the checks ask for more of them than there are cores.
-export OMP_WAIT_POLICY=passive
 
 # check TITLE RUNNER COMPILER [FLAG...]: builds and runs; RUNNER may be empty.
 check() {
@@ -55,33 +47,31 @@ case $mode in
     --exhaustive) all=(--exhaustive) part=(--exhaustive 997) ;;
 esac
 arguments=("${all[@]}")
-check "gcc" "" gcc -fopenmp
-check "clang, serial" "" clang
+check "gcc" "" gcc -pthread
+check "clang" "" clang -pthread
 if [ "$mode" != --exhaustive ]; then
-    check "clang, uninitialised memory, serial" "" clang -fsanitize=memory
+    check "clang, uninitialised memory" "" clang -pthread -fsanitize=memory
     optimised=("${flags[@]}")
     # gcc takes minutes to optimise sanitized code; its own headers warn without optimisation
     flags+=(-O0 -g -Wno-sign-conversion)
     check "gcc, addresses and undefined behaviour" "" \
-        gcc -fopenmp -fsanitize=address,undefined -fno-sanitize-recover=all
-    sources=("${pthreads[@]}")
+        gcc -pthread -fsanitize=address,undefined -fno-sanitize-recover=all
     arguments=(--races)
     check "gcc, data races" "" gcc -pthread -fsanitize=thread
     check "clang, data races" "" clang -pthread -fsanitize=thread
-    sources=("${openmp[@]}")
     flags=("${optimised[@]}")
 fi
 arguments=("${part[@]}")
 if [ "$(uname -m)" = aarch64 ]; then
     echo "== qemu: skipped, this is an aarch64"
 elif emulator=$(command -v qemu-aarch64-static || command -v qemu-aarch64); then
-    check "aarch64-linux-gnu-gcc, qemu" "$emulator" aarch64-linux-gnu-gcc -fopenmp -static
+    check "aarch64-linux-gnu-gcc, qemu" "$emulator" aarch64-linux-gnu-gcc -pthread -static
 else
     echo "== aarch64: skipped, there is no qemu-aarch64"
 fi
 # Pointers and sizes of 32 bits.
 if emulator=$(command -v qemu-arm-static || command -v qemu-arm); then
-    check "arm-linux-gnueabihf-gcc, qemu" "$emulator" arm-linux-gnueabihf-gcc -fopenmp -static
+    check "arm-linux-gnueabihf-gcc, qemu" "$emulator" arm-linux-gnueabihf-gcc -pthread -static
 else
     echo "== arm: skipped, there is no qemu-arm"
 fi
