@@ -29,6 +29,8 @@ from fastsoftmax.threads import answering_signals
 # Most rows (a Gram matrix of 32 MB), and most rows for each feature.
 _MOST_ROWS = 2048
 _ROWS_PER_FEATURE = 0.8
+# Multiply-adds of eigenvectors, for each cube of the order.
+_PER_CUBE = 10.0
 # Numbers of rows at a time that are brought to float64 (8 MB).
 _BLOCK_NUMBERS = 1 << 20
 
@@ -57,6 +59,12 @@ class RowSpace:
         """Whether there are so few rows."""
         few = full.n_rows <= min(_MOST_ROWS, _ROWS_PER_FEATURE * full.n_features)
         return few and full.rows.is_dense and full.l2 > 0.0
+
+    @staticmethod
+    def work(full: Problem) -> float:
+        """Return the multiply-adds of the Gram matrix and its eigenvectors."""
+        n_rows = float(full.n_rows)
+        return n_rows * n_rows * (0.5 * full.n_features + _PER_CUBE * n_rows)
 
     def _columns(self) -> Iterator[tuple[slice, Array]]:
         """Yield blocks of columns of S, all rows of each."""

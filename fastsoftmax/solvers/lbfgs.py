@@ -8,6 +8,7 @@ import numpy as np
 
 from fastsoftmax.arrays import Array
 from fastsoftmax.solvers.pairs import Pair, Pairs, pair_of, scale_from, two_loops
+from fastsoftmax.solvers.progress import Progress
 from fastsoftmax.solvers.protocols import E, Preconditioned, Preconditioner
 from fastsoftmax.solvers.vectors import Vectors
 
@@ -56,7 +57,7 @@ class LbfgsModel(Generic[E]):
         self._spent = 0.0  # evaluations, and what preconditioners have cost in them
         self._least = _LEAST
         self._last_cost = 0.0  # of the latest: a poorer one would make it worse
-        self._progress = _Progress()
+        self._progress = Progress()
 
     @property
     def first(self) -> Preconditioner:
@@ -90,7 +91,7 @@ class LbfgsModel(Generic[E]):
         self._spent += found.cost
         self._last_cost = found.cost
         self._least = _LEAST_AGAIN if self._least == _LEAST else 2 * self._least
-        self._progress = _Progress()
+        self._progress = Progress()
         self._progress.note(excess)
         self._calibrate(at)
 
@@ -154,29 +155,6 @@ class LbfgsModel(Generic[E]):
         memory quasi-Newton updating".
         """
         return _Learnt(tuple(self.pairs), self.preconditioner, self.gamma, self.vectors)
-
-
-class _Progress:
-    """The bounds of some iterations, in units of the one that is wanted."""
-
-    def __init__(self) -> None:
-        self._logs: list[float] = []
-
-    def __len__(self) -> int:
-        return len(self._logs)
-
-    def note(self, excess: float) -> None:
-        """See the bound of an iteration; a larger one than before tells nothing."""
-        log = math.log(excess) if excess > 0.0 else -math.inf
-        self._logs.append(min(log, self._logs[-1]) if self._logs else log)
-
-    def remaining(self) -> float | None:
-        """Predict the iterations that are left, at the pace of the latest half; None if unknown."""
-        n_latest = max(_LEAST_CHEAP, len(self._logs) // 2)
-        last, before = self._logs[-1], self._logs[-1 - n_latest]
-        if not (math.isfinite(last) and math.isfinite(before)):
-            return None if last > 0.0 else 0.0
-        return max(last, 0.0) * n_latest / (before - last) if last < before else math.inf
 
 
 class _Learnt(NamedTuple):

@@ -1,0 +1,29 @@
+"""The progress of a solver, and the iterations that it lets expect."""
+
+import math
+
+# Iterations that a prediction looks back at least.
+_LEAST = 3
+
+
+class Progress:
+    """The bounds of some iterations, in units of the one that is wanted."""
+
+    def __init__(self) -> None:
+        self._logs: list[float] = []
+
+    def __len__(self) -> int:
+        return len(self._logs)
+
+    def note(self, excess: float) -> None:
+        """See the bound of an iteration; a larger one than before tells nothing."""
+        log = math.log(excess) if excess > 0.0 else -math.inf
+        self._logs.append(min(log, self._logs[-1]) if self._logs else log)
+
+    def remaining(self) -> float | None:
+        """Predict the iterations that are left, at the pace of the latest half; None if unknown."""
+        n_latest = max(_LEAST, len(self._logs) // 2)
+        last, before = self._logs[-1], self._logs[-1 - n_latest]
+        if not (math.isfinite(last) and math.isfinite(before)):
+            return None if last > 0.0 else 0.0
+        return max(last, 0.0) * n_latest / (before - last) if last < before else math.inf
