@@ -250,7 +250,7 @@ class _Descent:
 
 
 class _BeforeRowSpace(_Descent):
-    """L-BFGS by passes over few rows, until its progress lets expect more than the next stage takes.
+    """L-BFGS by passes over few rows, until the next stage is expected to take less time.
 
     Well-conditioned rows need no more: 400 x 8000 normal numbers, K = 2, take 17 iterations and 63
     ms, and 13 and 94 ms in the span of the rows; 1000 x 2000, K = 10, 84 and 288 ms. Others take a

@@ -13,6 +13,7 @@ class Progress:
         self._logs: list[float] = []
 
     def __len__(self) -> int:
+        """Return how many were seen."""
         return len(self._logs)
 
     def note(self, excess: float) -> None:
