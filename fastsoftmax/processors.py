@@ -11,9 +11,9 @@ from pathlib import Path, PurePosixPath
 from types import ModuleType
 from typing import NamedTuple
 
-# Files of the system are read again after so many seconds: a quota may be changed while a process
-# runs. They take some tenths of a millisecond, as long as a small fit.
-_SECONDS_KEPT = 10
+# Limits may change while a process runs, so they are read again after so many seconds. The quota
+# takes 300 us, as long as a small fit; the others 5 us, a third of the prediction of a row.
+_SECONDS_KEPT, _SECONDS_QUOTA_KEPT = 1, 10
 
 
 class Limit(NamedTuple):
@@ -41,18 +41,18 @@ def default_threads(kernels: ModuleType) -> Limit:
     Limit
         The lowest of the limits.
     """
-    if "numpy" in kernels.available_isas():
+    if kernels is sys.modules.get("fastsoftmax.reference"):
         return Limit(1, "numpy computes")
-    limits = []
-    asked = _number_in("OMP_NUM_THREADS")
-    if asked is None:
-        limits.append(available_cpus())
-    allowed = max(1, int(kernels.max_threads())) if kernels.openmp() else asked
-    if allowed is not None:
+    asked, lowest = _granted_at(int(time.monotonic()) // _SECONDS_KEPT)
+    allowed = kernels.max_threads() if kernels.openmp() else asked
+    if allowed is not None and (asked is not None or allowed < lowest.n_threads):
         by_variable = allowed == asked
         source = "OMP_NUM_THREADS" if by_variable else "threadpoolctl or omp_set_num_threads"
-        limits.append(Limit(allowed, source))
-    return _lowest([*limits, *_joblib_limits()])
+        lowest = Limit(max(1, allowed), source)
+    in_block = _joblib_jobs()
+    if in_block is not None and in_block < lowest.n_threads:
+        lowest = Limit(in_block, "joblib.parallel_config")
+    return lowest
 
 
 def available_cpus() -> Limit:
@@ -63,7 +63,7 @@ def available_cpus() -> Limit:
     process is read, and those around it: services of systemd and jobs of batch systems have their
     quota there.
     """
-    n_cpus, quota = _machine(int(time.monotonic() // _SECONDS_KEPT))
+    n_cpus, quota = _machine_at(int(time.monotonic()) // _SECONDS_QUOTA_KEPT)
     limits = [Limit(n_cpus, "all CPUs")]
     if hasattr(os, "sched_getaffinity"):  # not on macOS or Windows
         limits.append(Limit(len(os.sched_getaffinity(0)), "CPU affinity"))
@@ -71,7 +71,7 @@ def available_cpus() -> Limit:
         limits.append(Limit(max(1, math.ceil(quota)), "CPU quota of the container"))
     if (most := _number_in("LOKY_MAX_CPU_COUNT")) is not None:
         limits.append(Limit(most, "LOKY_MAX_CPU_COUNT"))
-    return _lowest(limits)
+    return min(limits, key=lambda limit: limit.n_threads)  # of equal ones the first
 
 
 def cpu_quota(process: Path = Path("/proc/self")) -> float:
@@ -92,14 +92,15 @@ def cpu_quota(process: Path = Path("/proc/self")) -> float:
 
 
 @functools.lru_cache(maxsize=1)
-def _machine(moment: int) -> tuple[int, float]:
+def _granted_at(moment: int) -> tuple[int | None, Limit]:
+    """Return OMP_NUM_THREADS and the CPUs, as they are at a moment."""
+    return _number_in("OMP_NUM_THREADS"), available_cpus()
+
+
+@functools.lru_cache(maxsize=1)
+def _machine_at(moment: int) -> tuple[int, float]:
     """Return the number of CPUs and the quota, as they are at a moment."""
     return os.cpu_count() or 1, cpu_quota()
-
-
-def _lowest(limits: list[Limit]) -> Limit:
-    """Return the lowest limit; of equal ones the first."""
-    return min(limits, key=lambda limit: limit.n_threads)
 
 
 def _number_in(variable: str) -> int | None:
@@ -111,22 +112,33 @@ def _number_in(variable: str) -> int | None:
     return int(found[1]) or None if found else None
 
 
-def _joblib_limits() -> Iterator[Limit]:
-    """Yield what `joblib.parallel_config(n_jobs=...)` allows, inside such a block.
+def _joblib_jobs() -> int | None:
+    """Return what `joblib.parallel_config(n_jobs=...)` allows inside such a block; None elsewhere.
 
     Workers of joblib are limited by OMP_NUM_THREADS, which joblib sets for them.
     """
     joblib = sys.modules.get("joblib.parallel")  # where it is not loaded, there is no block
-    if joblib is None or not hasattr(joblib, "parallel_config"):
-        return
+    if joblib is None or _has_no_number(joblib) or not hasattr(joblib, "parallel_config"):
+        return None
     # Where the block prefers threads, joblib would give its own number, 1, without these arguments.
     n_jobs = joblib.get_active_backend(prefer=None, require=None)[1]
     if n_jobs is None:
-        return
+        return None
     n_threads = int(n_jobs)
-    if n_threads < 0:
-        n_threads += available_cpus().n_threads + 1
-    yield Limit(max(1, n_threads), "joblib.parallel_config")
+    return max(1, n_threads + available_cpus().n_threads + 1 if n_threads < 0 else n_threads)
+
+
+def _has_no_number(joblib: ModuleType) -> bool:
+    """Return True where this thread is known to be outside of blocks with a number.
+
+    In 0.2 us, where `get_active_backend` takes 2 us. False where joblib keeps its settings in
+    another way than it does now.
+    """
+    try:
+        default = joblib.default_parallel_config
+        return getattr(joblib._backend, "config", default)["n_jobs"] is default["n_jobs"]
+    except (AttributeError, KeyError, TypeError):
+        return False
 
 
 def _cpu_folders(groups: str, mounts: str) -> Iterator[Path]:

@@ -3,6 +3,7 @@
 import json
 import math
 import os
+import sys
 from types import SimpleNamespace
 
 import joblib
@@ -35,10 +36,16 @@ def machine(monkeypatch):
         monkeypatch.setattr(os, "sched_getaffinity", lambda pid: range(affinity), raising=False)
         monkeypatch.setattr(os, "cpu_count", lambda: n_cpus)
         monkeypatch.setattr(processors, "cpu_quota", lambda: quota)
-        processors._machine.cache_clear()
+        forget()
 
     yield describe
-    processors._machine.cache_clear()
+    forget()
+
+
+def forget():
+    """Forget what was read: it is kept for seconds."""
+    processors._granted_at.cache_clear()
+    processors._machine_at.cache_clear()
 
 
 # Settings of the machine, what OpenMP allows, and the number of threads with its source.
@@ -118,13 +125,17 @@ def test_no_more_than_joblib_counts(monkeypatch):
     assert available_cpus().n_threads == 1 == joblib.cpu_count()
 
 
-def test_a_changed_quota_is_seen(machine, monkeypatch):
-    machine(quota=2.0)
-    assert available_cpus().n_threads == 2
-    monkeypatch.setattr(processors, "cpu_quota", lambda: 1.0)
-    now = processors.time.monotonic()
-    monkeypatch.setattr(processors.time, "monotonic", lambda: now + processors._SECONDS_KEPT)
-    assert available_cpus().n_threads == 1
+def test_changes_are_seen(machine, monkeypatch):
+    now = [1000.0]
+    monkeypatch.setattr(processors.time, "monotonic", lambda: now[0])
+    machine(quota=6.5)
+    assert default_threads(compiled(8)).n_threads == available_cpus().n_threads == 7
+    monkeypatch.setattr(processors, "cpu_quota", lambda: 2.0)
+    monkeypatch.setattr(os, "sched_getaffinity", lambda pid: range(5), raising=False)
+    now[0] += processors._SECONDS_KEPT
+    assert default_threads(compiled(8)) == available_cpus() == (5, "CPU affinity")
+    now[0] += processors._SECONDS_QUOTA_KEPT
+    assert default_threads(compiled(8)).n_threads == available_cpus().n_threads == 2
 
 
 # ---- joblib
@@ -147,6 +158,19 @@ def test_a_block_of_joblib_without_a_number(settings, machine):
     machine()
     with joblib.parallel_config(**settings):
         assert default_threads(compiled(8)) == (8, "CPU affinity")
+
+
+@pytest.mark.parametrize("missing", ["_backend", "default_parallel_config"])
+def test_a_block_of_another_joblib(missing, machine, monkeypatch):
+    """The quick look at its settings is tried, and what is public counts."""
+    machine()
+    settings = {"parallel_config": None, "get_active_backend": lambda **given: (None, 3)}
+    private = {"_backend": SimpleNamespace(), "default_parallel_config": {"n_jobs": None}}
+    del private[missing]
+    monkeypatch.setitem(sys.modules, "joblib.parallel", SimpleNamespace(**settings, **private))
+    assert default_threads(compiled(8)) == (3, "joblib.parallel_config")
+    monkeypatch.delitem(sys.modules, "joblib.parallel")
+    assert default_threads(compiled(8)).n_threads == 8
 
 
 def test_threads_of_joblib(machine):
