@@ -14,6 +14,7 @@ COMMANDS = {
         "everyday data of many shapes: ours and scikit-learn's fits",
     ),
     "probes": ("fits.probes:main", "embeddings to a gap of 1e-4, and a sweep over C; 20 minutes"),
+    "busy": ("fits.busy:main", "fits and epochs beside busy processes; at most 10 minutes"),
     "scale": ("fits.scale:main", "what a fit of ImageNet's size takes, by a model of its cost"),
     "tables": ("results.tables:main", "bench/README.md's tables from results/"),
     "chart": ("results.chart:main", "the charts from results/"),

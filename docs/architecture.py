@@ -71,7 +71,7 @@ FLOORS = (
         "Shared by all",
         (
             "kernel_arguments threads _arguments batches columns",
-            "blas foreign_arrays",
+            "blas foreign_arrays processors",
             "arrays floating_point _version",
         ),
     ),

@@ -3,7 +3,6 @@
 import math
 import numbers
 import operator
-import os
 from types import ModuleType
 from typing import Any
 
@@ -12,6 +11,7 @@ from numpy.typing import ArrayLike
 
 from fastsoftmax.arrays import Array
 from fastsoftmax.foreign_arrays import as_array
+from fastsoftmax.processors import available_cpus, default_threads
 
 # How far the sum of a row of probabilities may be from 1, by the size of the floats that they came
 # in. A softmax computed in float16 is off by up to 1e-2 (ten roundings of 5e-4 in the sum of 1000
@@ -238,20 +238,12 @@ def checked_smoothing(label_smoothing: Any) -> float:
 
 
 def thread_count(n_jobs: int | None, kernels: ModuleType) -> int:
-    """Return the number of threads for n_jobs: None is what OpenMP allows, -1 all CPUs."""
+    """Return the number of threads for n_jobs: None is the default, -1 all CPUs, -2 all but one."""
     if n_jobs is None:
-        return max(1, int(kernels.max_threads()))
+        return default_threads(kernels).n_threads
     n_jobs = operator.index(n_jobs)
     if n_jobs == 0:
         raise ValueError("n_jobs must be None or an integer other than 0, got 0")
     if n_jobs > 0:
         return n_jobs
-    return max(1, available_cpus() + 1 + n_jobs)
-
-
-def available_cpus() -> int:
-    """Return how many CPUs this process may run on."""
-    try:
-        return len(os.sched_getaffinity(0))
-    except AttributeError:  # not on macOS or Windows
-        return os.cpu_count() or 1
+    return max(1, available_cpus().n_threads + 1 + n_jobs)

@@ -8,15 +8,18 @@ import sys
 from importlib import metadata
 from pathlib import Path
 
-from fastsoftmax._arguments import available_cpus
 from fastsoftmax._version import __version__
 from fastsoftmax.backend import resolve_backend
+from fastsoftmax.processors import available_cpus, default_threads
 
 _PACKAGES = ("numpy", "scikit-learn", "scipy", "joblib", "threadpoolctl", "matplotlib")
 
 
 def show_versions() -> None:
     """Print versions, and which kernels, instruction sets and threads are in use.
+
+    The line "threads" has the number for ``n_jobs=None``, and what it comes from, such as
+    ``4 (CPU affinity)`` or ``2 (CPU quota of the container)``.
 
     ``python -m fastsoftmax info`` prints the same and checks the kernels.
 
@@ -46,10 +49,10 @@ def describe() -> dict[str, str]:
         "backend": backend,
         "instruction sets": f"{first} in use" + f", also {', '.join(others)}" * bool(others),
         "OpenMP": "yes" if kernels.openmp() else "no",
-        "threads": str(kernels.max_threads()),
+        "threads": "{} ({})".format(*default_threads(kernels)),
         "python": f"{platform.python_version()} ({sys.executable})",
         "OS": platform.platform(),
-        "CPU": f"{_cpu_model()}, {available_cpus()} available",
+        "CPU": f"{_cpu_model()}, {available_cpus().n_threads} available",
         **{name: _version(name) for name in _PACKAGES},
         "BLAS": _blas(),
     }

@@ -115,8 +115,9 @@ class FastSoftmax(CallbackSupportMixin, PortableEstimator, LoadableEstimator, In
         Initial weights and shuffling of "sgd", and the rows that `early_stopping` holds out; the
         rest has nothing random.
     n_jobs : int or None, default=None
-        Threads: None for as many as OpenMP is allowed (OMP_NUM_THREADS, CPU affinity,
-        threadpoolctl), -1 for all CPUs. The result is the same to the last bit.
+        Threads: None for as many as OMP_NUM_THREADS and threadpoolctl allow, and at most the CPUs
+        that affinity and the quota of a container grant; -1 for all these CPUs, -2 for all but one.
+        The result is the same to the last bit.
     verbose : int, default=0
         From 1, a line for each iteration.
     backend : {"auto", "native", "numpy"}, default="auto"

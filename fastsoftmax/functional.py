@@ -14,7 +14,7 @@ Conventions
   beside finite numbers has probability exactly 0.
 - Logarithms are natural.
 - `backend` is "auto" (the compiled kernels where they were built), "native" or "numpy"; `n_jobs`
-  is a number of threads, None for as many as OpenMP allows, -1 for all CPUs (-2 for all but one).
+  is a number of threads, None for as many as are allowed, -1 for all CPUs (-2 for all but one).
   `backend` changes results by rounding errors only, `n_jobs` changes no bit.
 """
 

@@ -1,33 +1,10 @@
-"""What the functions and the estimator do with their arguments in common: threads and layouts."""
-
-import os
-from types import SimpleNamespace
+"""What the functions and the estimator do with their arguments in common: layouts."""
 
 import numpy as np
 import pytest
 
 from fastsoftmax import FastSoftmax
-from fastsoftmax._arguments import adjacent_rows, features_in_place, thread_count
-
-ALLOWED = SimpleNamespace(max_threads=lambda: 3)
-
-
-def test_thread_count(monkeypatch):
-    monkeypatch.setattr(os, "sched_getaffinity", lambda pid: range(8), raising=False)
-    given = (None, 1, 5, np.int64(2), -1, -2, -8, -100)
-    assert [thread_count(n, ALLOWED) for n in given] == [3, 1, 5, 2, 8, 7, 1, 1]
-    with pytest.raises(ValueError, match="n_jobs must be None or an integer other than 0, got 0"):
-        thread_count(0, ALLOWED)
-    with pytest.raises(TypeError):
-        thread_count(1.5, ALLOWED)
-
-
-def test_thread_count_without_affinity(monkeypatch):
-    monkeypatch.delattr(os, "sched_getaffinity", raising=False)
-    monkeypatch.setattr(os, "cpu_count", lambda: 4)
-    assert thread_count(-1, ALLOWED) == 4
-    monkeypatch.setattr(os, "cpu_count", lambda: None)
-    assert thread_count(-1, ALLOWED) == 1
+from fastsoftmax._arguments import adjacent_rows, features_in_place
 
 
 def unaligned(x):

@@ -82,6 +82,7 @@ def _holds_objects(value: Any) -> bool:
 def describe() -> dict[str, str]:
     """CPU, threads, compiler, versions and commit, in the order in which they are read."""
     package = describe_package()
+    package["threads"] = package["threads"].partition(" ")[0]  # what the number comes from
     return {
         "CPU": package["CPU"] + _cpu_family(),
         **{name: package[name] for name in FROM_PACKAGE if name != "CPU"},

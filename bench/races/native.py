@@ -13,12 +13,13 @@ from measuring.harness import NATIVE, ONE_THREAD
 from measuring.problems import Problem
 
 from fastsoftmax import kernels
+from fastsoftmax._arguments import thread_count
 from fastsoftmax.kernel_arguments import Descent
 from fastsoftmax.shards.csr_shard import columns_of
 
 Array = np.ndarray
 
-N_THREADS = kernels.max_threads()
+N_THREADS = thread_count(None, kernels)
 ISAS = kernels.available_isas()
 ISA_TITLE = ", instruction sets"
 

@@ -16,7 +16,8 @@ from typing import Any
 
 from measuring import record
 from measuring.harness import NATIVE
-from results import probes, scale, standings
+from results import busy, probes, scale, standings
+from results.busy import BUSY
 from results.markdown import digits, head, line, number, percent, ratio
 from results.probes import PROBES
 from results.scale import SCALE
@@ -25,7 +26,7 @@ from results.standings import EVERYDAY
 RESULTS = Path(__file__).parent
 README = RESULTS.parent / "README.md"
 FITS, DEFAULT_RIVAL = "fit to optimum", "scikit-learn lbfgs"
-COMMITTED = ("everyday", "fit_to_optimum", "ratios", "scaling")  # files of results
+COMMITTED = ("busy", "everyday", "fit_to_optimum", "ratios", "scaling")  # files of results
 CHARTS = {
     "everyday": "Time of the fastest rival divided by ours, logarithmic, a line a shape",
     "fit_to_optimum": (
@@ -258,6 +259,7 @@ BODIES: dict[str, Callable[[dict[str, Any]], Iterable[str]]] = {
     EVERYDAY: standings.lines,
     PROBES: probes.lines,
     SCALE: scale.lines,
+    BUSY: busy.lines,
 }
 
 

@@ -111,7 +111,7 @@ def add_parser(commands: Any) -> None:
         help="what computes (default: auto, the compiled kernels where there are any)",
     )
     _option(
-        both, "--n-jobs", "N", n_jobs, None, "number of threads (default: all that OpenMP allows)"
+        both, "--n-jobs", "N", n_jobs, None, "number of threads (default: all that are allowed)"
     )
     output = parser.add_argument_group("pictures")
     _option(output, "--output", "DIR", Path, Path("fastsoftmax-demo"), "folder for the pictures")
