@@ -76,8 +76,13 @@ class _Call(Generic[R]):
         self._run = functools.partial(context.run, function, argument)
 
     def make(self) -> None:
-        if self._outcome.set_running_or_notify_cancel():
-            _set_outcome(self._outcome, self._run)
+        """Make it, if it is still wanted. Ctrl-C is an exception here, too."""
+        if not self._outcome.set_running_or_notify_cancel():
+            return
+        _set_outcome(self._outcome, self._run)
+        error = self._outcome.exception()
+        if error is not None and not isinstance(error, Exception):
+            raise error
 
 
 def _first(waiting: deque[Future[R]], calls: SimpleQueue[_Call[R] | None]) -> R:

@@ -367,6 +367,39 @@ def test_results_in_fewer_threads(n_allowed, no_threads):
     assert [int(a) for a in in_threads(np.array, range(20), 4)] == list(range(20))
 
 
+def test_others_do_the_calls_of_a_thread_that_is_held_up():
+    """The calling thread waits for calls that are under way, and for no thread."""
+    held_up, released = [], threading.Event()
+
+    def call(value):
+        if threading.current_thread() is not threading.main_thread() and value:
+            held_up.append(value)
+            released.wait(60)  # as where the system does not run it
+        return np.array(value)
+
+    results, before = in_threads(call, range(20), 2), []
+    while not held_up and len(before) < 19:
+        before.append(int(next(results)))
+    released.set()
+    assert [*before, *map(int, results)] == list(range(20))
+
+
+def test_ctrl_c_in_a_call(no_threads):
+    """It is answered at once, not when the turn of the call has come."""
+    no_threads(0)
+    begun = []
+
+    def call(value):
+        begun.append(value)
+        if value == 1:
+            raise KeyboardInterrupt
+        return np.array(value)
+
+    with pytest.raises(KeyboardInterrupt):
+        list(in_threads(call, range(20), 2))
+    assert begun == [0, 1]
+
+
 @pytest.mark.filterwarnings("ignore::sklearn.exceptions.ConvergenceWarning")
 def test_fits_without_a_thread(no_threads, rng):
     """A fit of 700 features inverts a matrix in a thread, so that the main one answers Ctrl-C."""
