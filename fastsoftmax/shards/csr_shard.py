@@ -1,6 +1,6 @@
 """Rows of a sparse matrix, as a shard of a problem."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import numpy as np
@@ -71,7 +71,10 @@ class CsrShard(Shard):
 
     def feature_sums(self) -> Array:
         """Weighted sum of the features over the rows: (n_features,) float64."""
-        return self._column_sums(self.X, lambda values, features: values)
+        sums = np.zeros(self.n_features)
+        for features, values, weights in self._entries(self.X):
+            sums += np.bincount(features, values * weights, self.n_features)
+        return sums
 
     def squares(self, center: Array) -> Array:
         """Weighted sum of (x - center)^2 over the rows: (n_features,) float64."""
@@ -88,10 +91,17 @@ class CsrShard(Shard):
         if not X.has_canonical_format:  # what occurs twice adds up before it is squared
             X = X.copy()
             X.sum_duplicates()
-        stored = self._column_sums(X, lambda values, features: np.ones_like(values))
-        sums = self._column_sums(X, lambda values, features: function(values - center[features]))
-        begin, end = X.indptr[0], X.indptr[-1]
-        counts = np.bincount(X.indices[begin:end], minlength=self.n_features)
+        sums, stored = np.zeros((2, self.n_features))
+        counts = np.zeros(self.n_features, dtype=np.intp)
+        least, largest = self.row_weights.min(), self.row_weights.max()
+        for features, values, weights in self._entries(X):
+            shifted = function(values - center[features])
+            sums += np.bincount(features, shifted * weights, self.n_features)
+            counts += np.bincount(features, minlength=self.n_features)
+            if least < largest:
+                stored += np.bincount(features, weights, self.n_features)
+        if least == largest:
+            stored += counts * float(least)
         absent = np.where(counts < self.n_rows, np.maximum(self.total_weight() - stored, 0.0), 0.0)
         result: Array = sums + absent * function(-center)
         return result
@@ -119,18 +129,15 @@ class CsrShard(Shard):
         sums -= np.outer(totals, center)
         return np.maximum(squares, 0.0, out=squares), sums, totals, self.total_weight()
 
-    def _column_sums(self, X: Any, function: Callable[[Array, Array], Array]) -> Array:
-        """Weighted sums by column of a function of the stored values and their columns."""
-        sums = np.zeros(self.n_features)
+    def _entries(self, X: Any) -> Iterator[tuple[Array, Array, Array]]:
+        """Yield blocks of what is stored: columns, values and row weights, these in float64."""
         n = max(1, int(_MOMENT_NUMBERS / max(1.0, self.numbers_per_row)))
         for rows in slices(self.n_rows, n):
             part = slice(X.indptr[rows.start], X.indptr[rows.stop])
             lengths = np.diff(X.indptr[rows.start : rows.stop + 1])
             weights = np.repeat(self.row_weights[rows].astype(np.float64), lengths)
-            features = X.indices[part]
-            weights *= function(X.data[part].astype(np.float64), features)
-            sums += np.bincount(features, weights, self.n_features)
-        return sums
+            columns = X.indices[part].astype(np.intp)  # once, not in each sum
+            yield columns, X.data[part].astype(np.float64, copy=False), weights
 
 
 def columns_of(

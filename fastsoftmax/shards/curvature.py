@@ -155,8 +155,8 @@ def shared_curvature(
             yield rows.T, rows  # a BLAS sees that this is symmetric
 
     def multiply(pair: tuple[Array, Array]) -> Array:
-        a, b = pair
-        return product(a, b)
+        result: Array = product(*pair)
+        return result
 
     work = float(shard.n_rows) / step * d * (d + n_logits)
     for i, part in enumerate(in_threads(multiply, factors(), shard.n_threads, work)):
