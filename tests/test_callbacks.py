@@ -216,7 +216,7 @@ class TestTqdm:
 def test_without_tqdm(monkeypatch):
     monkeypatch.setitem(sys.modules, "tqdm", None)
     monkeypatch.setitem(sys.modules, "tqdm.auto", None)
-    with pytest.raises(ImportError, match=r"pip install 'fastsoftmax\[progress\]'"):
+    with pytest.raises(ImportError, match=r"pip install tqdm"):
         TqdmProgress()
 
 

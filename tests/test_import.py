@@ -1,8 +1,12 @@
 """What importing the package costs, and that it works where nothing was compiled."""
 
 import json
+import re
+from importlib.machinery import EXTENSION_SUFFIXES
 
 import pytest
+
+from fastsoftmax.backend import how_to_get_kernels
 
 # Modules that take long to import, or that not every installation has.
 HEAVY = {"PIL", "joblib", "matplotlib", "pandas", "scipy", "sklearn", "threadpoolctl"}
@@ -136,3 +140,33 @@ def test_without_the_compiled_module(run_python):
     assert min(scores) > 0.8
     assert "backend='native' needs the compiled kernels" in refusal
     assert not loaded
+
+
+@pytest.mark.parametrize(
+    ("in_clone", "hidden", "advice"),
+    [
+        (
+            True,
+            True,
+            "inside the clone {root}, .* `pip install -e .` in the clone, or .* another f",
+        ),
+        (True, False, "from the clone {root}: .* a C compiler .* `pip install -e .`"),
+        (False, True, "a C compiler .*--force-reinstall --no-cache-dir"),
+        (False, False, "a C compiler .* `pip install -e .` in a clone of the repository"),
+    ],
+)
+def test_advice_where_kernels_are_missing(tmp_path, monkeypatch, in_clone, hidden, advice):
+    """A clone where Python starts hides the package that `pip install .` put elsewhere."""
+    root, elsewhere = tmp_path / "clone", tmp_path / "site-packages"
+    for folder in (root, elsewhere):
+        (folder / "fastsoftmax").mkdir(parents=True)
+        monkeypatch.syspath_prepend(folder)
+    if in_clone:
+        (root / "src" / "kernels").mkdir(parents=True)
+    if hidden:
+        (elsewhere / "fastsoftmax" / f"kernels{EXTENSION_SUFFIXES[0]}").touch()
+    else:
+        monkeypatch.setattr("sys.path", [str(root), str(elsewhere)])
+    assert re.search(
+        advice.format(root=re.escape(str(root))), how_to_get_kernels(root / "fastsoftmax")
+    )

@@ -238,7 +238,7 @@ class PortableEstimator(DecidingEstimator):
         NotFittedError
             If `fit` has not been called.
         ImportError
-            If onnx is not installed (``pip install 'fastsoftmax[onnx]'``).
+            If onnx is not installed (``pip install onnx``).
         ValueError
             If dtype is neither of the two, labels are not all str, bool, integers of 64 bits or
             floats, coefficients are not finite, or the parts of the model do not fit together.
@@ -260,8 +260,7 @@ class PortableEstimator(DecidingEstimator):
             from onnx import TensorProto, helper, numpy_helper
         except ImportError as error:
             raise ImportError(
-                "to_onnx needs the onnx package, which cannot be imported: "
-                "pip install 'fastsoftmax[onnx]'"
+                "to_onnx needs the onnx package, which cannot be imported: pip install onnx"
             ) from error
         coef, intercept = fitted.of_all_classes
         real = np.result_type(given, coef.dtype)
