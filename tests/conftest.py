@@ -236,7 +236,18 @@ def ulps():
     return _ulps
 
 
-# ---- other processes
+# ---- other processes and signals
+
+
+@pytest.fixture
+def ctrl_c():
+    """Python's own handler of SIGINT, which it lacks where a shell ignores that (``nohup ... &``).
+
+    Children of the test have to set it themselves.
+    """
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    yield
+    signal.signal(signal.SIGINT, before)
 
 
 @pytest.fixture(scope="session")

@@ -352,9 +352,10 @@ def test_without_sklearn_callbacks():
 
 
 INTERRUPTED = """
-    import sys, warnings
+    import signal, sys, warnings
     import numpy as np
     from fastsoftmax import FastSoftmax, FastSoftmaxCV
+    signal.signal(signal.SIGINT, signal.default_int_handler)  # ignored under `nohup ... &`
     warnings.simplefilter("ignore")
     rng = np.random.default_rng(0)
     # more work than any machine does in the time that the test waits
