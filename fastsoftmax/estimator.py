@@ -4,6 +4,8 @@ What its methods do is in `_estimator`, `_streaming`, `_interchange` and `statis
 mathematics is in `objective` and `solvers`, the arithmetic in the kernels.
 """
 
+from __future__ import annotations
+
 import warnings
 from collections.abc import Callable, Iterable, Sequence
 from typing import Any, Self

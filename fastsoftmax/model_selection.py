@@ -3,6 +3,8 @@
 No fold copies rows: its problem is that of all rows with weight 0 for those left out.
 """
 
+from __future__ import annotations
+
 import numbers
 import warnings
 from collections.abc import Callable

@@ -123,6 +123,22 @@ def test_every_public_name_loads(run_python):
     )
 
 
+def test_help_is_without_what_types_are_made_of():
+    """`ArrayLike` is a union of 300 characters of numpy's own names."""
+    import pydoc
+
+    import fastsoftmax
+    from fastsoftmax import FastSoftmax
+
+    public = [getattr(fastsoftmax, name) for name in fastsoftmax.__all__]
+    for thing in [*public, fastsoftmax.backend, fastsoftmax.monitor]:
+        if not isinstance(thing, str):
+            assert "numpy._typing" not in pydoc.render_doc(thing)
+    first_line = pydoc.plain(pydoc.render_doc(FastSoftmax.fit)).splitlines()[2]
+    assert len(first_line) < 400
+    assert "y: 'ArrayLike | None' = None" in first_line
+
+
 def test_unknown_names_are_attribute_errors():
     import fastsoftmax
 

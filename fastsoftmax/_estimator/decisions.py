@@ -1,5 +1,7 @@
 """Decisions about rows: by costs, with a reject option, and by calibrated probabilities."""
 
+from __future__ import annotations
+
 import math
 import warnings
 from typing import Any, Literal, Self, overload

@@ -1,5 +1,7 @@
 """What a fitted model says of rows: logits, probabilities, labels, loss and accuracy."""
 
+from __future__ import annotations
+
 import math
 import operator
 from typing import NamedTuple, Self

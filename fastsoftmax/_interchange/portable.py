@@ -4,6 +4,8 @@ Each package but scikit-learn is optional. They are imported where they are need
 scikit-learn's linear models, which take long to import.
 """
 
+from __future__ import annotations
+
 import inspect
 from typing import TYPE_CHECKING, Any, Self
 
@@ -124,7 +126,7 @@ class PortableEstimator(DecidingEstimator):
         )
 
     @own_arithmetic
-    def to_sklearn(self) -> "LogisticRegression":
+    def to_sklearn(self) -> LogisticRegression:
         """Return the fitted model as a `sklearn.linear_model.LogisticRegression`.
 
         Returns
@@ -367,7 +369,7 @@ class LoadableEstimator(FitParameters):
 
     @classmethod
     @own_arithmetic
-    def from_sklearn(cls, clf: "LogisticRegression") -> Self:
+    def from_sklearn(cls, clf: LogisticRegression) -> Self:
         """Return a fitted model with the coefficients of scikit-learn's.
 
         Parameters
@@ -441,7 +443,7 @@ class LoadableEstimator(FitParameters):
         return estimator
 
 
-def _parameters_for(cls: type[FitParameters], other: "LogisticRegression") -> dict[str, Any]:
+def _parameters_for(cls: type[FitParameters], other: LogisticRegression) -> dict[str, Any]:
     names = inspect.signature(cls).parameters
     theirs = other.get_params(deep=False)
     parameters = {k: v for k, v in theirs.items() if k in names and k not in _NOT_CARRIED}
