@@ -149,6 +149,8 @@ class FastSoftmax(CallbackSupportMixin, PortableEstimator, LoadableEstimator, In
         That loss.
     objective_ : float
         F at the result.
+    solver_ : str
+        The solver that ran: "lbfgs", "newton-cholesky", "owlqn" or "sgd".
     history_ : dict of lists
         By iteration: "loss" (mean cross-entropy), "accuracy", "objective", "gap", "seconds", and
         for `eval_set` "eval_loss" and "eval_accuracy" (a tuple each, one value for each set). For

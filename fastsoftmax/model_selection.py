@@ -27,6 +27,7 @@ from fastsoftmax._estimator.fitted import (
     stored_coef,
 )
 from fastsoftmax._estimator.targets import check_kind, label_array, new_labels
+from fastsoftmax._interchange.model_file import File
 from fastsoftmax._interchange.portable import PortableEstimator
 from fastsoftmax._sweep.folds import SweepRows, fold_of, sweep_rows
 from fastsoftmax._sweep.paths import (
@@ -48,6 +49,7 @@ from fastsoftmax.columns import Whole, in_columns, store, whole
 from fastsoftmax.estimator import FastSoftmax
 from fastsoftmax.floating_point import own_arithmetic, users_code, users_items
 from fastsoftmax.foreign_arrays import as_numpy
+from fastsoftmax.optimum import full_batch
 from fastsoftmax.solvers.protocols import Limits
 
 
@@ -232,6 +234,9 @@ class FastSoftmaxCV(PortableEstimator):
         The bound of `coef_`; without `refit` the largest of `gaps_` at `C_`.
     converged_ : bool
         Whether the bound of each fit is <= tol, or its estimate where that is all it needs.
+    objective_, solver_, history_
+        Of the fit to all rows at `C_`, as of `FastSoftmax`; not there without `refit`. The fit may
+        start from the one at the next smaller C, and so may have few iterations.
     classes_, coef_, intercept_, temperature_, n_features_in_, feature_names_in_
         As of `FastSoftmax`.
 
@@ -395,6 +400,9 @@ class FastSoftmaxCV(PortableEstimator):
 
     def _keep(self, rows: SweepRows, paths: Paths) -> None:
         """Set the attributes, with the mean coefficients of the folds; a refit replaces those."""
+        for name in ("objective_", "solver_", "history_"):  # of the refit of an earlier call
+            if hasattr(self, name):
+                delattr(self, name)
         coef_in = partial(coef_of, self, rows.shard.columns)
         store(self, "coefs_paths_", coef_in(paths.coefs))
         self.intercepts_paths_ = paths.intercepts
@@ -422,11 +430,53 @@ class FastSoftmaxCV(PortableEstimator):
         else:
             fit = paths.whole[self.best_index_]
             if fit.is_near and fit.gap > limits.tol:  # estimated
-                fit = solve(objective, fit.point, limits)
+                more = solve(objective, fit.point, limits)
+                history = {k: fit.history[k] + values for k, values in more.history.items()}
+                fit = more._replace(history=history)
         coef, intercept = fit.weights.astype(shard.real), fit.bias.astype(shard.real)
         coef = coef_of(self, shard.columns, coef)
-        set_learnt(self, coef=coef, intercept=intercept, gap=fit.gap)
+        set_learnt(
+            self,
+            coef=coef,
+            intercept=intercept,
+            gap=fit.gap,
+            objective=fit.value,
+            solver=full_batch.solver_for(objective.problem, "auto"),
+            history=fit.history,
+        )
         return fit
+
+    @staticmethod
+    def load(file: File) -> FastSoftmax:
+        """Read the chosen model that `save` has written: a `FastSoftmax` with ``C=C_``.
+
+        Parameters
+        ----------
+        file : path-like or seekable binary file object
+
+        Returns
+        -------
+        FastSoftmax
+            Fitted, with the same predictions to the last bit. What the other C gave is not in the
+            file; pickle and joblib keep all of it.
+
+        Raises
+        ------
+        ValueError, OSError, TypeError
+            As `FastSoftmax.load`.
+
+        Examples
+        --------
+        >>> import io
+        >>> from sklearn.datasets import load_iris
+        >>> from fastsoftmax import FastSoftmaxCV
+        >>> X, y = load_iris(return_X_y=True)
+        >>> file = io.BytesIO()
+        >>> FastSoftmaxCV(Cs=[0.1, 1.0], scoring="neg_log_loss").fit(X, y).save(file)
+        >>> FastSoftmaxCV.load(file).C
+        1.0
+        """
+        return FastSoftmax.load(file)
 
     @own_arithmetic
     def score(self, X: ArrayLike, y: ArrayLike, sample_weight: ArrayLike | None = None) -> float:

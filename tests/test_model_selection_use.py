@@ -213,3 +213,32 @@ class TestScikitLearn:
         assert len(lines) == 7
         assert all("gap" in line for line in lines)
         assert all("score" in line and "left" in line for line in lines[:6])  # the last: all rows
+
+
+class TestRefit:
+    @pytest.mark.parametrize(
+        ("options", "solver"),
+        [({}, "newton-cholesky"), ({"l1_ratio": 0.5}, "owlqn"), ({"wide": True}, "lbfgs")],
+    )
+    def test_attributes_are_those_of_the_last_fit(self, iris, digits, options, solver):
+        options = dict(options)
+        X, y = digits if options.pop("wide", False) else iris
+        clf = FastSoftmaxCV(Cs=CS, cv=3, scoring="neg_log_loss", n_jobs=1, **options).fit(X, y)
+        again = FastSoftmax(C=clf.C_, n_jobs=1, **options).fit(X, y)
+        assert clf.solver_ == again.solver_ == solver
+        assert clf.history_.keys() == again.history_.keys()
+        assert {len(values) for values in clf.history_.values()} == {len(clf.history_["loss"])}
+        assert clf.history_["objective"][-1] == pytest.approx(clf.objective_, rel=1e-12)
+        assert clf.history_["gap"][-1] == pytest.approx(clf.gap_)
+        assert clf.objective_ * (1.0 - clf.gap_) <= again.objective_
+        assert again.objective_ * (1.0 - again.gap_) <= clf.objective_
+        clf.set_params(refit=False).fit(X, y)
+        assert not any(hasattr(clf, name) for name in ("objective_", "history_", "solver_"))
+
+    def test_load(self, iris, tmp_path):
+        clf = FastSoftmaxCV(Cs=CS, cv=3, n_jobs=1).fit(*iris)
+        clf.save(tmp_path / "model.npz")
+        loaded = FastSoftmaxCV.load(tmp_path / "model.npz")
+        assert type(loaded) is FastSoftmax
+        assert (loaded.C, loaded.objective_) == (clf.C_, clf.objective_)
+        np.testing.assert_array_equal(loaded.predict_proba(iris[0]), clf.predict_proba(iris[0]))

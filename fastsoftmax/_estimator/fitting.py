@@ -187,7 +187,7 @@ def begun(
     estimator._velocity = None
     most, verbose = estimator.max_iter, estimator.verbose
     monitor = Monitor(solver, n_rows, most, sets, watch.callbacks, verbose, began=watch.began)
-    set_learnt(estimator, classes=classes, temperature=1.0, history=monitor.history)
+    set_learnt(estimator, classes=classes, temperature=1.0, solver=solver, history=monitor.history)
     forget_fit(estimator)
     if estimator.early_stopping:
         monitor.stopping = EarlyStopping(estimator)

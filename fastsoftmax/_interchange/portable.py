@@ -87,11 +87,12 @@ class PortableEstimator(DecidingEstimator):
         The file has the parameters, ``classes_``, ``coef_``, ``intercept_``, ``n_features_in_``,
         ``feature_names_in_``, ``n_iter_``, ``gap_``, ``converged_``, ``objective_``,
         ``temperature_`` where there is one, and what `partial_fit` needs to go on, but not
-        ``history_``. Coefficients that are mostly 0 are stored without those zeros, and those of
-        `sparsify` as it has them. It is a zip archive of uncompressed arrays of numpy's format with
-        a header in JSON, and the same model gives the same bytes.
+        ``history_`` and ``solver_``. Coefficients that are mostly 0 are stored without those zeros,
+        and those of `sparsify` as it has them. It is a zip archive of uncompressed arrays of
+        numpy's format with a header in JSON, and the same model gives the same bytes.
 
-        Of a `FastSoftmaxCV` it has the model that was chosen, as a `FastSoftmax` with ``C=C_``.
+        Of a `FastSoftmaxCV` it has the model that was chosen, as a `FastSoftmax` with ``C=C_``,
+        which both classes' `load` returns.
 
         Examples
         --------

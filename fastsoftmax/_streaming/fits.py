@@ -144,6 +144,7 @@ def step_over(estimator: FitParameters, X: Any, y: Any, classes: Any, sample_wei
         estimator,
         classes=known,
         temperature=1.0,
+        solver="sgd",
         coef=moving.coefficients.weights,
         intercept=moving.coefficients.bias,
         n_iter=1 + (int(estimator.n_iter_[0]) if hasattr(estimator, "n_iter_") else 0),
