@@ -281,8 +281,9 @@ class FastSoftmax(CallbackSupportMixin, PortableEstimator, LoadableEstimator, In
         Warns
         -----
         ConvergenceWarning
-            If a full-batch solver stopped before `tol`, with the gap that it reached; not if
-            `early_stopping` or a callback ended the fit.
+            If a full-batch solver stopped before `tol`, with the gap that it reached; if "sgd"
+            ended at a loss above that of a model that ignores the features. Not if `early_stopping`
+            or a callback ended the fit.
 
         Notes
         -----

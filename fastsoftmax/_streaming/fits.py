@@ -3,6 +3,7 @@
 Each batch is a shard of rows for as long as it is used.
 """
 
+import math
 import time
 from collections.abc import Iterator
 from itertools import chain
@@ -46,6 +47,10 @@ from fastsoftmax.kernel_arguments import Descent
 from fastsoftmax.monitor import HISTORY, Monitor
 from fastsoftmax.shards.rows import with_columns
 from fastsoftmax.shards.shard import Shard
+
+# The running mean of an epoch is above the loss at its end: a fit to batches counts as failed
+# where it is so many times that of equal shares of the classes.
+_FAR_WORSE = 2.0
 
 # ---- steps over one batch ----
 
@@ -306,4 +311,9 @@ def _epochs(
         if n_iter < estimator.max_iter and watch.expired():
             return fitting.too_few_epochs(estimator, n_iter)
         shards = rows.epoch()
+    else:
+        # (the mean over the last epoch, whose beginning was worse than its end)
+        equal_shares = math.log(len(rows.classes))
+        if loss > _FAR_WORSE * equal_shares * weight:
+            return fitting.worse_than_shares(estimator, loss / weight, equal_shares)
     return None

@@ -36,6 +36,7 @@ from fastsoftmax.monitor import Monitor
 from fastsoftmax.objective import SoftmaxObjective
 from fastsoftmax.optimum import full_batch
 from fastsoftmax.optimum.full_batch import solver_for, suits_newton
+from fastsoftmax.optimum.outcome import NOTHING_CERTIFIED
 from fastsoftmax.problem.evaluation import Seen
 from fastsoftmax.problem.problem import Problem
 from fastsoftmax.solvers.protocols import Limits, Preconditioner
@@ -301,9 +302,12 @@ def shortfall(ends: Ends, limits: Limits[Any], real: np.dtype[Any]) -> str | Non
     if not missed.any():
         return None
     worst = int(np.argmax(np.where(missed, gaps, -1.0)))
+    largest = f"the largest relative gap is {gaps[worst]:.1e}, at C={Cs[worst]:.3g}"
+    if gaps[worst] >= NOTHING_CERTIFIED:
+        largest = f"of the one at C={Cs[worst]:.3g} nothing could be certified"
     said = (
-        f"{int(missed.sum())} of {gaps.size} fits are not certified to tol={limits.tol:g}: the "
-        f"largest relative gap is {gaps[worst]:.1e}, at C={Cs[worst]:.3g}."
+        f"{int(missed.sum())} of {gaps.size} fits are not certified to tol={limits.tol:g}: "
+        f"{largest}."
     )
     if (n_iter[missed] >= limits.max_iter).any():
         return f"{said} Some took all of max_iter={limits.max_iter} iterations: raise max_iter."
