@@ -26,7 +26,7 @@ from fastsoftmax._estimator.fitted import (
     set_learnt,
     stored_coef,
 )
-from fastsoftmax._estimator.targets import check_kind, label_array, new_labels
+from fastsoftmax._estimator.targets import check_kind, given_targets, new_targets
 from fastsoftmax._interchange.model_file import File
 from fastsoftmax._interchange.portable import PortableEstimator
 from fastsoftmax._sweep.folds import SweepRows, fold_of, sweep_rows
@@ -89,8 +89,8 @@ def fastsoftmax_path(
     ----------
     X : array-like or sparse matrix of shape (n_rows, n_features)
         As for `FastSoftmax.fit`.
-    y : array-like of shape (n_rows,)
-        Labels of any type; at least two classes.
+    y : array-like of shape (n_rows,), or (n_rows, n_classes)
+        Labels of any type, at least two classes; or probabilities, as for `FastSoftmax.fit`.
     Cs : int or array-like of shape (n_Cs,), default=10
         Inverse strengths of the penalty, finite and > 0, in any order; a number of them stands for
         ``numpy.logspace(-4, 4, Cs)``.
@@ -140,7 +140,7 @@ def fastsoftmax_path(
     X, given = checked_rows(estimator, X, y, reset=True)
     fits: list[Fit] = []
     with nothing_set_without_coefficients(estimator):
-        rows = sweep_rows(estimator, X, new_labels(given), sample_weight)
+        rows = sweep_rows(estimator, X, new_targets(given, None, sample_weight), sample_weight)
         point = rows.family.problem.null_point
         for C in values:
             fit = solve(rows.family.at(C), point, limits)
@@ -182,7 +182,8 @@ class FastSoftmaxCV(PortableEstimator):
         row numbers or masks. A row that occurs twice counts twice.
     scoring : str, callable or None, default=None
         None for "accuracy", or as everywhere in scikit-learn. "accuracy" and "neg_log_loss" take
-        one pass over X; for other scorers the rows left out are copied, a fold at a time.
+        one pass over X; for other scorers the rows left out are copied, a fold at a time. Where y
+        holds probabilities, those two or a callable, which gets rows of y.
     refit : bool, default=True
         Whether `coef_` is fitted to all rows at `C_`; otherwise it is the mean of the folds'
         coefficients there.
@@ -331,8 +332,10 @@ class FastSoftmaxCV(PortableEstimator):
         ----------
         X : array-like or sparse matrix of shape (n_rows, n_features)
             As for `FastSoftmax.fit`: read where it lies, never written to.
-        y : array-like of shape (n_rows,)
-            Labels of any type; at least two classes.
+        y : array-like of shape (n_rows,), or (n_rows, n_classes)
+            Labels of any type, at least two classes. Or probabilities, as for `FastSoftmax.fit`;
+            the names of a frame's columns are the labels, without them these are 0, 1, ... Folds
+            are then stratified by the largest of each row, and scores are as of `evaluate`.
         sample_weight : array-like of shape (n_rows,), optional
             Weights >= 0, in fits and scores.
         groups : array-like of shape (n_rows,), optional
@@ -365,12 +368,14 @@ class FastSoftmaxCV(PortableEstimator):
     def _fit(self, X: Any, y: Any, sample_weight: Any, groups: Any) -> str | None:
         """Set the attributes; the result says which fits fell short, if any did."""
         X, given = checked_rows(self, X, y, reset=True)
-        targets, y = new_labels(given), given.values
+        targets = new_targets(given, None, sample_weight)
+        y = given.values if targets.probs is None else targets.probs
         groups = as_numpy(groups, "groups")
         self.Cs_ = path_of(self.Cs)
         limits = Limits[Any](self.tol, self.max_iter)
         rows = sweep_rows(self, X, targets, sample_weight)
-        splits = check_cv(self.cv, y, classifier=True).split(X, y, groups)
+        labels = y if targets.probs is None else targets.classes[targets.most_likely]
+        splits = check_cv(self.cv, labels, classifier=True).split(X, labels, groups)
         pairs = enumerate(users_items(splits))
         folds = [fold_of(rows, i, train, test) for i, (train, test) in pairs]
         if not folds:
@@ -510,8 +515,12 @@ class FastSoftmaxCV(PortableEstimator):
         options = {}
         if sample_weight is not None:
             options["sample_weight"] = as_numpy(sample_weight, "sample_weight")
-        truth = label_array(as_numpy(y, "y"))
         check_is_fitted(self)
-        check_kind(truth, self.classes_)
+        given = given_targets(as_numpy(y, "y"))
+        if given.labels is not None:
+            check_kind(given.labels, self.classes_)
+        elif self.scoring == "neg_log_loss":
+            return -self.evaluate(X, y, sample_weight).loss
+        truth = given.values
         with users_code():
             return float(get_scorer(self.scoring)(self, X, truth, **options))

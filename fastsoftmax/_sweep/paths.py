@@ -189,6 +189,11 @@ def score_function(
     name = scoring or "accuracy"
     if isinstance(name, str) and name in FUSED:
         return lambda fold, weights, bias: fold.score(weights, bias, name)
+    if isinstance(name, str) and y.ndim > 1:
+        raise ValueError(
+            f"scoring={name!r} needs labels: where y holds probabilities, scoring is None, "
+            "'accuracy', 'neg_log_loss' or a callable"
+        )
     scorer = get_scorer(name)
     real, coef_in = rows.shard.real, partial(coef_of, rows.estimator, rows.shard.columns)
 
@@ -204,7 +209,7 @@ def score_function(
         )
         options = {"sample_weight": rows.scoring_weights[fold.test]} if weighted else {}
         truth = y[fold.test]
-        complete = len(np.unique(truth)) == len(rows.classes)
+        complete = y.ndim > 1 or len(np.unique(truth)) == len(rows.classes)
         measure = scorer if complete else _with_labels(scorer, rows.classes)
         with users_code():
             return float(measure(estimator, rows.X[fold.test], truth, **options))
