@@ -385,7 +385,7 @@ class TestScores:
         assert model.score(X, sparse.csr_array(probs)) == pytest.approx(np.mean(hits))
         with pytest.raises(ValueError, match="y must have a column for each of"):
             model.score(X, np.full((len(X), 5), 0.2))
-        with pytest.raises(ValueError, match="must hold probabilities .* sum of 2.0"):
+        with pytest.raises(ValueError, match=r"must hold probabilities .* sum of 2\.0"):
             model.evaluate(X, 2.0 * probs)
 
     def test_columns_are_found_by_their_names(self, X, probs, n_classes):
