@@ -175,7 +175,8 @@ class TestCertificate:
         with pytest.warns(ConvergenceWarning) as caught:
             model = FastSoftmax(solver=solver, max_iter=2, n_jobs=1).fit(X, y)
         (warning,) = caught
-        assert f"{model.gap_:.1e}" in str(warning.message)
+        nothing = "nothing could be certified"  # at a bound that is shown as 1.0e+00
+        assert (f"{model.gap_:.1e}" if model.gap_ < 0.95 else nothing) in str(warning.message)
         assert "max_iter=2" in str(warning.message)
         assert warning.filename == __file__
         assert not model.converged_

@@ -136,6 +136,7 @@ def textbook(
     return W, b, losses
 
 
+@pytest.mark.filterwarnings("ignore:solver='sgd' ended")  # labels are random
 @pytest.mark.parametrize("backend", ["auto", "numpy"])
 @pytest.mark.parametrize("n_classes", [2, 4])
 @pytest.mark.parametrize(

@@ -329,7 +329,9 @@ def _fit_sgd(
     set_learnt(estimator, converged=bool(estimator.gap_ <= estimator.tol))
     if late:
         return too_few_epochs(estimator, n_epochs)
-    return None if stop else worse_than_shares(estimator, at.loss, problem.null_loss)
+    if stop or n_epochs == 0:
+        return None
+    return worse_than_shares(estimator, at.loss, problem.null_loss)
 
 
 # What to do where steps are too large for the features.

@@ -307,13 +307,19 @@ def _epochs(
         if not finite:
             raise NotFinite(fitting.diverged(estimator, n_iter))
         if stop:
-            break
+            return None
         if n_iter < estimator.max_iter and watch.expired():
             return fitting.too_few_epochs(estimator, n_iter)
         shards = rows.epoch()
-    else:
-        # (the mean over the last epoch, whose beginning was worse than its end)
-        equal_shares = math.log(len(rows.classes))
-        if loss > _FAR_WORSE * equal_shares * weight:
-            return fitting.worse_than_shares(estimator, loss / weight, equal_shares)
-    return None
+    return _far_worse(estimator, monitor.history["loss"])
+
+
+def _far_worse(estimator: FitParameters, losses: list[Any]) -> str | None:
+    """Return the message that the last of some epochs was worse than equal shares, if it was.
+
+    Its loss is a mean over the epoch, whose beginning was worse than its end.
+    """
+    equal_shares = math.log(len(estimator.classes_))
+    if not losses or losses[-1] <= _FAR_WORSE * equal_shares:
+        return None
+    return fitting.worse_than_shares(estimator, losses[-1], equal_shares)
