@@ -7,6 +7,7 @@
 #
 #   tests/c/run.sh                   half an hour
 #   tests/c/run.sh --sample          that part of the sizes, by gcc and its sanitizers: four minutes
+#                                    of two cores
 #   tests/c/run.sh --exhaustive      exp and log of every float: half an hour
 set -u
 cd "$(dirname "$0")/../.." || exit 1
@@ -26,27 +27,37 @@ esac
 folder=$(mktemp -d)
 trap 'rm -rf "$folder"' EXIT
 failures=0
+running=()
 
 # Threads that wait must not spin: the checks ask for more of them than there are cores.
 export OMP_WAIT_POLICY=passive
 
 # check TITLE RUNNER COMPILER [FLAG...]: builds and runs; RUNNER may be empty.
 check() {
-    local title=$1 runner=$2
+    local title=$1 runner=$2 program=$folder/$BASHPID
     shift 2
     if [ "$mode" = --sample ] && [ "$1" != gcc ]; then
         echo "== $title: skipped, not in the sample"
         return
     fi
     # sanitizers may build and yet not run, for one where addresses are too random
-    if ! { echo 'int main(void) { return 0; }' | "$@" -x c - -o "$folder/probe" &&
-        $runner "$folder/probe"; } > /dev/null 2>&1; then
+    if ! { echo 'int main(void) { return 0; }' | "$@" -x c - -o "$program" &&
+        $runner "$program"; } > /dev/null 2>&1; then
         echo "== $title: skipped, this does not work here: $*"
         return
     fi
     echo "== $title"
-    "$@" "${flags[@]}" "${sources[@]}" -lm -o "$folder/check" &&
-        $runner "$folder/check" "${arguments[@]}" || failures=$((failures + 1))
+    "$@" "${flags[@]}" "${sources[@]}" -lm -o "$program" && $runner "$program" "${arguments[@]}"
+}
+
+# start TITLE RUNNER COMPILER [FLAG...]: a check; those of the sample run beside each other.
+start() {
+    if [ "$mode" = --sample ]; then
+        (check "$@") > "$folder/${#running[@]}.log" 2>&1 &
+        running+=($!)
+    else
+        check "$@" || failures=$((failures + 1))
+    fi
 }
 
 all=() part=(--brief)
@@ -55,19 +66,22 @@ case $mode in
     --exhaustive) all=(--exhaustive) part=(--exhaustive 997) ;;
 esac
 arguments=("${all[@]}")
-check "gcc" "" gcc -fopenmp
-check "clang, serial" "" clang
+start "gcc" "" gcc -fopenmp
+start "clang, serial" "" clang
 if [ "$mode" != --exhaustive ]; then
-    check "clang, uninitialised memory, serial" "" clang -fsanitize=memory
+    start "clang, uninitialised memory, serial" "" clang -fsanitize=memory
     optimised=("${flags[@]}")
     # gcc takes minutes to optimise sanitized code; its own headers warn without optimisation
     flags+=(-O0 -g -Wno-sign-conversion)
-    check "gcc, addresses and undefined behaviour" "" \
-        gcc -fopenmp -fsanitize=address,undefined -fno-sanitize-recover=all
+    for type in float double; do
+        arguments=("${all[@]:---all}" $type)
+        start "gcc, addresses and undefined behaviour, $type" "" \
+            gcc -fopenmp -fsanitize=address,undefined -fno-sanitize-recover=all
+    done
     sources=("${pthreads[@]}")
     arguments=(--races)
-    check "gcc, data races" "" gcc -pthread -fsanitize=thread
-    check "clang, data races" "" clang -pthread -fsanitize=thread
+    start "gcc, data races" "" gcc -pthread -fsanitize=thread
+    start "clang, data races" "" clang -pthread -fsanitize=thread
     sources=("${openmp[@]}")
     flags=("${optimised[@]}")
 fi
@@ -75,15 +89,19 @@ arguments=("${part[@]}")
 if [ "$(uname -m)" = aarch64 ]; then
     echo "== qemu: skipped, this is an aarch64"
 elif emulator=$(command -v qemu-aarch64-static || command -v qemu-aarch64); then
-    check "aarch64-linux-gnu-gcc, qemu" "$emulator" aarch64-linux-gnu-gcc -fopenmp -static
+    start "aarch64-linux-gnu-gcc, qemu" "$emulator" aarch64-linux-gnu-gcc -fopenmp -static
 else
     echo "== aarch64: skipped, there is no qemu-aarch64"
 fi
 # Pointers and sizes of 32 bits.
 if emulator=$(command -v qemu-arm-static || command -v qemu-arm); then
-    check "arm-linux-gnueabihf-gcc, qemu" "$emulator" arm-linux-gnueabihf-gcc -fopenmp -static
+    start "arm-linux-gnueabihf-gcc, qemu" "$emulator" arm-linux-gnueabihf-gcc -fopenmp -static
 else
     echo "== arm: skipped, there is no qemu-arm"
 fi
 
+for i in "${!running[@]}"; do
+    wait "${running[i]}" || failures=$((failures + 1))
+    cat "$folder/$i.log"
+done
 [ "$failures" -eq 0 ] || { echo "$failures of the runs failed"; exit 1; }
