@@ -111,4 +111,14 @@ def _warn_once(message: str) -> None:
     with _lock:
         first, _warned = not _warned, True
     if first:
-        warnings.warn(message, RuntimeWarning, stacklevel=4)
+        warnings.warn(message, RuntimeWarning, stacklevel=_level_of_user())
+
+
+def _level_of_user() -> int:
+    """Return the stack level, for a warning by the caller, of the nearest code of somebody else."""
+    level, frame = 1, sys._getframe(1)
+    while frame.f_back is not None and frame.f_globals.get("__name__", "").startswith(
+        "fastsoftmax."
+    ):
+        level, frame = level + 1, frame.f_back
+    return level

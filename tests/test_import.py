@@ -139,6 +139,18 @@ def test_help_is_without_what_types_are_made_of():
     assert "y: 'ArrayLike | None' = None" in first_line
 
 
+def test_the_warning_shows_the_line_of_the_user(run_python):
+    code = """
+import warnings
+from fastsoftmax import FastSoftmax
+with warnings.catch_warnings(record=True) as caught:
+    warnings.simplefilter("always")
+    FastSoftmax().fit([[0.0], [1.0]], [0, 1])
+print(caught[0].filename, caught[0].lineno)
+"""
+    assert run_python(WITHOUT_KERNELS + code) == f"<string> {WITHOUT_KERNELS.count(chr(10)) + 6}\n"
+
+
 def test_unknown_names_are_attribute_errors():
     import fastsoftmax
 

@@ -6,8 +6,8 @@
 # 1 on failure.
 #
 #   tests/c/run.sh                   half an hour
-#   tests/c/run.sh --sample          that part of the sizes, by gcc and its sanitizers: four minutes
-#                                    of two cores
+#   tests/c/run.sh --sample          that part of the sizes, by gcc and its sanitizers: three minutes
+#                                    on two cores
 #   tests/c/run.sh --exhaustive      exp and log of every float: half an hour
 set -u
 cd "$(dirname "$0")/../.." || exit 1
