@@ -14,6 +14,7 @@ FASTSOFTMAX_WERROR
 """
 
 import os
+import re
 import subprocess
 import sys
 import sysconfig
@@ -154,6 +155,24 @@ class BuildKernels(build_ext):
         return True
 
 
+# The address of the repository, once it has a public one, such as "https://forge/owner/name".
+REPOSITORY = ""
+
+
+def readme_for_an_index(text, repository=REPOSITORY):
+    """Return the README for a page elsewhere: with absolute links and pictures, or without them."""
+
+    def elsewhere(match):
+        picture, label, target = match.groups()
+        if re.match(r"[a-z]+:", target):
+            return match[0]
+        if not repository:
+            return "" if picture else label
+        return f"{picture}[{label}]({repository}/{'raw' if picture else 'blob'}/main/{target})"
+
+    return re.sub(r"(!?)\[([^]]*)\]\(([^)\s]+)\)", elsewhere, text)
+
+
 # What is in src/kernels is compiled by BuildKernels.
 extension = Extension(
     "fastsoftmax.kernels",
@@ -165,4 +184,7 @@ extension = Extension(
 setup(
     ext_modules=[] if wanted("FASTSOFTMAX_NATIVE") is False else [extension],
     cmdclass={"build_ext": BuildKernels},
+    long_description=readme_for_an_index(Path("README.md").read_text(encoding="utf-8")),
+    long_description_content_type="text/markdown",
+    project_urls={"Source": REPOSITORY} if REPOSITORY else {},
 )

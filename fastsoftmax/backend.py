@@ -2,16 +2,17 @@
 
 import functools
 import importlib
+import sys
 import threading
 import warnings
+from importlib.machinery import EXTENSION_SUFFIXES
+from pathlib import Path
 from types import ModuleType
 
+_PACKAGE = Path(__file__).parent
 _BACKENDS = ("auto", "native", "numpy")
-_HOW_TO_BUILD = (
-    "To get them, install a C compiler (gcc or clang) and reinstall with "
-    "`pip install --force-reinstall --no-binary fastsoftmax fastsoftmax`, or run "
-    "`pip install .` in a clone."
-)
+# What works as long as no index has a release.
+_HOW_TO_INSTALL = "run `pip install -e .` in a clone of the repository"
 
 
 def resolve_backend(backend: str) -> ModuleType:
@@ -51,14 +52,45 @@ def resolve_backend(backend: str) -> ModuleType:
         if backend == "native":
             raise ImportError(
                 f"backend='native' needs the compiled kernels of fastsoftmax, which cannot be "
-                f"imported ({native}). {_HOW_TO_BUILD} backend='numpy' works without them.",
+                f"imported ({native}). {how_to_get_kernels()} backend='numpy' works without them.",
                 name="fastsoftmax.kernels",
             )
         _warn_once(
             f"The compiled kernels of fastsoftmax are missing ({native}), so numpy computes "
-            f"instead: the same answers, many times slower. {_HOW_TO_BUILD}"
+            f"instead: the same answers, many times slower. {how_to_get_kernels()}"
         )
     return importlib.import_module("fastsoftmax.reference")
+
+
+def how_to_get_kernels(package: Path = _PACKAGE) -> str:
+    """Return what to do where the compiled kernels are missing from a package's folder."""
+    root = package.parent
+    if not (root / "src" / "kernels").is_dir():
+        return (
+            "To get them, install a C compiler (gcc or clang) and then the package again, as "
+            "before and with `--force-reinstall --no-cache-dir`. From its source: "
+            f"{_HOW_TO_INSTALL}."
+        )
+    if _has_kernels_elsewhere(package):
+        return (
+            f"Python was started inside the clone {root}, whose fastsoftmax folder, without "
+            "compiled kernels, hides the installed package. Run `pip install -e .` in the clone, "
+            "or start Python in another folder."
+        )
+    return (
+        f"The package comes from the clone {root}: to compile them there, install a C compiler "
+        "(gcc or clang) and run `pip install -e .` in it."
+    )
+
+
+def _has_kernels_elsewhere(package: Path) -> bool:
+    """Whether a folder of sys.path has the package with compiled kernels."""
+    folders = (Path(entry, package.name) for entry in sys.path)
+    return any(
+        (folder / f"kernels{suffix}").is_file() and folder.resolve() != package.resolve()
+        for folder in folders
+        for suffix in EXTENSION_SUFFIXES
+    )
 
 
 @functools.cache
@@ -79,4 +111,14 @@ def _warn_once(message: str) -> None:
     with _lock:
         first, _warned = not _warned, True
     if first:
-        warnings.warn(message, RuntimeWarning, stacklevel=4)
+        warnings.warn(message, RuntimeWarning, stacklevel=_level_of_user())
+
+
+def _level_of_user() -> int:
+    """Return the stack level, for a warning by the caller, of the nearest code of somebody else."""
+    level, frame = 1, sys._getframe(1)
+    while frame.f_back is not None and frame.f_globals.get("__name__", "").startswith(
+        "fastsoftmax."
+    ):
+        level, frame = level + 1, frame.f_back
+    return level

@@ -4,6 +4,8 @@ What its methods do is in `_estimator`, `_streaming`, `_interchange` and `statis
 mathematics is in `objective` and `solvers`, the arithmetic in the kernels.
 """
 
+from __future__ import annotations
+
 import warnings
 from collections.abc import Callable, Iterable, Sequence
 from typing import Any, Self
@@ -148,6 +150,8 @@ class FastSoftmax(CallbackSupportMixin, PortableEstimator, LoadableEstimator, In
         That loss.
     objective_ : float
         F at the result.
+    solver_ : str
+        The solver that ran: "lbfgs", "newton-cholesky", "owlqn" or "sgd".
     history_ : dict of lists
         By iteration: "loss" (mean cross-entropy), "accuracy", "objective", "gap", "seconds", and
         for `eval_set` "eval_loss" and "eval_accuracy" (a tuple each, one value for each set). For
@@ -278,8 +282,9 @@ class FastSoftmax(CallbackSupportMixin, PortableEstimator, LoadableEstimator, In
         Warns
         -----
         ConvergenceWarning
-            If a full-batch solver stopped before `tol`, with the gap that it reached; not if
-            `early_stopping` or a callback ended the fit.
+            If a full-batch solver stopped before `tol`, with the gap that it reached; if "sgd"
+            ended at a loss above that of a model that ignores the features. Not if `early_stopping`
+            or a callback ended the fit.
 
         Notes
         -----

@@ -18,6 +18,8 @@ Conventions
   `backend` changes results by rounding errors only, `n_jobs` changes no bit.
 """
 
+from __future__ import annotations
+
 import math
 import operator
 from collections.abc import Sequence

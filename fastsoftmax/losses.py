@@ -3,6 +3,8 @@
 The conventions are those of `fastsoftmax.functional`, which exports these functions too.
 """
 
+from __future__ import annotations
+
 import math
 from typing import Any, Literal, overload
 

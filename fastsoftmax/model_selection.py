@@ -3,6 +3,8 @@
 No fold copies rows: its problem is that of all rows with weight 0 for those left out.
 """
 
+from __future__ import annotations
+
 import numbers
 import warnings
 from collections.abc import Callable
@@ -24,7 +26,8 @@ from fastsoftmax._estimator.fitted import (
     set_learnt,
     stored_coef,
 )
-from fastsoftmax._estimator.targets import check_kind, label_array, new_labels
+from fastsoftmax._estimator.targets import check_kind, given_targets, new_targets
+from fastsoftmax._interchange.model_file import File
 from fastsoftmax._interchange.portable import PortableEstimator
 from fastsoftmax._sweep.folds import SweepRows, fold_of, sweep_rows
 from fastsoftmax._sweep.paths import (
@@ -46,6 +49,7 @@ from fastsoftmax.columns import Whole, in_columns, store, whole
 from fastsoftmax.estimator import FastSoftmax
 from fastsoftmax.floating_point import own_arithmetic, users_code, users_items
 from fastsoftmax.foreign_arrays import as_numpy
+from fastsoftmax.optimum import full_batch
 from fastsoftmax.solvers.protocols import Limits
 
 
@@ -85,8 +89,8 @@ def fastsoftmax_path(
     ----------
     X : array-like or sparse matrix of shape (n_rows, n_features)
         As for `FastSoftmax.fit`.
-    y : array-like of shape (n_rows,)
-        Labels of any type; at least two classes.
+    y : array-like of shape (n_rows,), or (n_rows, n_classes)
+        Labels of any type, at least two classes; or probabilities, as for `FastSoftmax.fit`.
     Cs : int or array-like of shape (n_Cs,), default=10
         Inverse strengths of the penalty, finite and > 0, in any order; a number of them stands for
         ``numpy.logspace(-4, 4, Cs)``.
@@ -136,7 +140,7 @@ def fastsoftmax_path(
     X, given = checked_rows(estimator, X, y, reset=True)
     fits: list[Fit] = []
     with nothing_set_without_coefficients(estimator):
-        rows = sweep_rows(estimator, X, new_labels(given), sample_weight)
+        rows = sweep_rows(estimator, X, new_targets(given, None, sample_weight), sample_weight)
         point = rows.family.problem.null_point
         for C in values:
             fit = solve(rows.family.at(C), point, limits)
@@ -178,7 +182,8 @@ class FastSoftmaxCV(PortableEstimator):
         row numbers or masks. A row that occurs twice counts twice.
     scoring : str, callable or None, default=None
         None for "accuracy", or as everywhere in scikit-learn. "accuracy" and "neg_log_loss" take
-        one pass over X; for other scorers the rows left out are copied, a fold at a time.
+        one pass over X; for other scorers the rows left out are copied, a fold at a time. Where y
+        holds probabilities, those two or a callable, which gets rows of y.
     refit : bool, default=True
         Whether `coef_` is fitted to all rows at `C_`; otherwise it is the mean of the folds'
         coefficients there.
@@ -230,6 +235,9 @@ class FastSoftmaxCV(PortableEstimator):
         The bound of `coef_`; without `refit` the largest of `gaps_` at `C_`.
     converged_ : bool
         Whether the bound of each fit is <= tol, or its estimate where that is all it needs.
+    objective_, solver_, history_
+        Of the fit to all rows at `C_`, as of `FastSoftmax`; not there without `refit`. The fit may
+        start from the one at the next smaller C, and so may have few iterations.
     classes_, coef_, intercept_, temperature_, n_features_in_, feature_names_in_
         As of `FastSoftmax`.
 
@@ -324,8 +332,10 @@ class FastSoftmaxCV(PortableEstimator):
         ----------
         X : array-like or sparse matrix of shape (n_rows, n_features)
             As for `FastSoftmax.fit`: read where it lies, never written to.
-        y : array-like of shape (n_rows,)
-            Labels of any type; at least two classes.
+        y : array-like of shape (n_rows,), or (n_rows, n_classes)
+            Labels of any type, at least two classes. Or probabilities, as for `FastSoftmax.fit`;
+            the names of a frame's columns are the labels, without them these are 0, 1, ... Folds
+            are then stratified by the largest of each row, and scores are as of `evaluate`.
         sample_weight : array-like of shape (n_rows,), optional
             Weights >= 0, in fits and scores.
         groups : array-like of shape (n_rows,), optional
@@ -358,12 +368,14 @@ class FastSoftmaxCV(PortableEstimator):
     def _fit(self, X: Any, y: Any, sample_weight: Any, groups: Any) -> str | None:
         """Set the attributes; the result says which fits fell short, if any did."""
         X, given = checked_rows(self, X, y, reset=True)
-        targets, y = new_labels(given), given.values
+        targets = new_targets(given, None, sample_weight)
+        y = given.values if targets.probs is None else targets.probs
         groups = as_numpy(groups, "groups")
         self.Cs_ = path_of(self.Cs)
         limits = Limits[Any](self.tol, self.max_iter)
         rows = sweep_rows(self, X, targets, sample_weight)
-        splits = check_cv(self.cv, y, classifier=True).split(X, y, groups)
+        labels = y if targets.probs is None else targets.classes[targets.most_likely]
+        splits = check_cv(self.cv, labels, classifier=True).split(X, labels, groups)
         pairs = enumerate(users_items(splits))
         folds = [fold_of(rows, i, train, test) for i, (train, test) in pairs]
         if not folds:
@@ -393,6 +405,9 @@ class FastSoftmaxCV(PortableEstimator):
 
     def _keep(self, rows: SweepRows, paths: Paths) -> None:
         """Set the attributes, with the mean coefficients of the folds; a refit replaces those."""
+        for name in ("objective_", "solver_", "history_"):  # of the refit of an earlier call
+            if hasattr(self, name):
+                delattr(self, name)
         coef_in = partial(coef_of, self, rows.shard.columns)
         store(self, "coefs_paths_", coef_in(paths.coefs))
         self.intercepts_paths_ = paths.intercepts
@@ -420,11 +435,53 @@ class FastSoftmaxCV(PortableEstimator):
         else:
             fit = paths.whole[self.best_index_]
             if fit.is_near and fit.gap > limits.tol:  # estimated
-                fit = solve(objective, fit.point, limits)
+                more = solve(objective, fit.point, limits)
+                history = {k: fit.history[k] + values for k, values in more.history.items()}
+                fit = more._replace(history=history)
         coef, intercept = fit.weights.astype(shard.real), fit.bias.astype(shard.real)
         coef = coef_of(self, shard.columns, coef)
-        set_learnt(self, coef=coef, intercept=intercept, gap=fit.gap)
+        set_learnt(
+            self,
+            coef=coef,
+            intercept=intercept,
+            gap=fit.gap,
+            objective=fit.value,
+            solver=full_batch.solver_for(objective.problem, "auto"),
+            history=fit.history,
+        )
         return fit
+
+    @staticmethod
+    def load(file: File) -> FastSoftmax:
+        """Read the chosen model that `save` has written: a `FastSoftmax` with ``C=C_``.
+
+        Parameters
+        ----------
+        file : path-like or seekable binary file object
+
+        Returns
+        -------
+        FastSoftmax
+            Fitted, with the same predictions to the last bit. What the other C gave is not in the
+            file; pickle and joblib keep all of it.
+
+        Raises
+        ------
+        ValueError, OSError, TypeError
+            As `FastSoftmax.load`.
+
+        Examples
+        --------
+        >>> import io
+        >>> from sklearn.datasets import load_iris
+        >>> from fastsoftmax import FastSoftmaxCV
+        >>> X, y = load_iris(return_X_y=True)
+        >>> file = io.BytesIO()
+        >>> FastSoftmaxCV(Cs=[0.1, 1.0], scoring="neg_log_loss").fit(X, y).save(file)
+        >>> FastSoftmaxCV.load(file).C
+        1.0
+        """
+        return FastSoftmax.load(file)
 
     @own_arithmetic
     def score(self, X: ArrayLike, y: ArrayLike, sample_weight: ArrayLike | None = None) -> float:
@@ -458,8 +515,12 @@ class FastSoftmaxCV(PortableEstimator):
         options = {}
         if sample_weight is not None:
             options["sample_weight"] = as_numpy(sample_weight, "sample_weight")
-        truth = label_array(as_numpy(y, "y"))
         check_is_fitted(self)
-        check_kind(truth, self.classes_)
+        given = given_targets(as_numpy(y, "y"))
+        if given.labels is not None:
+            check_kind(given.labels, self.classes_)
+        elif self.scoring == "neg_log_loss":
+            return -self.evaluate(X, y, sample_weight).loss
+        truth = given.values
         with users_code():
             return float(get_scorer(self.scoring)(self, X, truth, **options))

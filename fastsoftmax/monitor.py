@@ -230,7 +230,7 @@ class TqdmProgress:
     Raises
     ------
     ImportError
-        If tqdm is not installed (``pip install 'fastsoftmax[progress]'``).
+        If tqdm is not installed (``pip install tqdm``).
 
     Examples
     --------
@@ -273,7 +273,7 @@ def _tqdm() -> Any:
     try:
         from tqdm.auto import tqdm
     except ImportError as error:
-        raise ImportError("TqdmProgress needs tqdm: pip install 'fastsoftmax[progress]'") from error
+        raise ImportError("TqdmProgress needs tqdm: pip install tqdm") from error
     return tqdm
 
 

@@ -10,6 +10,8 @@ because the shift common to all classes takes its best value. Features are centr
 intercepts nearly independent of the rest, and matrices are judged after scaling to a unit diagonal.
 """
 
+from __future__ import annotations
+
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 

@@ -8,16 +8,61 @@ import zlib
 from pathlib import Path
 from typing import NamedTuple
 
-import numpy as np
 import pytest
-from threadpoolctl import ThreadpoolController
+from thinning import groups_of, repeats
+from workers import one_thread_in_workers
+
+with one_thread_in_workers():
+    import numpy as np
+    import scipy.linalg  # noqa: F401 (which has a BLAS of its own)
+    from threadpoolctl import ThreadpoolController
 
 import fastsoftmax
 
 try:
-    from fastsoftmax import kernels as _kernels
+    with one_thread_in_workers():
+        from fastsoftmax import kernels as _kernels
 except ImportError:
     _kernels = None
+
+# Modules whose tests are about packaging, imports, commands and files: all of a sample.
+WHOLE_IN_SAMPLES = ("test_import", "test_docs", "test_cli", "test_examples", "test_model_file")
+
+
+def pytest_addoption(parser):
+    parser.addoption(
+        "--sample",
+        action="store_true",
+        help="of most modules of tests the first test only: for a package that is tested elsewhere",
+    )
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_collection_modifyitems(config, items):
+    """Mark as slow what repeats other tests with other combinations of their parameters."""
+    ours = {i.nodeid: i for i in items if i.path.parent == Path(__file__).parent}
+    with_parameters = {
+        # (its indices number the tests, not the values)
+        name: {key: id(value) for key, value in item.callspec.params.items()}
+        for name, item in ours.items()
+        if hasattr(item, "callspec")
+    }
+    for group in groups_of(with_parameters.items()):
+        for name in repeats(group):
+            ours[name].add_marker(pytest.mark.slow)
+    if not config.getoption("sample"):
+        return
+    quick = [i for i in ours.values() if i.get_closest_marker("slow") is None]
+    first = {item.path: item.nodeid for item in reversed(quick)}
+    left_out = [
+        item
+        for name, item in ours.items()
+        if item.path.stem not in WHOLE_IN_SAMPLES and name != first.get(item.path)
+    ]
+    config.hook.pytest_deselected(items=left_out)
+    names = {item.nodeid for item in left_out}
+    items[:] = [item for item in items if item.nodeid not in names]
+
 
 NOT_BUILT = "the compiled kernels were not built"
 NO_ISA = [pytest.param(None, marks=pytest.mark.skip(reason=NOT_BUILT))]
@@ -236,7 +281,18 @@ def ulps():
     return _ulps
 
 
-# ---- other processes
+# ---- other processes and signals
+
+
+@pytest.fixture
+def ctrl_c():
+    """Python's own handler of SIGINT, which it lacks where a shell ignores that (``nohup ... &``).
+
+    Children of the test have to set it themselves.
+    """
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    yield
+    signal.signal(signal.SIGINT, before)
 
 
 @pytest.fixture(scope="session")

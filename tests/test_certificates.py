@@ -10,8 +10,9 @@ import numpy as np
 import pytest
 from extended_precision import descended, penalised, unknowns
 from scipy import sparse
+from sklearn.exceptions import ConvergenceWarning
 
-from fastsoftmax import FastSoftmax
+from fastsoftmax import FastSoftmax, fastsoftmax_path
 
 # What float64 alone adds to a relative gap (the features may be 1e11 times their spread from 0).
 _ROUNDING = 1e-11
@@ -215,3 +216,17 @@ def test_1_norm_of_features_that_differ(features, l1_ratio):
         model = FastSoftmax(C=C, l1_ratio=l1_ratio).fit(X, y)
         assert model.converged_
         assert true_gap(model, X, y) <= model.gap_ + _ROUNDING
+
+
+def test_a_bound_of_1_is_called_nothing():
+    """It was "certified to a relative gap of 1.0e+00"."""
+    X = np.random.default_rng(0).normal(size=(60, 3)) ** 3 * 1e9
+    y = np.arange(60) % 3
+    with pytest.warns(
+        ConvergenceWarning, match=r"nothing could be certified \(tol=0.0001\)"
+    ) as told:
+        model = FastSoftmax(C=1e6, max_iter=1, solver="lbfgs", fit_intercept=False).fit(X, y)
+    assert model.gap_ > 0.95
+    assert "Raise max_iter" in str(told[0].message)
+    with pytest.warns(ConvergenceWarning, match=r"of the one at C=1e\+06 nothing could be certif"):
+        fastsoftmax_path(X, y, [1e6], max_iter=1, fit_intercept=False)

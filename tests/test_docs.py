@@ -92,6 +92,43 @@ def test_links_lead_somewhere(path):
             assert anchor in anchors(linked), f"{linked.name} has no heading for {target}"
 
 
+def test_what_is_advised_to_install_exists():
+    """There is no release, and a package beside the clone's own folder is hidden by that."""
+    package = Path(fastsoftmax.__file__).parent
+    found = []
+    for path in (*MARKDOWN, *sorted(package.rglob("*.py")), ROOT / "setup.py"):
+        text = path.read_text(encoding="utf-8")
+        for command in re.findall(r"pip install ([^`\n&;]*)", text):
+            words = [word.strip("'\"") for word in command.split()]
+            hidden = any(word[:2] in (".", ".[") for word in words) and "-e" not in words
+            if hidden or any(re.match(r"fastsoftmax\b", word) for word in words):
+                found.append(f"{path.name}: pip install {command}")
+    assert not found
+
+
+def test_readme_reads_elsewhere():
+    """An index shows the README, where its relative links would lead nowhere."""
+    pytest.importorskip("setuptools", "77")
+    code = """
+import setuptools, sys
+setuptools.setup = lambda **options: print(options["long_description"])
+import setup
+print("=" * 9)
+print(setup.readme_for_an_index("![a](b.png) [c](d.md) [e](https://f)", "https://here"))
+"""
+    run = subprocess.run(
+        [sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=True
+    )
+    text, _, absolute = run.stdout.partition("=" * 9)
+    assert "pip install" in text and "certificate" in text
+    assert not [t for t in re.findall(r"\]\(([^)]*)\)", without_code(text)) if "://" not in t]
+    assert absolute.split() == [
+        "![a](https://here/raw/main/b.png)",
+        "[c](https://here/blob/main/d.md)",
+        "[e](https://f)",
+    ]
+
+
 def public_names():
     from fastsoftmax import datasets, plot
 

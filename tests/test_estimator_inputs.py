@@ -83,6 +83,7 @@ LAYOUTS = {
 
 
 class TestLayout:
+    @pytest.mark.filterwarnings("ignore:solver='sgd' ended")  # the features are not scaled
     @pytest.mark.parametrize("solver", ["lbfgs", "sgd"])
     @pytest.mark.parametrize("layout", LAYOUTS)
     @pytest.mark.parametrize("dtype", STORED)

@@ -1,8 +1,12 @@
 """What importing the package costs, and that it works where nothing was compiled."""
 
 import json
+import re
+from importlib.machinery import EXTENSION_SUFFIXES
 
 import pytest
+
+from fastsoftmax.backend import how_to_get_kernels
 
 # Modules that take long to import, or that not every installation has.
 HEAVY = {"PIL", "joblib", "matplotlib", "pandas", "scipy", "sklearn", "threadpoolctl"}
@@ -119,6 +123,34 @@ def test_every_public_name_loads(run_python):
     )
 
 
+def test_help_is_without_what_types_are_made_of():
+    """`ArrayLike` is a union of 300 characters of numpy's own names."""
+    import pydoc
+
+    import fastsoftmax
+    from fastsoftmax import FastSoftmax
+
+    public = [getattr(fastsoftmax, name) for name in fastsoftmax.__all__]
+    for thing in [*public, fastsoftmax.backend, fastsoftmax.monitor]:
+        if not isinstance(thing, str):
+            assert "numpy._typing" not in pydoc.render_doc(thing)
+    first_line = pydoc.plain(pydoc.render_doc(FastSoftmax.fit)).splitlines()[2]
+    assert len(first_line) < 400
+    assert "y: 'ArrayLike | None' = None" in first_line
+
+
+def test_the_warning_shows_the_line_of_the_user(run_python):
+    code = """
+import warnings
+from fastsoftmax import FastSoftmax
+with warnings.catch_warnings(record=True) as caught:
+    warnings.simplefilter("always")
+    FastSoftmax().fit([[0.0], [1.0]], [0, 1])
+print(caught[0].filename, caught[0].lineno)
+"""
+    assert run_python(WITHOUT_KERNELS + code) == f"<string> {WITHOUT_KERNELS.count(chr(10)) + 6}\n"
+
+
 def test_unknown_names_are_attribute_errors():
     import fastsoftmax
 
@@ -136,3 +168,33 @@ def test_without_the_compiled_module(run_python):
     assert min(scores) > 0.8
     assert "backend='native' needs the compiled kernels" in refusal
     assert not loaded
+
+
+@pytest.mark.parametrize(
+    ("in_clone", "hidden", "advice"),
+    [
+        (
+            True,
+            True,
+            "inside the clone {root}, .* `pip install -e .` in the clone, or .* another f",
+        ),
+        (True, False, "from the clone {root}: .* a C compiler .* `pip install -e .`"),
+        (False, True, "a C compiler .*--force-reinstall --no-cache-dir"),
+        (False, False, "a C compiler .* `pip install -e .` in a clone of the repository"),
+    ],
+)
+def test_advice_where_kernels_are_missing(tmp_path, monkeypatch, in_clone, hidden, advice):
+    """A clone where Python starts hides the package that `pip install .` put elsewhere."""
+    root, elsewhere = tmp_path / "clone", tmp_path / "site-packages"
+    for folder in (root, elsewhere):
+        (folder / "fastsoftmax").mkdir(parents=True)
+        monkeypatch.syspath_prepend(folder)
+    if in_clone:
+        (root / "src" / "kernels").mkdir(parents=True)
+    if hidden:
+        (elsewhere / "fastsoftmax" / f"kernels{EXTENSION_SUFFIXES[0]}").touch()
+    else:
+        monkeypatch.setattr("sys.path", [str(root), str(elsewhere)])
+    assert re.search(
+        advice.format(root=re.escape(str(root))), how_to_get_kernels(root / "fastsoftmax")
+    )

@@ -181,7 +181,7 @@ def test_pieces_change_nothing(model):
 class TestThreads:
     """Eigenvectors of a large matrix took seconds in one call, which answered nothing."""
 
-    def test_the_main_thread_answers(self):
+    def test_the_main_thread_answers(self, ctrl_c):
         released, ended = threading.Event(), threading.Event()
         main = threading.get_ident()
 

@@ -201,8 +201,11 @@ class TestErrors:
             draw(FastSoftmax.load(tmp_path / "model.npz"), ax)
         with pytest.raises(ValueError, match="this LogisticRegression has no history_"):
             draw(LogisticRegression(max_iter=1000).fit(*iris), ax)
-        with pytest.raises(TypeError, match=r"of a FastSoftmaxCV there is plot\.path"):
-            draw(cv, ax)
+        without = FastSoftmaxCV(Cs=CS, cv=2, refit=False).fit(*iris)
+        with pytest.raises(
+            TypeError, match=r"of a FastSoftmaxCV without refit there is plot\.path"
+        ):
+            draw(without, ax)
         with pytest.raises(TypeError, match="is wanted, not FastSoftmax"):
             draw(FastSoftmax, ax)
         with pytest.raises(TypeError, match="is wanted, not list"):
@@ -224,6 +227,12 @@ class TestErrors:
 
 
 class TestFitted:
+    def test_sweep(self, cv, ax):
+        assert plot.history(cv, ax).get_xlabel() == "iteration"
+        np.testing.assert_array_equal(ax.lines[0].get_ydata(), cv.history_["loss"])
+        shown = plot.gap(cv, Figure().subplots())
+        np.testing.assert_array_equal(shown.lines[0].get_ydata(), cv.history_["gap"])
+
     def test_pipelines(self, iris, ax):
         pipe = make_pipeline(StandardScaler(), FastSoftmax()).fit(*iris)
         plot.gap(pipe, ax)

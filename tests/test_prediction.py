@@ -154,6 +154,7 @@ class TestEvaluate:
         assert loss == pytest.approx(model.history_["loss"][-1], rel=1e-5)
         assert accuracy == pytest.approx(model.history_["accuracy"][-1], rel=1e-12)
 
+    @pytest.mark.filterwarnings("ignore:solver='sgd' ended")  # after two epochs
     def test_same_bits_for_any_number_of_threads(self, rng, n_classes, dtype):
         X, y = make_data(rng, n_classes, n=6000, d=300)
         X = X.astype(dtype)

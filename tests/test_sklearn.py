@@ -130,12 +130,14 @@ CONFIGURATIONS = {
 
 
 def checks():
-    for name, (estimator, left_out) in CONFIGURATIONS.items():
-        for instance, check in estimator_checks_generator(estimator):
+    """All checks of the default configuration; of each other one in five, each time others."""
+    for i, (name, (estimator, left_out)) in enumerate(CONFIGURATIONS.items()):
+        for j, (instance, check) in enumerate(estimator_checks_generator(estimator)):
             check_name = getattr(check, "func", check).__name__
             if check_name in left_out:
                 continue
-            yield pytest.param(instance, check, id=f"{name}-{check_name}")
+            marks = () if name == "default" or (i + j) % 5 == 0 else pytest.mark.slow
+            yield pytest.param(instance, check, id=f"{name}-{check_name}", marks=marks)
 
 
 @pytest.mark.filterwarnings("ignore::sklearn.exceptions.ConvergenceWarning")
@@ -226,6 +228,7 @@ class NeverEnough(FastSoftmax):
         return super().fit(X, y)
 
 
+@pytest.mark.filterwarnings("ignore:solver='sgd' ended")
 def test_the_lowest_validation_loss_of_sgd_does_not_pass_what_is_left_out():
     """Features of 20, steps of 0.1: of 1000 epochs the luckiest is one of those that overshoot."""
     parameters = {"solver": "sgd", "n_jobs": 1}
@@ -585,6 +588,7 @@ class TestMetadataRouting:
 
 
 class TestValidationRows:
+    @pytest.mark.filterwarnings("ignore:solver='sgd' ended")  # features are not scaled
     def test_they_are_an_evaluation_set(self, iris):
         X, y = iris
         for solver in ("auto", "sgd"):

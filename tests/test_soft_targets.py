@@ -4,8 +4,9 @@ import numpy as np
 import pytest
 from scipy import sparse
 from sklearn.base import clone
+from sklearn.model_selection import KFold, cross_val_score
 
-from fastsoftmax import FastSoftmax
+from fastsoftmax import FastSoftmax, FastSoftmaxCV, fastsoftmax_path
 
 SOLVERS = ["newton-cholesky", "lbfgs"]
 
@@ -366,3 +367,109 @@ def test_a_row_of_weight_0_may_have_any_probabilities(X, probs):
     model = FastSoftmax(solver="sgd", max_iter=2, random_state=0)
     first, second = (clone(model).fit([(X, y, weights)]).coef_ for y in (bad, probs))
     np.testing.assert_array_equal(first, second)
+
+
+class TestScores:
+    """Of rows of probabilities: log-loss against them, accuracy against the largest."""
+
+    def test_of_a_model(self, X, probs, form, rng):
+        weights = rng.uniform(0.0, 2.0, len(X))
+        model = FastSoftmax(n_jobs=1).fit(form(X), probs)
+        rows, labels, row_weights = as_rows_of_labels(X, probs, weights)
+        found = model.evaluate(form(X), probs, weights)
+        expected = model.evaluate(form(rows), labels, row_weights)
+        assert found.loss == pytest.approx(expected.loss, rel=1e-12)
+        hits = model.predict(X) == probs.argmax(axis=1)
+        assert found.accuracy == pytest.approx(np.average(hits, weights=weights))
+        assert model.score(form(X), probs, weights) == found.accuracy
+        assert model.score(X, sparse.csr_array(probs)) == pytest.approx(np.mean(hits))
+        with pytest.raises(ValueError, match="y must have a column for each of"):
+            model.score(X, np.full((len(X), 5), 0.2))
+        with pytest.raises(ValueError, match=r"must hold probabilities .* sum of 2\.0"):
+            model.evaluate(X, 2.0 * probs)
+
+    def test_columns_are_found_by_their_names(self, X, probs, n_classes):
+        pandas = pytest.importorskip("pandas")
+        names = list("bdac")[:n_classes]
+        frame = pandas.DataFrame(probs, columns=names)
+        model = FastSoftmax(n_jobs=1).fit(X, frame)
+        assert model.evaluate(X, frame[names[::-1]]) == model.evaluate(X, frame)
+        sorted_columns = probs[:, np.argsort(names)]
+        assert model.evaluate(X, sorted_columns) == model.evaluate(X, frame)
+
+    def test_temperature(self, X, probs):
+        model = FastSoftmax(n_jobs=1, C=100.0).fit(X[:30], probs[:30])
+        before = model.evaluate(X[30:], probs[30:]).loss
+        model.calibrate_temperature(X[30:], probs[30:])
+        assert model.evaluate(X[30:], probs[30:]).loss < before
+
+    def test_logits_that_overflow(self, X, probs, rng):
+        X = X.astype(np.float32)
+        model = FastSoftmax(n_jobs=1).fit(X, probs)
+        X[::7] = 3e38 * np.sign(X[::7])
+        rows, labels, row_weights = as_rows_of_labels(X, probs)
+        found, expected = model.evaluate(X, probs), model.evaluate(rows, labels, row_weights)
+        assert found.loss == pytest.approx(expected.loss, rel=1e-6)  # (probabilities in float32)
+        assert 1e30 < found.loss < np.inf
+
+    def test_cross_val_score(self, X, probs):
+        scores = cross_val_score(FastSoftmax(n_jobs=1), X, probs, cv=KFold(3))
+        for score, (train, test) in zip(scores, KFold(3).split(X), strict=True):
+            hits = FastSoftmax(n_jobs=1).fit(X[train], probs[train]).predict(X[test])
+            assert score == pytest.approx(np.mean(hits == probs[test].argmax(axis=1)))
+
+
+class TestSweep:
+    def test_one_hot_targets_are_labels(self, X, probs, n_classes):
+        y = probs.argmax(axis=1)
+        options = {"Cs": [0.1, 1.0], "cv": 3, "scoring": "neg_log_loss", "n_jobs": 1, "tol": 1e-9}
+        of_labels = FastSoftmaxCV(**options).fit(X, y)
+        of_probs = FastSoftmaxCV(**options).fit(X, np.eye(n_classes)[y])
+        np.testing.assert_allclose(of_probs.scores_, of_labels.scores_, rtol=1e-6)
+        assert_same(of_probs, of_labels, 1e-4)
+        path = fastsoftmax_path(X, np.eye(n_classes)[y], [0.1, 1.0], n_jobs=1)
+        expected = fastsoftmax_path(X, y, [0.1, 1.0], n_jobs=1)
+        np.testing.assert_allclose(path.coefs, expected.coefs, rtol=1e-2, atol=1e-2)
+
+    @pytest.mark.parametrize("class_weight", [None, {0: 3.0}])
+    @pytest.mark.parametrize("scoring", ["accuracy", "neg_log_loss"])
+    def test_scores_are_those_of_each_fold(self, X, probs, class_weight, scoring):
+        options = {"class_weight": class_weight, "n_jobs": 1, "tol": 1e-9}
+        splits = list(KFold(3).split(X))
+        clf = FastSoftmaxCV([0.1, 1.0], cv=splits, scoring=scoring, **options).fit(X, probs)
+        for scores, (train, test) in zip(clf.scores_, splits, strict=True):
+            for score, C in zip(scores, clf.Cs_, strict=True):
+                model = FastSoftmax(C=C, **options).fit(X[train], probs[train])
+                loss, accuracy = model.evaluate(X[test], probs[test])
+                assert score == pytest.approx(
+                    accuracy if scoring == "accuracy" else -loss, abs=1e-6
+                )
+        loss, accuracy = clf.evaluate(X, probs)
+        assert clf.score(X, probs) == (accuracy if scoring == "accuracy" else -loss)
+
+    def test_folds_are_stratified_by_the_largest(self, X, probs, n_classes):
+        order = np.argsort(probs.argmax(axis=1), kind="stable")
+        clf = FastSoftmaxCV([1.0], cv=2, n_jobs=1).fit(X[order], probs[order])
+        assert clf.scores_.min() > 1.0 / n_classes
+
+    def test_a_callable_gets_rows_of_y(self, X, probs):
+        seen = []
+
+        def score(model, X, y):
+            seen.append(y)
+            return -model.evaluate(X, y).loss
+
+        clf = FastSoftmaxCV([1.0], cv=KFold(2), scoring=score, n_jobs=1).fit(X, probs)
+        np.testing.assert_allclose(np.concatenate(seen), probs)
+        assert clf.score(X, probs) == -clf.evaluate(X, probs).loss
+
+    def test_refusals(self, X, probs):
+        with pytest.raises(ValueError, match="scoring='f1_macro' needs labels: where y holds prob"):
+            FastSoftmaxCV([1.0], cv=2, scoring="f1_macro").fit(X, probs)
+        probs[:, 0], probs[:30, 1:] = (
+            0.0,
+            probs[:30, 1:] / probs[:30, 1:].sum(axis=1)[:, np.newaxis],
+        )
+        probs[30:] = 1.0 / probs.shape[1]
+        with pytest.raises(ValueError, match="split 1 of cv give no probability to class 0: pass"):
+            FastSoftmaxCV([1.0], cv=KFold(2)).fit(X, probs)

@@ -1,11 +1,15 @@
 """Mini-batch descent: what it asks of a problem, and the steps that the textbook prescribes."""
 
+import warnings
+
 import numpy as np
 import pytest
 from scipy.special import softmax
+from sklearn.exceptions import ConvergenceWarning
 
 from fastsoftmax import FastSoftmax
 from fastsoftmax.backend import resolve_backend
+from fastsoftmax.datasets import load_fashion_mnist_sample
 from fastsoftmax.solvers import sgd
 
 
@@ -132,6 +136,7 @@ def textbook(
     return W, b, losses
 
 
+@pytest.mark.filterwarnings("ignore:solver='sgd' ended")  # labels are random
 @pytest.mark.parametrize("backend", ["auto", "numpy"])
 @pytest.mark.parametrize("n_classes", [2, 4])
 @pytest.mark.parametrize(
@@ -223,3 +228,31 @@ def test_calls_are_short_and_change_nothing(monkeypatch, rng, limit):
     assert n_calls == 2 * 16
     np.testing.assert_array_equal(parts.coef_, whole.coef_)
     np.testing.assert_array_equal(parts.intercept_, whole.intercept_)
+
+
+class TestWorseThanNothing:
+    """Steps that are too large for unscaled features ended at any loss, without a word."""
+
+    OPTIONS = {"solver": "sgd", "random_state": 0, "n_jobs": 1, "max_iter": 2}  # noqa: RUF012
+
+    @pytest.mark.parametrize("batches", [False, True])
+    def test_bytes(self, batches):
+        X, y = load_fashion_mnist_sample("train")
+        data = ([(X[:500], y[:500]), (X[500:], y[500:])],) if batches else (X, y)
+        with pytest.warns(ConvergenceWarning, match=r"has 2\.3.*input_scale=1 / 255 .*max_iter"):
+            FastSoftmax(**self.OPTIONS).fit(*data)
+        with warnings.catch_warnings():
+            warnings.simplefilter("error")
+            FastSoftmax(input_scale=1 / 255, **self.OPTIONS).fit(*data)
+
+    def test_shares_of_the_classes(self, rng):
+        """A class of 2 % is predicted by its share at a loss of 0.098, by equal ones at 0.69."""
+        X, y = rng.normal(size=(500, 2)), np.arange(500) % 50 == 0
+        with pytest.warns(ConvergenceWarning, match=r"ended at a loss of 0\.6.* has 0\.098"):
+            FastSoftmax(**self.OPTIONS, learning_rate=1e-3).fit(X, y)
+
+    def test_what_is_stopped_is_not_judged(self):
+        X, y = load_fashion_mnist_sample("train")
+        FastSoftmax(**self.OPTIONS).fit(X, y, callbacks=[lambda state: True])
+        with pytest.warns(ConvergenceWarning, match="max_time"):
+            FastSoftmax(**self.OPTIONS, max_time=1e-9).fit(X, y)

@@ -1,5 +1,7 @@
 """Decisions about rows: by costs, with a reject option, and by calibrated probabilities."""
 
+from __future__ import annotations
+
 import math
 import warnings
 from typing import Any, Literal, Self, overload
@@ -215,8 +217,8 @@ class DecidingEstimator(PredictingEstimator):
         ----------
         X : array-like or sparse matrix of shape (n_rows, n_features)
             Rows that the fit has not seen; they are read about ten times.
-        y : array-like of shape (n_rows,)
-            True labels, each one of `classes_`.
+        y : array-like of shape (n_rows,), or (n_rows, n_classes)
+            True labels, each one of `classes_`, or probabilities, as for `evaluate`.
         sample_weight : array-like of shape (n_rows,), optional
             Weights >= 0 of the rows.
 
@@ -260,7 +262,7 @@ class DecidingEstimator(PredictingEstimator):
         (True, True, True)
         """
         given = given_rows(self, X, temperature=1.0)
-        shard, total = given.labelled(y, sample_weight)
+        shard, total = given.with_targets(y, sample_weight)
         coef, intercept = given.coef.astype(np.float64), given.intercept.astype(np.float64)
 
         def slope_at(beta: float) -> float:

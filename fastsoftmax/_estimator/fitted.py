@@ -30,6 +30,7 @@ class Learnt(TypedDict, total=False):
     gap: float
     objective: float
     converged: bool
+    solver: str
     history: dict[str, list[Any]]
     best_iteration: int
     best_score: float
@@ -81,6 +82,7 @@ class FittedEstimator(ClassifierMixin, BaseEstimator):
     n_iter_: Array
     gap_: float
     converged_: bool
+    solver_: str
 
     penalty = _PenaltyName()
     coef_ = Whole()  # ndarray or, after `sparsify`, a csr_array

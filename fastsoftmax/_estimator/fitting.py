@@ -34,7 +34,7 @@ from fastsoftmax.columns import filled_columns, in_columns, stored_numbers
 from fastsoftmax.monitor import Callback, Monitor
 from fastsoftmax.objective import SoftmaxObjective, StochasticObjective
 from fastsoftmax.optimum import full_batch, outcome
-from fastsoftmax.problem.evaluation import Seen
+from fastsoftmax.problem.evaluation import Evaluation, Seen
 from fastsoftmax.problem.problem import Problem
 from fastsoftmax.shards.rows import with_columns
 from fastsoftmax.shards.shard import Shard
@@ -187,7 +187,7 @@ def begun(
     estimator._velocity = None
     most, verbose = estimator.max_iter, estimator.verbose
     monitor = Monitor(solver, n_rows, most, sets, watch.callbacks, verbose, began=watch.began)
-    set_learnt(estimator, classes=classes, temperature=1.0, history=monitor.history)
+    set_learnt(estimator, classes=classes, temperature=1.0, solver=solver, history=monitor.history)
     forget_fit(estimator)
     if estimator.early_stopping:
         monitor.stopping = EarlyStopping(estimator)
@@ -299,10 +299,10 @@ def _fit_sgd(
     params = np.concatenate([part.ravel() for part in first]).astype(rows.real)
     weights, bias = params[: problem.n_weights].reshape(shape), params[problem.n_weights :]
     coef = coef_of(estimator, rows.columns, weights)
-    late = False
+    late = stop = False
 
     def note(epoch: int, loss: float, accuracy: float) -> bool:
-        nonlocal late
+        nonlocal late, stop
         if np.isfinite(params).all():
             keep(estimator, rows.real, coef, bias, epoch)
         stop = monitor.record(epoch, loss, accuracy, lambda: (coef, bias))
@@ -325,16 +325,42 @@ def _fit_sgd(
         raise NotFinite(diverged(estimator, n_epochs))
     if monitor.stopping is not None:
         monitor.stopping.restore()
-    _certify(estimator, SoftmaxObjective(problem))
+    at = _certify(estimator, SoftmaxObjective(problem))
     set_learnt(estimator, converged=bool(estimator.gap_ <= estimator.tol))
-    return too_few_epochs(estimator, n_epochs) if late else None
+    if late:
+        return too_few_epochs(estimator, n_epochs)
+    if stop or n_epochs == 0:
+        return None
+    return worse_than_shares(estimator, at.loss, problem.null_loss)
+
+
+# What to do where steps are too large for the features.
+_SCALE = (
+    "scale the features (input_scale=1 / 255 for bytes, standardize=True for other features) or "
+    "lower learning_rate"
+)
+# A model without weights is mostly as good as one of this many times its loss, which is rounding
+# and the noise of the last steps.
+_AS_GOOD = 1.05
 
 
 def diverged(estimator: FitParameters, epoch: int) -> str:
     """Return the message that descent diverged, and what to do."""
     return (
         f"solver='sgd' diverged in epoch {epoch}: learning_rate={estimator.learning_rate:g} "
-        "is too large for these features. Lower it, or scale the features."
+        f"is too large for these features: {_SCALE}."
+    )
+
+
+def worse_than_shares(estimator: FitParameters, loss: float, null_loss: float) -> str | None:
+    """Return the message that descent ended at a loss above that of a model without weights."""
+    if loss <= _AS_GOOD * null_loss:
+        return None
+    return (
+        f"solver='sgd' ended at a loss of {loss:.4g}, and a model that ignores the features has "
+        f"{null_loss:.4g}: steps with learning_rate={estimator.learning_rate:g} are too large for "
+        f"these features, or max_iter={estimator.max_iter} epochs are too few: {_SCALE}; where "
+        "the features are scaled, raise max_iter."
     )
 
 
@@ -346,8 +372,9 @@ def too_few_epochs(estimator: FitParameters, n_epochs: int) -> str:
     )
 
 
-def _certify(estimator: FitParameters, objective: SoftmaxObjective) -> None:
+def _certify(estimator: FitParameters, objective: SoftmaxObjective) -> Evaluation:
     """Set the objective at the estimator's coefficients, and the bound on its relative gap."""
     coef = in_columns(stored_coef(estimator), objective.problem.rows.columns)
     at = objective.evaluate_coefficients(coef, estimator.intercept_)
     set_learnt(estimator, gap=relative_gap(objective, at), objective=at.value)
+    return at

@@ -30,7 +30,7 @@ from fastsoftmax._estimator.rows import (
     make_shard,
     scaled_to_mean_1,
 )
-from fastsoftmax._estimator.targets import known_labels, label_array
+from fastsoftmax._estimator.targets import given_targets, known_targets
 from fastsoftmax.arrays import Array, count_logits
 from fastsoftmax.columns import (
     InColumns,
@@ -131,16 +131,17 @@ class GivenRows(NamedTuple):
                     probabilities[far.rows] = np.take_along_axis(far.probabilities(), best, axis=1)
         return top
 
-    def labelled(self, y: Any, sample_weight: Any) -> tuple[Shard, float]:
-        """Return the rows with their true labels, checked, and the sum of their row weights."""
-        labels = label_array(as_numpy(y, "y"))
-        check_consistent_length(self.X, labels)
+    def with_targets(self, y: Any, sample_weight: Any) -> tuple[Shard, float]:
+        """Return the rows with their targets, checked, and the sum of their row weights."""
+        given = given_targets(as_numpy(y, "y"))
+        check_consistent_length(self.X, given.values)
         row_weights = np.ones(self.n_rows, dtype=self.coef.dtype)
         given_weights = None
         if sample_weight is not None:
             given_weights = checked_sample_weights(sample_weight, self.X)
             row_weights, _ = scaled_to_mean_1(given_weights, self.coef.dtype)
-        targets = known_labels(labels, self.classes, row_weights=given_weights)
+        real = self.coef.dtype
+        targets = known_targets(given, self.classes, real, row_weights=given_weights)
         shard = make_shard(self.X, targets, row_weights, self.computing)
         return shard, float(row_weights.sum(dtype=np.float64))
 

@@ -1,5 +1,7 @@
 """The parameters of `FastSoftmax`, and what they accept."""
 
+from __future__ import annotations
+
 import numbers
 from typing import Any
 

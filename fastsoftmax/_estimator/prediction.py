@@ -1,5 +1,7 @@
 """What a fitted model says of rows: logits, probabilities, labels, loss and accuracy."""
 
+from __future__ import annotations
+
 import math
 import operator
 from typing import NamedTuple, Self
@@ -13,7 +15,7 @@ from sklearn.utils.validation import _check_sample_weight, check_is_fitted
 
 from fastsoftmax._estimator.fitted import FittedEstimator, set_learnt, stored_coef
 from fastsoftmax._estimator.given_rows import given_rows
-from fastsoftmax._estimator.targets import check_kind, label_array
+from fastsoftmax._estimator.targets import check_kind, given_targets
 from fastsoftmax.arrays import Array
 from fastsoftmax.columns import sparsified, whole
 from fastsoftmax.floating_point import own_arithmetic
@@ -255,8 +257,10 @@ class PredictingEstimator(FittedEstimator):
         Parameters
         ----------
         X : array-like or sparse matrix of shape (n_rows, n_features)
-        y : array-like of shape (n_rows,)
-            True labels, each one of `classes_` where its row has a weight above 0.
+        y : array-like of shape (n_rows,), or (n_rows, n_classes)
+            True labels, each one of `classes_` where its row has a weight above 0. Or
+            probabilities of the classes in the order of `classes_` (the columns of a frame with
+            names are found by those).
         sample_weight : array-like of shape (n_rows,), optional
             Weights >= 0 of the rows in both means.
 
@@ -264,7 +268,9 @@ class PredictingEstimator(FittedEstimator):
         -------
         Metrics
             A named tuple: ``loss``, the mean of -log(probability of the true label) in nats,
-            and ``accuracy``, the share of rows whose most likely class is the true one.
+            and ``accuracy``, the share of rows whose most likely class is the true one. Where y
+            holds probabilities, ``loss`` is the mean of -sum_k y_k log(probability of class k),
+            and the true class of a row is that of its largest y_k.
 
         Raises
         ------
@@ -281,7 +287,7 @@ class PredictingEstimator(FittedEstimator):
         (True, 1.0)
         """
         given = given_rows(self, X)
-        shard, total = given.labelled(y, sample_weight)
+        shard, total = given.with_targets(y, sample_weight)
         loss, correct = shard.metrics(given.coef, given.intercept, given.model)
         # With one logit a row of -inf has a loss of 0, if class 0 is its true one.
         given.check(math.isfinite(loss) and len(given.coef) > 1)
@@ -294,9 +300,10 @@ class PredictingEstimator(FittedEstimator):
         Parameters
         ----------
         X : array-like or sparse matrix of shape (n_rows, n_features)
-        y : array-like of shape (n_rows,)
+        y : array-like of shape (n_rows,), or (n_rows, n_classes)
             True labels, of the same kind as `classes_` (strings, numbers); one that is none of
-            them counts as predicted wrong.
+            them counts as predicted wrong. Or probabilities, as for `evaluate`: the true class of a
+            row is that of the largest.
         sample_weight : array-like of shape (n_rows,), optional
             Weights >= 0 of the rows.
 
@@ -320,7 +327,10 @@ class PredictingEstimator(FittedEstimator):
         0.75
         """
         given = given_rows(self, X)
-        truth = label_array(as_numpy(y, "y"))
+        found = given_targets(as_numpy(y, "y"))
+        if found.columns is not None:
+            return self.evaluate(X, y, sample_weight).accuracy
+        truth = found.values
         if truth.dtype.kind not in "biuUS":  # of others some are no labels
             check_classification_targets(truth)
         check_consistent_length(given.X, truth)

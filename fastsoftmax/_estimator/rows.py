@@ -119,10 +119,14 @@ class TrainingRows(NamedTuple):
     shard: Shard  # its row weights have mean 1, and are 0 for rows held out
     total: float  # sum of the row weights before that scaling
     unscaled: Array  # (n_rows,) float64, the row weights before it
-    classes: Array  # labels of the classes, each of which has rows of a weight above 0
-    labels: Array | None  # (n_rows,) class numbers; None where targets are probabilities
+    targets: Targets  # among classes that all have rows of a weight above 0
     seen: Array  # labels of all classes that occur
     held_out: HeldOut | None
+
+    @property
+    def classes(self) -> Array:
+        """Labels of the classes."""
+        return self.targets.classes
 
 
 def training_rows(
@@ -153,7 +157,7 @@ def training_rows(
         kept = with_weight(targets, scaled, smoothed=smoothing > 0.0)
     shard = make_shard(X, kept, scaled, computing_of(estimator), smoothing)
     held_out = None if held is None else HeldOut(held, kept.of_rows(held), row_weights[held])
-    return TrainingRows(shard, total, fitted, kept.classes, kept.labels, targets.classes, held_out)
+    return TrainingRows(shard, total, fitted, kept, targets.classes, held_out)
 
 
 def _without(row_weights: Array, rows: Array | None) -> Array:

@@ -410,7 +410,7 @@ def _checked_probabilities(
     """Return y of shape (n_rows, n_classes), checked, in a number type."""
     if y.shape[1] != n_classes:
         raise ValueError(
-            f"{name} must have a column for each of {n_classes} classes, got {y.shape}"
+            f"{name} must have a column for each of {n_classes} classes, got the shape {y.shape}"
         )
     if row_weights is not None and row_weights.shape != (len(y),):
         row_weights = None  # their own check says what is wrong

@@ -4,6 +4,8 @@ Each package but scikit-learn is optional. They are imported where they are need
 scikit-learn's linear models, which take long to import.
 """
 
+from __future__ import annotations
+
 import inspect
 from typing import TYPE_CHECKING, Any, Self
 
@@ -85,11 +87,12 @@ class PortableEstimator(DecidingEstimator):
         The file has the parameters, ``classes_``, ``coef_``, ``intercept_``, ``n_features_in_``,
         ``feature_names_in_``, ``n_iter_``, ``gap_``, ``converged_``, ``objective_``,
         ``temperature_`` where there is one, and what `partial_fit` needs to go on, but not
-        ``history_``. Coefficients that are mostly 0 are stored without those zeros, and those of
-        `sparsify` as it has them. It is a zip archive of uncompressed arrays of numpy's format with
-        a header in JSON, and the same model gives the same bytes.
+        ``history_`` and ``solver_``. Coefficients that are mostly 0 are stored without those zeros,
+        and those of `sparsify` as it has them. It is a zip archive of uncompressed arrays of
+        numpy's format with a header in JSON, and the same model gives the same bytes.
 
-        Of a `FastSoftmaxCV` it has the model that was chosen, as a `FastSoftmax` with ``C=C_``.
+        Of a `FastSoftmaxCV` it has the model that was chosen, as a `FastSoftmax` with ``C=C_``,
+        which both classes' `load` returns.
 
         Examples
         --------
@@ -124,7 +127,7 @@ class PortableEstimator(DecidingEstimator):
         )
 
     @own_arithmetic
-    def to_sklearn(self) -> "LogisticRegression":
+    def to_sklearn(self) -> LogisticRegression:
         """Return the fitted model as a `sklearn.linear_model.LogisticRegression`.
 
         Returns
@@ -238,7 +241,7 @@ class PortableEstimator(DecidingEstimator):
         NotFittedError
             If `fit` has not been called.
         ImportError
-            If onnx is not installed (``pip install 'fastsoftmax[onnx]'``).
+            If onnx is not installed (``pip install onnx``).
         ValueError
             If dtype is neither of the two, labels are not all str, bool, integers of 64 bits or
             floats, coefficients are not finite, or the parts of the model do not fit together.
@@ -260,8 +263,7 @@ class PortableEstimator(DecidingEstimator):
             from onnx import TensorProto, helper, numpy_helper
         except ImportError as error:
             raise ImportError(
-                "to_onnx needs the onnx package, which cannot be imported: "
-                "pip install 'fastsoftmax[onnx]'"
+                "to_onnx needs the onnx package, which cannot be imported: pip install onnx"
             ) from error
         coef, intercept = fitted.of_all_classes
         real = np.result_type(given, coef.dtype)
@@ -368,7 +370,7 @@ class LoadableEstimator(FitParameters):
 
     @classmethod
     @own_arithmetic
-    def from_sklearn(cls, clf: "LogisticRegression") -> Self:
+    def from_sklearn(cls, clf: LogisticRegression) -> Self:
         """Return a fitted model with the coefficients of scikit-learn's.
 
         Parameters
@@ -442,7 +444,7 @@ class LoadableEstimator(FitParameters):
         return estimator
 
 
-def _parameters_for(cls: type[FitParameters], other: "LogisticRegression") -> dict[str, Any]:
+def _parameters_for(cls: type[FitParameters], other: LogisticRegression) -> dict[str, Any]:
     names = inspect.signature(cls).parameters
     theirs = other.get_params(deep=False)
     parameters = {k: v for k, v in theirs.items() if k in names and k not in _NOT_CARRIED}

@@ -3,6 +3,7 @@
 Each batch is a shard of rows for as long as it is used.
 """
 
+import math
 import time
 from collections.abc import Iterator
 from itertools import chain
@@ -46,6 +47,10 @@ from fastsoftmax.kernel_arguments import Descent
 from fastsoftmax.monitor import HISTORY, Monitor
 from fastsoftmax.shards.rows import with_columns
 from fastsoftmax.shards.shard import Shard
+
+# The running mean of an epoch is above the loss at its end: a fit to batches counts as failed
+# where it is so many times that of equal shares of the classes.
+_FAR_WORSE = 2.0
 
 # ---- steps over one batch ----
 
@@ -144,6 +149,7 @@ def step_over(estimator: FitParameters, X: Any, y: Any, classes: Any, sample_wei
         estimator,
         classes=known,
         temperature=1.0,
+        solver="sgd",
         coef=moving.coefficients.weights,
         intercept=moving.coefficients.bias,
         n_iter=1 + (int(estimator.n_iter_[0]) if hasattr(estimator, "n_iter_") else 0),
@@ -301,8 +307,19 @@ def _epochs(
         if not finite:
             raise NotFinite(fitting.diverged(estimator, n_iter))
         if stop:
-            break
+            return None
         if n_iter < estimator.max_iter and watch.expired():
             return fitting.too_few_epochs(estimator, n_iter)
         shards = rows.epoch()
-    return None
+    return _far_worse(estimator, monitor.history["loss"])
+
+
+def _far_worse(estimator: FitParameters, losses: list[Any]) -> str | None:
+    """Return the message that the last of some epochs was worse than equal shares, if it was.
+
+    Its loss is a mean over the epoch, whose beginning was worse than its end.
+    """
+    equal_shares = math.log(len(estimator.classes_))
+    if not losses or losses[-1] <= _FAR_WORSE * equal_shares:
+        return None
+    return fitting.worse_than_shares(estimator, losses[-1], equal_shares)

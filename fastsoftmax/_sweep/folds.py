@@ -10,6 +10,7 @@ from fastsoftmax._estimator.label_numbers import numbers_among
 from fastsoftmax._estimator.rows import (
     Computing,
     checked_sample_weights,
+    computing_of,
     make_problem,
     make_shard,
     regularisation,
@@ -63,7 +64,8 @@ class SweepRows(NamedTuple):
     X: Any  # their features as users passed them, checked
     shard: Shard  # all rows
     classes: Array  # labels of the classes, each of which has rows of a weight above 0
-    labels: Array  # (n_rows,) class numbers; 0 where the class was removed
+    targets: Targets  # in training, with class weights; 0 where the class was removed
+    scored: Shard  # all rows, with the targets that scores are for
     removed: Array  # (n_rows,) bool: rows of classes that were removed for want of weight
     training_weights: Array  # (n_rows,) float64: sample weights times class weights
     scoring_weights: Array  # (n_rows,) float64: sample weights
@@ -72,19 +74,24 @@ class SweepRows(NamedTuple):
 def sweep_rows(
     estimator: FittedEstimator, X: Any, targets: Targets, sample_weight: Any
 ) -> SweepRows:
-    """Return checked rows with labels, and what all problems of a sweep share."""
+    """Return checked rows with targets, and what all problems of a sweep share."""
     # one weight for each class, from all rows: the folds are parts of one problem
     rows = training_rows(estimator, X, targets, sample_weight)
     shard = with_columns(rows.shard, filled_columns(X))
     problem = make_problem(shard, estimator)
     l1_ratio = float(estimator.l1_ratio or 0.0)
+    scored = shard
+    if targets.probs is not None and estimator.class_weight is not None:
+        scored = make_shard(shard.X, targets, shard.row_weights, computing_of(estimator))
+        scored.columns = shard.columns
     return SweepRows(
         estimator,
         family_of(problem, l1_ratio, rows.total),
         X,
         shard,
         rows.classes,
-        np.asarray(rows.labels),
+        rows.targets,
+        scored,
         ~np.isin(targets.classes, rows.classes)[targets.most_likely],
         rows.unscaled,
         checked_sample_weights(sample_weight, X),
@@ -127,19 +134,26 @@ def fold_of(rows: SweepRows, i: int, train: Any, test: Any) -> Fold:
     like = rows.shard
     row_weights = rows.training_weights * np.bincount(train, minlength=like.n_rows)
     # rows of removed classes count as class 0, with weight 0
-    present = np.bincount(rows.labels, row_weights, minlength=len(rows.classes)) > 0.0
+    present = rows.targets.masses(row_weights) > 0.0
+    if rows.targets.labels is None and not present.all():
+        raise ValueError(
+            f"the training rows of split {i} of cv give no probability to class "
+            f"{rows.classes[~present].tolist()[0]!r}: pass a cv whose folds hold all classes"
+        )
     if present.sum() < 2:
         raise ValueError(
             f"the training rows of split {i} of cv need a weight above 0 in at least 2 classes, "
             f"got {int(present.sum())}"
         )
     mean_one, total = scaled_to_mean_1(row_weights, like.real)
-    shard = like.reweighted(mean_one)
+    shard, scored = like.reweighted(mean_one), rows.scored
+    labels = rows.targets.most_likely
     if not present.all():
-        targets = Targets(rows.classes[present], numbers_among(present)[rows.labels])
+        targets = Targets(rows.classes[present], numbers_among(present)[labels])
         computing = Computing(like.backend, like.n_threads)
         shard = make_shard(like.X, targets, mean_one, computing)
         shard.columns = like.columns
+        scored = shard
     left_out: Array = rows.scoring_weights * np.bincount(test, minlength=like.n_rows)
     largest = float(left_out.max())
     if largest <= 0.0:
@@ -147,7 +161,7 @@ def fold_of(rows: SweepRows, i: int, train: Any, test: Any) -> Fold:
     # no sum overflows, and with equal weights accuracies are exact: equal ones compare equal
     left_out /= largest
     test_weight = float(left_out.sum())
-    unseen = rows.removed | ~present[rows.labels]
+    unseen = rows.removed | ~present[labels]
     unseen_weight = float(left_out[unseen].sum())
     left_out[unseen] = 0.0
     whole = rows.family
@@ -156,7 +170,7 @@ def fold_of(rows: SweepRows, i: int, train: Any, test: Any) -> Fold:
         family=family_of(problem, whole.l1_ratio, total),
         present=present,
         test=test,
-        test_shard=shard.reweighted(left_out.astype(like.real)),
+        test_shard=scored.reweighted(left_out.astype(like.real)),
         test_weight=test_weight,
         unseen_weight=unseen_weight,
     )
@@ -164,7 +178,7 @@ def fold_of(rows: SweepRows, i: int, train: Any, test: Any) -> Fold:
 
 def _numbers(chosen: Any, rows: SweepRows, i: int) -> Array:
     """Row numbers >= 0 for an array of row numbers or a mask."""
-    n_rows = len(rows.labels)
+    n_rows = rows.shard.n_rows
     try:
         given = np.asarray(chosen)
         numbers = np.arange(n_rows)[given if given.size else np.zeros(n_rows, dtype=bool)]

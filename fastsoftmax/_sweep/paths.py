@@ -17,7 +17,9 @@ import copy
 import inspect
 import math
 import numbers
+import time
 from collections.abc import Callable
+from dataclasses import replace
 from functools import partial
 from typing import Any, NamedTuple
 
@@ -30,9 +32,12 @@ from fastsoftmax._sweep.progress import Progress
 from fastsoftmax.arrays import Array
 from fastsoftmax.estimator import FastSoftmax
 from fastsoftmax.floating_point import users_code
+from fastsoftmax.monitor import Monitor
 from fastsoftmax.objective import SoftmaxObjective
 from fastsoftmax.optimum import full_batch
-from fastsoftmax.optimum.full_batch import suits_newton
+from fastsoftmax.optimum.full_batch import solver_for, suits_newton
+from fastsoftmax.optimum.outcome import NOTHING_CERTIFIED
+from fastsoftmax.problem.evaluation import Seen
 from fastsoftmax.problem.problem import Problem
 from fastsoftmax.solvers.protocols import Limits, Preconditioner
 
@@ -41,6 +46,9 @@ FUSED = ("accuracy", "neg_log_loss")
 # A score has clearly fallen where so many means in a row, the latest ones, are below the best by
 # more than one standard error of the difference.
 _LATEST = 2
+
+
+History = dict[str, list[Any]]
 
 
 class Fit(NamedTuple):
@@ -52,6 +60,8 @@ class Fit(NamedTuple):
     gap: float  # certified bound on (F - min F) / F
     n_iter: int
     is_near: bool  # whether the gap is at most `tol`, certified or estimated as the limits ask
+    value: float  # F there
+    history: History  # as the attribute `history_` has it
     curvature: Preconditioner | None  # what was learnt of the inverse Hessian
 
 
@@ -77,13 +87,37 @@ def solve(
     curvature: Preconditioner | None = None,
 ) -> Fit:
     """Minimise from a point, with what a problem much like this one has taught of the Hessian."""
+    problem = objective.problem
+    solver = solver_for(problem, "auto")
+    began = time.perf_counter()
+    monitor = Monitor(solver, problem.n_rows, limits.max_iter, (), (), 0, began)
+
+    def note(n_iter: int, at: Seen, gap: float) -> bool:
+        return monitor.record(
+            n_iter, at.loss, at.accuracy, lambda: (at.weights, at.bias), at.value, gap
+        )
+
     result, learnt = full_batch.solve(
-        objective, start, limits, newton=suits_newton(objective.problem), first=curvature
+        objective,
+        start,
+        replace(limits, on_iteration=note),
+        newton=suits_newton(problem),
+        first=curvature,
     )
     at = result.evaluation
-    check_finite(at, objective.problem.rows)
+    check_finite(at, problem.rows)
     is_near = result.gap <= limits.tol or result.reason == "estimated"
-    return Fit(result.point, at.weights, at.bias, result.gap, result.n_iter, is_near, learnt)
+    return Fit(
+        result.point,
+        at.weights,
+        at.bias,
+        result.gap,
+        result.n_iter,
+        is_near,
+        at.value,
+        monitor.history,
+        learnt,
+    )
 
 
 class Plan(NamedTuple):
@@ -155,6 +189,11 @@ def score_function(
     name = scoring or "accuracy"
     if isinstance(name, str) and name in FUSED:
         return lambda fold, weights, bias: fold.score(weights, bias, name)
+    if isinstance(name, str) and y.ndim > 1:
+        raise ValueError(
+            f"scoring={name!r} needs labels: where y holds probabilities, scoring is None, "
+            "'accuracy', 'neg_log_loss' or a callable"
+        )
     scorer = get_scorer(name)
     real, coef_in = rows.shard.real, partial(coef_of, rows.estimator, rows.shard.columns)
 
@@ -170,7 +209,7 @@ def score_function(
         )
         options = {"sample_weight": rows.scoring_weights[fold.test]} if weighted else {}
         truth = y[fold.test]
-        complete = len(np.unique(truth)) == len(rows.classes)
+        complete = y.ndim > 1 or len(np.unique(truth)) == len(rows.classes)
         measure = scorer if complete else _with_labels(scorer, rows.classes)
         with users_code():
             return float(measure(estimator, rows.X[fold.test], truth, **options))
@@ -268,9 +307,12 @@ def shortfall(ends: Ends, limits: Limits[Any], real: np.dtype[Any]) -> str | Non
     if not missed.any():
         return None
     worst = int(np.argmax(np.where(missed, gaps, -1.0)))
+    largest = f"the largest relative gap is {gaps[worst]:.1e}, at C={Cs[worst]:.3g}"
+    if gaps[worst] >= NOTHING_CERTIFIED:
+        largest = f"of the one at C={Cs[worst]:.3g} nothing could be certified"
     said = (
-        f"{int(missed.sum())} of {gaps.size} fits are not certified to tol={limits.tol:g}: the "
-        f"largest relative gap is {gaps[worst]:.1e}, at C={Cs[worst]:.3g}."
+        f"{int(missed.sum())} of {gaps.size} fits are not certified to tol={limits.tol:g}: "
+        f"{largest}."
     )
     if (n_iter[missed] >= limits.max_iter).any():
         return f"{said} Some took all of max_iter={limits.max_iter} iterations: raise max_iter."

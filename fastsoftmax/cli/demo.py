@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple, TypeAlias
 import numpy as np
 from numpy.typing import NDArray
 
-from fastsoftmax.backend import resolve_backend
+from fastsoftmax.backend import how_to_get_kernels, resolve_backend
 from fastsoftmax.datasets import FASHION_MNIST_LABELS, load_fashion_mnist, load_fashion_mnist_sample
 
 if TYPE_CHECKING:
@@ -32,8 +32,8 @@ predictions.png and weights.png (the last two of the watched run).
 _EPILOG = """\
 Without --data-home and --download the files are looked for in $FASTSOFTMAX_DATA, or in the user's
 cache; where there are none, the 1,000 + 500 images inside the package are used. Pictures need
-matplotlib: pip install 'fastsoftmax[plot]'. Without it the demo trains all the same and ends with
-exit code 0. Exit code 2 means that the command cannot be carried out as given.
+matplotlib (pip install matplotlib). Without it the demo trains all the same and ends with exit
+code 0. Exit code 2 means that the command cannot be carried out as given.
 """
 _N_PREDICTIONS = 32
 _N_COLUMNS = 8
@@ -129,7 +129,8 @@ def run(args: argparse.Namespace) -> int:
         with _as_command_error(OSError):
             args.output.mkdir(parents=True, exist_ok=True)
     if kernels.__name__.endswith("reference"):
-        print("numpy computes: the compiled kernels are many times faster")
+        how = "" if args.backend == "numpy" else f". {how_to_get_kernels()}"
+        print(f"numpy computes: the compiled kernels are many times faster{how}")
     watched = _watched_run(args, data)
     print("\nto the optimum, with the default solver ...", flush=True)
     optimum = _fit("to the optimum", data, args, {}, solver="auto")
@@ -248,7 +249,7 @@ def _can_draw() -> bool:
     except ImportError as error:
         print(
             f"no pictures: matplotlib cannot be imported ({error}); "
-            "get it with pip install 'fastsoftmax[plot]'"
+            "get it with pip install matplotlib"
         )
         return False
     return True

@@ -6,6 +6,10 @@ import numpy as np
 
 from fastsoftmax.optimum.stage import Result
 
+# A gap of 1 says that the optimum is not below 0, which is known beforehand. From here on it is
+# shown as 1.0e+00.
+NOTHING_CERTIFIED = 0.95
+
 
 def is_converged(result: Result, tol: float) -> bool:
     """Whether the result is as near to the optimum as was asked for."""
@@ -30,6 +34,10 @@ def advice(
         else "",
     }
     reached = f"the fit is certified to a relative gap of {gap:.1e}, not tol={tol:g}"
+    if gap >= NOTHING_CERTIFIED:
+        reached = (
+            f"nothing could be certified (tol={tol:g}), and the fit may be far from the optimum"
+        )
     if np.isinf(gap):
         reached = f"without a penalty (C=inf) the fit stopped at an objective of {value:.6g}"
         limits = {reason: f"{text[:-1]}, or give a finite C." for reason, text in limits.items()}

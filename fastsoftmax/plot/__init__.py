@@ -4,7 +4,7 @@
 them; with ``ax=None`` they draw into a new pyplot figure, so that a notebook shows it.
 `HistoryDisplay`, `GapDisplay` and `PathDisplay` are the first three as display objects like
 scikit-learn's. `LivePlot` is a callback that draws while a fit runs. Nothing here changes
-matplotlib's settings. matplotlib is an optional dependency (``pip install "fastsoftmax[plot]"``)
+matplotlib's settings. matplotlib is an optional dependency (``pip install matplotlib``)
 and is imported only when something is drawn. For confusion matrices, ROC and calibration curves use
 scikit-learn's displays, such as `sklearn.metrics.ConfusionMatrixDisplay`.
 """

@@ -362,7 +362,9 @@ def record_of(clf_or_history: Any) -> Mapping[str, Any]:
     wanted = "a fitted FastSoftmax or its history_"
     checked_as_fitted(estimator, wanted)
     if hasattr(estimator, "coefs_paths_"):
-        raise TypeError(f"{wanted} is wanted; of a {type(estimator).__name__} there is plot.path")
+        raise TypeError(
+            f"{wanted} is wanted; of a {type(estimator).__name__} without refit there is plot.path"
+        )
     raise ValueError(
         f"this {type(estimator).__name__} has no history_: that comes from fit, and neither load "
         "nor from_sklearn brings it. Fit it, or keep the model with pickle."

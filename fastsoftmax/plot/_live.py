@@ -88,7 +88,7 @@ class LivePlot:
     FileNotFoundError
         If the folder of path does not exist.
     ImportError
-        If matplotlib is not installed (``pip install 'fastsoftmax[plot]'``).
+        If matplotlib is not installed (``pip install matplotlib``).
 
     Warns
     -----

@@ -63,7 +63,7 @@ def require_matplotlib() -> None:
     except ImportError as error:
         raise ImportError(
             f"fastsoftmax.plot needs matplotlib, which cannot be imported ({error}): "
-            "pip install 'fastsoftmax[plot]'"
+            "pip install matplotlib"
         ) from error
 
 

@@ -85,6 +85,14 @@ class Problem:
         """Whether the logits have an intercept."""
         return self.coordinates.fit_intercept
 
+    @property
+    def null_loss(self) -> float:
+        """Mean cross-entropy of the best model without weights, in nats."""
+        share = self.class_share[self.class_share > 0.0]
+        if not self.fit_intercept:
+            return float(np.log(self.n_classes))
+        return -float(np.sum(share * np.log(share)))
+
     @cached_property
     def target_entropy(self) -> float:
         """Mean entropy of the targets, in nats."""

@@ -176,7 +176,7 @@ class Shard(ABC):
     def metrics(
         self, weights: Array, bias: Array, model: Model | None = None
     ) -> tuple[float, float]:
-        """Return the sums of loss and hits, of `loss_grad`, for rows that have labels.
+        """Return the sums of loss and hits, of `loss_grad`, for targets without smoothing.
 
         Both are right where logits overflow. The loss is NaN where a feature or a coefficient is.
         model is what the coefficients were before they were divided by a temperature.
@@ -214,18 +214,26 @@ class Shard(ABC):
         self, rows: slice, weights: Array, bias: Array, model: Model
     ) -> tuple[Array, Array]:
         """Return losses and hits of some rows."""
-        labels, computing = self.targets.labels[rows], (self.backend, self.n_threads)
-        places = np.arange(len(labels))
+        given, computing = self.targets[rows], (self.backend, self.n_threads)
+        probs = given.target_probs
+        labels = given.labels if probs is None else probs.argmax(axis=1)
+
+        def losses_of(logs: Array, places: Any) -> Array:
+            if probs is None:
+                return np.asarray(-logs[np.arange(len(logs)), labels[places]])
+            shares = probs[places]
+            return np.asarray(-(np.where(shares > 0.0, logs, 0.0) * shares).sum(axis=1))
+
         logs = np.empty((len(labels), self.n_classes), dtype=self.real)
         best = np.empty((len(labels), 1), dtype=np.int64)
         x, n_classes, n_threads = self.raw(rows), self.n_classes, self.n_threads
         self.backend.predict_rows(logs, x, weights, bias, True, n_threads=n_threads)
         self.backend.predict_top(best, None, x, weights, bias, n_classes, n_threads=n_threads)
-        losses, hits = -logs[places, labels].astype(np.float64), best[:, 0] == labels
+        losses, hits = losses_of(logs, slice(None)).astype(np.float64), best[:, 0] == labels
         far = far_logits(self.X[rows], x, weights, bias, model, computing)
         if far is not None:
             exact = far.log_probabilities(np.dtype(np.float64))
-            losses[far.rows] = -exact[np.arange(len(exact)), labels[far.rows]]
+            losses[far.rows] = losses_of(exact, far.rows)
             hits[far.rows] = far.ranked()[:, 0] == labels[far.rows]
         return losses, hits
 

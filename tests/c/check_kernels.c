@@ -2,11 +2,13 @@
  * to what kernels.h promises besides: the same bits for any number of threads and in place, and no
  * byte read or written outside of the arrays. Prints the worst error of each operation.
  *
- *   check_kernels                        a few minutes
+ *   check_kernels [--all]                a few minutes
  *   check_kernels --brief                with every 29th of the sizes
  *   check_kernels --races                the same by one instruction set: which one changes nothing
  *                                        in how threads share memory
- *   check_kernels --exhaustive [STRIDE]  exp and log of all floats, or of every STRIDE-th */
+ *   check_kernels --exhaustive [STRIDE]  exp and log of all floats, or of every STRIDE-th
+ *
+ * All but the last check floats and doubles; "float" or "double" behind the option, one of them. */
 #define _DEFAULT_SOURCE /* mmap */
 #include <float.h>
 
@@ -387,8 +389,10 @@ int main(int argc, char **argv) {
     const int exhaustive = argc > 1 && strcmp(argv[1], "--exhaustive") == 0;
     const int races = argc > 1 && strcmp(argv[1], "--races") == 0;
     const int brief = races || (argc > 1 && strcmp(argv[1], "--brief") == 0);
+    const char *only = argc > 2 && !exhaustive ? argv[2] : "";
     watch_faults();
     for (real_size = 4; real_size <= (exhaustive ? 4 : 8); real_size += 4) {
+        if (strcmp(only, real_size == 4 ? "double" : "float") == 0) continue;
         memset(worst, 0, sizeof worst);
         for (n_tables = 0; fs_kernels(real_size, n_tables); ++n_tables)
             tables[n_tables] = fs_kernels(real_size, n_tables);

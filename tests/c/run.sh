@@ -6,7 +6,8 @@
 # 1 on failure.
 #
 #   tests/c/run.sh                   half an hour
-#   tests/c/run.sh --sample          that part of the sizes, by gcc and its sanitizers: four minutes
+#   tests/c/run.sh --sample          that part of the sizes, by gcc and its sanitizers: three minutes
+#                                    on two cores
 #   tests/c/run.sh --exhaustive      exp and log of every float: half an hour
 set -u
 cd "$(dirname "$0")/../.." || exit 1
@@ -21,24 +22,34 @@ esac
 folder=$(mktemp -d)
 trap 'rm -rf "$folder"' EXIT
 failures=0
+running=()
 
 # check TITLE RUNNER COMPILER [FLAG...]: builds and runs; RUNNER may be empty.
 check() {
-    local title=$1 runner=$2
+    local title=$1 runner=$2 program=$folder/$BASHPID
     shift 2
     if [ "$mode" = --sample ] && [ "$1" != gcc ]; then
         echo "== $title: skipped, not in the sample"
         return
     fi
     # sanitizers may build and yet not run, for one where addresses are too random
-    if ! { echo 'int main(void) { return 0; }' | "$@" -x c - -o "$folder/probe" &&
-        $runner "$folder/probe"; } > /dev/null 2>&1; then
+    if ! { echo 'int main(void) { return 0; }' | "$@" -x c - -o "$program" &&
+        $runner "$program"; } > /dev/null 2>&1; then
         echo "== $title: skipped, this does not work here: $*"
         return
     fi
     echo "== $title"
-    "$@" "${flags[@]}" "${sources[@]}" -lm -o "$folder/check" &&
-        $runner "$folder/check" "${arguments[@]}" || failures=$((failures + 1))
+    "$@" "${flags[@]}" "${sources[@]}" -lm -o "$program" && $runner "$program" "${arguments[@]}"
+}
+
+# start TITLE RUNNER COMPILER [FLAG...]: a check; those of the sample run beside each other.
+start() {
+    if [ "$mode" = --sample ]; then
+        (check "$@") > "$folder/${#running[@]}.log" 2>&1 &
+        running+=($!)
+    else
+        check "$@" || failures=$((failures + 1))
+    fi
 }
 
 all=() part=(--brief)
@@ -47,33 +58,40 @@ case $mode in
     --exhaustive) all=(--exhaustive) part=(--exhaustive 997) ;;
 esac
 arguments=("${all[@]}")
-check "gcc" "" gcc -pthread
-check "clang" "" clang -pthread
+start "gcc" "" gcc -pthread
+start "clang" "" clang -pthread
 if [ "$mode" != --exhaustive ]; then
-    check "clang, uninitialised memory" "" clang -pthread -fsanitize=memory
+    start "clang, uninitialised memory" "" clang -pthread -fsanitize=memory
     optimised=("${flags[@]}")
     # gcc takes minutes to optimise sanitized code; its own headers warn without optimisation
     flags+=(-O0 -g -Wno-sign-conversion)
-    check "gcc, addresses and undefined behaviour" "" \
-        gcc -pthread -fsanitize=address,undefined -fno-sanitize-recover=all
+    for type in float double; do
+        arguments=("${all[@]:---all}" $type)
+        start "gcc, addresses and undefined behaviour, $type" "" \
+            gcc -pthread -fsanitize=address,undefined -fno-sanitize-recover=all
+    done
     arguments=(--races)
-    check "gcc, data races" "" gcc -pthread -fsanitize=thread
-    check "clang, data races" "" clang -pthread -fsanitize=thread
+    start "gcc, data races" "" gcc -pthread -fsanitize=thread
+    start "clang, data races" "" clang -pthread -fsanitize=thread
     flags=("${optimised[@]}")
 fi
 arguments=("${part[@]}")
 if [ "$(uname -m)" = aarch64 ]; then
     echo "== qemu: skipped, this is an aarch64"
 elif emulator=$(command -v qemu-aarch64-static || command -v qemu-aarch64); then
-    check "aarch64-linux-gnu-gcc, qemu" "$emulator" aarch64-linux-gnu-gcc -pthread -static
+    start "aarch64-linux-gnu-gcc, qemu" "$emulator" aarch64-linux-gnu-gcc -pthread -static
 else
     echo "== aarch64: skipped, there is no qemu-aarch64"
 fi
 # Pointers and sizes of 32 bits.
 if emulator=$(command -v qemu-arm-static || command -v qemu-arm); then
-    check "arm-linux-gnueabihf-gcc, qemu" "$emulator" arm-linux-gnueabihf-gcc -pthread -static
+    start "arm-linux-gnueabihf-gcc, qemu" "$emulator" arm-linux-gnueabihf-gcc -pthread -static
 else
     echo "== arm: skipped, there is no qemu-arm"
 fi
 
+for i in "${!running[@]}"; do
+    wait "${running[i]}" || failures=$((failures + 1))
+    cat "$folder/$i.log"
+done
 [ "$failures" -eq 0 ] || { echo "$failures of the runs failed"; exit 1; }
