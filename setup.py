@@ -33,7 +33,9 @@ VARIABLES = ("FASTSOFTMAX_NATIVE", "FASTSOFTMAX_OPENMP", "FASTSOFTMAX_WERROR")
 # -g0: Python's own flags often ask for debugging information, nine tenths of the module's size.
 FLAGS = ["-std=c11", "-O3", "-g0", "-ffp-contract=off", "-fvisibility=hidden"]
 # Linux and the BSDs want to be told; macOS does not, and of Pyodide it would ask for another ABI.
-THREADS = ["-pthread"] if os.name == "posix" and sys.platform not in ("darwin", "emscripten") else []
+THREADS = (
+    ["-pthread"] if os.name == "posix" and sys.platform not in ("darwin", "emscripten") else []
+)
 FLAGS_MSVC = ["/std:c11", "/O2", "/fp:precise"]
 STRICT = ["-Wall", "-Wextra", "-Wpedantic", "-Wconversion", "-Werror"]
 STRICT_MSVC = ["/W4", "/WX"]

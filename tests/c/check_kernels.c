@@ -24,6 +24,8 @@
 
 #include "check_passes.h"
 
+#include "check_pool.h"
+
 /* ---- exp and log ---- */
 
 static wide value_argument(int op, ptrdiff_t i) {
@@ -407,6 +409,7 @@ int main(int argc, char **argv) {
         }
         n_failures += report(exhaustive);
     }
+    if (!exhaustive) n_failures += check_pool(races ? 300 : 3000, !races);
     printf("%s\n", n_failures ? "FAILED" : "all within their limits");
     return n_failures != 0;
 }
