@@ -44,7 +44,7 @@ void fs_for_parts(part_body body, void *task, ptrdiff_t n_parts, int n_threads, 
         fs_pool_run(body, task, n_parts, n_threads, products >= WAKE_PRODUCTS);
         return;
     }
-#elif defined(_OPENMP)
+#elif defined(_OPENMP) && defined(_WIN32) /* elsewhere a forked child would hang */
     if (n_threads > 1) {
 #pragma omp parallel for num_threads(n_threads) schedule(dynamic, 1)
         for (ptrdiff_t part = 0; part < n_parts; ++part) body(task, part, omp_get_thread_num());

@@ -4,7 +4,7 @@
 
 #include "parallel.h"
 
-/* POSIX threads and the atomics of C11. Elsewhere (Windows) OpenMP's regions do the work. */
+/* POSIX threads and the atomics of C11. On Windows OpenMP's regions do the work. */
 #if !defined(_WIN32) && !defined(__STDC_NO_ATOMICS__)
 #define HAS_POOL 1
 #else
