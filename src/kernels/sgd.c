@@ -73,7 +73,7 @@ static void update_class(void *task_, ptrdiff_t k, int thread) {
                                      rows->n_features, k, k + 1);
 }
 
-/* An update of fewer sums than this is not worth a parallel region. */
+/* An update of fewer sums than this is not shared among threads. */
 enum { SERIAL_UPDATE = 1 << 17 };
 
 static void update(const step_task *step, int n_threads) {
