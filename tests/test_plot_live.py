@@ -350,6 +350,7 @@ def shell(monkeypatch):
     ipython, display = ModuleType("IPython"), ModuleType("IPython.display")
     ipython.get_ipython = lambda: shell
     display.display, display.Image = shell.display, SimpleNamespace
+    ipython.version_info = (9, 0, 0)  # matplotlib asks, in the first figure of a process
     monkeypatch.setitem(sys.modules, "IPython", ipython)
     monkeypatch.setitem(sys.modules, "IPython.display", display)
     return shell
