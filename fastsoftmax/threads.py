@@ -10,6 +10,7 @@ from typing import Any, TypeVar
 
 from fastsoftmax.arrays import Array
 from fastsoftmax.blas import in_own_thread, single_threaded_blas
+from fastsoftmax.floating_point import own_arithmetic, users_code
 
 T = TypeVar("T")
 R = TypeVar("R")
@@ -55,6 +56,47 @@ def in_threads(
             outcome.cancel()
         for _ in range(n_started):
             calls.put(None)
+
+
+def read_ahead(items: Iterator[T], n_ahead: int = 2) -> Iterator[T]:
+    """Yield the items of an iterator, which a thread reads: at most n_ahead wait to be used.
+
+    Where the system refuses a thread, the items are read when they are asked for. The thread ends
+    with the iteration, also if that is left early; it is not waited for where an item takes long.
+    """
+    slots, found = threading.Semaphore(n_ahead), SimpleQueue[tuple[bool, Any]]()
+    is_over = threading.Event()
+    with users_code():  # the iterator may run code of the user's, in their error state
+        context = contextvars.copy_context()
+    step = own_arithmetic(next)
+
+    def read() -> None:
+        try:
+            while slots.acquire() and not is_over.is_set():
+                found.put((True, context.run(step, items)))
+        except BaseException as error:  # StopIteration too: raised where the item is asked for
+            found.put((False, error))
+        finally:
+            close = getattr(items, "close", None)
+            if close is not None:
+                close()
+
+    if not _start(read, "fastsoftmax-reading", daemon=True):
+        yield from items
+        return
+    try:
+        while True:
+            is_item, item = found.get()
+            if not is_item:
+                if isinstance(item, StopIteration):
+                    return
+                raise item
+            slots.release()
+            yield item
+            del item  # its memory may be used again
+    finally:
+        is_over.set()
+        slots.release()
 
 
 def _start(function: Callable[[], None], name: str, *, daemon: bool) -> bool:

@@ -22,6 +22,10 @@ PRINTED = {
         r" +test again: [1-9]\d*",
     ],
     "grid_search": [r"log-loss +gamma +components +C", r"test accuracy 0\.[89]\d+, gap \S+"],
+    "joblib_shards": [
+        r"certified gap \de-0[4-9] after \d+ iterations, accuracy 0\.[89]\d",
+        r"the same bits as in this process: True",
+    ],
     "probe_embeddings": [r"C = .*<- chosen", r"test accuracy on 72 embedded features: 0\.[78]\d+"],
     "soft_labels": [
         r"300 rows; the 4 voters agree on \d\d%",

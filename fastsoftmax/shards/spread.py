@@ -67,3 +67,16 @@ def near(sample: Array, real: np.dtype[Any]) -> tuple[Array, Array]:
     shift = np.where(varies, first + means * size, first).astype(real).astype(np.float64)
     usable = np.isfinite(units) & (units > 0.0) & np.isfinite(shift)
     return np.where(usable, shift, 0.0), np.where(usable, units, 1.0)
+
+
+def may_spread(shift: Array, units: Array, n_rows: int) -> bool:
+    """Whether sums of squares over so many rows, by a shift and units, can be finite."""
+    return bool(np.isfinite(n_rows * (shift**2 + (1.0 / units) ** 2)).all())
+
+
+def spread_of(total: Moments, shift: Array, units: Array, n_rows: int) -> Spread | None:
+    """Return the spread of rows of mean weight 1 by their moments; None where these overflow."""
+    sums, squares = total.sums / n_rows, total.squares / n_rows
+    if not (np.isfinite(squares).all() and np.isfinite(total.largest)):
+        return None
+    return Spread(shift, units, Moments(sums, squares, total.largest))

@@ -1,0 +1,50 @@
+"""What all sources of files share: names for errors, and the check that a file is as it was."""
+
+import os
+from abc import ABC, abstractmethod
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any, NamedTuple
+
+# Bytes of a block of rows: few enough that some blocks are small beside a model, and so many that
+# a pass over one takes milliseconds.
+BLOCK_BYTES = 1 << 25
+
+
+class Files(ABC):
+    """Batches that are read from files, and that errors name by these."""
+
+    @abstractmethod
+    def __iter__(self) -> Iterator[Any]:
+        """Read all batches, in their order."""
+
+    @abstractmethod
+    def place_of(self, number: int) -> tuple[str, int]:
+        """Return the file that a batch is of, and the number of its first row there."""
+
+
+class Seen(NamedTuple):
+    """A file as it was when it was first seen."""
+
+    path: Path
+    size: int
+    changed: int  # time of the last change, in nanoseconds
+
+    def check(self) -> None:
+        """Raise a ValueError where the file is another one now, or gone."""
+        now = seen(self.path)
+        if now != self:
+            what = f"{self.size} bytes, now {now.size}" if now.size != self.size else "a later time"
+            raise ValueError(
+                f"{self.path} has changed since it was first read ({what}): a fit needs the same "
+                "rows in every pass"
+            )
+
+
+def seen(path: Path) -> Seen:
+    """Return what a file is now; a ValueError where there is none."""
+    try:
+        found = os.stat(path)
+    except OSError as error:
+        raise ValueError(f"{path} cannot be read: {error.strerror}") from error
+    return Seen(path, found.st_size, found.st_mtime_ns)
