@@ -16,7 +16,8 @@ N, D = 300, 5
 @pytest.fixture
 def rows(rng):
     X = rng.normal(size=(N, D)).astype(np.float32)
-    return X, np.array(["a", "b", "c"])[(X[:, 0] > 0.3) + (X[:, 1] > 0)], rng.uniform(1, 2, N)
+    y = (X[:, 0] > 0.3).astype(int) + (X[:, 1] > rng.normal(size=N))
+    return X, np.array(["a", "b", "c"])[y], rng.uniform(1, 2, N)
 
 
 def columns(X, y, weights):

@@ -196,7 +196,7 @@ class _File:
         """Return some rows; a ValueError where the file is not as it was."""
         self._seen.check()
         found = buffers.take((stop - start, *self.shape[1:]), self.dtype)
-        into = memoryview(found.reshape(-1).view(np.uint8))
+        into = memoryview(found.reshape(-1).view(np.uint8).data)
         try:
             with open(self._seen.path, "rb", buffering=0) as file:
                 file.seek(self._offset + start * self._row_bytes)

@@ -188,7 +188,6 @@ def _column(column: Any) -> Array:
     if hasattr(column.type, "list_size"):
         return _matrix(column)
     if hasattr(column, "dictionary"):
-        values: Array = column.dictionary.to_numpy(zero_copy_only=False)
-        return values[column.indices.to_numpy(zero_copy_only=False)]
-    array: Array = column.to_numpy(zero_copy_only=False)
-    return array
+        labels, numbers = column.dictionary, column.indices.to_numpy(zero_copy_only=False)
+        return np.asarray(labels.to_numpy(zero_copy_only=False)[numbers])
+    return np.asarray(column.to_numpy(zero_copy_only=False))

@@ -236,9 +236,9 @@ def build_diagonals(problem: Problem, at: Evaluation) -> Preconditioner:
 def build_shared(problem: Problem, at: Evaluation, span: RowSpan | None = None) -> Preconditioner:
     """Approximate the Hessian's block of each class by its share of a matrix, its means apart."""
     rows, coordinates = problem.rows, problem.coordinates
-    some = rows.sample
-    moments, sums, totals, weight = some.sum(
-        shared_curvature, at.weights, at.bias, coordinates.center, _row_step(some)
+    step = _row_step(rows.sample)
+    moments, sums, totals, weight = rows.sample.sum(
+        shared_curvature, at.weights, at.bias, coordinates.center, step
     )
     weight = max(weight, _TINY)
     means, curvature = _means(sums, totals, coordinates.scale, weight)
