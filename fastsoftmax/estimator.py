@@ -301,7 +301,7 @@ class FastSoftmax(CallbackSupportMixin, PortableEstimator, LoadableEstimator, In
         Batches may lack classes, and empty ones are passed over. All have the features of the
         first, and become its number type. The full-batch solvers read all of them in every pass,
         while a thread reads ahead, and hold a few at a time; the result is certified. The last bits
-        depend on how the rows are cut into batches. `l1_ratio` > 0 is refused.
+        depend on how the rows are cut into batches.
 
         "sgd" takes batches in their order, each as one step, or as several of `batch_size` rows
         where it has more; a step is the mean over its rows. A first pass over labels and weights

@@ -10,7 +10,7 @@ from scipy import sparse
 from sklearn.exceptions import ConvergenceWarning
 
 from fastsoftmax import FastSoftmax
-from fastsoftmax._streaming import sample
+from fastsoftmax._streaming import sample, streamed
 from fastsoftmax.data_sources import NpyFiles
 from fastsoftmax.datasets import iter_batches
 from fastsoftmax.threads import read_ahead
@@ -89,6 +89,17 @@ def test_parameters(rows, options, soft, rng):
         y = 0.8 * np.eye(K)[y] + 0.2 * rng.dirichlet(np.ones(K), N)
     given = {"solver": "lbfgs", **options}
     near(fitted(cut(X, y, weights), **given), fitted(X, y, weights, **given))
+
+
+@pytest.mark.parametrize("most", [0, 1 << 27], ids=["read again", "held"])
+def test_elastic_nets(rows, form, most, monkeypatch):
+    monkeypatch.setattr(streamed, "_MOST_HELD", most)
+    X, y, _ = rows
+    X = np.vstack([X.T, X.T**2, np.cos(X.T)]).T if form(X).dtype == np.float64 else X
+    options = {"l1_ratio": 0.7, "C": 0.1, "tol": 1e-5, "standardize": True}
+    model, whole = fitted(cut(form(X), y), **options), fitted(form(X), y, **options)
+    assert model.converged_ and model.objective_ == pytest.approx(whole.objective_, rel=2e-5)
+    assert (model.coef_ != 0).sum() == pytest.approx((whole.coef_ != 0).sum(), abs=3)
 
 
 def test_two_classes_and_strings(rows):
@@ -320,8 +331,6 @@ class TestErrors:
             fitted([(X, y), (sparse.csr_array(X), y)])
         with pytest.raises(ValueError, match="no row with a weight above 0 has the class 7"):
             fitted([(X, y)], classes=[0, 1, 2, 7])
-        with pytest.raises(ValueError, match="l1_ratio"):
-            fitted([(X, y)], l1_ratio=0.5)
 
     def test_an_error_of_the_reader_is_passed_on(self, rows):
         def batches():

@@ -33,8 +33,8 @@ def fit(estimator: FitParameters, batches: Any, classes: Any, watch: fitting.Wat
     if previous is not None:
         coef = in_columns(previous[0], found.columns)
         start = np.asarray(coef, np.float64), np.asarray(previous[1], np.float64)
-    l2, _ = regularisation(estimator.C, totals.weight)
-    problem = problem_of(Rows(shards), estimator, l2=l2)
+    l2, l1 = regularisation(estimator.C, totals.weight, estimator.l1_ratio)
+    problem = problem_of(Rows(shards), estimator, l2=l2, l1=l1)
     solver = full_batch.solver_for(problem, estimator.solver)
     counts = totals.n_rows, totals.weight
     with fitting.begun(estimator, totals.classes, solver, counts, sets, watch) as monitor:
@@ -43,11 +43,6 @@ def fit(estimator: FitParameters, batches: Any, classes: Any, watch: fitting.Wat
 
 
 def _check(estimator: FitParameters, watch: fitting.Watch) -> None:
-    if (estimator.l1_ratio or 0.0) > 0.0 and not np.isinf(estimator.C):
-        raise ValueError(
-            "fit takes no batches with l1_ratio > 0: it copies the features that it works on. "
-            "Pass a memory map as X"
-        )
     if estimator.early_stopping and not watch.eval_set:
         raise ValueError(
             "early_stopping=True needs an eval_set where fit gets batches: none of their rows are "

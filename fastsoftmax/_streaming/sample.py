@@ -14,7 +14,7 @@ from fastsoftmax.arrays import Array
 
 # Most rows, and most bytes of their features. (A class's block of the Hessian is estimated from up
 # to 64 rows for each feature, the curvature of intercepts from 64 for each class.)
-_MOST_ROWS, _MOST_BYTES = 1 << 17, 1 << 26
+_MOST_ROWS, _MOST_BYTES = 1 << 17, 1 << 25
 _FEWEST_ROWS = 64
 _EVERY = np.uint64(2**64 - 1)
 
