@@ -158,10 +158,20 @@ class TestForms:
             same(fitted(*arguments, **options), expected)
         source = NpyFiles(paths, y, weights, block_bytes=40 * X[:1].nbytes)
         assert len(source) == 4 + 1 + 7
-        np.testing.assert_allclose(
-            fitted(source, **options).objective_, expected.objective_, rtol=1e-3
-        )
+        blocks = fitted(source, **options)
+        assert blocks.objective_ == pytest.approx(expected.objective_, rel=1e-3)
         assert fitted(source, solver="sgd", max_iter=2).history_["loss"][1] > 0.0
+
+    def test_a_folder(self, rows, tmp_path):
+        X, y, _ = rows
+        for i, part in enumerate(PARTS):
+            np.save(tmp_path / f"{i}.npy", X[part])
+        expected = fitted(cut(X, y), solver="lbfgs")
+        same(fitted(tmp_path, y, solver="lbfgs"), expected)
+        np.testing.assert_array_equal(expected.predict(str(tmp_path)), expected.predict(X))
+        (tmp_path / "empty").mkdir()
+        with pytest.raises(ValueError, match="no .npy files in .*empty"):
+            fitted(tmp_path / "empty", y)
 
     def test_fortran_order_and_a_single_path(self, rows, tmp_path):
         X, y, _ = rows
@@ -380,10 +390,12 @@ class TestFiles:
         X, y, _ = rows
         np.save(tmp_path / "wide.npy", X[:, :5])
         (tmp_path / "text.npy").write_text("no numbers")
+        (tmp_path / "rows.parquet").write_text("PAR1")
         for bad, error in (
             ([*paths, tmp_path / "wide.npy"], "must hold 12 features"),
             ([tmp_path / "none.npy"], "none.npy cannot be read"),
             ([tmp_path / "text.npy"], "must be a .npy file"),
+            ([tmp_path / "rows.parquet"], "rows.parquet must be read by ParquetRows"),
             ([X, y], "shape"),
             ([], "at least one"),
         ):

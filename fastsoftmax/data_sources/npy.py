@@ -23,7 +23,8 @@ class NpyFiles(Files):
     ----------
     X : path, memory map, or list of them
         Each holds rows of shape (rows, n_features), all of one dtype. Arrays in memory may be among
-        them. Files in Fortran order are read several times as slowly.
+        them. The path of a folder stands for its ``.npy`` files in the order of their names. Files
+        in Fortran order are read several times as slowly.
     y : array-like of shape (n_rows,) or (n_rows, n_classes), or list of paths or arrays, optional
         The targets of all rows in one array, or for each part of X a path or an array. Without
         them the rows can be predicted.
@@ -146,6 +147,12 @@ def are_npy_files(X: Any) -> bool:
 
 
 def _listed(given: Any) -> list[Any]:
+    """Return parts as a list; of a folder its files in the order of their names."""
+    if isinstance(given, str | os.PathLike) and os.path.isdir(given):
+        found = sorted(Path(given).glob("*.npy"))
+        if not found:
+            raise ValueError(f"there are no .npy files in {given}")
+        return list(found)
     return list(given) if isinstance(given, list | tuple) else [given]
 
 
@@ -251,6 +258,8 @@ def _part(item: Any, name: str) -> _Part:
 
 def _file(path: Path) -> _Part:
     unchanged = seen(path)
+    if path.suffix in (".parquet", ".pq"):
+        raise ValueError(f"{path} must be read by ParquetRows of fastsoftmax.data_sources")
     try:
         mapped = np.load(path, mmap_mode="r", allow_pickle=False)
     except (OSError, ValueError, EOFError) as error:
