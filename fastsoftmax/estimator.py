@@ -230,9 +230,9 @@ class FastSoftmax(CallbackSupportMixin, PortableEstimator, LoadableEstimator, In
         ----------
         X : array-like or sparse matrix of shape (n_rows, n_features), files, or batches
             Finite numbers; never written to. The path of a ``.npy`` file or of a folder of them, or
-            a list of paths, memory maps or arrays, is read part by part in every pass. Without y: batches of rows,
-            each (X, y) or (X, y, sample_weight), that can be read again in every pass - a list, a
-            source of `fastsoftmax.data_sources` (files, Parquet), a
+            a list of paths, memory maps or arrays, is read part by part in every pass. Without y:
+            batches of rows, each (X, y) or (X, y, sample_weight), that can be read again in every
+            pass - a list, a source of `fastsoftmax.data_sources` (files, Parquet), a
             `fastsoftmax.datasets.iter_batches`, a data loader, or a callable that returns an
             iterator (see Notes).
         y : array-like of shape (n_rows,), or (n_rows, n_classes)

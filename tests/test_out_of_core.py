@@ -170,7 +170,7 @@ class TestForms:
         same(fitted(tmp_path, y, solver="lbfgs"), expected)
         np.testing.assert_array_equal(expected.predict(str(tmp_path)), expected.predict(X))
         (tmp_path / "empty").mkdir()
-        with pytest.raises(ValueError, match="no .npy files in .*empty"):
+        with pytest.raises(ValueError, match=r"no \.npy files in .*empty"):
             fitted(tmp_path / "empty", y)
 
     def test_fortran_order_and_a_single_path(self, rows, tmp_path):
