@@ -18,10 +18,11 @@ def in_parts(X: Any, y: Any = None, sample_weight: Any = None) -> BatchSource | 
 
     None is for rows in one array, frame or matrix.
     """
-    labelled = y is not None
+    if isinstance(X, np.ndarray):  # (a row takes some microseconds to predict)
+        return None
     if are_npy_files(X):
         X = NpyFiles(X, y, sample_weight)
-    elif labelled or not are_batches(X, None):
+    elif not are_batches(X, y):
         return None
     return BatchSource(X, labelled=False)
 

@@ -15,9 +15,9 @@ from fastsoftmax.data_sources.files import BLOCK_BYTES, Files, Seen, seen
 class NpyFiles(Files):
     """Rows in ``.npy`` files or memory maps, as batches of some megabytes.
 
-    Files are read in order, by plain reads into memory that is used again for later blocks. A batch
-    is only the caller's as long as a variable holds it or a view of it. `FastSoftmax.fit` makes one
-    of these where X is a list of paths or memory maps.
+    Files are read in order, by plain reads. The memory of a batch is used again for a later one
+    when nothing holds the batch or a view of it any more. `FastSoftmax.fit` makes one of these
+    where X is a path, or a list of paths, memory maps or arrays.
 
     Parameters
     ----------
@@ -140,8 +140,7 @@ def are_npy_files(X: Any) -> bool:
     if not isinstance(X, list | tuple) or not X:
         return False
     return all(
-        isinstance(item, str | os.PathLike)
-        or (isinstance(item, np.ndarray) and (item.ndim == 2 or isinstance(item, np.memmap)))
+        isinstance(item, str | os.PathLike) or (isinstance(item, np.ndarray) and item.ndim == 2)
         for item in X
     )
 
@@ -159,6 +158,14 @@ def _listed(given: Any) -> list[Any]:
 # ---- parts: a file or an array ----
 
 
+def _holders(items: list[Any], i: int) -> int:
+    """Return how many references there are to an item, those of the list and the call included."""
+    return sys.getrefcount(items[i])
+
+
+_ALONE = _holders([object()], 0)  # where only the list holds it
+
+
 class _Buffers:
     """Memory for blocks, used again when nobody holds an array of it any more."""
 
@@ -170,8 +177,7 @@ class _Buffers:
         n_bytes = int(np.prod(shape)) * dtype.itemsize
         free = None
         for i in range(len(self._held)):
-            # held by the list, and by the call that counts
-            if sys.getrefcount(self._held[i]) <= 2 and self._held[i].nbytes >= n_bytes:
+            if _holders(self._held, i) <= _ALONE and self._held[i].nbytes >= n_bytes:
                 free = self._held[i]
                 break
         if free is None:
