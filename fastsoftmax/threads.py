@@ -58,8 +58,8 @@ def in_threads(
             calls.put(None)
 
 
-def read_ahead(items: Iterator[T], n_ahead: int = 2) -> Iterator[T]:
-    """Yield the items of an iterator, which a thread reads: at most n_ahead wait to be used.
+def read_ahead(items: Iterator[T], n_ahead: int = 1) -> Iterator[T]:
+    """Yield the items of an iterator, which a thread reads: at most n_ahead before they are used.
 
     Where the system refuses a thread, the items are read when they are asked for. The thread ends
     with the iteration, also if that is left early; it is not waited for where an item takes long.

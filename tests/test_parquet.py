@@ -118,7 +118,18 @@ class TestErrors:
         i = table.schema.get_field_index(name)
         pq.write_table(table.set_column(i, name, pa.array(values)), path)
         with pytest.raises(ValueError, match=error):
-            fitted(ParquetRows(path, weight="w"))
+            fitted(ParquetRows(path, weight="w", block_bytes=4 * D * 3))
+
+    def test_files_that_differ(self, rows, path, tmp_path):
+        X, y, weights = rows
+        source = {"weight": "w", "features": ["x0", "x1"]}
+        for table, error in (
+            (columns(X.astype(np.float64), y, weights), "'x0' holds float64 in .*u.parquet"),
+            (columns(*rows).drop_columns("x1"), "no column 'x1' in .*u.parquet"),
+        ):
+            pq.write_table(table, tmp_path / "u.parquet")
+            with pytest.raises(ValueError, match=error):
+                fitted(ParquetRows([path, tmp_path / "u.parquet"], **source))
 
     @pytest.mark.parametrize("gone", [False, True])
     def test_changes_between_passes(self, rows, path, gone):

@@ -1,10 +1,15 @@
-"""What all sources of files share: names for errors, and the check that a file is as it was."""
+"""What all sources of files share: names for errors, memory, and whether a file has changed."""
 
 import os
+import sys
 from abc import ABC, abstractmethod
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, NamedTuple
+
+import numpy as np
+
+from fastsoftmax.arrays import Array
 
 # Bytes of a block of rows: few enough that some blocks are small beside a model, and so many that
 # a pass over one takes milliseconds.
@@ -48,3 +53,31 @@ def seen(path: Path) -> Seen:
     except OSError as error:
         raise ValueError(f"{path} cannot be read: {error.strerror}") from error
     return Seen(path, found.st_size, found.st_mtime_ns)
+
+
+def _holders(items: list[Any], i: int) -> int:
+    """Return how many references there are to an item, those of the list and the call included."""
+    return sys.getrefcount(items[i])
+
+
+_ALONE = _holders([object()], 0)  # where only the list holds it
+
+
+class Buffers:
+    """Memory for blocks, used again when nobody holds an array of it any more."""
+
+    def __init__(self) -> None:
+        self._held: list[Array] = []
+
+    def take(self, shape: tuple[int, ...], dtype: np.dtype[Any]) -> Array:
+        """Return an array of any content."""
+        n_bytes = int(np.prod(shape)) * dtype.itemsize
+        free = None
+        for i in range(len(self._held)):
+            if _holders(self._held, i) <= _ALONE and self._held[i].nbytes >= n_bytes:
+                free = self._held[i]
+                break
+        if free is None:
+            free = np.empty(n_bytes, dtype=np.uint8)
+            self._held.append(free)
+        return free[:n_bytes].view(dtype).reshape(shape)

@@ -1,7 +1,6 @@
 """Rows in ``.npy`` files, memory maps and arrays, read block by block."""
 
 import os
-import sys
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, NamedTuple, Protocol
@@ -9,7 +8,7 @@ from typing import Any, NamedTuple, Protocol
 import numpy as np
 
 from fastsoftmax.arrays import Array
-from fastsoftmax.data_sources.files import BLOCK_BYTES, Files, Seen, seen
+from fastsoftmax.data_sources.files import BLOCK_BYTES, Buffers, Files, Seen, seen
 
 
 class NpyFiles(Files):
@@ -103,7 +102,7 @@ class NpyFiles(Files):
 
     def __iter__(self) -> Iterator[Any]:
         """Read all batches: (X, y), (X, y, sample_weight), or X alone without y."""
-        buffers = _Buffers()
+        buffers = Buffers()
         for block in self._blocks:
             X = self._parts[block.part].read(block.start, block.stop, buffers)
             if not self._others:
@@ -158,34 +157,6 @@ def _listed(given: Any) -> list[Any]:
 # ---- parts: a file or an array ----
 
 
-def _holders(items: list[Any], i: int) -> int:
-    """Return how many references there are to an item, those of the list and the call included."""
-    return sys.getrefcount(items[i])
-
-
-_ALONE = _holders([object()], 0)  # where only the list holds it
-
-
-class _Buffers:
-    """Memory for blocks, used again when nobody holds an array of it any more."""
-
-    def __init__(self) -> None:
-        self._held: list[Array] = []
-
-    def take(self, shape: tuple[int, ...], dtype: np.dtype[Any]) -> Array:
-        """Return an array of any content."""
-        n_bytes = int(np.prod(shape)) * dtype.itemsize
-        free = None
-        for i in range(len(self._held)):
-            if _holders(self._held, i) <= _ALONE and self._held[i].nbytes >= n_bytes:
-                free = self._held[i]
-                break
-        if free is None:
-            free = np.empty(n_bytes, dtype=np.uint8)
-            self._held.append(free)
-        return free[:n_bytes].view(dtype).reshape(shape)
-
-
 class _Part(Protocol):
     """Rows that can be read."""
 
@@ -193,7 +164,7 @@ class _Part(Protocol):
     shape: tuple[int, ...]
     dtype: np.dtype[Any]
 
-    def read(self, start: int, stop: int, buffers: _Buffers) -> Array:
+    def read(self, start: int, stop: int, buffers: Buffers) -> Array:
         """Return some rows."""
 
 
@@ -205,7 +176,7 @@ class _File:
         self._offset, self._seen = int(mapped.offset), seen(path)
         self._row_bytes = int(np.prod(self.shape[1:])) * self.dtype.itemsize
 
-    def read(self, start: int, stop: int, buffers: _Buffers) -> Array:
+    def read(self, start: int, stop: int, buffers: Buffers) -> Array:
         """Return some rows; a ValueError where the file is not as it was."""
         self._seen.check()
         found = buffers.take((stop - start, *self.shape[1:]), self.dtype)
@@ -230,7 +201,7 @@ class _Mapped:
         self.name, self.shape, self.dtype = name, array.shape, array.dtype
         self._array, self._seen = array, unchanged
 
-    def read(self, start: int, stop: int, buffers: _Buffers) -> Array:
+    def read(self, start: int, stop: int, buffers: Buffers) -> Array:
         """Return a copy of some rows."""
         if self._seen is not None:
             self._seen.check()
@@ -247,7 +218,7 @@ class _InMemory:
         self.dtype = getattr(array, "dtype", np.dtype(object))
         self._array = array.iloc if hasattr(array, "iloc") else array
 
-    def read(self, start: int, stop: int, buffers: _Buffers) -> Any:
+    def read(self, start: int, stop: int, buffers: Buffers) -> Any:
         """Return some rows."""
         return self._array[start:stop]
 
@@ -294,8 +265,8 @@ class _Beside:
         """Return those of a block."""
         if self._is_whole:
             first = int(self._starts[block.part])
-            return self._parts[0].read(first + block.start, first + block.stop, _Buffers())
-        return self._parts[block.part].read(block.start, block.stop, _Buffers())
+            return self._parts[0].read(first + block.start, first + block.stop, Buffers())
+        return self._parts[block.part].read(block.start, block.stop, Buffers())
 
 
 def _is_part(item: Any) -> bool:

@@ -2,19 +2,23 @@
 
 from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, Self
 
 import numpy as np
 
 from fastsoftmax.arrays import Array
-from fastsoftmax.data_sources.files import BLOCK_BYTES, Files, Seen, seen
+from fastsoftmax.data_sources.files import BLOCK_BYTES, Buffers, Files, seen
+
+# A block is filled in about so many pieces, as pyarrow needs several times the memory of what it
+# decodes at once.
+_PIECES = 8
 
 
 class ParquetRows(Files):
     """Rows in a Parquet file, a folder of them, or a dataset of pyarrow, as batches.
 
-    Only the columns that are needed are read, and a few batches are in memory at a time (and of
-    each file the compressed part that pyarrow reads at once, a row group).
+    Only the columns that are needed are read, and a few batches are in memory at a time. (Of a
+    dataset that is given as such, pyarrow holds some row groups too: they should be small.)
 
     Parameters
     ----------
@@ -36,6 +40,8 @@ class ParquetRows(Files):
     ----------
     features : list of str
         The columns that are read as features, in their order.
+    dtype : numpy.dtype
+        Of a batch's features: the common type of the columns.
 
     Raises
     ------
@@ -70,12 +76,11 @@ class ParquetRows(Files):
         features: str | Sequence[str] | None = None,
         block_bytes: int = BLOCK_BYTES,
     ) -> None:
-        self._dataset = _dataset(path)
-        schema, others = self._dataset.schema, [c for c in (label, weight) if c is not None]
+        dataset, is_given = _dataset(path)
+        schema, others = dataset.schema, [c for c in (label, weight) if c is not None]
         if features is None:
             features = [name for name in schema.names if name not in others]
         self.features = [features] if isinstance(features, str) else list(features)
-        self._others = others
         missing = [name for name in (*others, *self.features) if name not in schema.names]
         if missing or not self.features:
             raise ValueError(
@@ -84,45 +89,114 @@ class ParquetRows(Files):
             )
         if weight is not None and label is None:
             raise ValueError("weight is given together with label, which is None")
-        row_bytes = sum(_row_bytes(schema.field(name)) for name in self.features)
-        self._rows = max(1, block_bytes // max(1, row_bytes))
-        self._files: list[Seen] = [
-            seen(Path(file))
-            for file in getattr(self._dataset, "files", [])
-            if getattr(self._dataset.filesystem, "type_name", "") == "local"
-        ]
+        kinds = [_numbers_of(schema.field(name)) for name in self.features]
+        self.dtype = np.result_type(*(dtype for dtype, _ in kinds))
+        self._width = sum(size for _, size in kinds)
+        self._rows = max(1, block_bytes // max(1, self._width * self.dtype.itemsize))
+        self._others, self._dataset = others, dataset if is_given else None
+        is_local = getattr(getattr(dataset, "filesystem", None), "type_name", "") == "local"
+        self._files = [seen(Path(file)) for file in dataset.files] if is_local else []
         self._places: dict[int, tuple[str, int]] = {}  # of the batches that were read
 
     def __iter__(self) -> Iterator[Any]:
         """Read all batches: (X, y), (X, y, sample_weight), or X alone without a label."""
         for file in self._files:
             file.check()
-        rows_of: dict[str, int] = {}
-        scanner = self._dataset.scanner(
-            columns=[*self.features, *self._others],
-            batch_size=self._rows,
-            batch_readahead=1,
-            fragment_readahead=1,
-        )
-        for number, tagged in enumerate(scanner.scan_batches()):
-            batch, path = tagged.record_batch, getattr(tagged.fragment, "path", "the dataset")
-            first = rows_of.get(path, 0)
-            rows_of[path] = first + batch.num_rows
-            self._places[number] = path, first
-            for name in (*self.features, *self._others):
-                _refuse_missing(batch.column(name), name, path, first)
-            X = _features(batch, self.features)
-            if not self._others:
-                yield X
-            else:
-                yield (X, *(_column(batch.column(name)) for name in self._others))
+        for number, block in enumerate(self._blocks(Buffers())):
+            self._places[number] = block.path, block.first
+            yield (block.X, *block.others) if block.others else block.X
+            del block
+
+    def _blocks(self, buffers: Buffers) -> Iterator["_Block"]:
+        """Yield blocks of rows, each of one file, and as large as they may be but for the last."""
+        block: _Block | None = None
+        first = 0
+        for path, batch in self._read():
+            if block is not None and block.path != path:
+                yield block.closed()
+                block, first = None, 0
+            done = 0
+            while done < batch.num_rows:
+                if block is None:
+                    X = buffers.take((self._rows, self._width), self.dtype)
+                    block = _Block(path, first, X)
+                    del X
+                done += block.fill(batch.slice(done), self.features, self._others)
+                if block.n_rows == self._rows:
+                    first += self._rows
+                    yield block.closed()
+                    block = None
+        if block is not None:
+            yield block.closed()
+
+    def _read(self) -> Iterator[tuple[str, Any]]:
+        """Yield small batches of pyarrow, each with the name of its file."""
+        import pyarrow.parquet as pq
+
+        columns, size = [*self.features, *self._others], max(1, self._rows // _PIECES)
+        if self._dataset is not None:
+            scanner = self._dataset.scanner(
+                columns=columns, batch_size=size, batch_readahead=1, fragment_readahead=1
+            )
+            for tagged in scanner.scan_batches():
+                yield getattr(tagged.fragment, "path", "the dataset"), tagged.record_batch
+            return
+        for file in self._files:
+            # (a scanner would decode whole row groups, several at once)
+            with pq.ParquetFile(file.path, pre_buffer=False) as opened:
+                for batch in opened.iter_batches(size, columns=columns):
+                    yield str(file.path), batch
 
     def place_of(self, number: int) -> tuple[str, int]:
         """Return the file that a batch is of, and the number of its first row there."""
         return self._places[number]
 
 
-def _dataset(path: Any) -> Any:
+class _Block:
+    """Rows of a file, which are filled in bit by bit."""
+
+    def __init__(self, path: str, first: int, X: Array) -> None:
+        self.path, self.first, self.X, self.n_rows = path, first, X, 0
+        self._parts: list[list[Array]] = []
+        self.others: list[Array] = []
+
+    def fill(self, batch: Any, features: list[str], others: list[str]) -> int:
+        """Add the first rows of a batch, as many as there is room for; return their number."""
+        batch = batch.slice(0, len(self.X) - self.n_rows)
+        columns = {name: self._column(batch, name) for name in (*features, *others)}
+        rows, first = self.X[self.n_rows : self.n_rows + batch.num_rows], 0
+        for name in features:
+            values = _matrix(columns[name])
+            if not np.can_cast(values.dtype, rows.dtype, "safe"):
+                raise ValueError(
+                    f"the column {name!r} holds {values.dtype} in {self.path}, and numbers that "
+                    f"{rows.dtype} can hold in the first file"
+                )
+            rows[:, first : first + values.shape[1]] = values
+            first += values.shape[1]
+        self._parts.append([_values(columns[name]) for name in others])
+        self.n_rows += batch.num_rows
+        return int(batch.num_rows)
+
+    def _column(self, batch: Any, name: str) -> Any:
+        if name not in batch.schema.names:
+            raise ValueError(f"there is no column {name!r} in {self.path}")
+        column = batch.column(name)
+        if column.null_count:
+            row = int(column.is_null().to_numpy(zero_copy_only=False).argmax())
+            row += self.first + self.n_rows
+            raise ValueError(f"the column {name!r} lacks a value in row {row} of {self.path}")
+        return column
+
+    def closed(self) -> Self:
+        """Return the block, whose rows are complete."""
+        self.X = self.X[: self.n_rows]
+        self.others = [np.concatenate(parts) for parts in zip(*self._parts, strict=True)]
+        return self
+
+
+def _dataset(path: Any) -> tuple[Any, bool]:
+    """Return a dataset of pyarrow, and whether it was given as one."""
     try:
         import pyarrow as pa
         import pyarrow.dataset as ds
@@ -131,17 +205,16 @@ def _dataset(path: Any) -> Any:
             "ParquetRows needs pyarrow: pip install 'fastsoftmax[parquet]'", name="pyarrow"
         ) from error
     if isinstance(path, ds.Dataset):
-        return path
+        return path, True
     try:
-        return ds.dataset(
-            [str(p) for p in path] if isinstance(path, list | tuple) else str(path),
-            format="parquet",
-        )
+        paths = [str(p) for p in path] if isinstance(path, list | tuple) else str(path)
+        return ds.dataset(paths, format="parquet"), False
     except (OSError, pa.ArrowInvalid, TypeError) as error:
         raise ValueError(f"{path} must be Parquet files or a folder of them: {error}") from error
 
 
-def _row_bytes(field: Any) -> int:
+def _numbers_of(field: Any) -> tuple[np.dtype[Any], int]:
+    """Return the number type of a column, and how many numbers a row of it has."""
     import pyarrow.types as types
 
     kind, size = field.type, 1
@@ -152,27 +225,7 @@ def _row_bytes(field: Any) -> int:
             f"the column {field.name!r} must hold numbers, or lists of one size of numbers, got "
             f"{field.type}"
         )
-    return int(size * max(1, kind.bit_width // 8))
-
-
-def _refuse_missing(column: Any, name: str, path: str, first: int) -> None:
-    if column.null_count:
-        row = int(column.is_null().to_numpy(zero_copy_only=False).argmax())
-        raise ValueError(f"the column {name!r} lacks a value in row {first + row} of {path}")
-
-
-def _features(batch: Any, names: list[str]) -> Array:
-    """(rows, n_features) the features of a batch."""
-    parts = [_matrix(batch.column(name)) for name in names]
-    if len(parts) == 1:
-        return parts[0]
-    dtype = np.result_type(*(part.dtype for part in parts))
-    X = np.empty((batch.num_rows, sum(part.shape[1] for part in parts)), dtype=dtype)
-    done = 0
-    for part in parts:
-        X[:, done : done + part.shape[1]] = part
-        done += part.shape[1]
-    return X
+    return np.dtype(kind.to_pandas_dtype()), int(size)
 
 
 def _matrix(column: Any) -> Array:
@@ -183,11 +236,11 @@ def _matrix(column: Any) -> Array:
     return array.reshape(-1, size)
 
 
-def _column(column: Any) -> Array:
+def _values(column: Any) -> Array:
     """Labels, probabilities or row weights."""
     if hasattr(column.type, "list_size"):
-        return _matrix(column)
+        return _matrix(column).copy()
     if hasattr(column, "dictionary"):
         labels, numbers = column.dictionary, column.indices.to_numpy(zero_copy_only=False)
         return np.asarray(labels.to_numpy(zero_copy_only=False)[numbers])
-    return np.asarray(column.to_numpy(zero_copy_only=False))
+    return np.array(column.to_numpy(zero_copy_only=False))

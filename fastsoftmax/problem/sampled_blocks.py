@@ -190,7 +190,8 @@ def build_sampled_blocks(problem: Problem, at: Evaluation, n_drawn: int) -> Samp
     inverses = _Inverses(problem, curvature)
 
     def finish(k: int) -> Array:
-        return inverses.invert(k, drawn.rows[k], weight, is_exact=n_drawn >= rows.n_rows)
+        z, drawn.rows[k] = drawn.rows[k], np.empty((0, 0))  # (the inverses need as much memory)
+        return inverses.invert(k, z, weight, is_exact=n_drawn >= rows.n_rows)
 
     for _ in in_threads(finish, range(rows.n_logits), rows.n_threads):
         pass
