@@ -9,10 +9,11 @@ import pytest
 from scipy import sparse
 from sklearn.exceptions import ConvergenceWarning
 
-from fastsoftmax import FastSoftmax
+from fastsoftmax import FastSoftmax, reference
 from fastsoftmax._streaming import sample, streamed
 from fastsoftmax.data_sources import NpyFiles
 from fastsoftmax.datasets import iter_batches
+from fastsoftmax.shards.rows import build_shard
 from fastsoftmax.threads import read_ahead
 
 N, D, K = 400, 12, 3
@@ -219,17 +220,28 @@ class TestSample:
             np.testing.assert_allclose(model.objective_, whole.objective_, rtol=2e-6)
 
 
-def test_passes(rows):
-    """One before the fit; one for each evaluation."""
+@pytest.mark.parametrize("form", [np.asarray, sparse.csr_array], ids=["dense", "csr"])
+def test_passes(rows, form, monkeypatch):
+    """One before the fit, and then hardly any but evaluations."""
     X, y, weights = rows
-    passes = []
+    n_reads, asked = [], []
 
     def batches():
-        passes.append(0)
-        yield from cut(X, y, weights)
+        n_reads.append(0)
+        yield from ((form(x), *rest) for x, *rest in cut(X, y, weights))
 
-    model = fitted(batches, solver="lbfgs", standardize=True)
-    assert len(passes) <= model.n_iter_[0] + 4
+    def ask(shards, question, *args, **options):
+        asked.append(question.__name__)
+        return answers(shards, question, *args, **options)
+
+    answers = streamed.Streamed.ask
+    monkeypatch.setattr(streamed.Streamed, "ask", ask)
+    monkeypatch.setattr(sample, "_MOST_ROWS", 100)
+    fitted(batches, solver="lbfgs", standardize=True)
+    assert len(n_reads) == 1 + len(asked)
+    # (a small Hessian, and the length of the longest row, are those of all rows where these are few)
+    assert set(asked) <= {"loss_grad", "hessian", "largest_square"}
+    assert asked.count("loss_grad") >= len(asked) - 3
 
 
 def test_eval_set_warm_start_callbacks_and_lines(rows, capsys):
@@ -455,13 +467,9 @@ class TestReadAhead:
 
 
 def test_shards_are_pickled(rows, form):
-    from fastsoftmax.shards.rows import build_shard
-
     X, y, weights = rows
     X = form(X)
     real = np.float64 if X.dtype == np.float64 else np.float32
-    from fastsoftmax import reference
-
     shard = build_shard(X, y.astype(np.int32), None, weights.astype(real), K, backend=reference)
     W, b = np.full((K, D), 0.1), np.zeros(K)
     for a, c in zip(

@@ -2,6 +2,7 @@
 
 import math
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from typing import Any, TypeVar
 
 import numpy as np
@@ -77,7 +78,7 @@ class Streamed:
         sample = change(self.like, *args)
         if _BYTES_PER_NUMBER * sample.numbers_per_row * self._facts.n_rows <= _MOST_HELD:
             return Held([shard for _, shard in read(False)])
-        survey = Survey(self._survey.least_weight, self._survey.target_sums, None, sample)
+        survey = replace(self._survey, spread=None, columns=None, sample=sample)
         share = sample.numbers_per_row / max(1.0, self.like.numbers_per_row)
         facts = self._facts._replace(stored_numbers=share * self._facts.stored_numbers)
         return Streamed(read, facts, survey)
@@ -92,6 +93,7 @@ def streamed(estimator: FitParameters, source: BatchSource, classes: Any, found:
         found.least_weight / mean,
         smoothed(totals.masses / mean, float(estimator.label_smoothing)),
         found.spread,
+        found.moments,
         _sample_shard(estimator, found, mean),
     )
     facts = Facts(

@@ -20,7 +20,17 @@ from fastsoftmax._streaming.totals import Totalling, Totals, named_columns
 from fastsoftmax.arrays import Array
 from fastsoftmax.columns import may_be_unfilled, unless_most
 from fastsoftmax.shards.rows import build_shard
-from fastsoftmax.shards.spread import Moments, Spread, add_moments, may_spread, near, spread_of
+from fastsoftmax.shards.shard import Shard
+from fastsoftmax.shards.spread import (
+    ColumnMoments,
+    Moments,
+    Spread,
+    add_moments,
+    column_moments,
+    may_spread,
+    near,
+    spread_of,
+)
 from fastsoftmax.threads import read_ahead
 
 # Rows of the first batch that tell where features lie, and how far apart.
@@ -39,7 +49,8 @@ class Found(NamedTuple):
     n_bytes: float  # of the features
     is_dense: bool
     columns: Array | None  # of sparse rows, those with entries; None for all
-    spread: Spread | None  # None where it is not known
+    spread: Spread | None  # of dense rows; None where it is not known
+    moments: ColumnMoments | None  # the same of sparse rows, of these columns
     least_weight: float  # of a row, as sample weights were given
     sample: tuple[Any, Array, Any]  # features, row weights as given and targets of drawn rows
 
@@ -102,6 +113,7 @@ class _Sums:
         self._near: tuple[Array, Array] | None = None  # shift and units
         self._moments: Moments | None = None
         self._used: Array | None = None  # which columns of sparse rows have entries
+        self._columns: Array | None = None  # (2, n_features) their weighted sums of x and x^2
         self._real = np.dtype(np.float64)
 
     def add(self, item: _Checked) -> None:
@@ -116,17 +128,26 @@ class _Sums:
         if sparse.issparse(X):
             self._bytes += X.data.nbytes + X.indices.nbytes
             check_finite(item.batch, X)
-            self._note_columns(X)
+            self._add_columns(item)
         else:
             self._bytes += X.nbytes
             self._add_moments(item)
         targets = [item.y.values] if self._keeps_targets else []
         self._sample.see(X, item.row_weights, *targets)
 
-    def _note_columns(self, X: Any) -> None:
+    def _add_columns(self, item: _Checked) -> None:
+        X, d = item.X, item.X.shape[1]
+        self._shard(X, item.row_weights.astype(self._real))  # checks the indices
         if self._used is None:
-            self._used = np.zeros(X.shape[1], dtype=bool)
-        self._used[X.indices[X.indptr[0] : X.indptr[-1]]] = True
+            self._used, self._columns = np.zeros(d, dtype=bool), np.zeros((2, d))
+        own = slice(X.indptr[0], X.indptr[-1])
+        entries, x = X.indices[own], X.data[own].astype(np.float64)
+        self._used[entries] = True
+        if self._columns is None or not X.has_canonical_format:  # what occurs twice adds up
+            self._columns = None
+            return
+        s = np.repeat(item.row_weights / self._unit, np.diff(X.indptr))
+        self._columns += [np.bincount(entries, s * x, d), np.bincount(entries, s * x * x, d)]
 
     def _add_moments(self, item: _Checked) -> None:
         X, real = item.X, self._real
@@ -135,16 +156,16 @@ class _Sums:
             check_finite(item.batch, X)
             self._near = near(some, real)
         row_weights = (item.row_weights / self._unit).astype(real)
-        found = self._own_moments(X, row_weights, *self._near)
+        found = self._shard(X, row_weights).moments(*self._near)
         if not (np.isfinite(found.sums).all() and item.row_weights.all()):
             check_finite(item.batch, X)  # (the numbers of a row of weight 0 may be in no sum)
         self._moments = found if self._moments is None else add_moments(self._moments, found)
 
-    def _own_moments(self, X: Array, row_weights: Array, shift: Array, units: Array) -> Moments:
+    def _shard(self, X: Any, row_weights: Array) -> Shard:
+        """Return features as a shard; its labels mean nothing."""
         backend, n_threads = self._computing
-        labels = np.zeros(len(X), dtype=np.int32)
-        shard = build_shard(X, labels, None, row_weights, 2, backend=backend, n_threads=n_threads)
-        return shard.moments(shift, units)
+        labels = np.zeros(X.shape[0], dtype=np.int32)
+        return build_shard(X, labels, None, row_weights, 2, backend=backend, n_threads=n_threads)
 
     def found(self, totals: Totals) -> Found:
         """Return what was found in all batches."""
@@ -164,9 +185,18 @@ class _Sums:
             self._used is None,
             columns,
             self._spread(totals),
+            self._column_moments(totals, columns),
             self._least,
             (X, row_weights, targets[0] if targets else None),
         )
+
+    def _column_moments(self, totals: Totals, columns: Array | None) -> ColumnMoments | None:
+        if self._columns is None or totals.by_class is not None:
+            return None
+        sums, squares = self._columns * (self._unit / totals.weight)
+        if columns is not None:
+            sums, squares = sums[columns], squares[columns]
+        return column_moments(sums, squares)
 
     def _spread(self, totals: Totals) -> Spread | None:
         if self._moments is None or self._near is None or totals.by_class is not None:

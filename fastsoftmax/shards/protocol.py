@@ -24,7 +24,7 @@ import numpy as np
 
 from fastsoftmax.arrays import Array
 from fastsoftmax.shards.shard import Shard, Sums
-from fastsoftmax.shards.spread import Moments, Spread
+from fastsoftmax.shards.spread import ColumnMoments, Moments, Spread
 
 T = TypeVar("T")
 
@@ -45,7 +45,8 @@ class Survey:
 
     least_weight: float  # of a row
     target_sums: Array  # (n_classes,) of the smoothed targets, as `target_sums`
-    spread: Spread | None  # None where it is not known
+    spread: Spread | None  # of dense rows; None where it is not known
+    columns: ColumnMoments | None  # the same of sparse ones
     sample: Shard  # rows that were drawn from all, in memory, with their weights
 
 

@@ -252,12 +252,18 @@ class Rows:
         """Weighted means of the features, (n_features,); NaN or inf where they overflow."""
         if self.spread is not None:
             return self.spread.means()
+        survey = self._shards.survey
+        if survey is not None and survey.columns is not None:
+            return survey.columns.means
         return np.asarray(self.sum(protocol.feature_sums) / self.n_rows)
 
     def squares_about(self, center: Array) -> Array:
         """Weighted means of (x - center)^2, (n_features,)."""
         if self.spread is not None:
             return self.spread.squares_about(center)
+        survey = self._shards.survey
+        if survey is not None and survey.columns is not None:
+            return np.asarray(survey.columns.variances + (survey.columns.means - center) ** 2)
         return np.asarray(self.sum(protocol.squares, center) / max(1, self.n_rows))
 
     # ---- sums over targets and weights ----

@@ -69,6 +69,26 @@ def near(sample: Array, real: np.dtype[Any]) -> tuple[Array, Array]:
     return np.where(usable, shift, 0.0), np.where(usable, units, 1.0)
 
 
+class ColumnMoments(NamedTuple):
+    """Weighted means and variances of sparse columns, where sums of raw numbers tell them."""
+
+    means: Array  # (n_features,) float64
+    variances: Array  # the same
+
+
+# The least share that a variance may be of the mean square that it is the difference of: it has so
+# many digits less than float64 (or all of them are 0).
+_LEAST_VARIANCE = 1e-4
+
+
+def column_moments(sums: Array, squares: Array) -> ColumnMoments | None:
+    """Return moments by the means of x and x^2; None where a difference would lose digits."""
+    variances = squares - sums**2
+    if not (variances >= _LEAST_VARIANCE * squares).all():
+        return None
+    return ColumnMoments(sums, variances)
+
+
 def may_spread(shift: Array, units: Array, n_rows: int) -> bool:
     """Whether sums of squares over so many rows, by a shift and units, can be finite."""
     return bool(np.isfinite(n_rows * (shift**2 + (1.0 / units) ** 2)).all())
