@@ -239,7 +239,7 @@ def test_passes(rows, form, monkeypatch):
     monkeypatch.setattr(sample, "_MOST_ROWS", 100)
     fitted(batches, solver="lbfgs", standardize=True)
     assert len(n_reads) == 1 + len(asked)
-    # (a small Hessian, and the length of the longest row, are those of all rows where these are few)
+    # (a small Hessian and the longest row are those of all rows, where these are few)
     assert set(asked) <= {"loss_grad", "hessian", "largest_square"}
     assert asked.count("loss_grad") >= len(asked) - 3
 
