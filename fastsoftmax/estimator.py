@@ -13,7 +13,7 @@ from sklearn.exceptions import ConvergenceWarning
 from sklearn.utils.metaestimators import available_if
 
 from fastsoftmax._estimator import fitting
-from fastsoftmax._estimator.batch_source import are_batches
+from fastsoftmax._estimator.batch_source import are_batches, check_alone
 from fastsoftmax._estimator.fitted import nothing_set_without_coefficients
 from fastsoftmax._estimator.sklearn_callbacks import CallbackSupportMixin, watched
 from fastsoftmax._interchange.portable import LoadableEstimator, PortableEstimator
@@ -312,6 +312,7 @@ class FastSoftmax(CallbackSupportMixin, PortableEstimator, LoadableEstimator, In
         """
         self._validate_params()
         watch = fitting.watch_of(eval_set, (X_val, y_val), callbacks, self.max_time)
+        check_alone(X, y)
         if y is not None and are_npy_files(X):
             X, y, sample_weight = NpyFiles(X, y, sample_weight), None, None
         from_batches = are_batches(X, y)

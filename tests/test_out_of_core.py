@@ -419,6 +419,10 @@ class TestFiles:
             NpyFiles(paths, sample_weight=y)
         with pytest.raises(TypeError, match=r"must be \(X, y\)"):
             fitted(NpyFiles(paths))
+        with pytest.raises(TypeError, match="NpyFiles brings its own labels"):
+            fitted(NpyFiles(paths, y), y)
+        with pytest.raises(TypeError, match="NpyFiles brings its own labels"):
+            fitted(X, y).score(NpyFiles(paths), y)
 
     def test_blocks_share_memory_only_when_nobody_holds_them(self, rows, paths):
         X, _, _ = rows

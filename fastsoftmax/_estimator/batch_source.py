@@ -52,6 +52,14 @@ def are_batches(X: Any, y: Any) -> bool:
     return callable(X) or isinstance(X, Iterable)
 
 
+def check_alone(X: Any, y: Any) -> None:
+    """Raise a TypeError where a source of files gets labels beside its own."""
+    if isinstance(X, Files) and y is not None:
+        raise TypeError(
+            f"{type(X).__name__} brings its own labels: give y to it instead, or name the column"
+        )
+
+
 def _has_rows(X: Any) -> bool:
     """Whether X has two dimensions: otherwise it is a row of a list of lists, not a batch."""
     shape = getattr(X, "shape", None)

@@ -5,7 +5,13 @@ from typing import Any, TypeVar
 
 import numpy as np
 
-from fastsoftmax._estimator.batch_source import Batch, BatchSource, are_batches, naming
+from fastsoftmax._estimator.batch_source import (
+    Batch,
+    BatchSource,
+    are_batches,
+    check_alone,
+    naming,
+)
 from fastsoftmax.arrays import Array
 from fastsoftmax.data_sources import NpyFiles, are_npy_files
 from fastsoftmax.threads import read_ahead
@@ -20,6 +26,7 @@ def in_parts(X: Any, y: Any = None, sample_weight: Any = None) -> BatchSource | 
     """
     if isinstance(X, np.ndarray):  # (a row takes some microseconds to predict)
         return None
+    check_alone(X, y)
     if are_npy_files(X):
         X = NpyFiles(X, y, sample_weight)
     elif not are_batches(X, y):
