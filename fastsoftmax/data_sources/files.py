@@ -11,9 +11,10 @@ import numpy as np
 
 from fastsoftmax.arrays import Array
 
-# Bytes of a block of rows: few enough that some blocks are small beside a model, and so many that
-# a pass over one takes milliseconds.
-BLOCK_BYTES = 1 << 25
+# Bytes of a block of rows (48 MB): few enough that two blocks take little memory, and so many that
+# a pass over one takes milliseconds. At the end of each block threads wait for each other, which
+# costs more where processors are shared.
+BLOCK_BYTES = 3 << 24
 
 
 class Files(ABC):

@@ -29,7 +29,7 @@ class NpyFiles(Files):
         them the rows can be predicted.
     sample_weight : array-like of shape (n_rows,), or list of paths or arrays, optional
         Row weights, given as y is.
-    block_bytes : int, default=33554432
+    block_bytes : int, default=50331648
         Most bytes of the features of a batch (at least one row). Sums are added batch by batch, so
         it decides the last bits of a fit, as the sizes of the files do.
 

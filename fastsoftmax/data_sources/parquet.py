@@ -33,7 +33,7 @@ class ParquetRows(Files):
     features : str or list of str, optional
         The columns of features: numbers, or one fixed-size list column of numbers. None for all
         other columns.
-    block_bytes : int, default=33554432
+    block_bytes : int, default=50331648
         About how many bytes of features a batch has.
 
     Attributes
