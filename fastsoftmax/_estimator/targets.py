@@ -377,10 +377,16 @@ def known_labels(
 ) -> Targets:
     """Return labels that must be among `classes`, except those of rows of weight 0."""
     check_kind(y, classes, name)
-    sought = y
-    if y.dtype.kind in "iu" and classes.dtype.kind in "iu":
+    sought, last = y, len(classes) - 1
+    are_integers = y.dtype.kind in "iu" and classes.dtype.kind in "iu"
+    if are_integers:
         sought = y.astype(classes.dtype, copy=False)  # int64 and uint64 would meet as float64
-    position: Array = np.clip(np.searchsorted(classes, sought), 0, len(classes) - 1)
+    if are_integers and int(classes[-1]) - int(classes[0]) == last:  # 0, 1, ...: no search
+        wide = np.int64 if classes.dtype.kind == "i" else np.uint64
+        least = wide(classes[0])
+        position: Array = np.clip(sought, classes[0], classes[-1]).astype(wide) - least
+    else:
+        position = np.clip(np.searchsorted(classes, sought), 0, last)
     unknown = classes[position] != y
     if unknown.any() and row_weights is not None:
         unknown &= row_weights > 0.0
