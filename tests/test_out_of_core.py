@@ -207,6 +207,14 @@ class TestSample:
         assert 40 <= len(numbers) <= 100
         assert len(set(numbers.astype(int) % 8)) == 8  # periods do not matter
 
+    def test_bytes_are_bounded_whatever_the_first_batch_is(self, monkeypatch, rng):
+        monkeypatch.setattr(sample, "_MOST_BYTES", 1 << 14)
+        rows = sample.RowSample()
+        for density in (0.0, 0.5, 0.5):
+            rows.see(sparse.random_array((200, 50), density=density, rng=rng, format="csr"))
+        (X,) = rows.drawn()
+        assert 64 <= X.shape[0] <= 150 and X.data.nbytes + X.indices.nbytes <= 1 << 14
+
     @pytest.mark.parametrize("form", [np.asarray, sparse.csr_array], ids=["dense", "csr"])
     @pytest.mark.parametrize("C", [1.0, np.inf])
     def test_a_fit_with_few_of_the_rows(self, rows, monkeypatch, form, C):

@@ -24,31 +24,31 @@ class RowSample:
 
     def __init__(self) -> None:
         self._parts: list[tuple[Array, tuple[Any, ...]]] = []  # hashes, and X with what is beside
-        self._n_seen = self._n_held = 0
+        self._n_seen = self._n_held = self._n_bytes = 0
         self._limit = _EVERY
-        self._most = 0
 
     def see(self, X: Any, *beside: Array) -> None:
         """Draw from the next rows; what is drawn is copied."""
-        n_rows = X.shape[0]
-        if not self._most:
-            values = X.data.nbytes + X.indices.nbytes if sparse.issparse(X) else X.nbytes
-            room = int(_MOST_BYTES / max(1.0, values / n_rows))
-            self._most = min(_MOST_ROWS, max(_FEWEST_ROWS, room))
-        hashes = _hashes(self._n_seen, n_rows)
-        self._n_seen += n_rows
+        hashes = _hashes(self._n_seen, X.shape[0])
+        self._n_seen += X.shape[0]
         self._keep(hashes, (X, *beside))
-        while self._n_held > self._most:
+        while self._is_full():
             self._limit >>= np.uint64(1)
-            parts, self._parts, self._n_held = self._parts, [], 0
+            parts, self._parts, self._n_held, self._n_bytes = self._parts, [], 0, 0
             for part in parts:
                 self._keep(*part)
+
+    def _is_full(self) -> bool:
+        too_large = self._n_bytes > _MOST_BYTES and self._n_held > _FEWEST_ROWS
+        return too_large or self._n_held > _MOST_ROWS
 
     def _keep(self, hashes: Array, arrays: tuple[Any, ...]) -> None:
         drawn = np.flatnonzero(hashes <= self._limit)
         if len(drawn):
-            self._parts.append((hashes[drawn], tuple(array[drawn] for array in arrays)))
+            kept = tuple(array[drawn] for array in arrays)
+            self._parts.append((hashes[drawn], kept))
             self._n_held += len(drawn)
+            self._n_bytes += _size(kept[0])
 
     def drawn(self) -> list[Any]:
         """Return X and what was beside it, of all rows that were drawn, in their order."""
@@ -57,6 +57,10 @@ class RowSample:
             sparse.vstack(parts, format="csr") if sparse.issparse(parts[0]) else _joined(parts)
             for parts in columns
         ]
+
+
+def _size(X: Any) -> int:
+    return int(X.data.nbytes + X.indices.nbytes if sparse.issparse(X) else X.nbytes)
 
 
 def _joined(parts: tuple[Array, ...]) -> Array:
