@@ -188,6 +188,11 @@ def filled_columns(X: Any, *beside: Any) -> Array | None:
     return unless_most(columns, n_columns)
 
 
+def may_be_unfilled(n_columns: int) -> bool:
+    """Whether it is worth while to look for columns without entries."""
+    return n_columns >= _FEWEST
+
+
 def unless_most(columns: Array, n_columns: int) -> Array | None:
     """Return columns that are worked on alone; None where they are most of n_columns."""
     if len(columns) > _SHARE * n_columns:

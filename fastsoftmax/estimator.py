@@ -15,11 +15,12 @@ from sklearn.exceptions import ConvergenceWarning
 from sklearn.utils.metaestimators import available_if
 
 from fastsoftmax._estimator import fitting
+from fastsoftmax._estimator.batch_source import are_batches, check_alone
 from fastsoftmax._estimator.fitted import nothing_set_without_coefficients
 from fastsoftmax._estimator.sklearn_callbacks import CallbackSupportMixin, watched
 from fastsoftmax._interchange.portable import LoadableEstimator, PortableEstimator
-from fastsoftmax._streaming import fits
-from fastsoftmax._streaming.batch_source import are_batches
+from fastsoftmax._streaming import fits, full_batch
+from fastsoftmax.data_sources import NpyFiles, are_npy_files
 from fastsoftmax.floating_point import own_arithmetic
 from fastsoftmax.monitor import Callback
 from fastsoftmax.statistics import InferringEstimator
@@ -232,9 +233,11 @@ class FastSoftmax(CallbackSupportMixin, PortableEstimator, LoadableEstimator, In
 
         Parameters
         ----------
-        X : array-like or sparse matrix of shape (n_rows, n_features), or batches
-            Finite numbers; never written to. Without y, and for ``solver="sgd"``: batches of rows,
-            each (X, y) or (X, y, sample_weight), that can be read again in every epoch - a list, a
+        X : array-like or sparse matrix of shape (n_rows, n_features), files, or batches
+            Finite numbers; never written to. The path of a ``.npy`` file or of a folder of them, or
+            a list of paths, memory maps or arrays, is read part by part in every pass. Without y:
+            batches of rows, each (X, y) or (X, y, sample_weight), that can be read again in every
+            pass - a list, a source of `fastsoftmax.data_sources` (files, Parquet), a
             `fastsoftmax.datasets.iter_batches`, a data loader, or a callable that returns an
             iterator (see Notes).
         y : array-like of shape (n_rows,), or (n_rows, n_classes)
@@ -242,7 +245,8 @@ class FastSoftmax(CallbackSupportMixin, PortableEstimator, LoadableEstimator, In
             (an array, a frame such as ``pandas.get_dummies(labels)``, or a sparse matrix, which
             becomes dense), those of a row >= 0 with the sum 1; every class has some in a row. A row
             of probabilities p_k counts like rows of each class k with weights p_k, for
-            `class_weight` too. None only where X is batches.
+            `class_weight` too. Of files it may be a list of paths or arrays, as X is. None only
+            where X is batches.
         sample_weight : array-like of shape (n_rows,), optional
             Weights >= 0: weight 2 is the row twice, weight 0 the row removed (and with the last
             row of a class that class).
@@ -300,17 +304,23 @@ class FastSoftmax(CallbackSupportMixin, PortableEstimator, LoadableEstimator, In
         of batches those of the last step), with ``converged_`` False, and raises KeyboardInterrupt.
         So does an exception in a callback, which is passed on.
 
-        Batches are taken in their order, each as one step, or as several of `batch_size` rows where
-        it has more; a step is the mean over its rows. They may lack classes, and empty ones are
-        passed over. All have the features of the first, and become its number type. A first pass
-        over labels and weights finds the classes and the sum of the weights; with `classes` given
-        (and class_weight not "balanced") there is none, and in the first epoch the penalty and the
-        mean weight are those of the rows so far, as in `partial_fit`. Nothing is certified:
-        ``gap_`` is infinite and ``objective_`` NaN. `standardize` needs all rows at once and is
-        refused.
+        Batches may lack classes, and empty ones are passed over. All have the features of the
+        first, and become its number type. The full-batch solvers read all of them in every pass,
+        while a thread reads ahead, and hold a few at a time; the result is certified. The last bits
+        depend on how the rows are cut into batches.
+
+        "sgd" takes batches in their order, each as one step, or as several of `batch_size` rows
+        where it has more; a step is the mean over its rows. A first pass over labels and weights
+        finds the classes and the sum of the weights; with `classes` given (and class_weight not
+        "balanced") there is none, and in the first epoch the penalty and the mean weight are those
+        of the rows so far, as in `partial_fit`. Nothing is certified: ``gap_`` is infinite and
+        ``objective_`` NaN. `standardize` needs all rows at once and is refused.
         """
         self._validate_params()
         watch = fitting.watch_of(eval_set, (X_val, y_val), callbacks, self.max_time)
+        check_alone(X, y)
+        if y is not None and are_npy_files(X):
+            X, y, sample_weight = NpyFiles(X, y, sample_weight), None, None
         from_batches = are_batches(X, y)
         if from_batches and sample_weight is not None:
             raise ValueError("sample_weight of batches is part of them: (X, y, sample_weight)")
@@ -319,7 +329,8 @@ class FastSoftmax(CallbackSupportMixin, PortableEstimator, LoadableEstimator, In
             by_all = watch._replace(callbacks=[*watch.callbacks, *more])
             with nothing_set_without_coefficients(self):
                 if from_batches:
-                    return fits.fit(self, X, classes, by_all)
+                    by_batches = fits.fit if self.solver == "sgd" else full_batch.fit
+                    return by_batches(self, X, classes, by_all)
                 return fitting.fit_arrays(self, X, y, sample_weight, classes, by_all)
 
         data = {} if from_batches else {"X": X, "y": y, "sample_weight": sample_weight}

@@ -86,3 +86,4 @@ def users_items(iterable: Iterable[T]) -> Iterator[T]:
             except StopIteration:
                 return
         yield item
+        del item  # its memory may be used for the next one

@@ -484,13 +484,15 @@ class FastSoftmaxCV(PortableEstimator):
         return FastSoftmax.load(file)
 
     @own_arithmetic
-    def score(self, X: ArrayLike, y: ArrayLike, sample_weight: ArrayLike | None = None) -> float:
+    def score(
+        self, X: ArrayLike, y: ArrayLike | None = None, sample_weight: ArrayLike | None = None
+    ) -> float:
         """Return the score of the `scoring` option; accuracy for None.
 
         Parameters
         ----------
         X, y, sample_weight
-            As of `FastSoftmax.score`.
+            As of `FastSoftmax.score`; parts that bring y only for accuracy.
 
         Returns
         -------
@@ -511,6 +513,8 @@ class FastSoftmaxCV(PortableEstimator):
         """
         if self.scoring in (None, "accuracy"):
             return super().score(X, y, sample_weight)
+        if y is None:
+            raise TypeError(f"y is missing: with scoring={self.scoring!r}, X and y are arrays")
         X = as_numpy(X, "X")
         options = {}
         if sample_weight is not None:

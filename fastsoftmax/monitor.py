@@ -3,7 +3,7 @@
 import time
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import ExitStack
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cached_property
 from types import MappingProxyType
 from typing import Any, Protocol
@@ -135,6 +135,8 @@ class Monitor:
     callbacks: Sequence[Callback]  # `close` calls their `on_fit_end`, of those that have one
     verbose: int  # at least 1: print a line for each iteration
     began: float  # start of the fit, by `time.perf_counter`
+    # Bytes of the features where they are read in every pass: then lines tell the speed.
+    n_bytes: float = field(default=0.0, init=False)
     # Gets the loss of the last evaluation set, before the callbacks.
     stopping: Stopping | None = None
 
@@ -192,7 +194,7 @@ class Monitor:
     def _tell(self, state: FitState, coefficients: Callable[[], tuple[Any, Array]]) -> bool:
         """Report an iteration to all who watch; return True if one of them stops the fit."""
         if self.verbose:
-            print(_line(state), flush=True)
+            print(_line(state, self.n_bytes), flush=True)
         early = self.stopping
         stop = early is not None and early.see(state.iteration, state.eval_loss[-1])
         state.__dict__["_source"] = coefficients
@@ -283,8 +285,11 @@ def _evaluated(shard: Shard, weights: Any, bias: Array) -> tuple[float, float]:
     return loss / shard.n_rows, correct / shard.n_rows
 
 
-def _line(state: FitState) -> str:
-    """Return a line in columns of the same width in every iteration."""
+def _line(state: FitState, n_bytes: float = 0.0) -> str:
+    """Return a line in columns of the same width in every iteration.
+
+    n_bytes is how many are read in one, where that is to be told.
+    """
     unit = "epoch" if state.solver == "sgd" else "iteration"
     parts = [f"{unit} {state.iteration:<{len(str(state.n_iter))}}", f"loss {state.loss:.6f}"]
     if state.gap is not None:
@@ -294,4 +299,7 @@ def _line(state: FitState) -> str:
         parts.append(f"eval {i}: loss {loss:.6f} accuracy {accuracy:.4f}")
     seconds = state.seconds
     parts.append(f"{seconds:.2f} s" if seconds >= 1.0 else f"{1e3 * seconds:.2f} ms")
+    if n_bytes:
+        speed = 1e-9 * n_bytes / max(seconds, 1e-9)
+        parts.append(f"{state.rows_per_second:.2e} rows/s  {speed:.2f} GB/s")
     return "  ".join(parts)

@@ -13,6 +13,7 @@ from typing import Any, Generic, TypeVar
 
 from fastsoftmax.arrays import Array
 from fastsoftmax.blas import in_own_thread, single_threaded_blas
+from fastsoftmax.floating_point import own_arithmetic, users_code
 
 T = TypeVar("T")
 R = TypeVar("R")
@@ -131,6 +132,56 @@ if hasattr(os, "register_at_fork"):
     os.register_at_fork(after_in_child=_helpers.forget)
 
 
+def read_ahead(items: Iterator[T], n_ahead: int = 1) -> Iterator[T]:
+    """Yield the items of an iterator, which a thread reads: at most n_ahead before they are used.
+
+    Where the system refuses a thread, the items are read when they are asked for. The thread ends
+    with the iteration, also if that is left early; it is not waited for where an item takes long.
+    """
+    slots, found = threading.Semaphore(n_ahead), SimpleQueue[tuple[bool, Any]]()
+    is_over = threading.Event()
+    with users_code():  # the iterator may run code of the user's, in their error state
+        context = contextvars.copy_context()
+    step = own_arithmetic(next)
+
+    def read() -> None:
+        try:
+            while slots.acquire() and not is_over.is_set():
+                found.put((True, context.run(step, items)))
+        except BaseException as error:  # StopIteration too: raised where the item is asked for
+            found.put((False, error))
+        finally:
+            close = getattr(items, "close", None)
+            if close is not None:
+                close()
+
+    if not _start(read, "fastsoftmax-reading"):
+        yield from items
+        return
+    try:
+        while True:
+            is_item, item = found.get()
+            if not is_item:
+                if isinstance(item, StopIteration):
+                    return
+                raise item
+            slots.release()
+            yield item
+            del item  # its memory may be used again
+    finally:
+        is_over.set()
+        slots.release()
+
+
+def _start(function: Callable[[], None], name: str) -> bool:
+    """Start a thread that ends with the process. Returns whether the system allowed it."""
+    try:
+        threading.Thread(target=function, name=name, daemon=True).start()
+    except (RuntimeError, MemoryError):  # "can't start new thread"
+        return False
+    return True
+
+
 def _set_outcome(outcome: Future[R], function: Callable[..., R], *args: Any) -> None:
     try:
         outcome.set_result(function(*args))
@@ -156,8 +207,6 @@ def answering_signals(order: int, function: Callable[..., R], *args: Any) -> R:
     def run() -> None:
         _set_outcome(outcome, context.run, in_own_thread, function, *args)
 
-    try:
-        threading.Thread(target=run, name="fastsoftmax-linalg", daemon=True).start()
-    except (RuntimeError, MemoryError):  # "can't start new thread"
+    if not _start(run, "fastsoftmax-linalg"):
         return function(*args)
     return outcome.result()

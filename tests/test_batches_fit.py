@@ -370,11 +370,6 @@ class TestErrors:
         with pytest.raises(TypeError, match="must return an iterator of batches, got int"):
             model_of().fit(lambda: 3)
 
-    @pytest.mark.parametrize("solver", ["auto", "lbfgs", "newton-cholesky"])
-    def test_full_batch_solvers(self, rows, solver):
-        with pytest.raises(ValueError, match="solver='sgd' only, got solver='" + solver):
-            FastSoftmax(solver=solver).fit(cut(*rows))
-
     def test_standardize(self, rows):
         with pytest.raises(ValueError, match="standardize=True needs all rows at once"):
             model_of(standardize=True).fit(cut(*rows))

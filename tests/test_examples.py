@@ -22,6 +22,7 @@ PRINTED = {
         r" +test again: [1-9]\d*",
     ],
     "grid_search": [r"log-loss +gamma +components +C", r"test accuracy 0\.[89]\d+, gap \S+"],
+    "joblib_shards": [r"gap \de-0[4-9], loss 0\.\d{17}, \d+ iterations"],
     "probe_embeddings": [r"C = .*<- chosen", r"test accuracy on 72 embedded features: 0\.[78]\d+"],
     "soft_labels": [
         r"300 rows; the 4 voters agree on \d\d%",
@@ -58,6 +59,9 @@ def test_example(name, monkeypatch, capsys, tmp_path):
     for pattern in PRINTED[name]:
         assert any(re.fullmatch(pattern, line) for line in lines), (pattern, lines)
     assert list(tmp_path.iterdir()) == []  # nothing is left behind
+    if name == "joblib_shards":
+        elsewhere, here = lines
+        assert elsewhere == here  # to the last bit
 
 
 def costs(lines):

@@ -7,7 +7,7 @@ from scipy import sparse
 
 from fastsoftmax import FastSoftmax, FastSoftmaxCV, fastsoftmax_path
 from fastsoftmax._estimator.label_numbers import numbered_labels
-from fastsoftmax._estimator.targets import label_array
+from fastsoftmax._estimator.targets import known_labels, label_array
 from fastsoftmax.datasets import iter_batches
 
 OLD = tuple(map(int, sklearn.__version__.split(".")[:2])) < (1, 7)
@@ -329,3 +329,18 @@ def test_models_travel_with_their_labels(X, tmp_path):
         again = FastSoftmax.load(tmp_path / "model.npz")
         assert again.classes_.tolist() == np.unique(labels).tolist()
         assert again.score(X, y) == model.score(X, y)
+
+
+@pytest.mark.parametrize("dtype", [np.int8, np.uint8, np.int64, np.uint64])
+def test_numbers_without_gaps_are_found_without_a_search(dtype):
+    info = np.iinfo(dtype)
+    n = 256 if info.bits == 8 else 5
+    for first in (int(info.min), int(info.max) - n + 1):
+        classes = np.array([first + i for i in range(n)], dtype=dtype)
+        y = classes[::-1].copy()
+        assert known_labels(y, classes).labels.tolist() == list(range(n))[::-1]
+        if n == 5:
+            outside = y.copy()
+            outside[3] = info.max if first == info.min else info.min
+            with pytest.raises(ValueError, match=r"none of the classes.* in row 3"):
+                known_labels(outside, classes)

@@ -128,7 +128,7 @@ def fit_arrays(
     with begun(estimator, classes, solver, counts, sets, watch) as monitor:
         if solver == "sgd":
             return _fit_sgd(estimator, problem, monitor, start, watch, fitted_to)
-        return _fit_full_batch(estimator, SoftmaxObjective(problem), monitor, start, watch)
+        return fit_full_batch(estimator, SoftmaxObjective(problem), monitor, start, watch)
 
 
 def _has_finite_means(problem: Problem) -> bool:
@@ -210,7 +210,7 @@ def keep(
 # ---- full-batch solvers ----
 
 
-def _fit_full_batch(
+def fit_full_batch(
     estimator: FitParameters,
     objective: SoftmaxObjective,
     monitor: Monitor,

@@ -15,6 +15,7 @@ from sklearn.utils.validation import _check_sample_weight, check_is_fitted
 
 from fastsoftmax._estimator.fitted import FittedEstimator, set_learnt, stored_coef
 from fastsoftmax._estimator.given_rows import given_rows
+from fastsoftmax._estimator.parts import each_labelled, joined, labelled_parts, weighted_mean
 from fastsoftmax._estimator.targets import check_kind, given_targets
 from fastsoftmax.arrays import Array
 from fastsoftmax.columns import sparsified, whole
@@ -91,7 +92,9 @@ class PredictingEstimator(FittedEstimator):
 
         Parameters
         ----------
-        X : array-like or sparse matrix of shape (n_rows, n_features)
+        X : array-like or sparse matrix of shape (n_rows, n_features), or rows in parts
+            Paths of .npy files, memory maps, a source of `fastsoftmax.data_sources` or batches (of
+            which labels are left out), as for `fit`; read part by part.
 
         Returns
         -------
@@ -114,7 +117,7 @@ class PredictingEstimator(FittedEstimator):
         >>> clf.decision_function([[0.0], [1.0]]).shape
         (2, 3)
         """
-        logits = given_rows(self, X).logits()
+        logits = joined(X, lambda x: given_rows(self, x).logits())
         return logits if logits.shape[1] > 1 else logits[:, 0]
 
     @own_arithmetic
@@ -123,7 +126,9 @@ class PredictingEstimator(FittedEstimator):
 
         Parameters
         ----------
-        X : array-like or sparse matrix of shape (n_rows, n_features)
+        X : array-like or sparse matrix of shape (n_rows, n_features), or rows in parts
+            Paths of .npy files, memory maps, a source of `fastsoftmax.data_sources` or batches (of
+            which labels are left out), as for `fit`; read part by part.
 
         Returns
         -------
@@ -142,7 +147,7 @@ class PredictingEstimator(FittedEstimator):
         >>> clf.predict([[0.5], [7.0]]).tolist()
         ['a', 'b']
         """
-        best = given_rows(self, X).top(1)[:, 0]
+        best = joined(X, lambda x: given_rows(self, x).top(1)[:, 0])
         return np.asarray(self.classes_[best])
 
     @own_arithmetic
@@ -151,7 +156,9 @@ class PredictingEstimator(FittedEstimator):
 
         Parameters
         ----------
-        X : array-like or sparse matrix of shape (n_rows, n_features)
+        X : array-like or sparse matrix of shape (n_rows, n_features), or rows in parts
+            Paths of .npy files, memory maps, a source of `fastsoftmax.data_sources` or batches (of
+            which labels are left out), as for `fit`; read part by part.
 
         Returns
         -------
@@ -170,7 +177,7 @@ class PredictingEstimator(FittedEstimator):
         >>> clf.predict_proba([[0.0], [9.0]]).round(3).tolist()
         [[0.5, 0.5], [0.002, 0.998]]
         """
-        return given_rows(self, X).distributions()
+        return joined(X, lambda x: given_rows(self, x).distributions())
 
     @own_arithmetic
     def predict_log_proba(self, X: ArrayLike) -> Array:
@@ -178,7 +185,9 @@ class PredictingEstimator(FittedEstimator):
 
         Parameters
         ----------
-        X : array-like or sparse matrix of shape (n_rows, n_features)
+        X : array-like or sparse matrix of shape (n_rows, n_features), or rows in parts
+            Paths of .npy files, memory maps, a source of `fastsoftmax.data_sources` or batches (of
+            which labels are left out), as for `fit`; read part by part.
 
         Returns
         -------
@@ -198,7 +207,7 @@ class PredictingEstimator(FittedEstimator):
         >>> bool(log_proba[0, 0] < -1000), float(log_proba[0, 1])
         (True, 0.0)
         """
-        return given_rows(self, X).distributions(as_log=True)
+        return joined(X, lambda x: given_rows(self, x).distributions(as_log=True))
 
     @own_arithmetic
     def predict_topk(self, X: ArrayLike, k: int) -> tuple[Array, Array]:
@@ -250,17 +259,18 @@ class PredictingEstimator(FittedEstimator):
 
     @own_arithmetic
     def evaluate(
-        self, X: ArrayLike, y: ArrayLike, sample_weight: ArrayLike | None = None
+        self, X: ArrayLike, y: ArrayLike | None = None, sample_weight: ArrayLike | None = None
     ) -> Metrics:
         """Mean log-loss and accuracy, in one pass that keeps nothing as large as X or the logits.
 
         Parameters
         ----------
-        X : array-like or sparse matrix of shape (n_rows, n_features)
+        X : array-like or sparse matrix of shape (n_rows, n_features), or rows in parts
+            As for `predict`.
         y : array-like of shape (n_rows,), or (n_rows, n_classes)
             True labels, each one of `classes_` where its row has a weight above 0. Or
             probabilities of the classes in the order of `classes_` (the columns of a frame with
-            names are found by those).
+            names are found by those). None only where the parts bring them.
         sample_weight : array-like of shape (n_rows,), optional
             Weights >= 0 of the rows in both means.
 
@@ -286,6 +296,10 @@ class PredictingEstimator(FittedEstimator):
         >>> result.loss < 0.3, result.accuracy
         (True, 1.0)
         """
+        parts = labelled_parts(X, y, sample_weight)
+        if parts is not None:
+            each_one = each_labelled(parts, lambda p: self.evaluate(p.X, p.y, p.sample_weight))
+            return Metrics(*weighted_mean(each_one).tolist())
         given = given_rows(self, X)
         shard, total = given.with_targets(y, sample_weight)
         loss, correct = shard.metrics(given.coef, given.intercept, given.model)
@@ -294,16 +308,19 @@ class PredictingEstimator(FittedEstimator):
         return Metrics(loss / total, correct / total)
 
     @own_arithmetic
-    def score(self, X: ArrayLike, y: ArrayLike, sample_weight: ArrayLike | None = None) -> float:
+    def score(
+        self, X: ArrayLike, y: ArrayLike | None = None, sample_weight: ArrayLike | None = None
+    ) -> float:
         """Accuracy: the share of rows whose most likely class is the true one.
 
         Parameters
         ----------
-        X : array-like or sparse matrix of shape (n_rows, n_features)
+        X : array-like or sparse matrix of shape (n_rows, n_features), or rows in parts
+            As for `predict`.
         y : array-like of shape (n_rows,), or (n_rows, n_classes)
             True labels, of the same kind as `classes_` (strings, numbers); one that is none of
             them counts as predicted wrong. Or probabilities, as for `evaluate`: the true class of a
-            row is that of the largest.
+            row is that of the largest. None only where the parts bring them.
         sample_weight : array-like of shape (n_rows,), optional
             Weights >= 0 of the rows.
 
@@ -326,6 +343,10 @@ class PredictingEstimator(FittedEstimator):
         >>> clf.score([[0.0], [5.0], [6.0], [7.0]], ["a", "b", "b", "z"])
         0.75
         """
+        parts = labelled_parts(X, y, sample_weight)
+        if parts is not None:
+            each_one = each_labelled(parts, lambda p: self.score(p.X, p.y, p.sample_weight))
+            return float(weighted_mean(each_one))
         given = given_rows(self, X)
         found = given_targets(as_numpy(y, "y"))
         if found.columns is not None:

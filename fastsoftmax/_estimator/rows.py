@@ -206,9 +206,16 @@ def make_problem(
     l2: float = 1.0,
     l1: float = 0.0,
 ) -> Problem:
+    """Return the problem of one shard, as `problem_of`."""
+    return problem_of(Rows([shard]), estimator, l2=l2, l1=l1)
+
+
+def problem_of(
+    rows: Rows, estimator: FittedEstimator, *, l2: float = 1.0, l1: float = 0.0
+) -> Problem:
     """Return the problem of rows, with the intercept and the scaling that an estimator asks for."""
     return build_problem(
-        Rows([shard]),
+        rows,
         l2,
         l1=l1,
         fit_intercept=estimator.fit_intercept,

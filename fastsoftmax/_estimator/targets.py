@@ -359,7 +359,7 @@ def known_targets(
         return known_labels(given.labels, classes, name, seen=seen, row_weights=row_weights)
     columns = given.values
     if given.names is not None:
-        position = known_labels(given.names, classes, f"the header of {name}")
+        position = known_labels(given.names, classes, f"the header of {name}", place="place")
         columns = np.zeros((len(given.values), len(classes)), dtype=given.values.dtype)
         columns[:, position.most_likely] = given.values
     probs = _checked_probabilities(columns, len(classes), real, name, row_weights)
@@ -373,24 +373,34 @@ def known_labels(
     *,
     seen: Array | None = None,  # of the fit, also those left out as all their rows have weight 0
     row_weights: Array | None = None,
+    place: str = "row",
 ) -> Targets:
     """Return labels that must be among `classes`, except those of rows of weight 0."""
     check_kind(y, classes, name)
-    sought = y
-    if y.dtype.kind in "iu" and classes.dtype.kind in "iu":
+    sought, last = y, len(classes) - 1
+    are_integers = y.dtype.kind in "iu" and classes.dtype.kind in "iu"
+    if are_integers:
         sought = y.astype(classes.dtype, copy=False)  # int64 and uint64 would meet as float64
-    position: Array = np.clip(np.searchsorted(classes, sought), 0, len(classes) - 1)
+    if are_integers and int(classes[-1]) - int(classes[0]) == last:  # 0, 1, ...: no search
+        wide = np.int64 if classes.dtype.kind == "i" else np.uint64
+        least = wide(classes[0])
+        position: Array = np.clip(sought, classes[0], classes[-1]).astype(wide) - least
+    else:
+        position = np.clip(np.searchsorted(classes, sought), 0, last)
     unknown = classes[position] != y
     if unknown.any() and row_weights is not None:
         unknown &= row_weights > 0.0
     if unknown.any():
-        label = y[unknown][0]
+        row = int(unknown.argmax())
+        label = y[row]
         if seen is not None and (seen == label).any():
             raise ValueError(
                 f"{name} holds a label that the fit leaves out, as all rows of it have weight 0: "
                 f"{label!r}"
             )
-        raise ValueError(f"{name} holds a label that is none of the classes: {label!r}")
+        raise ValueError(
+            f"{name} holds a label that is none of the classes: {label!r} in {place} {row}"
+        )
     return Targets(classes, position.astype(np.int32))
 
 

@@ -13,6 +13,7 @@ import numpy as np
 from sklearn.utils import check_random_state
 
 from fastsoftmax._estimator import fitting
+from fastsoftmax._estimator.batch_source import Batch, BatchSource, naming
 from fastsoftmax._estimator.features import checked_rows, real_type
 from fastsoftmax._estimator.fitted import (
     NotFinite,
@@ -31,16 +32,8 @@ from fastsoftmax._estimator.rows import (
     regularisation,
 )
 from fastsoftmax._estimator.targets import class_labels, given_targets, known_targets
-from fastsoftmax._streaming.batch_source import (
-    Batch,
-    BatchSource,
-    Totals,
-    labels_of,
-    named_columns,
-    naming,
-    totals_of,
-)
 from fastsoftmax._streaming.moving import Linear, Moving, linear
+from fastsoftmax._streaming.totals import Totals, labels_of, named_columns, totals_of
 from fastsoftmax.arrays import Array
 from fastsoftmax.columns import filled_columns
 from fastsoftmax.kernel_arguments import Descent
@@ -61,14 +54,16 @@ def batch_shard(
     classes: Array,
     real: np.dtype[Any] | None,
     by_class: Array | None = None,
+    *,
+    finite: bool = True,
 ) -> tuple[Shard, float]:
     """(rows of one batch, checked, with their row weights as given; the sum of those).
 
     real is the number type of the batches before; None for the first batch, which decides on it and
     whose features the estimator notes. by_class holds a weight for each class, instead of the
-    estimator's `class_weight`.
+    estimator's `class_weight`; finite is whether to look for NaN and infinities.
     """
-    X, y = checked_rows(estimator, batch.X, batch.y, reset=real is None, real=real)
+    X, y = checked_rows(estimator, batch.X, batch.y, reset=real is None, real=real, finite=finite)
     real = real_type(X.dtype)
     row_weights = checked_sample_weights(batch.sample_weight, X)
     targets = known_targets(y, classes, real, row_weights=row_weights)
@@ -206,7 +201,7 @@ class _BatchRows:
         self.estimator, self.source, self.given_classes = estimator, source, classes
         self._all_seen = totals is not None
         known = totals or Totals(labels_of(classes), None, 0, 0.0)
-        self.classes, self.by_class, self.n_rows, self.weight = known
+        self.classes, self.by_class, self.n_rows, self.weight, _ = known
         self.real: np.dtype[Any] | None = None
 
     def epoch(self) -> Iterator[tuple[Shard, float, float]]:
@@ -216,7 +211,7 @@ class _BatchRows:
         """
         n_rows, weight = 0, 0.0
         for batch in self.source:
-            with naming(batch.number):
+            with naming(batch):
                 batch = batch._replace(y=named_columns(batch.y, self.given_classes))
                 shard, own = batch_shard(
                     self.estimator, batch, self.classes, self.real, self.by_class
@@ -261,10 +256,6 @@ def fit(estimator: FitParameters, batches: Any, classes: Any, watch: fitting.Wat
 
 
 def _check(estimator: FitParameters, watch: fitting.Watch) -> None:
-    if estimator.solver != "sgd":
-        raise ValueError(
-            f"fit takes batches with solver='sgd' only, got solver={estimator.solver!r}"
-        )
     if (estimator.l1_ratio or 0.0) > 0.0 and not np.isinf(estimator.C):
         raise ValueError("fit takes no batches with l1_ratio > 0: steps of 'sgd' have no 1-norm")
     if estimator.standardize:

@@ -36,7 +36,7 @@ def build_csr_blocks(
     features = split_by_class(free, n_logits, d)
     if features is None:
         return None
-    weight = max(rows.sum(lambda shard: shard.total_weight()), np.finfo(float).tiny)
+    weight = max(rows.total_weight(), np.finfo(float).tiny)
     least = _LEAST_CURVATURE * rows.sum(curvature_sums, at.weights, at.bias) / weight
     sums = rows.sum(curved_block_sums, at.weights, at.bias, features, least, _MOST_WORK / n_logits)
     if sums is None:

@@ -38,6 +38,7 @@ from fastsoftmax.problem.sampled_blocks import (
     shared_rows,
 )
 from fastsoftmax.problem.sampled_blocks import plan as plan_blocks
+from fastsoftmax.shards import protocol
 from fastsoftmax.shards.curvature import curvature_along as curvature_of_rows
 from fastsoftmax.shards.curvature import diagonals, hessian, shared_curvature
 from fastsoftmax.shards.rows import Rows
@@ -144,7 +145,8 @@ def refinement(
 
             return Refinement(plan.work / one_pass, build)
     if problem.n_features <= _DENSE_FEATURES:
-        d, n_rows = float(problem.n_features), problem.n_rows / _row_step(problem.rows)
+        some = problem.rows.sample
+        d, n_rows = float(problem.n_features), some.n_rows / _row_step(some)
         work = d * d * (n_rows + 20.0 * d) + n_rows * problem.n_logits * 3.0 * d
         return Refinement(work / one_pass, lambda at: build_shared(problem, at, span))
     return Refinement(_DIAGONAL_COST, lambda at: build_diagonals(problem, at))
@@ -234,8 +236,9 @@ def build_diagonals(problem: Problem, at: Evaluation) -> Preconditioner:
 def build_shared(problem: Problem, at: Evaluation, span: RowSpan | None = None) -> Preconditioner:
     """Approximate the Hessian's block of each class by its share of a matrix, its means apart."""
     rows, coordinates = problem.rows, problem.coordinates
-    moments, sums, totals, weight = rows.sum(
-        shared_curvature, at.weights, at.bias, coordinates.center, _row_step(rows)
+    step = _row_step(rows.sample)
+    moments, sums, totals, weight = rows.sample.sum(
+        shared_curvature, at.weights, at.bias, coordinates.center, step
     )
     weight = max(weight, _TINY)
     means, curvature = _means(sums, totals, coordinates.scale, weight)
@@ -276,8 +279,9 @@ def diagonal_at(problem: Problem, at: Evaluation, bound: Array) -> Array:
     From a sample of the rows, if they are dense.
     """
     rows, coordinates = problem.rows, problem.coordinates
-    squares, _, totals, weight = rows.sum(
-        diagonals, at.weights, at.bias, coordinates.center, _row_step(rows)
+    some = rows if rows.is_sparse else rows.sample
+    squares, _, totals, weight = some.sum(
+        diagonals, at.weights, at.bias, coordinates.center, _row_step(some)
     )
     squares *= coordinates.scale**2 / max(weight, _TINY)
     squares += problem.l2
@@ -288,7 +292,7 @@ def diagonal_at(problem: Problem, at: Evaluation, bound: Array) -> Array:
 
 def curvature_along(problem: Problem, at: Evaluation, direction: Array) -> float:
     """Estimate <direction, Hessian direction> from some of the rows."""
-    rows, coordinates = problem.rows, problem.coordinates
+    rows, coordinates = problem.rows.sample, problem.coordinates
     step = max(1, rows.n_rows // _ROWS_ALONG)
     change = coordinates.coefficients_of(direction)
     total, weight = rows.sum(curvature_of_rows, (at.weights, at.bias), change, step)
@@ -309,7 +313,8 @@ def hessian_of_rows(problem: Problem, at: Evaluation, step: int = 1) -> Array:
     rows, coordinates = problem.rows, problem.coordinates
     k, d = at.weights.shape
     m = d + coordinates.fit_intercept
-    total = rows.sum(
+    some, step = rows.every(step)
+    total = some.sum(
         hessian,
         at.weights.astype(np.float64, copy=False),
         at.bias,
@@ -336,7 +341,8 @@ def build_hessian(problem: Problem, at: Evaluation, step: int = 1) -> Array:
     """
     hessian, rows = hessian_of_rows(problem, at, step), problem.rows
     if step > 1:
-        weight = rows.sum(lambda shard: shard.total_weight(step))
+        some, own_step = rows.every(step)
+        weight = some.sum(protocol.total_weight, own_step)
         hessian *= rows.n_rows / max(weight, _TINY)
     k, n_weights = problem.n_logits, problem.n_weights
     if k > 1:

@@ -21,6 +21,7 @@ from fastsoftmax.arrays import Array
 from fastsoftmax.blas import product, single_threaded_blas
 from fastsoftmax.linalg import invert
 from fastsoftmax.problem.coordinates import Coordinates
+from fastsoftmax.shards import protocol
 from fastsoftmax.shards.curvature import correlations
 from fastsoftmax.shards.rows import Rows
 from fastsoftmax.threads import answering_signals
@@ -107,7 +108,7 @@ def spread_of(rows: Rows, coordinates: Coordinates) -> tuple[Array, Array]:
     center = coordinates.center
     if coordinates.fit_intercept or coordinates.standardize:
         center = rows.means_near(center)
-    sizes = np.sqrt(rows.sum(lambda shard: shard.squares(center)) / max(1, rows.n_rows))
+    sizes = np.sqrt(rows.sum(protocol.squares, center) / max(1, rows.n_rows))
     rounding = max(4.0 * float(np.finfo(np.float64).eps), float(np.finfo(rows.real).eps))
     return center, np.where(sizes <= rounding * np.abs(center), 0.0, sizes)
 
@@ -133,7 +134,8 @@ def build_row_span(rows: Rows, coordinates: Coordinates) -> RowSpan | None:
     epsilon = float(np.finfo(rows.real).eps)
     step = max(1, rows.n_rows // max(_LEAST_ROWS, _ROWS_PER_FEATURE * d))
     for every in (step, 1) if varies.all() else (1,):
-        found = rows.sum(correlations, center, inverse_sizes, every) / rows.n_rows
+        some, own_step = rows.every(every)
+        found = some.sum(correlations, center, inverse_sizes, own_step) / rows.n_rows
         shifted = found - np.diag(exact + (_RESOLVED * epsilon) ** 2 * noise)
         if varies.all() and _is_positive(shifted):
             return None

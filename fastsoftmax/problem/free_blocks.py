@@ -122,13 +122,14 @@ def build_free_blocks(
         return None
     most = max(len(own) + 1 for own in features)
     with_bias = int(coordinates.fit_intercept)
-    blocks, weight = rows.sum(
+    some = rows.sample
+    blocks, weight = some.sum(
         sampled_block_sums,
         at.weights,
         at.bias,
         (coordinates.center, coordinates.scale),
         features,
-        rows.share_of(max(_LEAST_DRAWN, _DRAWN_PER_FEATURE * most)),
+        some.share_of(max(_LEAST_DRAWN, _DRAWN_PER_FEATURE * most)),
         with_bias=bool(with_bias),
     )
     for k, (block, own) in enumerate(zip(blocks, features, strict=True)):

@@ -54,7 +54,7 @@ class InterceptSteps:
         return step
 
     def _inverted(self, at: Evaluation) -> Array:
-        rows = self._problem.rows
+        rows = self._problem.rows.sample
         n_logits = rows.n_logits
         row_step = max(1, rows.n_rows // max(_LEAST_ROWS, _ROWS_PER_CLASS * n_logits))
         total, weight = rows.sum(class_curvature, at.weights, at.bias, row_step)

@@ -29,6 +29,7 @@ import numpy as np
 from fastsoftmax.arrays import Array
 from fastsoftmax.problem.coordinates import Coordinates
 from fastsoftmax.problem.curved_span import RowSpan, build_row_span
+from fastsoftmax.shards import protocol
 from fastsoftmax.shards.rows import Rows
 
 # A deviation of less than this share of the mean may be a rounding error of the mean.
@@ -96,7 +97,7 @@ class Problem:
     @cached_property
     def target_entropy(self) -> float:
         """Mean entropy of the targets, in nats."""
-        total: float = self.rows.sum(lambda shard: shard.target_entropy())
+        total: float = self.rows.sum(protocol.target_entropy)
         return total / self.n_rows
 
     @cached_property
@@ -184,7 +185,7 @@ def build_problem(
     With standardize they are shifted and scaled to mean 0 and variance 1 instead (those that do not
     vary are shifted alone).
     """
-    class_sums = rows.sum(lambda shard: shard.target_sums())
+    class_sums = rows.target_sums()
     class_share = np.asarray(class_sums / class_sums.sum())
     center = np.zeros(rows.n_features)
     scale = np.full(rows.n_features, float(input_scale))
@@ -202,7 +203,7 @@ def _standardizing(rows: Rows, center: Array, *, fit_intercept: bool) -> tuple[A
 
     An error of a mean adds its square to the variance, and without an intercept F changes by it.
     """
-    weight = rows.sum(lambda shard: shard.total_weight())
+    weight = rows.total_weight()
     if not fit_intercept:  # weights of float32 have not quite mean 1
         center = center * (rows.n_rows / weight)
     rest = np.zeros(rows.n_features)
@@ -211,7 +212,7 @@ def _standardizing(rows: Rows, center: Array, *, fit_intercept: bool) -> tuple[A
     by_float32 = rows.real == np.float32 and not fit_intercept
     if rows.is_sparse or error <= (0.0 if by_float32 else _LITTLE_SHIFT):
         return center, scale
-    rest = rows.sum(lambda shard: shard.centered_sums(center, np.ones(rows.n_features))) / weight
+    rest = rows.sum(protocol.centered_sums, center, np.ones(rows.n_features)) / weight
     nearer = center + rest
     rest -= nearer - center  # what no float64 can tell of the mean
     return nearer, _reciprocal_deviations(rows, nearer, rest)
@@ -229,7 +230,7 @@ def _reciprocal_deviations(rows: Rows, center: Array, rest: Array) -> Array:
         # the center has rounding errors of the number type: a column of 0.3 in float32 seemed to
         # vary by 1e-7, and became a feature of 1 or -1
         means = rows.means_near(center)
-        exact = rows.sum(lambda shard: shard.squares(means)) / rows.n_rows
+        exact = rows.sum(protocol.squares, means) / rows.n_rows
         constant |= exact <= (rounding * center) ** 2
     variance = variance - rest**2
     return np.asarray(1.0 / np.sqrt(np.where(constant | (variance <= 0.0), 1.0, variance)))

@@ -141,7 +141,7 @@ def plan(problem: Problem, most_work: float) -> Plan | None:
     """Return the largest number of rows for so much work, or the smallest; None if too large."""
     rows = problem.rows
     columns = problem.n_features + problem.fit_intercept
-    most = min(problem.n_rows, max(_FEWEST, _MOST_PER_FEATURE * columns))
+    most = min(rows.sample.n_rows, max(_FEWEST, _MOST_PER_FEATURE * columns))
     found, n_drawn = None, min(_FEWEST, most)
     while n_drawn <= most:
         order = min(n_drawn, columns)
@@ -159,7 +159,7 @@ def plan(problem: Problem, most_work: float) -> Plan | None:
 def shared_rows(problem: Problem, most_work: float) -> int:
     """Return how many rows to take for one block of all classes and so much work."""
     columns, n_rows = problem.n_features + 1, _FEWEST
-    most = problem.n_rows
+    most = problem.rows.sample.n_rows
     if most * columns > _FEW_NUMBERS:
         most = min(most, max(_FEWEST, _MOST_PER_FEATURE * columns))
     while n_rows < most and _block_work(int(_GROWTH * n_rows), columns) <= most_work:
@@ -168,7 +168,7 @@ def shared_rows(problem: Problem, most_work: float) -> int:
 
 
 def _work(problem: Problem, n_drawn: int, columns: int) -> float:
-    n_logits, pool = problem.n_logits, min(problem.n_rows, POOL * n_drawn)
+    n_logits, pool = problem.n_logits, min(problem.rows.sample.n_rows, POOL * n_drawn)
     each = float(pool) * (columns + _EXPONENTIAL) + _PER_CLASS
     return n_logits * (each + _block_work(n_drawn, columns))
 
@@ -190,7 +190,8 @@ def build_sampled_blocks(problem: Problem, at: Evaluation, n_drawn: int) -> Samp
     inverses = _Inverses(problem, curvature)
 
     def finish(k: int) -> Array:
-        return inverses.invert(k, drawn.rows[k], weight, is_exact=n_drawn >= rows.n_rows)
+        z, drawn.rows[k] = drawn.rows[k], np.empty((0, 0))  # (the inverses need as much memory)
+        return inverses.invert(k, z, weight, is_exact=n_drawn >= rows.n_rows)
 
     work = rows.n_logits * _block_work(n_drawn, problem.n_features + with_bias)
     for _ in in_threads(finish, range(rows.n_logits), rows.n_threads, work):

@@ -15,11 +15,13 @@ from fastsoftmax.arrays import Array
 from fastsoftmax.blas import product
 from fastsoftmax.columns import some_columns
 from fastsoftmax.kernel_arguments import Descent
+from fastsoftmax.shards import protocol
 from fastsoftmax.shards.csr_shard import CsrShard
 from fastsoftmax.shards.curvature import Drawn, drawn_rows
 from fastsoftmax.shards.dense_shard import DenseShard
+from fastsoftmax.shards.held import Held
 from fastsoftmax.shards.shard import Shard, Sums, add_sums
-from fastsoftmax.shards.spread import Moments, Spread, add_moments, near
+from fastsoftmax.shards.spread import Spread, add_moments, may_spread, near, spread_of
 
 T = TypeVar("T")
 
@@ -77,47 +79,65 @@ def _holding(X: Any, real: np.dtype[Any], like: Shard) -> Shard:
     return _shard(X, like.targets_as(real), like.backend, like.n_threads)
 
 
+def restricted(
+    shard: Shard, features: Array, real: np.dtype[Any], scaling: tuple[Array, ...] | None
+) -> Shard:
+    """Return copies of some features of a shard, as `Rows.restricted` says."""
+    if not shard.is_dense:
+        return _holding(some_columns(shard.X, features, real), real, shard)
+    dtype = shard.X.dtype if scaling is None else np.dtype(np.float64)
+    X = np.empty((shard.n_rows, len(features)), dtype=dtype)
+    for rows in shard.blocks():
+        x = X[rows]
+        x[...] = shard.X[rows][:, features]
+        if scaling is not None:
+            x -= scaling[0][features]
+            x *= scaling[1][features]
+            x -= scaling[2][features]
+    return _holding(X, real, shard)
+
+
 class Rows:
     """The rows of a problem with their targets and weights.
 
     They are in one shard or more, all with the same classes, features, number type, backend and
-    threads. Row weights have mean 1 over all shards.
+    threads; shards that are not given as a sequence are wherever `protocol.Shards` says. Row
+    weights have mean 1 over all shards.
     """
 
-    def __init__(self, shards: Sequence[Shard]) -> None:
-        first = shards[0]
-        self._shards = tuple(shards)
-        self.n_rows = sum(shard.n_rows for shard in shards)
-        self.n_features = first.n_features
-        self.n_classes = first.n_classes
-        self.n_logits = first.n_logits
-        self.columns = first.columns
-        self.real = first.real
-        self.backend = first.backend
-        self.n_threads = first.n_threads
-        self.is_dense = all(shard.is_dense for shard in shards)
-        self.is_sparse = not any(shard.is_dense for shard in shards)
+    def __init__(self, shards: Sequence[Shard] | protocol.Shards) -> None:
+        self._shards: protocol.Shards = Held(shards) if isinstance(shards, Sequence) else shards
+        like = self._shards.like
+        self.n_rows, self._n_shards, self.stored_numbers, self.is_dense, self.is_sparse = (
+            self._shards.facts
+        )
+        self.n_features = like.n_features
+        self.n_classes = like.n_classes
+        self.n_logits = like.n_logits
+        self.columns = like.columns
+        self.real = like.real
+        self.backend = like.backend
+        self.n_threads = like.n_threads
 
     # ---- the same rows otherwise ----
 
     def reweighted(self, row_weights: Array) -> "Rows":
         """Return the same rows with other weights, of the same type."""
-        return Rows([shard.reweighted(part) for shard, part in self._with_parts(row_weights)])
+        return Rows([shard.reweighted(row_weights[rows]) for shard, rows in self._held()])
 
     def reweighted_by(self, factor: float) -> "Rows":
         """Return the same rows with all weights multiplied by a number."""
         share = self.real.type(factor)
-        return Rows([shard.reweighted(shard.row_weights * share) for shard in self._shards])
+        return Rows([shard.reweighted(shard.row_weights * share) for shard, _ in self._held()])
 
     def with_features(self, X: Array) -> "Rows":
         """Return rows of the same targets and weights with other dense features, in float64."""
-        real = np.dtype(np.float64)
-        return Rows(
-            [
-                _holding(np.ascontiguousarray(part), real, shard)
-                for shard, part in self._with_parts(X)
-            ]
-        )
+        shards, first = [], 0
+        for targets in self._shards.ask(protocol.float64_targets):
+            part = X[first : first + len(targets.row_weights)]
+            first += len(part)
+            shards.append(_shard(np.ascontiguousarray(part), targets, self.backend, self.n_threads))
+        return Rows(shards)
 
     def restricted(
         self, features: Array, real: np.dtype[Any], scaling: tuple[Array, ...] | None = None
@@ -127,40 +147,37 @@ class Rows:
         Dense features keep the type that they are stored in, or with scaling = (center, scale,
         shift), of all features, they become scale * (x - center) - shift in float64.
         """
+        return Rows(self._shards.changed(restricted, features, real, scaling))
 
-        def copied(shard: Shard) -> Any:
-            if not shard.is_dense:
-                return some_columns(shard.X, features, real)
-            dtype = shard.X.dtype if scaling is None else np.dtype(np.float64)
-            X = np.empty((shard.n_rows, len(features)), dtype=dtype)
-            for rows in shard.blocks():
-                x = X[rows]
-                x[...] = shard.X[rows][:, features]
-                if scaling is not None:
-                    x -= scaling[0][features]
-                    x *= scaling[1][features]
-                    x -= scaling[2][features]
-            return X
+    def _held(self) -> Iterator[tuple[Shard, slice]]:
+        """Yield the shards, which this process has to hold, each with the numbers of its rows."""
+        first = 0
+        for shard in self._shards.ask(_itself):
+            yield shard, slice(first, first + shard.n_rows)
+            first += shard.n_rows
 
-        return Rows([_holding(copied(shard), real, shard) for shard in self._shards])
+    # ---- some of the rows ----
 
-    def _with_parts(self, array: Array) -> Iterator[tuple[Shard, Array]]:
-        """Yield the shards, each with its rows of an array."""
-        for start, shard in self._numbered():
-            yield shard, array[start : start + shard.n_rows]
+    @cached_property
+    def sample(self) -> "Rows":
+        """Where some rows are taken from: all rows, or those of them that a survey has drawn."""
+        survey = self._shards.survey
+        return self if survey is None else Rows([survey.sample])
 
-    def _numbered(self) -> Iterator[tuple[int, Shard]]:
-        """Yield the shards, each with the number of its first row."""
-        start = 0
-        for shard in self._shards:
-            yield start, shard
-            start += shard.n_rows
+    def every(self, step: int) -> tuple["Rows", int]:
+        """Return rows and the step between them that stand for every step-th row of all.
+
+        There are no more of them, and fewer where the sample has fewer.
+        """
+        if step == 1 or self.sample is self:
+            return self, step
+        return self.sample, max(1, -(-step * self.sample.n_rows // self.n_rows))
 
     # ---- all rows in one array, where they are few ----
 
     def targets(self) -> Any:
         """Return the targets of all rows in float64, as the backend takes them."""
-        parts = [shard.targets_as(np.dtype(np.float64)) for shard in self._shards]
+        parts = list(self._shards.ask(protocol.float64_targets))
         if len(parts) == 1:
             return parts[0]
         arrays = (
@@ -173,26 +190,24 @@ class Rows:
 
     def dense(self, columns: slice = slice(None)) -> Array:
         """Return columns of all rows in one float64 array, which is the caller's own."""
-        if columns == slice(None):
-            parts = [shard.dense(slice(None)) for shard in self._shards]
-            return parts[0] if len(parts) == 1 else np.concatenate(parts)
-        x: Array = np.concatenate([shard.X[:, columns] for shard in self._shards])
-        return x.astype(np.float64)
+        parts = list(self._shards.ask(protocol.dense_columns, columns))
+        return parts[0] if len(parts) == 1 else np.concatenate(parts)
 
     # ---- passes ----
 
     def loss_grad(self, weights: Array, bias: Array, *, out: Array) -> Sums:
         """Cross-entropy of o = W x + b and its gradient, that by the weights in out."""
-        first, *others = self._shards
-        total = first.loss_grad(weights, bias, out=out)
-        if not others:
-            return total
-        return reduce(add_sums, (shard.loss_grad(weights, bias) for shard in others), total)
+        if self._n_shards == 1 and isinstance(self._shards, Held):
+            return self._shards.like.loss_grad(weights, bias, out=out)
+        answers = self._shards.ask(protocol.loss_grad, weights, bias)
+        first = next(answers)
+        out[...] = first.grad_weights
+        return reduce(add_sums, answers, first._replace(grad_weights=out))
 
     def centered_loss_grad(self, weights: Array, bias: Array, center: Array, scale: Array) -> Sums:
         """Return the sums of `loss_grad` for the features scale * (x - center), in float64."""
-        parts = (s.centered_loss_grad(weights, bias, center, scale) for s in self._shards)
-        return reduce(add_sums, parts)
+        question = protocol.centered_loss_grad
+        return reduce(add_sums, self._shards.ask(question, weights, bias, center, scale))
 
     def sgd_steps(
         self, params: Array, velocity: Array | None, order: Array, descent: Descent
@@ -201,11 +216,11 @@ class Rows:
 
         params and velocity change in place. Returns the sums of loss and hits that the batches saw.
         """
-        if len(self._shards) == 1:
-            return self._shards[0].sgd_steps(params, velocity, order, descent)
+        if self._n_shards == 1:
+            return self._shards.like.sgd_steps(params, velocity, order, descent)
         loss = correct = 0.0
-        for start, shard in self._numbered():
-            mine = order[(order >= start) & (order < start + shard.n_rows)] - start
+        for shard, rows in self._held():
+            mine = order[(order >= rows.start) & (order < rows.stop)] - rows.start
             sums = shard.sgd_steps(params, velocity, mine, descent)
             loss, correct = loss + sums[0], correct + sums[1]
         return loss, correct
@@ -218,58 +233,81 @@ class Rows:
 
         That is of sparse rows, and of numbers whose squares overflow.
         """
+        survey = self._shards.survey
+        if survey is not None and survey.spread is not None:
+            return survey.spread
         if not (self.is_dense and self.n_rows):
             return None
-        step = max(1, self.n_rows // _SPREAD_SAMPLE)
-        sample = np.concatenate([np.asarray(shard.X[::step]) for shard in self._shards])
+        some = self.sample
+        step = max(1, some.n_rows // _SPREAD_SAMPLE)
+        parts = [x for x, _ in some._shards.ask(protocol.every_row, step)]
         with np.errstate(over="ignore", invalid="ignore"):
-            shift, units = near(sample, self.real)
-            if not np.isfinite(self.n_rows * (shift**2 + (1.0 / units) ** 2)).all():
+            shift, units = near(np.concatenate(parts), self.real)
+            if not may_spread(shift, units, self.n_rows):
                 return None
-            parts = [shard.moments(shift, units) for shard in self._shards]
-            total = reduce(add_moments, parts)
-        sums, squares = total.sums / self.n_rows, total.squares / self.n_rows
-        if not (np.isfinite(squares).all() and np.isfinite(total.largest)):
-            return None
-        return Spread(shift, units, Moments(sums, squares, total.largest))
+            total = reduce(add_moments, self._shards.ask(protocol.moments, shift, units))
+        return spread_of(total, shift, units, self.n_rows)
 
     def means(self) -> Array:
         """Weighted means of the features, (n_features,); NaN or inf where they overflow."""
         if self.spread is not None:
             return self.spread.means()
-        return np.asarray(self.sum(lambda shard: shard.feature_sums()) / self.n_rows)
+        survey = self._shards.survey
+        if survey is not None and survey.columns is not None:
+            return survey.columns.means
+        return np.asarray(self.sum(protocol.feature_sums) / self.n_rows)
 
     def squares_about(self, center: Array) -> Array:
         """Weighted means of (x - center)^2, (n_features,)."""
         if self.spread is not None:
             return self.spread.squares_about(center)
-        sums = self.sum(lambda shard: shard.squares(center))
-        return np.asarray(sums / max(1, self.n_rows))
+        survey = self._shards.survey
+        if survey is not None and survey.columns is not None:
+            return np.asarray(survey.columns.variances + (survey.columns.means - center) ** 2)
+        return np.asarray(self.sum(protocol.squares, center) / max(1, self.n_rows))
+
+    # ---- sums over targets and weights ----
+
+    def target_sums(self) -> Array:
+        """Return the sums of the smoothed targets, (n_classes,)."""
+        survey = self._shards.survey
+        return self.sum(protocol.target_sums) if survey is None else survey.target_sums
+
+    def total_weight(self) -> float:
+        """Sum of the row weights."""
+        if self._shards.survey is None:
+            return self.sum(protocol.total_weight)
+        return float(self.n_rows)
+
+    def least_weight(self) -> float:
+        """Return the smallest row weight."""
+        survey = self._shards.survey
+        if survey is not None:
+            return survey.least_weight
+        return min(self._shards.ask(protocol.least_weight))
 
     # ---- other sums ----
 
     def sum(self, function: Callable[..., T], *args: Any, **options: Any) -> T:
         """Add up what a function of a shard returns: a number, an array, or a tuple of these.
 
-        args and options follow the shard, as the functions of `curvature` and `block_sums` want.
+        args and options follow the shard, as the functions of `protocol`, `curvature` and
+        `block_sums` want.
         """
-        if len(self._shards) == 1:
-            return function(self._shards[0], *args, **options)
-        parts = (function(shard, *args, **options) for shard in self._shards)
-        return reduce(_added, parts)
+        return reduce(_added, self._shards.ask(function, *args, **options))
 
     def drawn(
         self, weights: Array, bias: Array, center: Array, n_drawn: int, *, with_bias: int
     ) -> Drawn:
         """Draw about n_drawn rows for each logit, as `drawn_rows` does from each shard."""
-        share = self.share_of(n_drawn)
-        parts = [
-            drawn_rows(shard, weights, bias, center, share, with_bias=with_bias)
-            for shard in self._shards
-        ]
+        some = self.sample
+        share = some.share_of(n_drawn)
+        parts = list(
+            some._shards.ask(drawn_rows, weights, bias, center, share, with_bias=with_bias)
+        )
         if len(parts) == 1:
             return parts[0]
-        rows = [np.concatenate(some) for some in zip(*(part.rows for part in parts), strict=True)]
+        rows = [np.concatenate(own) for own in zip(*(part.rows for part in parts), strict=True)]
         curvature = np.sum([part.curvature for part in parts], axis=0)
         return Drawn(rows, curvature, sum(part.weight for part in parts))
 
@@ -278,15 +316,10 @@ class Rows:
 
         And the sum of their s. They are of the number type of the sums.
         """
-        step = max(1, self.n_rows // n_taken)
-        parts = []
-        for shard in self._shards:
-            numbers = np.arange(0, shard.n_rows, step)
-            z = np.ones((len(numbers), self.n_features + with_bias), dtype=self.real)
-            shard.write_centered(numbers, center, z[:, : self.n_features])
-            z *= np.sqrt(shard.row_weights[numbers])[:, np.newaxis]
-            parts.append(z)
-        return np.concatenate(parts), sum(shard.total_weight(step) for shard in self._shards)
+        some = self.sample
+        step = max(1, some.n_rows // n_taken)
+        parts = some._shards.ask(protocol.centered_rows, center, step, with_bias=with_bias)
+        return np.concatenate(list(parts)), some.sum(protocol.total_weight, step)
 
     def means_near(self, center: Array) -> Array:
         """Return the weighted means of the features, to rounding of float64.
@@ -294,17 +327,17 @@ class Rows:
         Sums of raw features have errors of the number type (one of 0.3 in float32: 1e-7); here
         those of what is left of a center are taken.
         """
-        weight = self.sum(lambda shard: shard.total_weight())
-        means: Array = center + self.sum(lambda shard: shard.sums_from(center)) / weight
+        means: Array = center + self.sum(protocol.sums_from, center) / self.total_weight()
         return means
 
     def mean_squares(self, most_numbers: int) -> Array:
         """Mean of s^2 x^2 over a sample of the rows: (n_features,) float64."""
-        step = max(1, self.n_rows * self.n_features // most_numbers)
-        step = min(step, max(1, self.n_rows // _LEAST_SAMPLE))
+        some = self.sample
+        step = max(1, some.n_rows * self.n_features // most_numbers)
+        step = min(step, max(1, some.n_rows // _LEAST_SAMPLE))
         total, n_sampled = np.zeros(self.n_features), 0
-        for shard in self._shards:
-            X, s = shard.X[::step], shard.row_weights[::step].astype(np.float64)
+        for X, row_weights in some._shards.ask(protocol.every_row, step):
+            s = row_weights.astype(np.float64)
             squares = X.astype(np.float64)
             values = squares.data if sparse.issparse(squares) else squares
             np.square(values, out=values)
@@ -314,30 +347,29 @@ class Rows:
 
     def share_of(self, n_sampled: int) -> int:
         """Return how many of n_sampled rows each shard draws."""
-        return -(-n_sampled // len(self._shards))
-
-    @property
-    def stored_numbers(self) -> float:
-        """Numbers that are stored for all rows."""
-        return sum(shard.numbers_per_row * shard.n_rows for shard in self._shards)
-
-    def least_weight(self) -> float:
-        """Return the smallest row weight."""
-        return min(float(shard.row_weights.min()) for shard in self._shards)
+        return -(-n_sampled // self._n_shards)
 
     def largest_feature(self) -> tuple[int, int, float]:
         """Return the row, the column and the value of the number that is the farthest from 0."""
-        found = ((first, *shard.largest_feature()) for first, shard in self._numbered())
-        first, row, feature, value = max(found, key=lambda place: abs(place[3]))
-        return first + row, feature, value
+        first, found = 0, (0, 0, 0.0)
+        for n_rows, row, feature, value in self._shards.ask(protocol.largest_feature):
+            if abs(value) > abs(found[2]):
+                found = first + row, feature, value
+            first += n_rows
+        return found
 
     def largest_square(self, center: Array, scale: Array) -> float:
         """Return the largest squared length of a row scale * (x - center)."""
-        return max(shard.largest_square(center, scale) for shard in self._shards)
+        return max(self._shards.ask(protocol.largest_square, center, scale))
 
     def largest_logit_change(self, weights: Array, bias: Array) -> float:
         """Return the largest change of a difference of two logits that o = W x + b makes."""
-        return max(shard.largest_logit_change(weights, bias) for shard in self._shards)
+        return max(self._shards.ask(protocol.largest_logit_change, weights, bias))
+
+
+def _itself(shard: Shard) -> Shard:
+    """Return the shard."""
+    return shard
 
 
 def _added(a: Any, b: Any) -> Any:

@@ -6,6 +6,7 @@ up what its shards return (`rows.Rows`), and only a shard knows where and how it
 """
 
 import copy
+import importlib
 import math
 from abc import ABC, abstractmethod
 from collections.abc import Iterator
@@ -76,6 +77,14 @@ class Shard(ABC):
         self.n_classes = int(targets.n_classes)
         self.n_logits = count_logits(self.n_classes)
         self.real: np.dtype[Any] = targets.row_weights.dtype
+
+    def __reduce__(self) -> Any:
+        """Return what is pickled: the rows and the name of the backend, to go to a process."""
+        given = self.targets
+        labels, probs, smoothing = given.labels, given.target_probs, given.label_smoothing
+        targets = labels, probs, self.row_weights, smoothing, given.n_classes
+        parts = self.X, targets, self.backend.__name__, self.n_threads, self.columns
+        return _unpickled, (type(self), *parts)
 
     # ---- what depends on the storage ----
 
@@ -337,16 +346,12 @@ class Shard(ABC):
 
     def target_sums(self) -> Array:
         """Sum of the smoothed targets over the rows, by class: (n_classes,) float64."""
-        labels, smoothing = self.targets.labels, self.targets.label_smoothing
+        labels = self.targets.labels
         if labels is not None:
             sums: Array = np.bincount(labels, self.row_weights, minlength=self.n_classes)
         else:
             sums = np.asarray(product(self.row_weights, self.targets.target_probs), np.float64)
-        if smoothing == 0.0:
-            return sums
-        spread = smoothing / self.n_classes
-        smoothed: Array = (1.0 - smoothing) * sums + spread * sums.sum()
-        return smoothed
+        return smoothed(sums, self.targets.label_smoothing)
 
     def target_entropy(self) -> float:
         """Entropy of the smoothed targets in nats, summed over the rows."""
@@ -376,6 +381,22 @@ class Shard(ABC):
             weighted = self.row_weights[rows] > 0.0
             largest = max(largest, float(spread.max(initial=0.0, where=weighted)))
         return largest
+
+
+def smoothed(sums: Array, smoothing: float) -> Array:
+    """Return sums of targets by class, smoothed."""
+    if smoothing == 0.0:
+        return sums
+    return np.asarray((1.0 - smoothing) * sums + smoothing / len(sums) * sums.sum())
+
+
+def _unpickled(
+    kind: type[Shard], X: Any, targets: Any, backend: str, n_threads: int, columns: Array | None
+) -> Shard:
+    module = importlib.import_module(backend)
+    shard = kind(X, module.Targets(*targets), backend=module, n_threads=n_threads)
+    shard.columns = columns
+    return shard
 
 
 def _entropies(probs: Array) -> Array:

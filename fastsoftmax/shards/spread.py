@@ -67,3 +67,36 @@ def near(sample: Array, real: np.dtype[Any]) -> tuple[Array, Array]:
     shift = np.where(varies, first + means * size, first).astype(real).astype(np.float64)
     usable = np.isfinite(units) & (units > 0.0) & np.isfinite(shift)
     return np.where(usable, shift, 0.0), np.where(usable, units, 1.0)
+
+
+class ColumnMoments(NamedTuple):
+    """Weighted means and variances of sparse columns, where sums of raw numbers tell them."""
+
+    means: Array  # (n_features,) float64
+    variances: Array  # the same
+
+
+# The least share that a variance may be of the mean square that it is the difference of: it has so
+# many digits less than float64 (or all of them are 0).
+_LEAST_VARIANCE = 1e-4
+
+
+def column_moments(sums: Array, squares: Array) -> ColumnMoments | None:
+    """Return moments by the means of x and x^2; None where a difference would lose digits."""
+    variances = squares - sums**2
+    if not (variances >= _LEAST_VARIANCE * squares).all():
+        return None
+    return ColumnMoments(sums, variances)
+
+
+def may_spread(shift: Array, units: Array, n_rows: int) -> bool:
+    """Whether sums of squares over so many rows, by a shift and units, can be finite."""
+    return bool(np.isfinite(n_rows * (shift**2 + (1.0 / units) ** 2)).all())
+
+
+def spread_of(total: Moments, shift: Array, units: Array, n_rows: int) -> Spread | None:
+    """Return the spread of rows of mean weight 1 by their moments; None where these overflow."""
+    sums, squares = total.sums / n_rows, total.squares / n_rows
+    if not (np.isfinite(squares).all() and np.isfinite(total.largest)):
+        return None
+    return Spread(shift, units, Moments(sums, squares, total.largest))

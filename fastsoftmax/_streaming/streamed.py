@@ -1,0 +1,167 @@
+"""Shards that are read, one after another, for every question."""
+
+import math
+from collections.abc import Callable, Iterator
+from dataclasses import replace
+from typing import Any, TypeVar
+
+import numpy as np
+
+from fastsoftmax._estimator.batch_source import Batch, BatchSource, check_finite, naming
+from fastsoftmax._estimator.parameters import FitParameters
+from fastsoftmax._estimator.rows import class_weighted, computing_of, make_shard
+from fastsoftmax._estimator.targets import Given, Targets, known_targets
+from fastsoftmax._streaming.fits import batch_shard
+from fastsoftmax._streaming.survey import Found
+from fastsoftmax._streaming.totals import named_columns
+from fastsoftmax.arrays import Array
+from fastsoftmax.columns import numbers_of
+from fastsoftmax.shards import protocol
+from fastsoftmax.shards.held import Held
+from fastsoftmax.shards.protocol import Facts, Survey
+from fastsoftmax.shards.rows import with_columns
+from fastsoftmax.shards.shard import Shard, Sums, smoothed
+from fastsoftmax.threads import read_ahead
+
+# Most bytes of changed shards that are held, and those of a number with its places.
+_MOST_HELD, _BYTES_PER_NUMBER = 1 << 27, 16
+
+T = TypeVar("T")
+Item = tuple[Batch, Shard]
+
+
+class Streamed:
+    """The shards of a fit to batches, as `protocol.Shards` has them.
+
+    A few are in memory at a time: a thread reads the next ones while the last one is computed on.
+    """
+
+    def __init__(
+        self, read: Callable[[bool], Iterator[Item]], facts: Facts, survey: Survey
+    ) -> None:
+        self._read, self._facts, self._survey = read, facts, survey
+
+    @property
+    def like(self) -> Shard:
+        """The sample: it is as all shards are."""
+        return self._survey.sample
+
+    @property
+    def facts(self) -> Facts:
+        """As of `protocol.Shards`."""
+        return self._facts
+
+    @property
+    def survey(self) -> Survey:
+        """What the first pass has found."""
+        return self._survey
+
+    def ask(self, question: Callable[..., T], *args: Any, **options: Any) -> Iterator[T]:
+        """Yield question(shard, *args, **options) for each shard, in their order."""
+        for batch, shard in self._read(question is protocol.loss_grad):
+            answer = question(shard, *args, **options)
+            if isinstance(answer, Sums) and not math.isfinite(answer.loss):
+                check_finite(batch, shard.X, shard.columns)
+            del batch, shard  # their memory may be used for the next ones
+            yield answer
+
+    def changed(self, change: Callable[..., Shard], *args: Any) -> protocol.Shards:
+        """Return other shards: change(shard, *args) in the place of each.
+
+        Small ones are held, others are made whenever they are read.
+        """
+
+        def read(with_grad: bool) -> Iterator[Item]:
+            for batch, shard in self._read(False):
+                yield batch, change(shard, *args)
+
+        sample = change(self.like, *args)
+        if _BYTES_PER_NUMBER * sample.numbers_per_row * self._facts.n_rows <= _MOST_HELD:
+            return Held([shard for _, shard in read(False)])
+        survey = replace(self._survey, spread=None, columns=None, sample=sample)
+        share = sample.numbers_per_row / max(1.0, self.like.numbers_per_row)
+        facts = self._facts._replace(stored_numbers=share * self._facts.stored_numbers)
+        return Streamed(read, facts, survey)
+
+
+def streamed(estimator: FitParameters, source: BatchSource, classes: Any, found: Found) -> Streamed:
+    """Return the batches of a fit as shards, by what the first pass has found of them."""
+    totals = found.totals
+    mean = totals.weight / totals.n_rows
+    assert totals.masses is not None
+    survey = Survey(
+        found.least_weight / mean,
+        smoothed(totals.masses / mean, float(estimator.label_smoothing)),
+        found.spread,
+        found.moments,
+        _sample_shard(estimator, found, mean),
+    )
+    facts = Facts(
+        totals.n_rows, found.n_batches, found.stored_numbers, found.is_dense, not found.is_dense
+    )
+    passes = _Passes(estimator, source, classes, found)
+
+    def read(with_grad: bool) -> Iterator[Item]:
+        items = passes.read(with_grad and not found.is_dense)
+        return items if source.is_in_memory else read_ahead(items)
+
+    return Streamed(read, facts, survey)
+
+
+class _Passes:
+    """Passes over the batches, each as a shard whose row weights have mean 1 over all."""
+
+    def __init__(
+        self, estimator: FitParameters, source: BatchSource, classes: Any, found: Found
+    ) -> None:
+        self._estimator, self._source, self._given_classes = estimator, source, classes
+        self._totals, self._real, self._columns = found.totals, found.real, found.columns
+        self._mean = found.totals.weight / found.totals.n_rows
+        self._number: Array | None = None
+        if found.columns is not None:
+            self._number = numbers_of(found.columns, estimator.n_features_in_)
+
+    def read(self, with_grad: bool) -> Iterator[Item]:
+        """Yield the batches, each with its shard, which is prepared for gradients where asked."""
+        n_rows, wanted = 0, self._totals.n_rows
+        for batch in self._source:
+            with naming(batch):
+                shard = self._shard(batch)
+                n_rows += shard.n_rows
+                if n_rows > wanted:
+                    raise ValueError(f"there are more rows than the {wanted} of the first pass")
+            if with_grad:
+                for rows in shard.calls(shard.n_logits * shard.numbers_per_row):
+                    shard.adjacent(rows, with_grad=True)
+            yield batch, shard
+            del batch, shard
+        if n_rows < wanted:
+            raise ValueError(
+                f"a pass over the batches found {n_rows} rows, and the first one {wanted}: every "
+                "pass has to find the same rows"
+            )
+
+    def _shard(self, batch: Batch) -> Shard:
+        totals = self._totals
+        batch = batch._replace(y=named_columns(batch.y, self._given_classes))
+        shard, _ = batch_shard(
+            self._estimator, batch, totals.classes, self._real, totals.by_class, finite=False
+        )
+        if self._mean != 1.0:
+            scaled = shard.row_weights.astype(np.float64) / self._mean
+            shard = shard.reweighted(scaled.astype(self._real))
+        return with_columns(shard, self._columns, self._number)
+
+
+def _sample_shard(estimator: FitParameters, found: Found, mean: float) -> Shard:
+    """Return the rows that were drawn. Of their targets only the weights of the classes count."""
+    X, row_weights, y = found.sample
+    classes, by_class = found.totals.classes, found.totals.by_class
+    targets = Targets(classes, np.zeros(len(row_weights), dtype=np.int32))
+    if by_class is not None:
+        given = Given(y) if y.ndim == 1 else Given(None, y)
+        known = known_targets(given, classes, found.real, row_weights=row_weights)
+        _, row_weights = class_weighted(known, row_weights, by_class)
+    own = np.ascontiguousarray(row_weights / mean, dtype=found.real)
+    shard = make_shard(X, targets, own, computing_of(estimator))
+    return with_columns(shard, found.columns)
