@@ -161,7 +161,8 @@ class TestForms:
         assert len(source) == 4 + 1 + 7
         blocks = fitted(source, **options)
         assert blocks.objective_ == pytest.approx(expected.objective_, rel=1e-3)
-        assert fitted(source, solver="sgd", max_iter=2).history_["loss"][1] > 0.0
+        by_steps = fitted(source, solver="sgd", max_iter=2, learning_rate=1e-4)
+        assert by_steps.history_["loss"][1] > 0.0
 
     def test_a_folder(self, rows, tmp_path):
         X, y, _ = rows

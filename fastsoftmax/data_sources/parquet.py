@@ -46,7 +46,7 @@ class ParquetRows(Files):
     Raises
     ------
     ImportError
-        If pyarrow is not installed (``pip install 'fastsoftmax[parquet]'``).
+        If pyarrow is not installed (``pip install pyarrow``).
     ValueError
         If there is no such file or column, or a column holds no numbers; and, while they are read,
         if a number is missing or a file has changed since.
@@ -202,7 +202,7 @@ def _dataset(path: Any) -> tuple[Any, bool]:
         import pyarrow.dataset as ds
     except ImportError as error:
         raise ImportError(
-            "ParquetRows needs pyarrow: pip install 'fastsoftmax[parquet]'", name="pyarrow"
+            "ParquetRows needs pyarrow: pip install pyarrow", name="pyarrow"
         ) from error
     if isinstance(path, ds.Dataset):
         return path, True
