@@ -10,6 +10,8 @@ from typing import Any, NamedTuple
 import numpy as np
 from sklearn.utils import check_random_state
 
+from fastsoftmax._estimator.checkpoint import Checkpoint, checkpoint_of
+from fastsoftmax._estimator.course import Course, check_random_state_is_known
 from fastsoftmax._estimator.early_stopping import EarlyStopping, held_out_rows
 from fastsoftmax._estimator.features import check_finite as check_features
 from fastsoftmax._estimator.features import checked_rows, in_place
@@ -54,6 +56,11 @@ class Watch(NamedTuple):
     callbacks: list[Callback]
     began: float  # by time.perf_counter
     end: float  # by time.monotonic
+    checkpoint: Checkpoint | None = None
+
+    def holds_out(self, estimator: FitParameters) -> bool:
+        """Whether some of the rows are held out."""
+        return estimator.early_stopping and not self.eval_set
 
     def expired(self) -> bool:
         """Whether the time is up."""
@@ -87,11 +94,19 @@ def watch_of(
     return Watch(eval_set or (), name, found, time.perf_counter(), end)
 
 
+def with_checkpoint(estimator: FitParameters, watch: Watch, path: Any, resume: Any) -> Watch:
+    """Return a watch that writes checkpoints to a path, and goes on from one; None for neither."""
+    checkpoint = checkpoint_of(path, resume)
+    if checkpoint is not None:
+        check_random_state_is_known(estimator, holds_out=watch.holds_out(estimator))
+    return watch._replace(checkpoint=checkpoint)
+
+
 def fit_arrays(
     estimator: FitParameters, X: Any, y: Any, sample_weight: Any, classes: Any, watch: Watch
 ) -> str | None:
     """Fit to rows that users pass; the result says why the fit fell short, where it did."""
-    hold_out = estimator.early_stopping and not watch.eval_set
+    hold_out = watch.holds_out(estimator)
     X, y = checked_rows(estimator, X, y, reset=True, finite=hold_out)
     rows = training_rows(
         estimator,
@@ -220,6 +235,7 @@ def fit_full_batch(
     """Run a solver that sees all rows; the result says why it fell short, where it did."""
     problem, rows = objective.problem, objective.problem.rows
     real, coef_in = rows.real, partial(coef_of, estimator, rows.columns)
+    course = Course(estimator, problem, monitor)
     latest: tuple[int, Seen, float] | None = None
 
     def show(n_iter: int, at: Seen, gap: float) -> None:
@@ -232,6 +248,7 @@ def fit_full_batch(
     def note(n_iter: int, at: Seen, gap: float) -> bool:
         nonlocal latest
         latest = n_iter, at, gap
+        course.note(n_iter, lambda: (at.weights, at.bias))
         if monitor.is_watched:
             show(*latest)
         return monitor.record(
@@ -243,22 +260,18 @@ def fit_full_batch(
             gap,
         )
 
-    point = objective.start_from(start)
-    weights, bias = problem.coordinates.coefficients_of(point)
-    keep(estimator, real, coef_in(weights), bias, 0)  # for a fit that is interrupted
-    resumes = start is not None and point is not problem.null_point
-    monitor.note_start(stored_coef(estimator), estimator.intercept_, is_fitted=resumes)
-    try:
-        result = full_batch.solve(
-            objective,
-            point,
-            Limits(estimator.tol, estimator.max_iter, note, watch.expired),
-            newton=monitor.solver == "newton-cholesky",
-        ).result
-    except BaseException:  # Ctrl-C and errors in callbacks: the last iteration is kept
-        if latest is not None:
-            show(*latest)
-        raise
+    with course.recording(watch.checkpoint, holds_out=watch.holds_out(estimator)) as record:
+        point = problem.null_point
+        if record.found is None:
+            point = _first_point(estimator, objective, monitor, start)
+        limits = Limits(estimator.tol, estimator.max_iter, note, watch.expired, record=record)
+        try:
+            newton = monitor.solver == "newton-cholesky"
+            result = full_batch.solve(objective, point, limits, newton=newton).result
+        except BaseException:  # Ctrl-C and errors in callbacks: the last iteration is kept
+            if latest is not None:
+                show(*latest)
+            raise
     check_finite(result.evaluation, rows)
     converged = outcome.is_converged(result, estimator.tol)
     if monitor.stopping is not None and monitor.stopping.restore():
@@ -278,6 +291,22 @@ def fit_full_batch(
         max_time=estimator.max_time,
         real=real,
     )
+
+
+def _first_point(
+    estimator: FitParameters,
+    objective: SoftmaxObjective,
+    monitor: Monitor,
+    start: Coefficients | None,
+) -> Array:
+    """Return the point that a fit starts from, which the estimator keeps if it is interrupted."""
+    problem, rows = objective.problem, objective.problem.rows
+    point = objective.start_from(start)
+    weights, bias = problem.coordinates.coefficients_of(point)
+    keep(estimator, rows.real, coef_of(estimator, rows.columns, weights), bias, 0)
+    resumes = start is not None and point is not problem.null_point
+    monitor.note_start(stored_coef(estimator), estimator.intercept_, is_fitted=resumes)
+    return point
 
 
 # ---- mini-batch descent ----

@@ -50,6 +50,7 @@ class _Progress(Generic[E]):
         """Begin at a point; left is what a run left that was there, to the last bit."""
         self._objective, self._tol = objective, tol
         self._lower = LowerBound(objective.epsilon)
+        self.noise: float
         if left is not None:
             self._value = at.value
             self._restore(left)
