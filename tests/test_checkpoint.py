@@ -474,6 +474,47 @@ def test_warm_start_gives_way(digits, tmp_path):
     assert_same(model.fit(X, y, resume=tmp_path / "a"), whole)
 
 
+class TestSgd:
+    @pytest.mark.parametrize("real", [np.float32, np.float64])
+    def test_the_same_bits(self, digits, tmp_path, real):
+        """Velocity, random numbers and the rows that are held out are as they were."""
+        X, y = digits[0].astype(real), digits[1]
+        path = tmp_path / "a"
+        parameters = {
+            "solver": "sgd",
+            "max_iter": 6,
+            "momentum": 0.9,
+            "learning_rate": 1e-3,
+            "early_stopping": True,
+            "n_iter_no_change": 9,
+            "random_state": 0,
+        }
+        whole = FastSoftmax(**parameters).fit(X, y)
+        interrupted(path, 4, X, y, **parameters)
+        model = FastSoftmax(**parameters).fit(X, y, resume=path)
+        assert_same(model, whole)
+        for name, value in {"batch_size": 3, "momentum": 0.0, "random_state": 1}.items():
+            with pytest.raises(ValueError, match=f"{name} was"):
+                FastSoftmax(**{**parameters, name: value}).fit(X, y, resume=path)
+
+    def test_other_rows(self, digits, tmp_path):
+        X, y = digits
+        path = tmp_path / "a"
+        model = FastSoftmax(solver="sgd", max_iter=2, learning_rate=1e-3)
+        model.fit(X, y, checkpoint=path)
+        assert model.fit(X, y, resume=path).n_iter_[0] == 2
+        with pytest.raises(ValueError, match="the length of the gradient where weights are 0 was"):
+            model.fit(X[::-1], y, resume=path)
+
+    def test_what_is_not_supported(self, digits, tmp_path):
+        path = tmp_path / "a"
+        with pytest.raises(ValueError, match="solver='sgd' has no checkpoints of batches"):
+            FastSoftmax(solver="sgd").fit([digits], checkpoint=path)
+        rng = np.random.RandomState(np.random.PCG64(0))
+        with pytest.raises(ValueError, match="random_state must be None"):
+            FastSoftmax(solver="sgd", random_state=rng).fit(*digits, checkpoint=path)
+
+
 def test_in_a_pipeline(digits, tmp_path):
     X, y = digits
     path = tmp_path / "a"

@@ -41,8 +41,8 @@ FORMAT, FORMAT_VERSION = "fastsoftmax checkpoint", 1
 # Seconds between two writes, and the share of a fit's time that they may take: a model of many GB
 # is written less often.
 SECONDS, SHARE = 5.0, 0.01
-# By how much sums over all rows may differ where these are added in another order, as a share.
-_ROUNDING = 1e-6
+# By how much sums over all rows in float32 may differ on another processor, as a share.
+_ROUNDING = 1e-5
 
 Snapshot = Callable[[], State]
 
@@ -113,13 +113,13 @@ class Checkpoint:
         """Write the latest state, if it has not been written; what fails is told and not raised."""
         if self._latest is None or self._path is None:
             return
-        (solver, snapshot), self._latest = self._latest, None
+        solver, snapshot = self._latest
         began = time.monotonic()
         tree = {"facts": facts, "course": snapshot(), "solver": solver}
         try:
             with replacing(self._path) as opened:
                 write_arrays(opened, {**_HEADER, **_flat(tree)})
-            self._complaint = ""
+            self._latest, self._complaint = None, ""
         except OSError as error:
             complaint = str(error)
             if complaint != self._complaint:

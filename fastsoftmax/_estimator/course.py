@@ -14,8 +14,10 @@ from fastsoftmax._estimator.early_stopping import EarlyStopping
 from fastsoftmax._estimator.fitted import coef_of, set_learnt
 from fastsoftmax._estimator.parameters import FitParameters
 from fastsoftmax.arrays import Array
+from fastsoftmax.blas import inner
 from fastsoftmax.columns import InColumns
 from fastsoftmax.monitor import HISTORY, Monitor
+from fastsoftmax.objective import SoftmaxObjective
 from fastsoftmax.problem.problem import Problem
 from fastsoftmax.solvers.record import Damaged, Record, State, array_in, count_in, part_of
 
@@ -106,11 +108,16 @@ def check_random_state_is_known(estimator: FitParameters, *, holds_out: bool) ->
 def _facts(estimator: FitParameters, problem: Problem, solver: str, *, holds_out: bool) -> State:
     """Return what tells whether two fits are of the same data and parameters.
 
-    The solver sees the rest: the objective at the point that a fit goes on from.
+    Full-batch solvers see the rest: the objective at the point that they go on from. Others have
+    a gradient compared.
     """
     names = _OBJECTIVE + (_DESCENT if solver == "sgd" else ())
     names += _HELD_OUT if holds_out else ()
     columns = problem.rows.columns
+    more: State = {} if columns is None else {"the columns with entries": columns}
+    if solver == "sgd":
+        g = SoftmaxObjective(problem).evaluate(problem.null_point).gradient
+        more["the length of the gradient where weights are 0"] = math.sqrt(inner(g, g))
     return {
         "solver": solver,
         **{name: float(getattr(estimator, name) or 0.0) for name in names},
@@ -121,7 +128,7 @@ def _facts(estimator: FitParameters, problem: Problem, solver: str, *, holds_out
         "the classes": np.array([f"{label} " for label in estimator.classes_.tolist()]),
         "the sum of the weights": float(estimator._weight_seen),
         "the shares of the classes (y, sample_weight, class_weight)": problem.class_share,
-        **({} if columns is None else {"the columns with entries": columns}),
+        **more,
     }
 
 

@@ -17,6 +17,7 @@ from fastsoftmax._estimator.features import check_finite as check_features
 from fastsoftmax._estimator.features import checked_rows, in_place
 from fastsoftmax._estimator.fitted import (
     NotFinite,
+    Refused,
     check_finite,
     coef_of,
     forget_fit,
@@ -43,6 +44,7 @@ from fastsoftmax.shards.shard import Shard
 from fastsoftmax.solvers import sgd
 from fastsoftmax.solvers.lower_bound import relative_gap
 from fastsoftmax.solvers.protocols import Limits
+from fastsoftmax.solvers.record import Record
 
 Coefficients = tuple[Array, Array]  # (n_logits, n_features) and (n_logits,)
 Previous = tuple[Any, Array]  # the same for all columns, the first as it is stored
@@ -321,35 +323,38 @@ def _fit_sgd(
     fitted_to: Array | None,  # numbers of the rows to fit to; None for all
 ) -> str | None:
     """Run epochs of mini-batch descent; the result says why there were too few, if that is so."""
-    rng, rows = check_random_state(estimator.random_state), problem.rows
-    shape = problem.n_logits, problem.n_features
-    steps = StochasticObjective(problem, fitted_to)
-    first = steps.start(rng) if start is None else start
-    params = np.concatenate([part.ravel() for part in first]).astype(rows.real)
-    weights, bias = params[: problem.n_weights].reshape(shape), params[problem.n_weights :]
-    coef = coef_of(estimator, rows.columns, weights)
-    late = False
+    course = Course(estimator, problem, monitor)
+    with course.recording(watch.checkpoint, holds_out=watch.holds_out(estimator)) as record:
+        steps, rows = StochasticObjective(problem, fitted_to), problem.rows
+        run = _run(estimator, steps, record, start)
+        params, shape = run.params, (problem.n_logits, problem.n_features)
+        weights, bias = params[: problem.n_weights].reshape(shape), params[problem.n_weights :]
+        coef = coef_of(estimator, rows.columns, weights)
+        late = False
 
-    def note(epoch: int, loss: float, accuracy: float) -> bool:
-        nonlocal late
-        if np.isfinite(params).all():
-            keep(estimator, rows.real, coef, bias, epoch)
-        stop = monitor.record(epoch, loss, accuracy, lambda: (coef, bias))
-        late = not stop and epoch < estimator.max_iter and watch.expired()
-        return stop or late
+        def note(epoch: int, loss: float, accuracy: float) -> bool:
+            nonlocal late
+            if np.isfinite(params).all():
+                keep(estimator, rows.real, coef, bias, epoch)
+                kept = in_columns(stored_coef(estimator), rows.columns), estimator.intercept_
+                course.note(epoch, lambda: kept)
+            stop = monitor.record(epoch, loss, accuracy, lambda: (coef, bias))
+            late = not stop and epoch < estimator.max_iter and watch.expired()
+            return stop or late
 
-    keep(estimator, rows.real, coef, bias, 0)  # for a fit that is interrupted
-    monitor.note_start(coef, bias, is_fitted=start is not None)
-    n_epochs = sgd.descend(
-        steps,
-        params,
-        n_epochs=estimator.max_iter,
-        batch_size=estimator.batch_size,
-        learning_rate=estimator.learning_rate,
-        momentum=estimator.momentum,
-        rng=rng,
-        on_epoch=note,
-    )
+        if record.found is None:
+            keep(estimator, rows.real, coef, bias, 0)  # for a fit that is interrupted
+            monitor.note_start(coef, bias, is_fitted=start is not None)
+        n_epochs = sgd.descend(
+            steps,
+            run,
+            n_epochs=estimator.max_iter,
+            batch_size=estimator.batch_size,
+            learning_rate=estimator.learning_rate,
+            momentum=estimator.momentum,
+            on_epoch=note,
+            leave=record.leave,
+        )
     if not np.isfinite(params).all():
         raise NotFinite(diverged(estimator, n_epochs))
     if monitor.stopping is not None:
@@ -357,6 +362,21 @@ def _fit_sgd(
     _certify(estimator, SoftmaxObjective(problem))
     set_learnt(estimator, converged=bool(estimator.gap_ <= estimator.tol))
     return too_few_epochs(estimator, n_epochs) if late else None
+
+
+def _run(
+    estimator: FitParameters, steps: StochasticObjective, record: Record, start: Coefficients | None
+) -> sgd.Run:
+    """Return what mini-batch descent begins with: a start, or what another fit has left."""
+    problem = steps.problem
+    n = problem.n_weights + problem.n_logits
+    if record.found is not None:
+        return sgd.run_from(record.found, np.empty(n, problem.rows.real))
+    rng = check_random_state(estimator.random_state)
+    if record.leave is not None and rng.get_state(legacy=False)["bit_generator"] != "MT19937":
+        raise Refused("with checkpoint, random_state must be None, an integer or of MT19937")
+    first = steps.start(rng) if start is None else start
+    return sgd.Run(np.concatenate([part.ravel() for part in first]).astype(problem.rows.real), rng)
 
 
 def diverged(estimator: FitParameters, epoch: int) -> str:
