@@ -464,6 +464,12 @@ def test_an_interruption_before_the_first_iteration(digits, tmp_path):
     assert first.n_iter_[0] == 12
     assert model.score(X, y) > 0.9
     assert FastSoftmax(**LBFGS).fit(X, y, resume=path).converged_
+    FastSoftmax(**{**LBFGS, "max_iter": 0}).fit(X, y, checkpoint=path)
+    n_reads[0] = 0
+    with pytest.raises(Interrupted):
+        FastSoftmax(**LBFGS).fit(batches, resume=path)
+    model = FastSoftmax(**LBFGS).fit(X, y, resume=path)
+    assert_same(model, FastSoftmax(**LBFGS).fit(X, y))
 
 
 def test_warm_start_gives_way(digits, tmp_path):

@@ -82,17 +82,18 @@ class Course:
         if isinstance(monitor.stopping, EarlyStopping):
             in_columns = partial(coef_of, self._estimator, problem.rows.columns)
             monitor.stopping.go_on(part_of(left, "early_stopping"), in_columns)
-        if "coef" in left:
-            coef = array_in(left, "coef", (problem.n_logits, problem.n_features))
-            intercept = array_in(left, "intercept", (problem.n_logits,))
+        coef, intercept = problem.coordinates.coefficients_of(problem.null_point)
+        if "coef" in left:  # (there is none before the first iteration)
+            coef, intercept = array_in(left, "coef", coef.shape), array_in(left, "intercept")
             self.note(self._n_iter, lambda: (coef, intercept))
-            real = problem.rows.real
-            set_learnt(
-                self._estimator,
-                coef=coef_of(self._estimator, problem.rows.columns, coef.astype(real)),
-                intercept=intercept.astype(real),
-                n_iter=self._n_iter,
-            )
+        real = problem.rows.real
+        set_learnt(
+            self._estimator,
+            coef=coef_of(self._estimator, problem.rows.columns, coef.astype(real)),
+            intercept=intercept.astype(real),
+            n_iter=self._n_iter,
+        )
+        left.clear()  # (its arrays are as large as the model)
 
 
 def check_random_state_is_known(estimator: FitParameters, *, holds_out: bool) -> None:

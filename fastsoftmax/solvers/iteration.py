@@ -166,6 +166,7 @@ def _begun(
         known = part_of(left, "progress") if is_same(objective, at, left) else None
         method.restore(part_of(left, "method"))
         n_iter = count_in(left, "n_iter")
+        left.clear()  # its arrays are large, and the model has those that it needs
     progress = _Progress(objective, at, limits.tol, known)
     if leave is not None:
         leave(_state(n_iter, point, at, progress, method))

@@ -24,7 +24,10 @@ class Damaged(ValueError):
 
 @dataclass(frozen=True)
 class Record:
-    """Where a run leaves its state, if anywhere, and the state that it goes on from, if any."""
+    """Where a run leaves its state, if anywhere, and the state that it goes on from, if any.
+
+    The run empties what it has found.
+    """
 
     leave: Callable[[State], None] | None = None
     found: State | None = None
