@@ -70,7 +70,7 @@ FLOORS = (
     Floor(
         "Shared by all",
         (
-            "kernel_arguments threads _arguments batches columns data_sources",
+            "kernel_arguments threads _arguments archives batches columns data_sources",
             "blas foreign_arrays processors",
             "arrays floating_point _version",
         ),

@@ -6,6 +6,7 @@ mathematics is in `objective` and `solvers`, the arithmetic in the kernels.
 
 from __future__ import annotations
 
+import os
 import warnings
 from collections.abc import Callable, Iterable, Sequence
 from typing import Any, Self
@@ -228,6 +229,8 @@ class FastSoftmax(CallbackSupportMixin, PortableEstimator, LoadableEstimator, In
         X_val: ArrayLike | None = None,
         y_val: ArrayLike | None = None,
         callbacks: Iterable[Callback] | None = None,
+        checkpoint: str | os.PathLike[str] | None = None,
+        resume: str | os.PathLike[str] | None = None,
     ) -> Self:
         """Fit the coefficients.
 
@@ -267,6 +270,13 @@ class FastSoftmax(CallbackSupportMixin, PortableEstimator, LoadableEstimator, In
             Each is called with a `fastsoftmax.monitor.FitState` after every iteration; one that
             returns True ends the fit. Where one has a method `on_fit_end`, that is called without
             arguments when the fit has ended, however it did.
+        checkpoint : path, optional
+            A file for the state of the fit, written every few seconds and at the end, however the
+            fit ends; it is replaced at once or not at all. It stays after the fit.
+        resume : path, optional
+            A checkpoint to go on from, of the same data and parameters (`tol`, `max_iter`,
+            `max_time`, `n_jobs`, `verbose`, `eval_set` and callbacks may be others), instead of
+            `warm_start`. `max_iter` counts the iterations of all fits together.
 
         Returns
         -------
@@ -278,7 +288,10 @@ class FastSoftmax(CallbackSupportMixin, PortableEstimator, LoadableEstimator, In
             If an argument or parameter has a value that cannot be used: NaN or infinite X, lengths
             that differ, one class, negative weights, a label of eval_set that y lacks. An error in
             a batch names its number. Also if no finite coefficients are found, as features are too
-            large: then the attributes are those of before.
+            large, or a checkpoint is damaged or of another fit: then the attributes are those of
+            before.
+        FileNotFoundError
+            If `resume` names no file.
         TypeError
             If an argument is of a type that cannot be used, such as a generator of batches, which
             cannot be read twice.
@@ -289,6 +302,8 @@ class FastSoftmax(CallbackSupportMixin, PortableEstimator, LoadableEstimator, In
             If a full-batch solver stopped before `tol`, with the gap that it reached; if "sgd"
             ended at a loss above that of a model that ignores the features. Not if `early_stopping`
             or a callback ended the fit.
+        UserWarning
+            If a checkpoint could not be written (a full disk); the fit goes on.
 
         Notes
         -----
@@ -318,6 +333,7 @@ class FastSoftmax(CallbackSupportMixin, PortableEstimator, LoadableEstimator, In
         """
         self._validate_params()
         watch = fitting.watch_of(eval_set, (X_val, y_val), callbacks, self.max_time)
+        watch = fitting.with_checkpoint(self, watch, checkpoint, resume)
         check_alone(X, y)
         if y is not None and are_npy_files(X):
             X, y, sample_weight = NpyFiles(X, y, sample_weight), None, None

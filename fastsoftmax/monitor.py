@@ -152,6 +152,12 @@ class Monitor:
             self.stopping.begin(loss, counts=is_fitted)
         self._clock = time.perf_counter()
 
+    def go_on(self, history: Mapping[str, Sequence[object]]) -> None:
+        """Begin after the iterations of an earlier fit instead."""
+        for name, values in history.items():
+            self.history[name].extend(values)
+        self._clock = time.perf_counter()
+
     @property
     def is_watched(self) -> bool:
         """Whether anything is reported during the fit."""

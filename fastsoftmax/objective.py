@@ -14,13 +14,14 @@ from fastsoftmax.problem import certificate, curvature, elastic_net
 from fastsoftmax.problem.csr_blocks import build_csr_blocks
 from fastsoftmax.problem.curvature_bound import SharperBound
 from fastsoftmax.problem.curved_span import RowSpan
-from fastsoftmax.problem.evaluation import Evaluation, Pass
+from fastsoftmax.problem.evaluation import Evaluation, Pass, Place
 from fastsoftmax.problem.free_blocks import FreeBlocks, build_free_blocks
 from fastsoftmax.problem.intercepts import InterceptSteps
 from fastsoftmax.problem.problem import Problem
 from fastsoftmax.problem.raw_pass import RawPass
 from fastsoftmax.problem.sampled_blocks import SampledBlocks
 from fastsoftmax.solvers.protocols import Preconditioner, Refinement
+from fastsoftmax.solvers.record import State, array_in, number_in, part_of
 from fastsoftmax.solvers.vectors import Vectors
 
 # A coefficient of 0 may be free soon where the gradient is this share of l1.
@@ -96,6 +97,26 @@ class SoftmaxObjective:
             better = self.evaluate(start).value < self.evaluate(null).value
         return start if better else null
 
+    # ---- what a fit goes on with ----
+
+    def state(self) -> State:
+        """Return what is known beside the problem."""
+        base = self.by.known_base()
+        known = {} if base is None else {"base": base}
+        return {
+            **known,
+            "next_trial": self._sharper.next_trial,
+            "intercepts": self._intercepts.state(),
+        }
+
+    def restore(self, state: State) -> None:
+        """Go on with what was known."""
+        if "base" in state:
+            shape = self.problem.n_logits, self.problem.n_features
+            self.by.note_base(array_in(state, "base", shape))
+        self._sharper.next_trial = number_in(state, "next_trial")
+        self._intercepts.restore(part_of(state, "intercepts"))
+
     # ---- curvature ----
 
     @property
@@ -122,6 +143,16 @@ class SoftmaxObjective:
         if self._is_flat and not curvature.is_whole(self.problem):
             return None
         return curvature.refinement(self.problem, self.row_span, most_cost)
+
+    def place_of(self, at: Evaluation) -> State:
+        """Return what the curvature at a point can be found from again."""
+        return {"weights": at.weights, "bias": at.bias}
+
+    def refined_at(self, place: State, most_cost: float) -> Preconditioner:
+        """Build the refinement of that cost at a place."""
+        k, d = self.problem.n_logits, self.problem.n_features
+        at = Place(array_in(place, "weights", (k, d)), array_in(place, "bias", (k,)))
+        return curvature.refinement(self.problem, self.row_span, most_cost).build(at)
 
     def refined_preconditioner(self, at: Evaluation) -> Preconditioner:
         """Approximate the inverse Hessian at a point as well as ever."""

@@ -35,12 +35,11 @@ def descend(rows, n_epochs=4, momentum=0.0, seed=0, **more):
     params = np.zeros(3)
     n = sgd.descend(
         rows,
-        params,
+        sgd.Run(params, np.random.RandomState(seed)),
         n_epochs=n_epochs,
         batch_size=4,
         learning_rate=0.1,
         momentum=momentum,
-        rng=np.random.RandomState(seed),
         **more,
     )
     return n, params

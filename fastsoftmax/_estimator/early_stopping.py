@@ -1,6 +1,7 @@
 """Early stopping by the loss on rows that are not fitted to, and the choice of those rows."""
 
 import math
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
@@ -11,6 +12,7 @@ from fastsoftmax._estimator.parameters import FitParameters
 from fastsoftmax._estimator.row_hash import row_hashes
 from fastsoftmax._estimator.targets import Targets
 from fastsoftmax.arrays import Array
+from fastsoftmax.solvers.record import State, array_in, number_in
 
 # Shares of weights that differ by less count as equal: the difference is rounding.
 _ROUNDING = 2.0**-32
@@ -52,6 +54,26 @@ class EarlyStopping:
             gap=now.gap_,
             objective=now.objective_,
         )
+
+    def state(self) -> State:
+        """Return what is needed to go on; nothing writes to its arrays."""
+        numbers = [self._best_loss, self._reference, self._last_gain]
+        now = self.estimator
+        known = [now.best_iteration_, now.best_score_]
+        return {"numbers": np.array(numbers + known, dtype=np.float64), **(self._best or {})}
+
+    def go_on(self, state: State, coef_in: Callable[[Array], Any]) -> None:
+        """Go on from a state; coef_in makes coefficients of those of the columns in use."""
+        best_loss, reference, last_gain, n_iter, score = array_in(state, "numbers", (5,)).tolist()
+        self._best_loss, self._reference, self._last_gain = best_loss, reference, int(last_gain)
+        set_learnt(self.estimator, best_iteration=int(n_iter), best_score=score)
+        if "coef" in state:
+            self._best = Learnt(
+                coef=coef_in(array_in(state, "coef")),
+                intercept=array_in(state, "intercept"),
+                gap=number_in(state, "gap"),
+                objective=number_in(state, "objective"),
+            )
 
     def restore(self) -> bool:
         """Give the estimator its best coefficients back, once; False if it has them."""

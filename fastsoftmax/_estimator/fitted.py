@@ -56,8 +56,16 @@ class _PenaltyName:
         return "l1" if estimator.l1_ratio == 1.0 else "elasticnet"
 
 
-class NotFinite(ValueError):
+class NothingLearnt(ValueError):
+    """A fit has no result; the estimator becomes what it was before."""
+
+
+class NotFinite(NothingLearnt):
     """A fit found no finite coefficients; the message says what to do."""
+
+
+class Refused(NothingLearnt):
+    """A fit cannot go on from a checkpoint; the message says why."""
 
 
 class FittedEstimator(ClassifierMixin, BaseEstimator):
@@ -147,11 +155,11 @@ def forget_fit(estimator: FittedEstimator) -> None:
 
 @contextmanager
 def nothing_set_without_coefficients(estimator: FittedEstimator) -> Iterator[None]:
-    """Give an estimator the attributes of before back, where a fit found no finite coefficients."""
+    """Give an estimator the attributes of before back, where a fit has no result."""
     before = vars(estimator).copy()
     try:
         yield
-    except NotFinite as error:
+    except NothingLearnt as error:
         for name in vars(estimator).keys() - before.keys():
             delattr(estimator, name)
         for name, value in before.items():

@@ -10,11 +10,14 @@ from typing import Any, NamedTuple
 import numpy as np
 from sklearn.utils import check_random_state
 
+from fastsoftmax._estimator.checkpoint import Checkpoint, checkpoint_of
+from fastsoftmax._estimator.course import Course, check_random_state_is_known
 from fastsoftmax._estimator.early_stopping import EarlyStopping, held_out_rows
 from fastsoftmax._estimator.features import check_finite as check_features
 from fastsoftmax._estimator.features import checked_rows, in_place
 from fastsoftmax._estimator.fitted import (
     NotFinite,
+    Refused,
     check_finite,
     coef_of,
     forget_fit,
@@ -41,6 +44,7 @@ from fastsoftmax.shards.shard import Shard
 from fastsoftmax.solvers import sgd
 from fastsoftmax.solvers.lower_bound import relative_gap
 from fastsoftmax.solvers.protocols import Limits
+from fastsoftmax.solvers.record import Record
 
 Coefficients = tuple[Array, Array]  # (n_logits, n_features) and (n_logits,)
 Previous = tuple[Any, Array]  # the same for all columns, the first as it is stored
@@ -54,6 +58,11 @@ class Watch(NamedTuple):
     callbacks: list[Callback]
     began: float  # by time.perf_counter
     end: float  # by time.monotonic
+    checkpoint: Checkpoint | None = None
+
+    def holds_out(self, estimator: FitParameters) -> bool:
+        """Whether some of the rows are held out."""
+        return estimator.early_stopping and not self.eval_set
 
     def expired(self) -> bool:
         """Whether the time is up."""
@@ -87,11 +96,19 @@ def watch_of(
     return Watch(eval_set or (), name, found, time.perf_counter(), end)
 
 
+def with_checkpoint(estimator: FitParameters, watch: Watch, path: Any, resume: Any) -> Watch:
+    """Return a watch that writes checkpoints to a path, and goes on from one; None for neither."""
+    checkpoint = checkpoint_of(path, resume)
+    if checkpoint is not None:
+        check_random_state_is_known(estimator, holds_out=watch.holds_out(estimator))
+    return watch._replace(checkpoint=checkpoint)
+
+
 def fit_arrays(
     estimator: FitParameters, X: Any, y: Any, sample_weight: Any, classes: Any, watch: Watch
 ) -> str | None:
     """Fit to rows that users pass; the result says why the fit fell short, where it did."""
-    hold_out = estimator.early_stopping and not watch.eval_set
+    hold_out = watch.holds_out(estimator)
     X, y = checked_rows(estimator, X, y, reset=True, finite=hold_out)
     rows = training_rows(
         estimator,
@@ -220,6 +237,7 @@ def fit_full_batch(
     """Run a solver that sees all rows; the result says why it fell short, where it did."""
     problem, rows = objective.problem, objective.problem.rows
     real, coef_in = rows.real, partial(coef_of, estimator, rows.columns)
+    course = Course(estimator, problem, monitor)
     latest: tuple[int, Seen, float] | None = None
 
     def show(n_iter: int, at: Seen, gap: float) -> None:
@@ -232,6 +250,7 @@ def fit_full_batch(
     def note(n_iter: int, at: Seen, gap: float) -> bool:
         nonlocal latest
         latest = n_iter, at, gap
+        course.note(n_iter, lambda: (at.weights, at.bias))
         if monitor.is_watched:
             show(*latest)
         return monitor.record(
@@ -243,22 +262,18 @@ def fit_full_batch(
             gap,
         )
 
-    point = objective.start_from(start)
-    weights, bias = problem.coordinates.coefficients_of(point)
-    keep(estimator, real, coef_in(weights), bias, 0)  # for a fit that is interrupted
-    resumes = start is not None and point is not problem.null_point
-    monitor.note_start(stored_coef(estimator), estimator.intercept_, is_fitted=resumes)
-    try:
-        result = full_batch.solve(
-            objective,
-            point,
-            Limits(estimator.tol, estimator.max_iter, note, watch.expired),
-            newton=monitor.solver == "newton-cholesky",
-        ).result
-    except BaseException:  # Ctrl-C and errors in callbacks: the last iteration is kept
-        if latest is not None:
-            show(*latest)
-        raise
+    with course.recording(watch.checkpoint, holds_out=watch.holds_out(estimator)) as record:
+        point = problem.null_point
+        if record.found is None:
+            point = _first_point(estimator, objective, monitor, start)
+        limits = Limits(estimator.tol, estimator.max_iter, note, watch.expired, record=record)
+        try:
+            newton = monitor.solver == "newton-cholesky"
+            result = full_batch.solve(objective, point, limits, newton=newton).result
+        except BaseException:  # Ctrl-C and errors in callbacks: the last iteration is kept
+            if latest is not None:
+                show(*latest)
+            raise
     check_finite(result.evaluation, rows)
     converged = outcome.is_converged(result, estimator.tol)
     if monitor.stopping is not None and monitor.stopping.restore():
@@ -280,6 +295,22 @@ def fit_full_batch(
     )
 
 
+def _first_point(
+    estimator: FitParameters,
+    objective: SoftmaxObjective,
+    monitor: Monitor,
+    start: Coefficients | None,
+) -> Array:
+    """Return the point that a fit starts from, which the estimator keeps if it is interrupted."""
+    problem, rows = objective.problem, objective.problem.rows
+    point = objective.start_from(start)
+    weights, bias = problem.coordinates.coefficients_of(point)
+    keep(estimator, rows.real, coef_of(estimator, rows.columns, weights), bias, 0)
+    resumes = start is not None and point is not problem.null_point
+    monitor.note_start(stored_coef(estimator), estimator.intercept_, is_fitted=resumes)
+    return point
+
+
 # ---- mini-batch descent ----
 
 
@@ -292,35 +323,38 @@ def _fit_sgd(
     fitted_to: Array | None,  # numbers of the rows to fit to; None for all
 ) -> str | None:
     """Run epochs of mini-batch descent; the result says why there were too few, if that is so."""
-    rng, rows = check_random_state(estimator.random_state), problem.rows
-    shape = problem.n_logits, problem.n_features
-    steps = StochasticObjective(problem, fitted_to)
-    first = steps.start(rng) if start is None else start
-    params = np.concatenate([part.ravel() for part in first]).astype(rows.real)
-    weights, bias = params[: problem.n_weights].reshape(shape), params[problem.n_weights :]
-    coef = coef_of(estimator, rows.columns, weights)
-    late = stop = False
+    course = Course(estimator, problem, monitor)
+    with course.recording(watch.checkpoint, holds_out=watch.holds_out(estimator)) as record:
+        steps, rows = StochasticObjective(problem, fitted_to), problem.rows
+        run = _run(estimator, steps, record, start)
+        params, shape = run.params, (problem.n_logits, problem.n_features)
+        weights, bias = params[: problem.n_weights].reshape(shape), params[problem.n_weights :]
+        coef = coef_of(estimator, rows.columns, weights)
+        late = stop = False
 
-    def note(epoch: int, loss: float, accuracy: float) -> bool:
-        nonlocal late, stop
-        if np.isfinite(params).all():
-            keep(estimator, rows.real, coef, bias, epoch)
-        stop = monitor.record(epoch, loss, accuracy, lambda: (coef, bias))
-        late = not stop and epoch < estimator.max_iter and watch.expired()
-        return stop or late
+        def note(epoch: int, loss: float, accuracy: float) -> bool:
+            nonlocal late, stop
+            if np.isfinite(params).all():
+                keep(estimator, rows.real, coef, bias, epoch)
+                kept = in_columns(stored_coef(estimator), rows.columns), estimator.intercept_
+                course.note(epoch, lambda: kept)
+            stop = monitor.record(epoch, loss, accuracy, lambda: (coef, bias))
+            late = not stop and epoch < estimator.max_iter and watch.expired()
+            return stop or late
 
-    keep(estimator, rows.real, coef, bias, 0)  # for a fit that is interrupted
-    monitor.note_start(coef, bias, is_fitted=start is not None)
-    n_epochs = sgd.descend(
-        steps,
-        params,
-        n_epochs=estimator.max_iter,
-        batch_size=estimator.batch_size,
-        learning_rate=estimator.learning_rate,
-        momentum=estimator.momentum,
-        rng=rng,
-        on_epoch=note,
-    )
+        if record.found is None:
+            keep(estimator, rows.real, coef, bias, 0)  # for a fit that is interrupted
+            monitor.note_start(coef, bias, is_fitted=start is not None)
+        n_epochs = sgd.descend(
+            steps,
+            run,
+            n_epochs=estimator.max_iter,
+            batch_size=estimator.batch_size,
+            learning_rate=estimator.learning_rate,
+            momentum=estimator.momentum,
+            on_epoch=note,
+            leave=record.leave,
+        )
     if not np.isfinite(params).all():
         raise NotFinite(diverged(estimator, n_epochs))
     if monitor.stopping is not None:
@@ -342,6 +376,21 @@ _SCALE = (
 # A model without weights is mostly as good as one of this many times its loss, which is rounding
 # and the noise of the last steps.
 _AS_GOOD = 1.05
+
+
+def _run(
+    estimator: FitParameters, steps: StochasticObjective, record: Record, start: Coefficients | None
+) -> sgd.Run:
+    """Return what mini-batch descent begins with: a start, or what another fit has left."""
+    problem = steps.problem
+    n = problem.n_weights + problem.n_logits
+    if record.found is not None:
+        return sgd.run_from(record.found, np.empty(n, problem.rows.real))
+    rng = check_random_state(estimator.random_state)
+    if record.leave is not None and rng.get_state(legacy=False)["bit_generator"] != "MT19937":
+        raise Refused("with checkpoint, random_state must be None, an integer or of MT19937")
+    first = steps.start(rng) if start is None else start
+    return sgd.Run(np.concatenate([part.ravel() for part in first]).astype(problem.rows.real), rng)
 
 
 def diverged(estimator: FitParameters, epoch: int) -> str:

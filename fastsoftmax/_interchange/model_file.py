@@ -21,10 +21,7 @@ sizes first.
 import errno
 import io
 import json
-import math
 import os
-import secrets
-import shutil
 import warnings
 import zipfile
 from collections.abc import Iterator
@@ -41,6 +38,7 @@ from fastsoftmax._interchange.coefficients import (
     coef_from,
 )
 from fastsoftmax._version import __version__
+from fastsoftmax.archives import array_from, members_of, replacing, write_arrays
 from fastsoftmax.arrays import Array
 
 FORMAT = "fastsoftmax model"
@@ -121,14 +119,8 @@ def write_model(file: File, model: SavedModel) -> None:
     if header["classes"] is not None:
         del arrays["classes"]
     _check(model)
-    with _opened_to_write(file) as opened, zipfile.ZipFile(opened, "w") as archive:
-        for name, array in {"header": encoded, **arrays}.items():
-            info = zipfile.ZipInfo(f"{name}.npy")  # of a fixed date: the same model, the same bytes
-            info.external_attr = 0o644 << 16
-            with archive.open(info, "w", force_zip64=True) as member:
-                np.lib.format.write_array(
-                    member, np.ascontiguousarray(array), version=(1, 0), allow_pickle=False
-                )
+    with _opened_to_write(file) as opened:
+        write_arrays(opened, {"header": encoded, **arrays})
 
 
 def _arrays_of(model: SavedModel) -> dict[str, Array]:
@@ -156,23 +148,8 @@ def _opened_to_write(file: File) -> Iterator[IO[bytes]]:
             raise TypeError(f"file must be a path or an open file, got {file!r}")
         yield file
         return
-    path = Path(os.path.realpath(file))
-    if path.exists() and not path.is_file():  # a pipe or a device is not to be replaced
-        with open(path, "wb") as opened:
-            yield opened
-        return
-    beside = path.with_name(f".{path.name[:200]}.{secrets.token_hex(8)}.tmp")
-    try:
-        with open(beside, "xb") as opened:
-            yield opened
-            opened.flush()
-            os.fsync(opened.fileno())
-        if path.exists():
-            shutil.copymode(path, beside)
-        os.replace(beside, path)
-    except BaseException:
-        beside.unlink(missing_ok=True)
-        raise
+    with replacing(Path(file)) as opened:
+        yield opened
 
 
 def _encoded(name: str, value: Any) -> Any:
@@ -261,13 +238,7 @@ def _members(file: IO[bytes]) -> dict[str, bytes]:
         ):
             shown = sorted(entry.filename[:40] for entry in entries[:10])
             raise ValueError(f"its members are not those of a model: {shown}")
-        for entry in entries:
-            stored = entry.compress_type == zipfile.ZIP_STORED and not entry.flag_bits & 1
-            if not (stored and entry.file_size == entry.compress_size):
-                raise ValueError(f"{entry.filename} is compressed or encrypted")
-        if sum(entry.file_size for entry in entries) > size:
-            raise ValueError("its members are said to be larger than the file")
-        return {name: archive.read(entry) for name, entry in zip(names, entries, strict=True)}
+        return members_of(archive, size)
 
 
 def _model_of(members: dict[str, bytes]) -> SavedModel:
@@ -303,22 +274,13 @@ def _model_of(members: dict[str, bytes]) -> SavedModel:
 
 
 def _array_of(name: str, data: bytes, ndim: int) -> Array:
-    """Return the array of a member, a new one in the byte order of this machine."""
-    stream = io.BytesIO(data)
-    if np.lib.format.read_magic(stream) != (1, 0):
-        raise ValueError(f"{name} is not in version 1.0 of numpy's format")
-    shape, fortran_order, dtype = np.lib.format.read_array_header_1_0(stream)
-    plain = dtype.kind in "biufU" and dtype.itemsize > 0 and dtype.subdtype is None
-    if not plain or fortran_order:
-        raise ValueError(f"{name} has a dtype or an order of no model: {dtype}")
+    array = array_from(name, data)
     least = 0 if name in ("coef", "columns") and ndim == 1 else 1  # sparse, all may be 0
-    if len(shape) != ndim or min(shape) < least:
-        raise ValueError(f"{name} must have {ndim} dimensions of at least {least}, got {shape}")
-    start = stream.tell()
-    if math.prod(shape) * dtype.itemsize != len(data) - start:
-        raise ValueError(f"{name} holds {len(data) - start} bytes, not an array of shape {shape}")
-    array = np.frombuffer(data, dtype, offset=start).reshape(shape)
-    return array.astype(dtype.newbyteorder("="))
+    if array.ndim != ndim or min(array.shape) < least:
+        raise ValueError(
+            f"{name} must have {ndim} dimensions of at least {least}, got {array.shape}"
+        )
+    return array
 
 
 def _header_of(encoded: Array) -> dict[str, Any]:

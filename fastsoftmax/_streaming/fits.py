@@ -258,6 +258,11 @@ def fit(estimator: FitParameters, batches: Any, classes: Any, watch: fitting.Wat
 def _check(estimator: FitParameters, watch: fitting.Watch) -> None:
     if (estimator.l1_ratio or 0.0) > 0.0 and not np.isinf(estimator.C):
         raise ValueError("fit takes no batches with l1_ratio > 0: steps of 'sgd' have no 1-norm")
+    if watch.checkpoint is not None:
+        raise ValueError(
+            "solver='sgd' has no checkpoints of batches, whose order is not in a file: use "
+            "partial_fit and save the model, or warm_start=True"
+        )
     if estimator.standardize:
         raise ValueError(
             "standardize=True needs all rows at once: scale the batches, or give an input_scale"

@@ -14,7 +14,6 @@ before the tolerance, the next stage computes with more digits, or needs fewer.
 
 from collections.abc import Iterator
 from dataclasses import replace
-from typing import Any
 
 import numpy as np
 
@@ -32,6 +31,7 @@ from fastsoftmax.optimum.stage import (
     in_type_of_rows,
     judged,
     seen_outside,
+    with_objective,
 )
 from fastsoftmax.problem.centered_pass import CenteredPass
 from fastsoftmax.problem.curvature import hessian_cost, pass_work
@@ -41,8 +41,8 @@ from fastsoftmax.problem.problem import Problem
 from fastsoftmax.solvers import descent
 from fastsoftmax.solvers.lbfgs import LbfgsModel
 from fastsoftmax.solvers.newton import NewtonModel
-from fastsoftmax.solvers.progress import Progress
 from fastsoftmax.solvers.protocols import Preconditioner
+from fastsoftmax.solvers.record import count_in
 
 # Without a penalty, the loss per row and log(number of classes) at which classes count as
 # separable. Margins are about 14 then, and further steps only let the coefficients grow.
@@ -58,9 +58,8 @@ _SEPARATING_CHANGE = 0.1
 _NEWTON_PARAMS = 320
 _NEWTON_WORK = 5e8
 # How many times as fast multiply-adds of large matrices are as those of a pass, times the bytes of
-# a float32; what its iterations cost in the span of the rows, in iterations by passes; and those
-# that tell the progress.
-_FAST, _IN_ROW_SPACE, _LEAST_SEEN = 16.0, 12.0, 5
+# a float32; and what its iterations cost in the span of the rows, in iterations by passes.
+_FAST, _IN_ROW_SPACE = 16.0, 12.0
 # Passes that the span of the rows costs from which on L-BFGS is tried first.
 _LEAST_COST = 16.0
 # Share of the tolerance for stages whose result is rounded, which costs the rest.
@@ -101,14 +100,21 @@ def solve(
     The result's reasons are those of `descent.minimise`, and without a penalty "separable". Unless
     the limits ask for a certified gap, fits without a 1-norm may end with "estimated". newton
     is whether Newton's method is used, ignored where there is a 1-norm. L-BFGS starts with first,
-    such as the curvature of a similar problem, or with the objective's own preconditioner.
+    such as the curvature of a similar problem, or with the objective's own preconditioner. Where
+    the limits' record has found a state, the fit goes on from there, not from start.
     """
     limits = in_errstate_of_caller(limits)
-    point, n_iter = start, 0
+    point, n_iter, n_passed = start, 0, 0
+    if limits.record.found is not None:
+        left = limits.record.found
+        n_passed, n_iter = count_in(left, "stage"), count_in(left, "before")
     # What overflows is seen by the line searches, and does not become a result.
     with np.errstate(over="ignore", invalid="ignore"):
-        for stage in _stages(objective, newton, first):
-            found = stage.run(point, after(limits, n_iter))
+        for number, stage in enumerate(_stages(objective, newton, first)):
+            if number < n_passed:
+                continue
+            inside = _of_stage(limits, number, n_iter, is_found=number == n_passed)
+            found = stage.run(point, after(inside, n_iter))
             if found is None:
                 continue
             last, result = stage, found
@@ -116,6 +122,12 @@ def solve(
             if not stage.hands_over(found, limits.tol):
                 break
         return last.conclude(result._replace(n_iter=n_iter), limits.tol)
+
+
+def _of_stage(limits: Limits, number: int, n_iter: int, *, is_found: bool) -> Limits:
+    """Return the limits of a stage, begun after so many iterations, with its part of the record."""
+    record = limits.record if is_found else replace(limits.record, found=None)
+    return replace(limits, record=record.within(lambda: {"stage": number, "before": n_iter}))
 
 
 def _stages(
@@ -185,6 +197,7 @@ class _Descent:
 
     def run(self, start: Array, limits: Limits) -> Result | None:
         by, unpenalised = self._by, self._unpenalised
+        limits = with_objective(limits, by)
         tol = limits.tol if by is self._objective else _BEFORE_ROUNDING * limits.tol
         options = {}
         if unpenalised:
@@ -194,6 +207,7 @@ class _Descent:
             newton = NewtonModel(by, by.curved_span() if unpenalised else None)
             return descent.minimise(by, start, newton, replace(limits, tol=tol), **options)
         model = self._lbfgs.model_of(by)
+        model.is_left = limits.record.leave is not None
         return descent.minimise(by, start, model, replace(limits, tol=tol), **options)
 
     def hands_over(self, result: Result, tol: float) -> bool:
@@ -258,19 +272,18 @@ class _BeforeRowSpace(_Descent):
     """
 
     def __init__(self, objective: SoftmaxObjective, cost: float) -> None:
-        super().__init__(objective, objective, _Lbfgs(objective, None))
+        lbfgs = _Lbfgs(objective, None)
+        super().__init__(objective, objective, lbfgs)
+        self._model = lbfgs.model_of(objective)
         self._most = cost + _IN_ROW_SPACE
         self._is_slow = False
 
     def run(self, start: Array, limits: Limits) -> Result | None:
-        progress = Progress()
-
-        def told(n_iter: int, at: Any, gap: float) -> bool:
-            progress.note(self._objective.gap_bound(at) / (limits.tol * at.value))
+        def told(n_iter: int, at: Seen, gap: float) -> bool:
             if limits.on_iteration(n_iter, at, gap):
                 return True
-            remaining = progress.remaining() if len(progress) > _LEAST_SEEN else None
-            self._is_slow = remaining is not None and remaining > self._most
+            expected = self._model.expected()
+            self._is_slow = expected is not None and expected > self._most
             return self._is_slow
 
         return super().run(start, replace(limits, on_iteration=told))

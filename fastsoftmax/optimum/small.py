@@ -11,6 +11,7 @@ which goes on to 1e-13, on one core (rows x features, classes): 500 x 10, 2: 5.8
 1000 x 100, 2: 12 and 8; 20000 x 10, 2: 18 and 17.
 """
 
+import math
 from functools import cached_property
 
 import numpy as np
@@ -23,6 +24,8 @@ from fastsoftmax.problem.evaluation import Seen, SeenElsewhere
 from fastsoftmax.problem.problem import Problem
 from fastsoftmax.solvers.lower_bound import share_of
 from fastsoftmax.solvers.newton import NewtonModel
+from fastsoftmax.solvers.record import State, array_in, count_in
+from fastsoftmax.solvers.resuming import is_same, seen_at
 
 # Where L-BFGS becomes the quicker one, by measurement: coefficients, multiply-adds of a Hessian (of
 # which half are left out) and numbers that a gradient reads. The last bounds the memory of a call,
@@ -80,6 +83,11 @@ class OneArray:
         return self._by.coefficients(np.concatenate([weights.ravel(), bias.ravel()]))
 
 
+def _leave(limits: Limits, params: Array, n_iter: int, seen: State) -> None:
+    if limits.record.leave is not None:
+        limits.record.leave({**seen, "params": params, "n_iter": n_iter})
+
+
 class SmallStage:
     """Newton's method in one call, or a few.
 
@@ -98,7 +106,7 @@ class SmallStage:
         """Minimise from a point; the reason is "precision" where other stages should go on."""
         if not np.isfinite(self._view.Z).all():
             return None
-        params, n_iter = self._view.inside(start), 0
+        params, n_iter = self._begun(start, limits)
         while n_iter < limits.max_iter:
             points, records, reached, stuck = self._steps(params, limits, n_iter)
             if not len(points):
@@ -114,8 +122,11 @@ class SmallStage:
                     reason = "precision" if stuck else "converged" if reached else "max_iter"
                     result = self._judged(params, n_iter, reason, limits.tol)
                     stop = limits.on_iteration(n_iter, result.evaluation, result.gap)
+                    _leave(limits, params, n_iter, seen_at(result.evaluation))
                     return result._replace(reason="stopped") if stop else result
-                if limits.on_iteration(n_iter, *self._recorded(params, record)):
+                stop = limits.on_iteration(n_iter, *self._recorded(params, record))
+                _leave(limits, params, n_iter, {"value": float(record[2]), "slope": math.nan})
+                if stop:
                     return self._judged(params, n_iter, "stopped", limits.tol)
         return self._judged(params, n_iter, "max_iter", limits.tol)
 
@@ -126,6 +137,15 @@ class SmallStage:
     def conclude(self, result: Result, tol: float) -> Solution:
         """Return the result as it is."""
         return Solution(result)
+
+    def _begun(self, start: Array, limits: Limits) -> tuple[Array, int]:
+        """Return the view's params to begin with, and the iterations before."""
+        left, inside = limits.record.found, self._view.inside(start)
+        if left is None:
+            return inside, 0
+        params = array_in(left, "params", inside.shape)
+        is_same(self._objective, self._objective.evaluate(self._view.outside(params)), left)
+        return params, count_in(left, "n_iter")
 
     def _steps(self, params: Array, limits: Limits, n_iter: int) -> tuple[Array, Array, bool, bool]:
         """Return coefficients and records of the next steps, and the reasons why they ended."""

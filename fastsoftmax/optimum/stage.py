@@ -19,6 +19,7 @@ from fastsoftmax.problem.evaluation import Evaluation, Seen, SeenElsewhere
 from fastsoftmax.solvers import protocols
 from fastsoftmax.solvers.lower_bound import relative_gap
 from fastsoftmax.solvers.protocols import Preconditioner
+from fastsoftmax.solvers.record import State, part_of
 
 Limits = protocols.Limits[Seen]
 Result = protocols.Result[Evaluation]
@@ -73,6 +74,21 @@ def after(limits: Limits, n_iter: int) -> Limits:
         return limits.on_iteration(n_iter + n_more, at, gap)
 
     return replace(limits, max_iter=limits.max_iter - n_iter, on_iteration=count)
+
+
+def with_objective(limits: Limits, by: SoftmaxObjective) -> Limits:
+    """Return limits whose record has what an objective knows beside the solver's state.
+
+    What a run has left of it is taken over.
+    """
+    record = limits.record
+    if record.found is not None:
+        by.restore(part_of(record.found, "objective"))
+
+    def beside() -> State:
+        return {"objective": by.state()}
+
+    return replace(limits, record=record.within(beside))
 
 
 def in_errstate_of_caller(limits: Limits) -> Limits:

@@ -28,12 +28,15 @@ from fastsoftmax.optimum.stage import (
     after,
     in_type_of_rows,
     seen_outside,
+    with_objective,
 )
 from fastsoftmax.problem import elastic_net
 from fastsoftmax.problem.evaluation import Evaluation, Seen
 from fastsoftmax.problem.problem import Problem, build_problem
 from fastsoftmax.solvers.lower_bound import LowerBound, share_of
 from fastsoftmax.solvers.orthant_wise import OrthantModel, minimise
+from fastsoftmax.solvers.record import Damaged, State, array_in, count_in, number_in
+from fastsoftmax.solvers.resuming import is_same, seen_at
 
 # From this number of features on, most are left out until they are needed, in the type of X.
 _WIDE = 4096
@@ -90,6 +93,7 @@ class _OrthantWise(_Ending):
         self._share_of_tol = share_of_tol
 
     def run(self, start: Array, limits: Limits) -> Result | None:
+        limits = with_objective(limits, self._objective)
         limits = replace(limits, tol=self._share_of_tol * limits.tol)
         return minimise(self._objective, start, OrthantModel(self._objective), limits)
 
@@ -120,22 +124,26 @@ class _Rounds(_Ending):
 
     def run(self, start: Array, limits: Limits) -> Result | None:
         full, fine = self._objective, self._fine
-        if fine and _copy_bytes(full.problem, start) > _COPY_BYTES:
+        limits = with_objective(limits, full)
+        left = limits.record.found
+        if left is None and fine and _copy_bytes(full.problem, start) > _COPY_BYTES:
             return None
-        at = full.evaluate(start)
-        state = _certified(
-            full, start, at, full.gap_bound(at) + full.noise(at), LowerBound(full.epsilon), 0
-        )
-        features = np.empty(0, dtype=np.intp)
-        reason, idle = "converged", 0
+        state = _begun(full, start, left)
+        features, chosen, idle = _worked_on(full, left)
+        reason = "converged"
         while state.gap > limits.tol:
             if state.n_iter >= limits.max_iter:
                 return _result(state, "max_iter")
             if limits.expired():
                 return _result(state, "max_time")
-            chosen = _chosen(full, state, features if fine else None)
+            if chosen is None:
+                chosen = _chosen(full, state, features if fine else None)
             subset = Subset(full, chosen, fine=fine)
-            inner = self._solve_inside(subset, state, limits)
+            inside = _with_round(
+                limits, state, {"features": features, "chosen": chosen, "idle": idle}
+            )
+            inner = self._solve_inside(subset, state, inside)
+            limits = replace(limits, record=replace(limits.record, found=None))
             before, state = state, _outside(full, subset, inner, state)
             if inner.reason in ("stopped", "max_time"):
                 return _result(state, inner.reason)
@@ -146,7 +154,7 @@ class _Rounds(_Ending):
             if not moves or idle >= _MOST_IDLE:
                 reason = "precision"
                 break
-            features = chosen
+            features, chosen = chosen, None
         return _result(state, "converged" if state.gap <= limits.tol else reason)
 
     def hands_over(self, result: Result, tol: float) -> bool:
@@ -167,6 +175,35 @@ class _Rounds(_Ending):
         objective = subset.objective
         start = subset.inside(state.point)
         return minimise(objective, start, OrthantModel(objective), after(inside, state.n_iter))
+
+
+def _begun(full: SoftmaxObjective, start: Array, left: State | None) -> _State:
+    """Return what is known at the start of the first round, or of the one that left a state."""
+    point = start if left is None else array_in(left, "point", start.shape)
+    at, lower, n_iter = full.evaluate(point), LowerBound(full.epsilon), 0
+    if left is not None:
+        n_iter = count_in(left, "n_iter")
+        if is_same(full, at, left):
+            lower.value = number_in(left, "lower")
+            return _State(point, at, lower, number_in(left, "gap"), n_iter)
+    return _certified(full, point, at, full.gap_bound(at) + full.noise(at), lower, n_iter)
+
+
+def _worked_on(full: SoftmaxObjective, left: State | None) -> tuple[Array, Array | None, int]:
+    """Return the features of the round before, those of the round that left a state, and idle."""
+    if left is None:
+        return np.empty(0, dtype=np.intp), None, 0
+    features, chosen = (array_in(left, name).astype(np.intp) for name in ("features", "chosen"))
+    if not np.isin(chosen, np.arange(full.problem.n_features)).all():
+        raise Damaged("it works on features that there are not")
+    return features, chosen, count_in(left, "idle")
+
+
+def _with_round(limits: Limits, state: _State, worked_on: State) -> Limits:
+    """Return limits whose record has a round beside the state of the solver in it."""
+    lower, known = state.lower.value, {"point": state.point, "gap": state.gap}
+    beside = {**known, **worked_on, **seen_at(state.at), "lower": lower, "n_iter": state.n_iter}
+    return replace(limits, record=limits.record.within(lambda: beside))
 
 
 def _outside(full: SoftmaxObjective, subset: "Subset", inner: Result, before: _State) -> _State:

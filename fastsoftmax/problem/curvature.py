@@ -22,7 +22,7 @@ from fastsoftmax.arrays import Array
 from fastsoftmax.blas import inner, product
 from fastsoftmax.linalg import invert
 from fastsoftmax.problem.curved_span import RowSpan, spread_of
-from fastsoftmax.problem.evaluation import Evaluation
+from fastsoftmax.problem.evaluation import Located
 from fastsoftmax.problem.preconditioner import (
     DiagonalInverse,
     DiagonalPreconditioner,
@@ -124,9 +124,7 @@ def is_whole(problem: Problem) -> bool:
     return problem.n_params <= WHOLE_PARAMS
 
 
-def refinement(
-    problem: Problem, span: RowSpan | None, most_passes: float
-) -> Refinement[Evaluation]:
+def refinement(problem: Problem, span: RowSpan | None, most_passes: float) -> Refinement[Located]:
     """Return the best preconditioner for about so many passes, or the cheapest.
 
     In a span, where F curves only there.
@@ -139,7 +137,7 @@ def refinement(
         plan = plan_blocks(problem, most_passes * one_pass)
         if plan is not None:
 
-            def build(at: Evaluation) -> Preconditioner:
+            def build(at: Located) -> Preconditioner:
                 blocks = build_sampled_blocks(problem, at, plan.n_drawn)
                 return blocks if span is None else InSpan(blocks, span, problem.n_weights)
 
@@ -178,7 +176,7 @@ def _whole_costs(problem: Problem) -> tuple[float, float]:
 
 
 def build_whole(
-    problem: Problem, at: Evaluation, step: int = 1, span: RowSpan | None = None
+    problem: Problem, at: Located, step: int = 1, span: RowSpan | None = None
 ) -> Preconditioner:
     """Invert the Hessian of every step-th row; in a span, where F curves only there.
 
@@ -212,7 +210,7 @@ def _leave_constants(problem: Problem, inverse: Array) -> None:
         inverse[..., sizes == 0.0] = 0.0
 
 
-def build_diagonals(problem: Problem, at: Evaluation) -> Preconditioner:
+def build_diagonals(problem: Problem, at: Located) -> Preconditioner:
     """Take the diagonal of the Hessian's block of each class, its mean features apart."""
     rows, coordinates = problem.rows, problem.coordinates
     squares, sums, totals, _ = rows.sum(diagonals, at.weights, at.bias, coordinates.center, 1)
@@ -233,7 +231,7 @@ def build_diagonals(problem: Problem, at: Evaluation) -> Preconditioner:
     )
 
 
-def build_shared(problem: Problem, at: Evaluation, span: RowSpan | None = None) -> Preconditioner:
+def build_shared(problem: Problem, at: Located, span: RowSpan | None = None) -> Preconditioner:
     """Approximate the Hessian's block of each class by its share of a matrix, its means apart."""
     rows, coordinates = problem.rows, problem.coordinates
     step = _row_step(rows.sample)
@@ -273,7 +271,7 @@ def diagonal_bound(problem: Problem) -> Array:
     return np.concatenate([weights.ravel(), curvature[: problem.n_params - weights.size]])
 
 
-def diagonal_at(problem: Problem, at: Evaluation, bound: Array) -> Array:
+def diagonal_at(problem: Problem, at: Located, bound: Array) -> Array:
     """Diagonal of the Hessian at a point, as `diagonal_bound` returns it; at least a share of that.
 
     From a sample of the rows, if they are dense.
@@ -290,7 +288,7 @@ def diagonal_at(problem: Problem, at: Evaluation, bound: Array) -> Array:
     return np.asarray(np.maximum(diagonal, _LEAST_SHARE * bound, out=diagonal))
 
 
-def curvature_along(problem: Problem, at: Evaluation, direction: Array) -> float:
+def curvature_along(problem: Problem, at: Located, direction: Array) -> float:
     """Estimate <direction, Hessian direction> from some of the rows."""
     rows, coordinates = problem.rows.sample, problem.coordinates
     step = max(1, rows.n_rows // _ROWS_ALONG)
@@ -305,7 +303,7 @@ def hessian_cost(problem: Problem) -> float:
     return float(problem.n_rows + problem.n_params) * problem.n_params**2
 
 
-def hessian_of_rows(problem: Problem, at: Evaluation, step: int = 1) -> Array:
+def hessian_of_rows(problem: Problem, at: Located, step: int = 1) -> Array:
     """Return the share that every step-th row has of the Hessian of the mean loss, in a new array.
 
     In the solver's coordinates; the rows are divided by the number of all.
@@ -332,7 +330,7 @@ def hessian_of_rows(problem: Problem, at: Evaluation, step: int = 1) -> Array:
     return np.asarray(total[np.ix_(by_weights, by_weights)])
 
 
-def build_hessian(problem: Problem, at: Evaluation, step: int = 1) -> Array:
+def build_hessian(problem: Problem, at: Located, step: int = 1) -> Array:
     """Return the Hessian of F in the solver's coordinates, from every step-th row, in a new array.
 
     Softmax does not see a number added to all logits, so the intercepts' common direction is flat

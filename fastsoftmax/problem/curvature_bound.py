@@ -65,11 +65,11 @@ class SharperBound:
 
     def __init__(self, problem: Problem, by: Pass) -> None:
         self._problem, self._by = problem, by
-        self._next = math.inf  # a bound of the other kind up to which the next trial waits
+        self.next_trial = math.inf  # a bound of the other kind up to which that waits
 
     def bound(self, at: Evaluation, bound: float, wanted: float) -> float:
         """Return an upper bound on F - min F, at most the one that is known."""
-        if not is_possible(self._problem) or bound > self._next or wanted < TIGHT * at.value:
+        if not is_possible(self._problem) or bound > self.next_trial or wanted < TIGHT * at.value:
             return bound
         if not _expected_gap(self._problem, at) <= _HOPE * wanted:  # (it may be NaN)
             return bound
@@ -77,7 +77,7 @@ class SharperBound:
         one_pass = pass_work(problem)
         step, work = whole_plan(problem, one_pass)
         if work > _MOST_PASSES * one_pass:
-            self._next = -math.inf
+            self.next_trial = -math.inf
             return bound
         found = self._at(at, step)
         if found.value > wanted and step > 1:
@@ -87,7 +87,7 @@ class SharperBound:
             if finer >= 1 and whole_work(problem, finer) <= _MOST_PASSES * one_pass:
                 found = self._at(at, finer)
         if found.value > wanted:
-            self._next = _RETRY * bound
+            self.next_trial = _RETRY * bound
         return min(bound, found.value)
 
     def _at(self, at: Evaluation, step: int) -> Bound:

@@ -25,7 +25,26 @@ class BaseGradient(NamedTuple):
     square: float  # its squared length
 
 
-class Seen(Protocol):
+class Located(Protocol):
+    """Where a Hessian is taken."""
+
+    @property
+    def weights(self) -> Array:
+        """Coefficients (n_logits, n_features) for raw features."""
+
+    @property
+    def bias(self) -> Array:
+        """Intercepts (n_logits,) for raw features."""
+
+
+class Place(NamedTuple):
+    """Such a place, and nothing else."""
+
+    weights: Array
+    bias: Array
+
+
+class Seen(Located, Protocol):
     """What a fit tells of a point while it runs."""
 
     @property
@@ -39,14 +58,6 @@ class Seen(Protocol):
     @property
     def value(self) -> float:
         """F."""
-
-    @property
-    def weights(self) -> Array:
-        """Coefficients (n_logits, n_features) for raw features."""
-
-    @property
-    def bias(self) -> Array:
-        """Intercepts (n_logits,) for raw features."""
 
 
 @dataclass(frozen=True)
@@ -115,6 +126,9 @@ class Pass(Protocol):
 
     def base(self) -> BaseGradient:
         """Return the gradient at the class shares; the first call may take a pass."""
+
+    def known_base(self) -> Array | None:
+        """Return the gradient that `base` returns, where that needs no pass."""
 
     def note_base(self, gradient: Array) -> None:
         """Keep the gradient that `base` returns, where it is known from elsewhere."""

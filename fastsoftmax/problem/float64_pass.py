@@ -63,6 +63,10 @@ class Float64Pass:
         """Return the gradient at the class shares; the first call may take a pass."""
         return self._own.base()
 
+    def known_base(self) -> Array | None:
+        """Return the gradient of `base`, if it is known."""
+        return self._own.known_base()
+
     def note_base(self, gradient: Array) -> None:
         """Keep what `base` returns, where it is known."""
         self._own.note_base(gradient)

@@ -16,6 +16,7 @@ from fastsoftmax.problem.curvature_bound import TIGHT
 from fastsoftmax.problem.evaluation import Evaluation
 from fastsoftmax.problem.problem import Problem
 from fastsoftmax.shards.curvature import class_curvature
+from fastsoftmax.solvers.record import State, array_in, number_in
 
 # The weights' part of the bound has to be this share of what is wanted.
 _READY = 0.8
@@ -52,6 +53,17 @@ class InterceptSteps:
         step = np.zeros(problem.n_params)
         step[problem.n_weights :] = -(self._inverse @ at.bias_grad)
         return step
+
+    def state(self) -> State:
+        """Return what is known."""
+        inverse = {} if self._inverse is None else {"inverse": self._inverse}
+        return {"last": self._last, **inverse}
+
+    def restore(self, state: State) -> None:
+        """Go on with what was known."""
+        n = self._problem.n_logits
+        self._last = number_in(state, "last")
+        self._inverse = array_in(state, "inverse", (n, n)) if "inverse" in state else None
 
     def _inverted(self, at: Evaluation) -> Array:
         rows = self._problem.rows.sample

@@ -114,6 +114,10 @@ class RawPass:
         assert self._base is not None  # `evaluate` notes it
         return self._base
 
+    def known_base(self) -> Array | None:
+        """Return the gradient of `base`, if it is known."""
+        return None if self._base is None else self._base.gradient
+
     def note_base(self, gradient: Array) -> None:
         """Keep what `base` returns, where it is known."""
         self._base = square_of(gradient)

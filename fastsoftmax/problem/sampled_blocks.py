@@ -26,7 +26,7 @@ from scipy.linalg import get_blas_funcs, get_lapack_funcs
 
 from fastsoftmax.arrays import Array
 from fastsoftmax.blas import single_threaded_blas
-from fastsoftmax.problem.evaluation import Evaluation
+from fastsoftmax.problem.evaluation import Located
 from fastsoftmax.problem.problem import Problem
 from fastsoftmax.shards.curvature import GATHERED, POOL
 from fastsoftmax.threads import in_threads
@@ -179,7 +179,7 @@ def _block_work(n_rows: int, columns: int) -> float:
     return products + GATHERED * n_rows * columns
 
 
-def build_sampled_blocks(problem: Problem, at: Evaluation, n_drawn: int) -> SampledBlocks:
+def build_sampled_blocks(problem: Problem, at: Located, n_drawn: int) -> SampledBlocks:
     """Draw the rows at a point, and invert."""
     rows, coordinates = problem.rows, problem.coordinates
     with_bias = bool(coordinates.fit_intercept)

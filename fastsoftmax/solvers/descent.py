@@ -13,6 +13,7 @@ from fastsoftmax.solvers.iteration import iterate
 from fastsoftmax.solvers.line_search import level_step, search
 from fastsoftmax.solvers.lower_bound import share_of
 from fastsoftmax.solvers.protocols import E, Limits, Model, Objective, Result
+from fastsoftmax.solvers.record import State, array_in, part_of
 
 # A step that lowers the bound has helped where this share of it is left.
 _HELPED = 0.5
@@ -125,3 +126,22 @@ class _AlongDirections(Generic[E]):
         if moved is not None:
             change = self._objective.vectors.sum(at.gradient, -1.0, before.gradient)
             self._model.learn(moved, change)
+
+    def state(self) -> State:
+        """Return what is needed to go on, where a certified gap is asked for."""
+        own = [self._tightened_from, self._most_excess, self._calm, self.gain, self._tol]
+        state: State = {"model": self._model.state(), "own": np.array(own, dtype=np.float64)}
+        if self._least_gain > 0.0 and self.direction is not None:  # the last one tells how it ended
+            state["direction"] = self.direction
+        return state
+
+    def restore(self, state: State) -> None:
+        """Go on from a state."""
+        *own, self.gain, tol = array_in(state, "own", (5,)).tolist()
+        growth = tol / self._tol if self._tol > 0.0 else np.inf
+        if tol == self._tol:
+            growth = 1.0
+            self._tightened_from, self._most_excess = own[:2]
+        self._calm = int(own[2])
+        self._model.restore(part_of(state, "model"), growth)
+        self.direction = array_in(state, "direction") if "direction" in state else None

@@ -10,6 +10,7 @@ from fastsoftmax.arrays import Array
 from fastsoftmax.solvers.pairs import Pair, Pairs, pair_of, scale_from, two_loops
 from fastsoftmax.solvers.progress import Progress
 from fastsoftmax.solvers.protocols import E, Preconditioned, Preconditioner
+from fastsoftmax.solvers.record import State, array_in, count_in, number_in, part_of
 from fastsoftmax.solvers.vectors import Vectors
 
 # A better preconditioner comes when the progress so far predicts more iterations than it costs,
@@ -48,6 +49,9 @@ class LbfgsModel(Generic[E]):
     # One small expectation may be the fault of a bad pair.
     confirmations = 3
 
+    # Whether it can be asked for its state: then it notes where a preconditioner was built.
+    is_left = False
+
     def __init__(
         self, objective: Preconditioned[E], memory: int = 30, first: Preconditioner | None = None
     ) -> None:
@@ -55,6 +59,8 @@ class LbfgsModel(Generic[E]):
         self.vectors = objective.vectors
         self._first = first
         self._refined: Preconditioner | None = None
+        self._place: State | None = None  # where that was built
+        self._most = 0.0  # what it might cost
         self.gamma = 1.0
         self.pairs = Pairs(memory, _MEMORY_BYTES, _LEAST_MEMORY)
         self._is_given = first is not None
@@ -93,12 +99,17 @@ class LbfgsModel(Generic[E]):
             return
         self._first = self._refined = None  # their memory; the first can be made again
         self._refined = found.build(at)
+        self._place, self._most = (self.objective.place_of(at) if self.is_left else None), most
         self._spent += found.cost
         self._last_cost = found.cost
         self._least = _LEAST_AGAIN if self._least == _LEAST else 2 * self._least
         self._progress = Progress()
         self._progress.note(excess)
         self._calibrate(at)
+
+    def expected(self) -> float | None:
+        """Return how many iterations are left as it seems; None where too few tell."""
+        return self._progress.remaining() if len(self._progress) >= _LEAST else None
 
     def _calibrate(self, at: E) -> None:
         """Take gamma from the curvature along the direction that a new preconditioner gives."""
@@ -133,7 +144,8 @@ class LbfgsModel(Generic[E]):
             yield -self.gamma * self.preconditioner.apply(gradient)
         if self._refined is not None:
             # where every row of a class is decided, the refined one can be next to infinite
-            self._refined, self.gamma, self._n_pairs = None, 1.0, 0
+            self._refined, self._place = None, None
+            self.gamma, self._n_pairs = 1.0, 0
             yield -self.first.apply(gradient)
 
     def learn(self, moved: Array, change: Array) -> None:
@@ -156,6 +168,36 @@ class LbfgsModel(Generic[E]):
             return False
         self.gamma = gamma
         return True
+
+    def state(self) -> State:
+        """As of `protocols.Model`; only where `is_left`, and without a first that was given."""
+        refined = {} if self._place is None else {**self._place, "most": self._most}
+        return {
+            "pairs": self.pairs.state(),
+            "refined": refined,
+            "gamma": self.gamma,
+            "n_pairs": self._n_pairs,
+            "spent": self._spent,
+            "least": self._least,
+            "last_cost": self._last_cost,
+            "progress": self._progress.state(),
+        }
+
+    def restore(self, state: State, growth: float) -> None:
+        """As of `protocols.Model`; builds the preconditioner again, at the place of that time."""
+        self.pairs.restore(part_of(state, "pairs"))
+        self.gamma, self._spent = number_in(state, "gamma"), number_in(state, "spent")
+        self._n_pairs = count_in(state, "n_pairs")
+        self._least, self._last_cost = count_in(state, "least"), number_in(state, "last_cost")
+        self._progress.restore(array_in(state, "progress"), growth)
+        refined = part_of(state, "refined")
+        if refined:
+            self._place = {name: refined[name] for name in refined.keys() - {"most"}}
+            self._most = number_in(refined, "most")
+            self._first = None
+            self._refined = self.objective.refined_at(self._place, self._most)
+        else:
+            _ = self.first  # (the objective refines none where this shows that it does not pay)
 
     def inverse(self) -> Preconditioner:
         """Return the inverse Hessian as it is known now, to start on a problem much like this one.

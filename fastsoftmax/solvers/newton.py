@@ -14,6 +14,7 @@ from fastsoftmax.arrays import Array
 from fastsoftmax.blas import product
 from fastsoftmax.linalg import invert
 from fastsoftmax.solvers.protocols import E, TwiceDifferentiable
+from fastsoftmax.solvers.record import State
 
 
 class NewtonModel(Generic[E]):
@@ -51,3 +52,10 @@ class NewtonModel(Generic[E]):
 
     def learn(self, moved: Array, change: Array) -> None:
         """Do nothing: the next Hessian tells more than the step."""
+
+    def state(self) -> State:
+        """Return nothing: it is all made anew at each point."""
+        return {}
+
+    def restore(self, state: State, growth: float) -> None:
+        """Do nothing."""

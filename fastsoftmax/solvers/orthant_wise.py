@@ -27,6 +27,7 @@ from fastsoftmax.solvers.lower_bound import ROUNDING
 from fastsoftmax.solvers.pairs import Pairs, pair_of, scale_from, two_loops
 from fastsoftmax.solvers.protocols import Blocks, Composite, E, Limits, Result
 from fastsoftmax.solvers.proximal import model_minimum
+from fastsoftmax.solvers.record import State, array_in, count_in, part_of
 from fastsoftmax.solvers.vectors import Vectors
 
 # The figures below are passes to `tol`, of three problems: images 1000 x 784 (float32, K = 10,
@@ -128,6 +129,24 @@ class OrthantModel(Generic[E]):
         pair = pair_of(moved, change, _VECTORS)
         if pair is not None:
             self.pairs.add(pair)
+
+    def state(self) -> State:
+        """Return what is needed to go on. Blocks are not: those of a later point are better."""
+        return {
+            "pairs": self.pairs.state(),
+            "inverse": self.inverse,
+            "next_refresh": self.next_refresh,
+            "next_blocks": self.next_blocks if self.blocks is None else 0,
+            "values": np.array(self.values),
+        }
+
+    def restore(self, state: State) -> None:
+        """Go on from a state."""
+        self.pairs.restore(part_of(state, "pairs"))
+        self.inverse = array_in(state, "inverse", self.inverse.shape)
+        self.next_refresh = count_in(state, "next_refresh")
+        self.next_blocks = count_in(state, "next_blocks")
+        self.values = array_in(state, "values").tolist()
 
 
 def _inverted(diagonal: Array) -> Array:
@@ -303,3 +322,11 @@ class _OrthantSteps(Generic[E]):
         moved, self._moved = self._moved, None
         if moved is not None:
             self._model.learn(moved, at.gradient - before.gradient)
+
+    def state(self) -> State:
+        """Return what is needed to go on."""
+        return {"model": self._model.state()}
+
+    def restore(self, state: State) -> None:
+        """Go on from a state."""
+        self._model.restore(part_of(state, "model"))

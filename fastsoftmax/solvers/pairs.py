@@ -13,6 +13,7 @@ import numpy as np
 
 from fastsoftmax.arrays import Array
 from fastsoftmax.solvers.protocols import Preconditioner
+from fastsoftmax.solvers.record import State, array_in
 from fastsoftmax.solvers.vectors import Vectors
 
 # Least curvature of a pair, as a share of its lengths' product. Differences of gradients are wrong
@@ -53,6 +54,20 @@ class Pairs(deque[Pair]):
         while len(self) >= self.most_of(pair.moved.nbytes + pair.change.nbytes):
             self.popleft()
         self.append(pair)
+
+    def state(self) -> State:
+        """Return the pairs by numbers, oldest first."""
+        vectors: State = {}
+        for i, pair in enumerate(self):
+            vectors |= {f"moved{i}": pair.moved, f"change{i}": pair.change}
+        return {**vectors, "curvature": np.array([pair.curvature for pair in self])}
+
+    def restore(self, state: State) -> None:
+        """Hold the pairs of a state, in place of others."""
+        self.clear()
+        for i, curvature in enumerate(array_in(state, "curvature").tolist()):
+            moved = array_in(state, f"moved{i}")
+            self.append(Pair(moved, array_in(state, f"change{i}", moved.shape), curvature))
 
     def among(self, free: Array, vectors: Vectors) -> list[Pair]:
         """Return the pairs of some elements of the vectors, where these have curvature."""

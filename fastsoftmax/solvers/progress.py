@@ -2,6 +2,10 @@
 
 import math
 
+import numpy as np
+
+from fastsoftmax.arrays import Array
+
 # Iterations that a prediction looks back at least.
 _LEAST = 3
 
@@ -20,6 +24,14 @@ class Progress:
         """See the bound of an iteration; a larger one than before tells nothing."""
         log = math.log(excess) if excess > 0.0 else -math.inf
         self._logs.append(min(log, self._logs[-1]) if self._logs else log)
+
+    def state(self) -> Array:
+        """Return the logarithms of the bounds."""
+        return np.array(self._logs)
+
+    def restore(self, logs: Array, growth: float) -> None:
+        """Go on after some bounds, in units that are smaller by a factor."""
+        self._logs = (logs + math.log(growth)).tolist() if 0.0 < growth < math.inf else []
 
     def remaining(self) -> float | None:
         """Predict the iterations that are left, at the pace of the latest half; None if unknown."""

@@ -10,6 +10,7 @@ from typing import Generic, NamedTuple, Protocol, TypeVar
 import numpy as np
 
 from fastsoftmax.arrays import Array
+from fastsoftmax.solvers.record import Record, State
 from fastsoftmax.solvers.vectors import Vectors
 
 # ---- problems ----
@@ -73,11 +74,11 @@ class Preconditioner(Protocol):
         """Return the product with a flat vector, in a new array."""
 
 
-class Refinement(NamedTuple, Generic[E]):
+class Refinement(NamedTuple, Generic[Seen_contra]):
     """A better approximation of the inverse Hessian that can be had at a point."""
 
     cost: float  # in evaluations
-    build: Callable[[E], Preconditioner]
+    build: Callable[[Seen_contra], Preconditioner]
 
 
 class Preconditioned(Objective[E], Protocol[E]):
@@ -95,6 +96,12 @@ class Preconditioned(Objective[E], Protocol[E]):
 
     def refinement(self, most_cost: float) -> "Refinement[E] | None":
         """Return the best one for about so many evaluations, or the cheapest; None if none is."""
+
+    def place_of(self, at: E) -> State:
+        """Return what a refinement can be built from again."""
+
+    def refined_at(self, place: State, most_cost: float) -> Preconditioner:
+        """Build what `refinement` had for this cost, at a place."""
 
 
 class Blocks(Protocol):
@@ -197,6 +204,15 @@ class Model(Protocol[E_contra]):
     def learn(self, moved: Array, change: Array) -> None:
         """Note a step and the difference of the gradients at its ends."""
 
+    def state(self) -> State:
+        """Return what the model needs to go on after an iteration."""
+
+    def restore(self, state: State, growth: float) -> None:
+        """Go on as the model that was in a state, in place of what is known.
+
+        growth is by what excesses are larger than they were, because of another tolerance.
+        """
+
 
 @dataclass(frozen=True)
 class Limits(Generic[Seen_contra]):
@@ -208,6 +224,7 @@ class Limits(Generic[Seen_contra]):
     on_iteration: Callable[[int, Seen_contra, float], bool] = lambda n_iter, at, gap: False
     expired: Callable[[], bool] = lambda: False  # whether time is up; asked before each iteration
     certified: bool = True  # whether only a bound will do; where not, `descent` takes an estimate
+    record: Record = Record()  # noqa: RUF009 (it is frozen) where the state is left, and found
 
 
 class Result(NamedTuple, Generic[E]):
