@@ -6,7 +6,7 @@ import os
 import re
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path, PurePosixPath
 from types import ModuleType
 from typing import NamedTuple
@@ -26,10 +26,11 @@ class Limit(NamedTuple):
 def default_threads(kernels: ModuleType) -> Limit:
     """Return the number of threads for n_jobs=None.
 
-    With OpenMP, that is what OpenMP allows: OMP_NUM_THREADS, and limits that were set by
-    threadpoolctl. Without OMP_NUM_THREADS it is at most the number of CPUs that this process may
-    use. So it is in scikit-learn, for code of its own with OpenMP. A positive OMP_NUM_THREADS may
-    exceed the number of CPUs. Kernels without OpenMP obey OMP_NUM_THREADS too.
+    That is what OpenMP allows: OMP_NUM_THREADS, and limits that were set by threadpoolctl. Without
+    OMP_NUM_THREADS it is at most the number of CPUs that this process may use. So it is in
+    scikit-learn, for code of its own with OpenMP. A positive OMP_NUM_THREADS may exceed the number
+    of CPUs. Kernels without OpenMP ask the OpenMP of scikit-learn, and obey OMP_NUM_THREADS before
+    that is loaded.
 
     Parameters
     ----------
@@ -44,7 +45,7 @@ def default_threads(kernels: ModuleType) -> Limit:
     if kernels is sys.modules.get("fastsoftmax.reference"):
         return Limit(1, "numpy computes")
     asked, lowest = _granted_at(int(time.monotonic()) // _SECONDS_KEPT)
-    allowed = kernels.max_threads() if kernels.openmp() else asked
+    allowed = kernels.max_threads() if kernels.openmp() else _loaded_openmp() or asked
     if allowed is not None and (asked is not None or allowed < lowest.n_threads):
         by_variable = allowed == asked
         source = "OMP_NUM_THREADS" if by_variable else "threadpoolctl or omp_set_num_threads"
@@ -110,6 +111,26 @@ def _number_in(variable: str) -> int | None:
     """
     found = re.match(r"\s*(\d+)\s*(?:,|$)", os.environ.get(variable, ""))
     return int(found[1]) or None if found else None
+
+
+def _loaded_openmp() -> int | None:
+    """Return what OpenMP allows in this process; None before scikit-learn has loaded its own.
+
+    Where several are loaded, the largest number: threadpoolctl limits them all, and what one library
+    is told (by `torch.set_num_threads`) concerns only itself.
+    """
+    if "sklearn.utils._openmp_helpers" not in sys.modules:
+        return None
+    return max((get_max_threads() for get_max_threads in _openmp_numbers()), default=None)
+
+
+@functools.cache
+def _openmp_numbers() -> list[Callable[[], int]]:
+    """Return omp_get_max_threads of the libraries that are loaded."""
+    from threadpoolctl import ThreadpoolController  # functions of arrays do without it
+
+    found = ThreadpoolController().select(user_api="openmp").lib_controllers
+    return [library.get_num_threads for library in found]
 
 
 def _joblib_jobs() -> int | None:

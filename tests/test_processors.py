@@ -36,6 +36,7 @@ def machine(monkeypatch):
         monkeypatch.setattr(os, "sched_getaffinity", lambda pid: range(affinity), raising=False)
         monkeypatch.setattr(os, "cpu_count", lambda: n_cpus)
         monkeypatch.setattr(processors, "cpu_quota", lambda: quota)
+        monkeypatch.setattr(processors, "_loaded_openmp", lambda: None)
         forget()
 
     yield describe
@@ -220,11 +221,44 @@ def test_the_source_is_shown(run_python):
 def test_limits_of_threadpoolctl_are_shown(kernels, machine):
     threadpoolctl = pytest.importorskip("threadpoolctl")
     if not kernels.openmp():
-        pytest.skip("threadpoolctl limits OpenMP, and this build has none")
+        pytest.skip("the number of another library is left out here, and this build has none")
     machine()
     with threadpoolctl.threadpool_limits(1, user_api="openmp"):
         shown = _show_versions.describe()["threads"]
     assert shown == "1 (threadpoolctl or omp_set_num_threads)"
+
+
+LIMITED = """
+import json, sys
+from types import SimpleNamespace
+from threadpoolctl import ThreadpoolController, threadpool_limits
+from fastsoftmax import FastSoftmax, kernels, processors
+
+if "without" in sys.argv:  # a build without OpenMP, as wheels are
+    kernels = SimpleNamespace(openmp=lambda: False)
+found = [list(processors.default_threads(kernels))]
+with threadpool_limits(2, user_api="openmp"):
+    found.append(list(processors.default_threads(kernels)))
+    # of one library alone, as torch.set_num_threads
+    one, *others = ThreadpoolController().select(user_api="openmp").lib_controllers
+    one.set_num_threads(1)
+    found.append(list(processors.default_threads(kernels)) if others else found[-1])
+found.append(list(processors.default_threads(kernels)))
+print(json.dumps(found))
+"""
+
+
+@pytest.mark.usefixtures("kernels")
+@pytest.mark.parametrize("openmp", ["with", "without"])
+def test_limits_of_threadpoolctl(openmp, run_python):
+    """Builds without OpenMP see them in the OpenMP of scikit-learn."""
+    pytest.importorskip("threadpoolctl")
+    before, limited, one_limited, after = json.loads(
+        run_python(LIMITED, openmp, OMP_NUM_THREADS="3")
+    )
+    assert before == after == [3, "OMP_NUM_THREADS"]
+    assert limited == [2, "threadpoolctl or omp_set_num_threads"]
+    assert one_limited == limited or openmp == "with"
 
 
 # ---- cgroups: files as Linux writes them
