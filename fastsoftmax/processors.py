@@ -116,8 +116,8 @@ def _number_in(variable: str) -> int | None:
 def _loaded_openmp() -> int | None:
     """Return what OpenMP allows in this process; None before scikit-learn has loaded its own.
 
-    Where several are loaded, the largest number: threadpoolctl limits them all, and what one library
-    is told (by `torch.set_num_threads`) concerns only itself.
+    Where several are loaded, the largest number: threadpoolctl limits them all, and what only one
+    library is told (by `torch.set_num_threads`) is not meant for others.
     """
     if "sklearn.utils._openmp_helpers" not in sys.modules:
         return None

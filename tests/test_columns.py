@@ -8,6 +8,7 @@ import zipfile
 import numpy as np
 import pytest
 from scipy import sparse
+from sparse_rows import random_array
 
 from fastsoftmax import FastSoftmax
 from fastsoftmax.columns import InColumns, compacted, filled_columns, in_columns, some_columns
@@ -18,7 +19,7 @@ N_COLUMNS = 1 << 16
 @pytest.fixture
 def rows(rng, real):
     """Rows of three classes, in which few of many columns have entries."""
-    X = sparse.random_array((120, 60), density=0.1, format="csr", rng=rng)
+    X = random_array((120, 60), density=0.1, format="csr", rng=rng)
     y = np.arange(120) % 3
     columns = np.sort(rng.choice(N_COLUMNS, 60, replace=False)).astype(np.int32)
     indices = columns[X.indices]
@@ -48,7 +49,7 @@ class TestColumns:
 
     @pytest.mark.parametrize("n_rows", [1, 500])
     def test_some_columns(self, rng, n_rows):
-        X = sparse.random_array((n_rows, 2000), density=0.005, format="csr", rng=rng)
+        X = random_array((n_rows, 2000), density=0.005, format="csr", rng=rng)
         none = np.empty(0, dtype=np.intp)
         for columns in (np.unique(X.indices), np.arange(0, 2000, 3), np.array([1999]), none):
             part = some_columns(X, columns, X.dtype)

@@ -3,6 +3,7 @@
 import numpy as np
 import pytest
 from scipy import sparse
+from sparse_rows import random_array
 
 from fastsoftmax import reference
 from fastsoftmax.kernel_arguments import Descent
@@ -40,7 +41,7 @@ def stored(request, real):
 
 def make_matrix(rng, n_rows, n_features, share, dtype, index):
     """A CSR matrix with unsorted indices, duplicates, an empty row and an empty column."""
-    X = sparse.random_array((n_rows, n_features), density=share, rng=rng, format="lil")
+    X = random_array((n_rows, n_features), density=share, rng=rng, format="lil")
     if n_rows > 2 and n_features > 2:
         X[1] = 0
         X[:, 1] = 0

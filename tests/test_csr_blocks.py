@@ -3,6 +3,7 @@
 import numpy as np
 import pytest
 from scipy import sparse
+from sparse_rows import random_array
 
 from fastsoftmax import reference
 from fastsoftmax.objective import SoftmaxObjective
@@ -26,7 +27,7 @@ def backend(request):
 def problem(
     rng, backend=reference, n_classes=3, n_shards=1, real=np.float64, paired=False, **options
 ):
-    X = sparse.random_array((400, 30), density=0.2, rng=rng, dtype=np.float64).tocsr().astype(real)
+    X = random_array((400, 30), density=0.2, rng=rng, dtype=np.float64).tocsr().astype(real)
     if paired:
         X = sparse.csr_array(
             X.multiply(1.0 + 0.1 * rng.random((400, 30))) + X[:, np.arange(30) ^ 1]

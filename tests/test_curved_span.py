@@ -8,6 +8,7 @@ from scipy import sparse
 from scipy.special import softmax
 from sklearn.datasets import load_iris
 from sklearn.linear_model import LogisticRegression
+from sparse_rows import random_array
 
 from fastsoftmax import FastSoftmax, reference
 from fastsoftmax.problem.problem import build_problem
@@ -370,7 +371,7 @@ class TestSpan:
 
     @pytest.mark.parametrize("density", [0.02, 0.5])
     def test_sparse_rows_are_as_dense_ones(self, density, rng):
-        X = sparse.random_array((400, 30), density=density, rng=rng, format="csr")
+        X = random_array((400, 30), density=density, rng=rng, format="csr")
         X = sparse.csr_array(sparse.hstack([X, X[:, :3], np.full((400, 1), 0.3)]))
         of_sparse, of_dense = self.span(X), self.span(X.toarray())
         assert of_sparse.basis.shape == of_dense.basis.shape == (34, 30)

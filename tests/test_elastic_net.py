@@ -12,6 +12,7 @@ from sklearn.exceptions import ConvergenceWarning, NotFittedError
 from sklearn.linear_model import LogisticRegression
 from sklearn.preprocessing import StandardScaler
 from sklearn.utils.fixes import parse_version
+from sparse_rows import random_array
 
 from fastsoftmax import FastSoftmax, FastSoftmaxCV, fastsoftmax_path, reference
 from fastsoftmax.objective import SoftmaxObjective
@@ -271,7 +272,7 @@ class TestInputs:
 
     @pytest.mark.parametrize("n_features", [8, 5000], ids=["narrow", "wide"])
     def test_threads_and_backends(self, rng, n_features):
-        X = sparse.random_array((300, n_features), density=0.02, rng=rng, dtype=np.float64).tocsr()
+        X = random_array((300, n_features), density=0.02, rng=rng, dtype=np.float64).tocsr()
         y = rng.integers(0, 3, 300)
         X = sparse.hstack([X, sparse.csr_array(np.eye(3)[y] + rng.normal(size=(300, 3)))]).tocsr()
         for rows_ in (X, X.toarray()):
@@ -298,7 +299,7 @@ class TestWorkingSets:
     @pytest.fixture
     def wide(self, rng):
         n, d = 400, 6000
-        X = sparse.random_array((n, d), density=0.01, rng=rng, dtype=np.float64).tocsr()
+        X = random_array((n, d), density=0.01, rng=rng, dtype=np.float64).tocsr()
         W = np.zeros((d, 3))
         W[:200] = rng.normal(size=(200, 3)) * 4
         return X, (X @ W + rng.gumbel(size=(n, 3))).argmax(axis=1)

@@ -7,6 +7,7 @@ import pytest
 from scipy import sparse
 from sklearn.linear_model import LogisticRegression
 from sklearn.preprocessing import StandardScaler
+from sparse_rows import random_array
 
 from fastsoftmax import FastSoftmax
 
@@ -22,7 +23,7 @@ CONTAINERS = [
 def problem(n_classes=4, n_rows=300, n_features=30, dtype=np.float64, seed=0):
     """Sparse rows (some empty, some columns too) and learnable labels."""
     rng = np.random.default_rng(seed)
-    X = sparse.random_array((n_rows, n_features), density=0.2, rng=rng).toarray().astype(dtype)
+    X = random_array((n_rows, n_features), density=0.2, rng=rng).toarray().astype(dtype)
     X[::17] = 0.0
     X[:, ::11] = 0.0
     logits = X @ rng.normal(size=(n_features, n_classes)) * 4 + rng.normal(size=(n_rows, n_classes))

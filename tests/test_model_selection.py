@@ -18,6 +18,7 @@ from sklearn.model_selection import (
     StratifiedKFold,
     cross_val_score,
 )
+from sparse_rows import random_array
 
 from fastsoftmax import FastSoftmax, FastSoftmaxCV
 
@@ -108,7 +109,7 @@ class TestAgainstCopies:
     def test_wide(self):
         """More features than a dense preconditioner is made for."""
         rng = np.random.default_rng(0)
-        X = sparse.random_array((200, 3000), density=0.02, rng=rng, format="csr")
+        X = random_array((200, 3000), density=0.02, rng=rng, format="csr")
         y = np.asarray(X[:, :60].sum(axis=1) > X[:, 60:120].sum(axis=1)).astype(int)
         model = FastSoftmaxCV(CS, cv=3, scoring="neg_log_loss", tol=1e-8, n_jobs=1).fit(X, y)
         scores, _ = folds_by_copies(

@@ -230,6 +230,40 @@ def test_limits_are_seen(kernels, run_python):
     assert run_python(TOUR + LIMITS, OMP_NUM_THREADS="2") == "done\n"
 
 
+BESIDE = """
+import sys
+from importlib.util import find_spec
+from sklearn.ensemble import HistGradientBoostingClassifier
+from fastsoftmax import FastSoftmax
+
+def gradient_boosting():
+    HistGradientBoostingClassifier(max_iter=3).fit(X, y)
+
+def torch_product():
+    import torch
+    assert torch.ones(300, 300).mm(torch.ones(300, 300)).sum() == 300**3
+
+X = np.random.default_rng(0).normal(size=(4000, 60))
+y = X[:, :3].argmax(axis=1)
+others = [gradient_boosting] + [torch_product] * (find_spec("torch") is not None)
+if "before" in sys.argv:
+    for other in reversed(others):
+        other()
+expected = FastSoftmax(n_jobs=2).fit(X, y).coef_
+for other in others:
+    other()
+    assert (FastSoftmax(n_jobs=2).fit(X, y).coef_ == expected).all(), other
+print("done")
+"""
+
+
+@pytest.mark.usefixtures("kernels")
+@pytest.mark.parametrize("order", ["before", "after"])
+def test_beside_other_openmp(order, run_python):
+    """scikit-learn and PyTorch bring an OpenMP each; whichever is loaded first, all work."""
+    assert run_python(TOUR + BESIDE, order, OMP_NUM_THREADS="2") == "done\n"
+
+
 STATE = """
 import ctypes
 

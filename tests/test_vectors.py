@@ -3,6 +3,7 @@
 import numpy as np
 import pytest
 from scipy import sparse
+from sparse_rows import random_array
 
 from fastsoftmax import reference
 from fastsoftmax.kernel_arguments import GradientTerms
@@ -103,7 +104,7 @@ class TestColumns:
 @pytest.mark.parametrize("real", [np.float32, np.float64])
 @pytest.mark.parametrize("n_logits", [1, 3, 20, 65])
 def test_columns_product(kernels, isa, rng, real, n_logits):
-    X = sparse.random_array((1500, 90), density=0.05, rng=rng, format="csr", dtype=real)
+    X = random_array((1500, 90), density=0.05, rng=rng, format="csr", dtype=real)
     X.data[:] = rng.normal(size=X.nnz)
     factors = rng.normal(size=(1500, n_logits)).astype(real)
     for module, options in ((kernels, {"isa": isa}), (reference, {})):
