@@ -1,4 +1,4 @@
-# cython: language_level=3, binding=True, embedsignature=True, freethreading_compatible=True
+# cython: language_level=3, binding=True, embedsignature=True
 """The bridge to the compiled kernels: checks arguments, finds memory, lets go of the GIL.
 
 The functions are those of `fastsoftmax.reference`, with the same names, arguments and meanings;
