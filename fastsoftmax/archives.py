@@ -20,6 +20,8 @@ import numpy as np
 
 from fastsoftmax.arrays import Array
 
+FilePath = str | os.PathLike[str]
+
 # ---- writing ----
 
 

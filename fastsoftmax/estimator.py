@@ -6,7 +6,6 @@ mathematics is in `objective` and `solvers`, the arithmetic in the kernels.
 
 from __future__ import annotations
 
-import os
 import warnings
 from collections.abc import Callable, Iterable, Sequence
 from typing import Any, Self
@@ -21,6 +20,7 @@ from fastsoftmax._estimator.fitted import nothing_set_without_coefficients
 from fastsoftmax._estimator.sklearn_callbacks import CallbackSupportMixin, watched
 from fastsoftmax._interchange.portable import LoadableEstimator, PortableEstimator
 from fastsoftmax._streaming import fits, full_batch
+from fastsoftmax.archives import FilePath
 from fastsoftmax.data_sources import NpyFiles, are_npy_files
 from fastsoftmax.floating_point import own_arithmetic
 from fastsoftmax.monitor import Callback
@@ -229,8 +229,8 @@ class FastSoftmax(CallbackSupportMixin, PortableEstimator, LoadableEstimator, In
         X_val: ArrayLike | None = None,
         y_val: ArrayLike | None = None,
         callbacks: Iterable[Callback] | None = None,
-        checkpoint: str | os.PathLike[str] | None = None,
-        resume: str | os.PathLike[str] | None = None,
+        checkpoint: FilePath | None = None,
+        resume: FilePath | None = None,
     ) -> Self:
         """Fit the coefficients.
 

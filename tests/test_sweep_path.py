@@ -38,7 +38,7 @@ def stopped(noisy):
 @pytest.fixture(scope="module")
 def digits():
     X, y = load_digits(return_X_y=True)
-    return X[:600] / 16.0, y[:600]
+    return X[:800] / 16.0, y[:800]
 
 
 @pytest.fixture(scope="module")

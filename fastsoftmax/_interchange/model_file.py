@@ -38,13 +38,13 @@ from fastsoftmax._interchange.coefficients import (
     coef_from,
 )
 from fastsoftmax._version import __version__
-from fastsoftmax.archives import array_from, members_of, replacing, write_arrays
+from fastsoftmax.archives import FilePath, array_from, members_of, replacing, write_arrays
 from fastsoftmax.arrays import Array
 
 FORMAT = "fastsoftmax model"
 FORMAT_VERSION = 2
 
-File = str | os.PathLike[str] | IO[bytes]
+File = FilePath | IO[bytes]
 
 _ARRAYS = frozenset({"header", "coef", "intercept"})
 _PLACES = frozenset({"columns", "row_starts", "velocity_columns"})  # from format 2 on
