@@ -9,10 +9,12 @@ import pytest
 from scipy import sparse
 from sklearn.exceptions import ConvergenceWarning
 
-from fastsoftmax import FastSoftmax, reference
+from fastsoftmax import FastSoftmax
 from fastsoftmax._streaming import sample, streamed
+from fastsoftmax.backend import resolve_backend
 from fastsoftmax.data_sources import NpyFiles
 from fastsoftmax.datasets import iter_batches
+from fastsoftmax.shards import protocol
 from fastsoftmax.shards.rows import build_shard
 from fastsoftmax.threads import read_ahead
 
@@ -478,16 +480,22 @@ class TestReadAhead:
             fitted(batches)
 
 
-def test_shards_are_pickled(rows, form):
+@pytest.mark.parametrize("backend", ["native", "numpy"])
+def test_shards_are_pickled(rows, form, backend):
     X, y, weights = rows
     X = form(X)
     real = np.float64 if X.dtype == np.float64 else np.float32
-    shard = build_shard(X, y.astype(np.int32), None, weights.astype(real), K, backend=reference)
+    backend = resolve_backend(backend)
+    shard = build_shard(X, y.astype(np.int32), None, weights.astype(real), K, backend=backend)
+    buffers = []
+    packed = pickle.dumps(shard, protocol=5, buffer_callback=buffers.append)
+    odd = [memoryview(b"." + bytes(buffer.raw()))[1:] for buffer in buffers]  # not aligned
     W, b = np.full((K, D), 0.1), np.zeros(K)
-    for a, c in zip(
-        shard.loss_grad(W, b), pickle.loads(pickle.dumps(shard)).loss_grad(W, b), strict=True
-    ):
-        np.testing.assert_array_equal(a, c)
+    for other in (pickle.loads(pickle.dumps(shard)), pickle.loads(packed, buffers=odd)):
+        for a, c in zip(shard.loss_grad(W, b), other.loss_grad(W, b), strict=True):
+            np.testing.assert_array_equal(a, c)
+    for answer in (protocol.float64_targets(shard), protocol.every_row(shard, 7)):
+        pickle.dumps(answer)
 
 
 def test_a_fit_that_falls_short_says_so(rows):

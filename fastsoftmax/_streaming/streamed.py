@@ -76,12 +76,21 @@ class Streamed:
                 yield batch, change(shard, *args)
 
         sample = change(self.like, *args)
-        if _BYTES_PER_NUMBER * sample.numbers_per_row * self._facts.n_rows <= _MOST_HELD:
+        if may_be_held(sample, self._facts.n_rows):
             return Held([shard for _, shard in read(False)])
         survey = replace(self._survey, spread=None, columns=None, sample=sample)
-        share = sample.numbers_per_row / max(1.0, self.like.numbers_per_row)
-        facts = self._facts._replace(stored_numbers=share * self._facts.stored_numbers)
-        return Streamed(read, facts, survey)
+        return Streamed(read, changed_facts(self._facts, self.like, sample), survey)
+
+
+def may_be_held(like: Shard, n_rows: int) -> bool:
+    """Whether so many rows like these are few enough to be held."""
+    return _BYTES_PER_NUMBER * like.numbers_per_row * n_rows <= _MOST_HELD
+
+
+def changed_facts(facts: Facts, before: Shard, after: Shard) -> Facts:
+    """Return what is known of all shards after a change that some rows of them have seen, too."""
+    share = after.numbers_per_row / max(1.0, before.numbers_per_row)
+    return facts._replace(stored_numbers=share * facts.stored_numbers)
 
 
 def facts_of(found: Found) -> Facts:
