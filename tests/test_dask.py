@@ -24,7 +24,10 @@ import dask.array as da
 import pandas as pd
 from distributed import Client, LocalCluster
 
+from fastsoftmax._dask import fits
 from fastsoftmax.dask import DaskFastSoftmax
+
+_answer = fits._answer
 
 N, D, K = 400, 12, 3
 SIZES = (150, 1, 249)
@@ -83,6 +86,14 @@ def delayed(*arrays):
 
 def array(X):
     return da.from_array(X, chunks=(SIZES, *X.shape[1:]))
+
+
+def kill_workers(client, n=2):
+    """Kill workers at once, and return their processes."""
+    pids = [*client.run(os.getpid).values()][:n]
+    for pid in pids:
+        os.kill(pid, signal.SIGKILL)
+    return pids
 
 
 def local(*arrays, **parameters):
@@ -325,20 +336,50 @@ class TestErrors:
 
 
 class TestFailures:
+    @pytest.mark.parametrize("computing", [False, True], ids=["in a callback", "computing"])
+    def test_ctrl_c(self, client, rows, computing):
+        X, y, _ = rows
+        timer = threading.Timer(0.1, os.kill, (os.getpid(), signal.SIGINT))
+
+        def interrupt(state):
+            if state.iteration == 2:
+                if not computing:
+                    raise KeyboardInterrupt
+                timer.start()
+
+        model = DaskFastSoftmax(solver="lbfgs", tol=1e-6)
+        client.run(_slow)
+        try:
+            with pytest.raises(KeyboardInterrupt):
+                model.fit(array(X), array(y), callbacks=[interrupt])
+        finally:
+            timer.cancel()
+            client.run(_as_before)
+        assert model.n_iter_[0] == 2 and not model.converged_
+        same(model.fit(array(X), array(y)), local(X, y, solver="lbfgs"))
+
+    def test_a_worker_that_retires(self, cluster, client, rows):
+        X, y, _ = rows
+
+        def retire(state):
+            if state.iteration == 2:
+                cluster.scale(1)  # it gives its rows away
+
+        model = remote(array(X), array(y), solver="lbfgs", callbacks=[retire])
+        cluster.scale(2)
+        same(model, local(X, y, solver="lbfgs"))
+
     def test_a_worker_that_dies(self, client, rows):
         X, y, weights = rows
         expected, killed = local(X, y, weights, solver="lbfgs"), []
 
         def kill(state):
             if state.iteration == 2:
-                pid = next(iter(client.run(os.getpid).values()))
-                os.kill(pid, signal.SIGKILL)
-                killed.append(pid)
+                killed.extend(kill_workers(client, 1))
 
         model = remote(delayed(X, y, weights), solver="lbfgs", callbacks=[kill])
         assert killed
         same(model, expected)
-        client.wait_for_workers(2, timeout=30)
 
     def test_a_worker_that_dies_while_it_computes(self, client, rows, tmp_path):
         X, y, _ = rows
@@ -347,22 +388,38 @@ class TestFailures:
         try:
             same(remote(delayed(X, y), solver="lbfgs"), expected)
         finally:
-            client.run(_live)
+            client.run(_as_before)
         assert os.path.exists(mark)
-        client.wait_for_workers(2, timeout=30)
 
-    def test_ctrl_c(self, client, rows):
+    def test_a_partition_that_kills_its_worker(self, cluster, client, rows):
         X, y, _ = rows
+        cluster.scheduler.allowed_failures, allowed = 0, cluster.scheduler.allowed_failures
+        try:
+            with pytest.raises(RuntimeError, match=r"partition.* 3 \(from 0\) cannot be computed"):
+                remote([*delayed(X, y), dask.delayed(os._exit)(1)])
+        finally:
+            cluster.scheduler.allowed_failures = allowed
 
-        def interrupt(state):
-            if state.iteration == 2:
-                raise KeyboardInterrupt
+    def test_a_partition_that_changes(self, client, rows, tmp_path):
+        """It is computed again, as its worker died, and is not what it was."""
+        X, y, _ = rows
+        mark = tmp_path / "computed"
 
-        model = DaskFastSoftmax(solver="lbfgs", tol=1e-6)
-        with pytest.raises(KeyboardInterrupt):
-            model.fit(array(X), array(y), callbacks=[interrupt])
-        assert model.n_iter_[0] == 2 and not model.converged_
-        same(model.fit(array(X), array(y)), local(X, y, solver="lbfgs"))
+        def load():
+            n_rows = 5 - mark.exists()
+            mark.touch()
+            return X[:n_rows], y[:n_rows]
+
+        parts = [dask.delayed((X[:0], y[:0])), *delayed(X, y), dask.delayed(load, pure=False)()]
+        with pytest.raises(ValueError, match=r"partition 4 .*had 5 rows, .* again with 4") as error:
+            remote(parts, solver="lbfgs", callbacks=[lambda state: kill_workers(client)])
+        assert "partition 4 (from 0)" in error.value.__notes__[0]
+
+    def test_scattered_rows_are_lost(self, client, rows):
+        X, y, _ = rows
+        parts = client.scatter(cut(X, y))
+        with pytest.raises(RuntimeError, match=r"rows on the cluster were cancelled.*scattered"):
+            remote(parts, solver="lbfgs", callbacks=[lambda state: kill_workers(client)])
 
     def test_no_workers(self, cluster, client, rows):
         X, y, _ = rows
@@ -379,16 +436,10 @@ class TestFailures:
         ):
             remote(array(X), array(y), solver="lbfgs", callbacks=[close])
         assert time.monotonic() - closed[0] < 30.0
-        cluster.scale(2)
-        client.wait_for_workers(2, timeout=30)
-        same(remote(array(X), array(y), solver="lbfgs"), local(X, y, solver="lbfgs"))
 
 
 def _die_once(mark):
     """Let the first worker that computes a gradient from here on die of it."""
-    from fastsoftmax._dask import fits
-
-    answer = fits._answer
 
     def dying(*args):
         if "loss_grad" in args[1].__name__:
@@ -399,12 +450,20 @@ def _die_once(mark):
             else:
                 threading.Timer(0.05, os.kill, (os.getpid(), signal.SIGKILL)).start()
                 time.sleep(10.0)
-        return answer(*args)
+        return _answer(*args)
 
-    fits._answer, fits._alive = dying, answer
+    fits._answer = dying
 
 
-def _live():
-    from fastsoftmax._dask import fits
+def _slow():
+    """Let every answer take some time."""
 
-    fits._answer = getattr(fits, "_alive", fits._answer)
+    def slow(*args):
+        time.sleep(0.1)
+        return _answer(*args)
+
+    fits._answer = slow
+
+
+def _as_before():
+    fits._answer = _answer

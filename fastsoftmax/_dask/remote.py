@@ -15,6 +15,7 @@ The steps of `Remote.ask`, until every value has answered:
 """
 
 import asyncio
+import concurrent.futures
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
@@ -30,7 +31,7 @@ from fastsoftmax.floating_point import own_arithmetic
 T = TypeVar("T")
 
 # Seconds between two looks at what workers there are, while values are waited for.
-_POLL = 1.0
+_POLL = 0.5
 # How often workers may fail to answer for values that they are said to have.
 _MOST_FAILURES = 10
 
@@ -79,10 +80,16 @@ def client_of(client: Any) -> distributed.Client:
 
 
 class Remote:
-    """Values on workers, in their order."""
+    """Values on workers, in their order; numbers are those of their partitions, for errors."""
 
-    def __init__(self, client: distributed.Client, futures: Sequence[distributed.Future]) -> None:
+    def __init__(
+        self,
+        client: distributed.Client,
+        futures: Sequence[distributed.Future],
+        numbers: Sequence[int] | None = None,
+    ) -> None:
         self.client, self._futures = client, list(futures)
+        self._numbers = list(range(len(futures)) if numbers is None else numbers)
 
     def __len__(self) -> int:
         """Return how many values there are."""
@@ -90,7 +97,8 @@ class Remote:
 
     def some(self, places: Sequence[int]) -> "Remote":
         """Return some of the values."""
-        return Remote(self.client, [self._futures[i] for i in places])
+        futures = [self._futures[i] for i in places]
+        return Remote(self.client, futures, [self._numbers[i] for i in places])
 
     def made(self, function: Callable[..., Any], *args: Any) -> "Remote":
         """Return function(value, *args) for each value, made where it is.
@@ -103,7 +111,7 @@ class Remote:
             self.client.submit(_made_of, function, future, shared, pure=False)
             for future in self._futures
         ]
-        made = Remote(self.client, futures)
+        made = Remote(self.client, futures, self._numbers)
         made.wait()
         return made
 
@@ -178,15 +186,9 @@ class Remote:
         """Wait until all values are on workers. Raises as `ask` does, or what a value raised."""
         without_workers = None
         while True:
-            try:
-                distributed.wait(self._futures, timeout=_POLL)
-                break
-            except TimeoutError:
-                pass
-            except asyncio.CancelledError as error:
-                raise RuntimeError(
-                    "the rows on the cluster were cancelled, or the scheduler is gone"
-                ) from error
+            with _of_scheduler():
+                if self._are_there_soon():
+                    break
             with _of_scheduler():
                 n_workers = len(self.client.nthreads())
             if n_workers:
@@ -199,29 +201,46 @@ class Remote:
                     f"the cluster has had no worker for {no_workers_timeout():g} seconds (the "
                     "setting fastsoftmax.no-workers-timeout of dask.config)"
                 )
-        for i, future in enumerate(self._futures):
-            if future.status == "error":
-                _raise_for(i, future)
+        self._raise_failures()
 
+    def _are_there_soon(self) -> bool:
+        try:
+            distributed.wait(self._futures, timeout=_POLL)
+        except TimeoutError:
+            return False
+        return True
 
-def _raise_for(place: int, future: distributed.Future) -> None:
-    error = future.exception()
-    if isinstance(error, distributed.KilledWorker):
-        raise RuntimeError(
-            f"partition {place} (from 0) cannot be computed: every worker that tried died, mostly "
-            "for want of memory"
-        ) from error
-    error.add_note(f"raised where partition {place} (from 0) was computed")
-    raise error
+    def _raise_failures(self) -> None:
+        """Raise what the first value raised that could not be computed."""
+        errors = {
+            i: future.exception()
+            for i, future in zip(self._numbers, self._futures, strict=True)
+            if future.status == "error"
+        }
+        died = [i for i, error in errors.items() if isinstance(error, distributed.KilledWorker)]
+        for i, error in errors.items():
+            if i not in died:
+                error.add_note(f"raised where partition {i} (from 0) was computed")
+                raise error
+            names = "partition" if len(died) == 1 else "some of the partitions"
+            raise RuntimeError(
+                f"{names} {', '.join(map(str, died))} (from 0) cannot be computed: every worker "
+                "that tried died, mostly for want of memory"
+            ) from error
 
 
 @contextmanager
 def _of_scheduler() -> Iterator[None]:
-    """Turn failures of the connection to the scheduler into one clear error."""
+    """Turn what the client raises where the cluster has changed into clear errors."""
     try:
         yield
     except OSError as error:
         raise RuntimeError(f"the scheduler of the cluster is gone: {error}") from error
+    except (asyncio.CancelledError, concurrent.futures.CancelledError) as error:
+        raise RuntimeError(
+            "the rows on the cluster were cancelled: the client was closed, or scattered rows, "
+            "which Dask cannot compute again, were lost with their worker"
+        ) from error
 
 
 async def _replies(client: distributed.Client, wanted: Any, call: Any) -> dict[str, Any]:
