@@ -14,7 +14,7 @@ from sklearn.base import clone
 from sklearn.exceptions import ConvergenceWarning
 
 from fastsoftmax import FastSoftmax
-from fastsoftmax._streaming import streamed
+from fastsoftmax._streaming import sample, streamed
 
 pytest.importorskip("dask", reason="Dask is not installed")
 pytest.importorskip("distributed", reason="Dask's distributed scheduler is not installed")
@@ -151,13 +151,13 @@ class TestFits:
         X, options = form(X), {"l1_ratio": 0.7, "C": 0.1, "standardize": True}
         same(remote(delayed(X, y), **options), local(X, y, **options))
 
-    def test_samples(self, client, rows, monkeypatch):
-        monkeypatch.setattr("fastsoftmax._streaming.sample._MOST_ROWS", 70)
-        client.run(_draw_few, 70)
+    @pytest.mark.parametrize(("name", "most"), [("_MOST_ROWS", 70), ("_MOST_BYTES", 5000)])
+    def test_samples(self, client, rows, form, name, most, monkeypatch):
         X, y, weights = rows
+        X = form(X)
         options = {"solver": "lbfgs", "class_weight": "balanced"}
+        monkeypatch.setattr(sample, name, most)
         same(remote(delayed(X, y, weights), **options), local(X, y, weights, **options))
-        client.run(_draw_few, 1 << 17)
 
     def test_sparse_columns_without_entries(self, client, rng):
         X = sparse.random_array((N, 3000), density=0.002, rng=rng, format="csr")
@@ -222,12 +222,6 @@ class TestFits:
         model = remote(array(X), array(y), solver="lbfgs", n_jobs=3)
         same(model, local(X, y, solver="lbfgs"))
         assert not [key for key in client.who_has() if "made_of" in str(key)]
-
-
-def _draw_few(most):
-    from fastsoftmax._streaming import sample
-
-    sample._MOST_ROWS = most
 
 
 class TestModels:

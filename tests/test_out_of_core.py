@@ -217,6 +217,25 @@ class TestSample:
         (X,) = rows.drawn()
         assert 64 <= X.shape[0] <= 150 and X.data.nbytes + X.indices.nbytes <= 1 << 14
 
+    @pytest.mark.parametrize("most", [{"_MOST_ROWS": 100}, {"_MOST_BYTES": 3000}, {}])
+    def test_rows_that_are_drawn_where_they_are(self, rows, form, most, monkeypatch):
+        """They are those that are drawn in one pass."""
+        for name, value in most.items():
+            monkeypatch.setattr(sample, name, value)
+        X, numbers, drawn = form(rows[0]), np.arange(N), sample.RowSample()
+        parts, firsts = cut(X, numbers), [part.start for part in PARTS]
+        for part in parts:
+            drawn.see(*part)
+        limit = sample.limit_of(
+            sum(sample.halvings(i, x) for i, (x, _) in zip(firsts, parts, strict=True))
+        )
+        found = sample.joined(
+            [sample.drawn_from(i, limit, *part) for i, part in zip(firsts, parts, strict=True)]
+        )
+        np.testing.assert_array_equal(found[1], drawn.drawn()[1])
+        assert len(found[1]) == N if not most else 10 < len(found[1]) < N
+        assert abs(found[0] - X[found[1]]).max() == 0
+
     @pytest.mark.parametrize("form", [np.asarray, sparse.csr_array], ids=["dense", "csr"])
     @pytest.mark.parametrize("C", [1.0, np.inf])
     def test_a_fit_with_few_of_the_rows(self, rows, monkeypatch, form, C):

@@ -87,7 +87,6 @@ class _Look(NamedTuple):
     n_rows: int
     version: str
     first: First | None = None
-    most_drawn: int = 0
     n_features: int = 0
     names: Array | None = None
 
@@ -123,12 +122,12 @@ def _surveyed(estimator: FitParameters, batches: Remote, classes: Any) -> tuple[
     counted = batches.some(numbers)
     asked = _without_fit(estimator), classes, first.first, places.first_rows
     gathered = Gathered(estimator, classes, full_batch.coefficients_before(estimator))
-    counts = np.zeros(65, dtype=np.int64)
+    counts = np.zeros((64, 2), dtype=np.int64)
     for part, own in counted.ask(_part, *asked):
         gathered.add(part)
         counts += own
-    limit = sample.limit_of(counts, first.most_drawn)
-    drawn = [rows for rows in counted.ask(_drawn, *asked, limit) if rows]
+    limit = sample.limit_of(counts)
+    drawn = [rows for rows in counted.ask(_drawn, *asked, limit) if len(rows[1])]
     return gathered.found(first.first, sample.joined(drawn)), places
 
 
@@ -137,8 +136,7 @@ def _look(batch: Batch, estimator: FitParameters, classes: Any) -> _Look:
         return _Look(0, __version__)
     item = checked(estimator, batch, classes, None, None)
     names = getattr(estimator, "feature_names_in_", None)
-    most, n_features = sample.most_rows(item.X), item.X.shape[1]
-    return _Look(batch.n_rows, __version__, first_of(item), most, n_features, names)
+    return _Look(batch.n_rows, __version__, first_of(item), item.X.shape[1], names)
 
 
 def _part(
@@ -146,7 +144,7 @@ def _part(
 ) -> tuple[Part, Array]:
     estimator.n_jobs = threads_here(estimator.n_jobs)
     item = checked(estimator, batch, classes, first.real, first.is_dense)
-    counts = sample.halvings(first_rows[batch.number], batch.n_rows)
+    counts = sample.halvings(first_rows[batch.number], item.X)
     return part_of(estimator, item, first), counts
 
 
@@ -159,9 +157,7 @@ def _drawn(  # the arguments of `_part`, and a limit
     limit: Any,
 ) -> list[Any]:
     item = checked(estimator, batch, classes, first.real, first.is_dense)
-    rows = sample.RowSample(first_rows[batch.number], limit)
-    rows.see(*to_draw_from(estimator, item))
-    return rows.drawn()
+    return sample.drawn_from(first_rows[batch.number], limit, *to_draw_from(estimator, item))
 
 
 # ---- shards ----

@@ -97,7 +97,8 @@ def _are_too_many(n_rows: Any, n_bytes: Any) -> Any:
 
 def _row_sizes(X: Any) -> Array:
     if sparse.issparse(X):
-        return np.diff(X.indptr).astype(np.int64) * (X.data.itemsize + X.indices.itemsize)
+        sizes: Array = np.diff(X.indptr).astype(np.int64)
+        return sizes * (X.data.itemsize + X.indices.itemsize)
     return np.full(len(X), X.itemsize * X.shape[1], dtype=np.int64)
 
 
