@@ -106,9 +106,10 @@ def _surveyed(estimator: FitParameters, batches: Remote, classes: Any) -> tuple[
     first = next((look for look in looks if look.n_rows), None)
     if first is None or first.first is None:
         raise ValueError("X must hold rows with a weight above 0, got partitions without any")
-    if first.version != __version__:
+    others = {look.version for look in looks} - {__version__}
+    if others:
         raise RuntimeError(
-            f"workers have version {first.version} of fastsoftmax, and the client {__version__}: "
+            f"workers have version {others.pop()} of fastsoftmax, and the client {__version__}: "
             "both must be the same"
         )
     set_learnt(estimator, n_features_in=first.n_features)

@@ -98,7 +98,7 @@ def _are_too_many(n_rows: Any, n_bytes: Any) -> Any:
 def _row_sizes(X: Any) -> Array:
     if sparse.issparse(X):
         sizes: Array = np.diff(X.indptr).astype(np.int64)
-        return sizes * (X.data.itemsize + X.indices.itemsize)
+        return np.asarray(sizes * (X.data.itemsize + X.indices.itemsize))
     return np.full(len(X), X.itemsize * X.shape[1], dtype=np.int64)
 
 
