@@ -107,10 +107,8 @@ class Remote:
         """
         # one task holds the arguments, so that they are sent once, and not lost with a worker
         shared = self.client.submit(_itself, dumps(args), pure=False)
-        futures = [
-            self.client.submit(_made_of, function, future, shared, pure=False)
-            for future in self._futures
-        ]
+        n = len(self._futures)
+        futures = self.client.map(_made_of, [function] * n, self._futures, [shared] * n, pure=False)
         made = Remote(self.client, futures, self._numbers)
         made.wait()
         return made
