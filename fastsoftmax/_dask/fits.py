@@ -81,14 +81,12 @@ def _without_fit(estimator: FitParameters) -> Any:
 # ---- the first passes: what `_streaming.survey` finds in one, batch after batch ----
 
 
-class _Look(NamedTuple):
-    """A partition at first sight; of one whose rows do not count, their number is 0."""
+class _First(NamedTuple):
+    """What the first partition with rows decides for all."""
 
-    n_rows: int
-    version: str
-    first: First | None = None
-    n_features: int = 0
-    names: Array | None = None
+    first: First
+    n_features: int
+    names: Array | None
 
 
 class _Places(NamedTuple):
@@ -101,27 +99,28 @@ class _Places(NamedTuple):
 
 def _surveyed(estimator: FitParameters, batches: Remote, classes: Any) -> tuple[Found, _Places]:
     """Return what a fit has to know of all rows, and where there are any."""
-    parameters = {**estimator.get_params(deep=False), "client": None}
-    looks = list(batches.ask(_look, type(estimator)(**parameters), classes))
-    first = next((look for look in looks if look.n_rows), None)
-    if first is None or first.first is None:
-        raise ValueError("X must hold rows with a weight above 0, got partitions without any")
-    others = {look.version for look in looks} - {__version__}
+    looks = list(batches.ask(_look))
+    others = {version for _, version in looks} - {__version__}
     if others:
         raise RuntimeError(
             f"workers have version {others.pop()} of fastsoftmax, and the client {__version__}: "
             "both must be the same"
         )
-    set_learnt(estimator, n_features_in=first.n_features)
-    if first.names is not None:
-        set_learnt(estimator, feature_names_in=first.names)
+    sizes = [n_rows for n_rows, _ in looks]
+    numbers = [i for i, n_rows in enumerate(sizes) if n_rows]
+    if not numbers:
+        raise ValueError("X must hold rows with a weight above 0, got partitions without any")
+    places = _Places(numbers, sizes, [0, *np.cumsum(sizes).tolist()])
+    parameters = {**estimator.get_params(deep=False), "client": None}
+    given = type(estimator)(**parameters), classes
+    first, n_features, names = next(batches.some(numbers[:1]).ask(_first, *given))
+    set_learnt(estimator, n_features_in=n_features)
+    if names is not None:
+        set_learnt(estimator, feature_names_in=names)
     elif hasattr(estimator, "feature_names_in_"):
         del estimator.feature_names_in_
-    sizes = [look.n_rows for look in looks]
-    numbers = [i for i, n_rows in enumerate(sizes) if n_rows]
-    places = _Places(numbers, sizes, [0, *np.cumsum(sizes).tolist()])
     counted = batches.some(numbers)
-    asked = _without_fit(estimator), classes, first.first, places.first_rows
+    asked = _without_fit(estimator), classes, first, places.first_rows
     gathered = Gathered(estimator, classes, full_batch.coefficients_before(estimator))
     counts = np.zeros((64, 2), dtype=np.int64)
     for part, own in counted.ask(_part, *asked):
@@ -129,15 +128,18 @@ def _surveyed(estimator: FitParameters, batches: Remote, classes: Any) -> tuple[
         counts += own
     limit = sample.limit_of(counts)
     drawn = [rows for rows in counted.ask(_drawn, *asked, limit) if len(rows[1])]
-    return gathered.found(first.first, sample.joined(drawn)), places
+    return gathered.found(first, sample.joined(drawn)), places
 
 
-def _look(batch: Batch, estimator: FitParameters, classes: Any) -> _Look:
-    if not batch.n_rows or batch.is_weightless:
-        return _Look(0, __version__)
+def _look(batch: Batch) -> tuple[int, str]:
+    """Return how many rows a partition has, 0 where none counts, and the version here."""
+    return 0 if not batch.n_rows or batch.is_weightless else batch.n_rows, __version__
+
+
+def _first(batch: Batch, estimator: FitParameters, classes: Any) -> _First:
     item = checked(estimator, batch, classes, None, None)
     names = getattr(estimator, "feature_names_in_", None)
-    return _Look(batch.n_rows, __version__, first_of(item), item.X.shape[1], names)
+    return _First(first_of(item), item.X.shape[1], names)
 
 
 def _part(
