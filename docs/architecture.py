@@ -31,8 +31,8 @@ FLOORS = (
     Floor(
         "Estimators",
         (
-            "model_selection",
-            "_sweep",
+            "model_selection dask",
+            "_sweep _dask",
             "estimator",
             "_streaming statistics",
             "_interchange",

@@ -20,8 +20,8 @@ _ELSEWHERE = {
     "cupy": "{name}.get()",
     "cupyx": "{name}.get()",
     "cudf": "{name}.to_pandas()",
-    "dask": "{name}.compute(), or fit to batches",
-    "dask_expr": "{name}.compute(), or fit to batches",
+    "dask": "{name}.compute(), or fit a fastsoftmax.dask.DaskFastSoftmax",
+    "dask_expr": "{name}.compute(), or fit a fastsoftmax.dask.DaskFastSoftmax",
     "sparse": "a scipy.sparse matrix, {name}.to_scipy_sparse()",
 }
 _KNOWN = _READABLE | _ELSEWHERE.keys()

@@ -10,6 +10,7 @@ from fastsoftmax.backend import how_to_get_kernels
 
 # Modules that take long to import, or that not every installation has.
 HEAVY = {"PIL", "joblib", "matplotlib", "pandas", "scipy", "sklearn", "threadpoolctl"}
+DASK = {"dask", "distributed"}
 
 FUNCTIONS = (
     "softmax",
@@ -114,7 +115,16 @@ f.accuracy([1], [[0.0, 1.0]])
 def test_the_estimator_does_not_load_what_draws(imported_by):
     loaded = imported_by("from fastsoftmax import FastSoftmax, datasets, show_versions")
     assert "sklearn" in loaded
-    assert "matplotlib" not in loaded
+    assert not loaded & (DASK | {"matplotlib"})
+
+
+def test_without_dask(run_python):
+    said = run_python(
+        "import sys; sys.modules['distributed'] = None\n"
+        "from fastsoftmax import FastSoftmax\n"
+        "try:\n    import fastsoftmax.dask\nexcept ImportError as error:\n    print(error)"
+    )
+    assert "pip install 'fastsoftmax[dask]'" in said
 
 
 def test_every_public_name_loads(run_python):

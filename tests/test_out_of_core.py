@@ -9,10 +9,12 @@ import pytest
 from scipy import sparse
 from sklearn.exceptions import ConvergenceWarning
 
-from fastsoftmax import FastSoftmax, reference
+from fastsoftmax import FastSoftmax
 from fastsoftmax._streaming import sample, streamed
+from fastsoftmax.backend import resolve_backend
 from fastsoftmax.data_sources import NpyFiles
 from fastsoftmax.datasets import iter_batches
+from fastsoftmax.shards import protocol
 from fastsoftmax.shards.rows import build_shard
 from fastsoftmax.threads import read_ahead
 
@@ -215,6 +217,25 @@ class TestSample:
             rows.see(sparse.random_array((200, 50), density=density, rng=rng, format="csr"))
         (X,) = rows.drawn()
         assert 64 <= X.shape[0] <= 150 and X.data.nbytes + X.indices.nbytes <= 1 << 14
+
+    @pytest.mark.parametrize("most", [{"_MOST_ROWS": 100}, {"_MOST_BYTES": 3000}, {}])
+    def test_rows_that_are_drawn_where_they_are(self, rows, form, most, monkeypatch):
+        """They are those that are drawn in one pass."""
+        for name, value in most.items():
+            monkeypatch.setattr(sample, name, value)
+        X, numbers, drawn = form(rows[0]), np.arange(N), sample.RowSample()
+        parts, firsts = cut(X, numbers), [part.start for part in PARTS]
+        for part in parts:
+            drawn.see(*part)
+        limit = sample.limit_of(
+            sum(sample.halvings(i, x) for i, (x, _) in zip(firsts, parts, strict=True))
+        )
+        found = sample.joined(
+            [sample.drawn_from(i, limit, *part) for i, part in zip(firsts, parts, strict=True)]
+        )
+        np.testing.assert_array_equal(found[1], drawn.drawn()[1])
+        assert len(found[1]) == N if not most else 10 < len(found[1]) < N
+        assert abs(found[0] - X[found[1]]).max() == 0
 
     @pytest.mark.parametrize("form", [np.asarray, sparse.csr_array], ids=["dense", "csr"])
     @pytest.mark.parametrize("C", [1.0, np.inf])
@@ -479,16 +500,22 @@ class TestReadAhead:
             fitted(batches)
 
 
-def test_shards_are_pickled(rows, form):
+@pytest.mark.parametrize("backend", ["native", "numpy"])
+def test_shards_are_pickled(rows, form, backend):
     X, y, weights = rows
     X = form(X)
     real = np.float64 if X.dtype == np.float64 else np.float32
-    shard = build_shard(X, y.astype(np.int32), None, weights.astype(real), K, backend=reference)
+    backend = resolve_backend(backend)
+    shard = build_shard(X, y.astype(np.int32), None, weights.astype(real), K, backend=backend)
+    buffers = []
+    packed = pickle.dumps(shard, protocol=5, buffer_callback=buffers.append)
+    odd = [memoryview(b"." + bytes(buffer.raw()))[1:] for buffer in buffers]  # not aligned
     W, b = np.full((K, D), 0.1), np.zeros(K)
-    for a, c in zip(
-        shard.loss_grad(W, b), pickle.loads(pickle.dumps(shard)).loss_grad(W, b), strict=True
-    ):
-        np.testing.assert_array_equal(a, c)
+    for other in (pickle.loads(pickle.dumps(shard)), pickle.loads(packed, buffers=odd)):
+        for a, c in zip(shard.loss_grad(W, b), other.loss_grad(W, b), strict=True):
+            np.testing.assert_array_equal(a, c)
+    for answer in (protocol.float64_targets(shard), protocol.every_row(shard, 7)):
+        pickle.dumps(answer)
 
 
 def test_a_fit_that_falls_short_says_so(rows):

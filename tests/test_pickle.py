@@ -53,6 +53,16 @@ def version(monkeypatch):
     return set_version
 
 
+def test_buffers_that_are_not_aligned(model, X):
+    """As messages between the processes of a cluster have them."""
+    buffers = []
+    packed = pickle.dumps(model, protocol=5, buffer_callback=buffers.append)
+    odd = [memoryview(b"." + bytes(buffer.raw()))[1:] for buffer in buffers]
+    other = pickle.loads(packed, buffers=odd)
+    assert not other.coef_.flags.aligned
+    assert_same_predictions(model, other, X)
+
+
 class TestPickle:
     @pytest.mark.parametrize("made", ["model", "searched"])
     def test_round_trip_names_the_version(self, request, made, X):

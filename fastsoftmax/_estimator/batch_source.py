@@ -33,6 +33,11 @@ class Batch(NamedTuple):
                 f"batch {self.number} must hold rows of features, got {type(self.X).__name__}"
             ) from None
 
+    @property
+    def is_weightless(self) -> bool:
+        """Whether no row counts."""
+        return self.sample_weight is not None and not np.any(self.sample_weight)
+
     def row(self, number: int) -> str:
         """Name a row for errors."""
         return f"row {self.first_row + number} of {self.source}"
@@ -116,8 +121,7 @@ class BatchSource:
             number += 1
             batch = self._batch(number, item)
             del item  # its memory may be used for the next one
-            weightless = batch.sample_weight is not None and not np.any(batch.sample_weight)
-            if batch.n_rows and not (self._labelled and weightless):
+            if batch.n_rows and not (self._labelled and batch.is_weightless):
                 yield batch
             del batch
 
@@ -125,21 +129,26 @@ class BatchSource:
         source, first_row = f"batch {number} (from 0)", 0
         if isinstance(self._batches, Files):
             source, first_row = self._batches.place_of(number)
-        if not isinstance(item, tuple | list) and not self._labelled:
-            item = (item,)
-        least = 2 if self._labelled else 1
-        if not (isinstance(item, tuple | list) and least <= len(item) <= 3):
-            raise TypeError(
-                f"batch {number} must be (X, y) or (X, y, sample_weight), got {type(item).__name__}"
-                + (f" of length {len(item)}" if isinstance(item, tuple | list) else "")
-            )
-        batch = Batch(number, None, source=source, first_row=first_row)
-        with naming(batch):
-            parts = {
-                name: as_numpy(part, name)
-                for name, part in zip(Batch._fields[1:], item, strict=False)
-            }
-        return batch._replace(**parts)
+        empty = Batch(number, None, source=source, first_row=first_row)
+        return with_parts(empty, item, labelled=self._labelled)
+
+
+def with_parts(batch: Batch, item: Any, *, labelled: bool = True) -> Batch:
+    """Return a batch with the parts that came for it."""
+    if not isinstance(item, tuple | list) and not labelled:
+        item = (item,)
+    least = 2 if labelled else 1
+    if not (isinstance(item, tuple | list) and least <= len(item) <= 3):
+        raise TypeError(
+            f"batch {batch.number} must be (X, y) or (X, y, sample_weight), "
+            f"got {type(item).__name__}"
+            + (f" of length {len(item)}" if isinstance(item, tuple | list) else "")
+        )
+    with naming(batch):
+        parts = {
+            name: as_numpy(part, name) for name, part in zip(Batch._fields[1:], item, strict=False)
+        }
+    return batch._replace(**parts)
 
 
 @contextmanager

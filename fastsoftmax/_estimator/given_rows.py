@@ -158,7 +158,8 @@ def given_rows(estimator: FittedEstimator, X: Any, temperature: float | None = N
         X = checked_features(estimator, X, finite=False)
     n_logits = count_logits(len(estimator.classes_))
     real = np.result_type(real_type(X.dtype), coef.dtype)
-    intercept = np.ascontiguousarray(estimator.intercept_, dtype=real)
+    # (a model that came over a network may lie anywhere in a buffer)
+    intercept = np.require(estimator.intercept_, real, ["C", "A"])
     if coef.shape != (n_logits, X.shape[1]) or intercept.shape != (n_logits,):
         raise ValueError(
             f"coef_ and intercept_ must have shapes {(n_logits, X.shape[1])} and "
@@ -174,7 +175,7 @@ def given_rows(estimator: FittedEstimator, X: Any, temperature: float | None = N
         if X.nnz < given.indptr[-1] - given.indptr[0]:  # the rest has coefficients of 0
             check_finite(given, estimator)
         coef, rows = in_columns(coef, columns), backend_rows(X, computing.backend)
-    coef = np.ascontiguousarray(coef, dtype=real)
+    coef = np.require(coef, real, ["C", "A"])
     learnt = coef, intercept
     if temperature is None:  # what logits are divided by (models of an earlier version have none)
         temperature = fitted.get("temperature_", 1.0)

@@ -67,16 +67,17 @@ def each_labelled(
     parts: BatchSource, function: Callable[[Batch], Any]
 ) -> Iterator[tuple[float, Array]]:
     """Yield the sum of the row weights of each part that has any, and function(part)."""
+    return (found for found in each(parts, lambda part: weighed(part, function)) if found[0])
 
-    def weighed(part: Batch) -> tuple[float, Array]:
-        if part.y is None:
-            raise TypeError("y is missing: parts must be (X, y) or (X, y, sample_weight)")
-        weight = float(part.n_rows)
-        if part.sample_weight is not None:
-            weight = float(np.sum(part.sample_weight, dtype=np.float64))
-        return (weight, np.asarray(function(part))) if weight else (0.0, np.zeros(1))
 
-    return (found for found in each(parts, weighed) if found[0])
+def weighed(part: Batch, function: Callable[[Batch], Any]) -> tuple[float, Array]:
+    """Return the sum of the row weights of a part, and function(part) where there are any."""
+    if part.y is None:
+        raise TypeError("y is missing: parts must be (X, y) or (X, y, sample_weight)")
+    weight = float(part.n_rows)
+    if part.sample_weight is not None:
+        weight = float(np.sum(part.sample_weight, dtype=np.float64))
+    return (weight, np.asarray(function(part))) if weight else (0.0, np.zeros(1))
 
 
 def weighted_mean(values: Iterator[tuple[float, Array]]) -> Array:

@@ -71,7 +71,7 @@ def batch_shard(
         by_class = checked_class_weights(estimator.class_weight, classes, np.ones(len(classes)))
     if by_class is not None:
         targets, row_weights = class_weighted(targets, row_weights, by_class)
-    own = np.ascontiguousarray(row_weights, dtype=real)
+    own = np.require(row_weights, real, ["C", "A"])
     shard = make_shard(X, targets, own, computing_of(estimator), float(estimator.label_smoothing))
     return shard, float(row_weights.sum())
 

@@ -5,6 +5,7 @@ are held than there is room for. So the rows do not depend on how they are cut i
 period of their order can spoil the sample, and where there is room, all rows are drawn.
 """
 
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -25,7 +26,7 @@ class RowSample:
     def __init__(self) -> None:
         self._parts: list[tuple[Array, tuple[Any, ...]]] = []  # hashes, and X with what is beside
         self._n_seen = self._n_held = self._n_bytes = 0
-        self._limit = _EVERY
+        self._limit: Any = _EVERY
 
     def see(self, X: Any, *beside: Array) -> None:
         """Draw from the next rows; what is drawn is copied."""
@@ -39,8 +40,7 @@ class RowSample:
                 self._keep(*part)
 
     def _is_full(self) -> bool:
-        too_large = self._n_bytes > _MOST_BYTES and self._n_held > _FEWEST_ROWS
-        return too_large or self._n_held > _MOST_ROWS
+        return bool(_are_too_many(self._n_held, self._n_bytes))
 
     def _keep(self, hashes: Array, arrays: tuple[Any, ...]) -> None:
         drawn = np.flatnonzero(hashes <= self._limit)
@@ -52,11 +52,54 @@ class RowSample:
 
     def drawn(self) -> list[Any]:
         """Return X and what was beside it, of all rows that were drawn, in their order."""
-        columns = zip(*(arrays for _, arrays in self._parts), strict=True)
-        return [
-            sparse.vstack(parts, format="csr") if sparse.issparse(parts[0]) else _joined(parts)
-            for parts in columns
-        ]
+        return joined([arrays for _, arrays in self._parts])
+
+
+# ---- the same rows, drawn where they are ----
+
+
+def halvings(first_row: int, X: Any) -> Array:
+    """Return how many rows of X a limit draws that was halved 0, 1, ..., 63 times, and their bytes.
+
+    first_row is the number of the first one among all rows. The result is (64, 2), integers.
+    """
+    hashes, sizes = _hashes(first_row, X.shape[0]), _row_sizes(X)
+    counts = np.zeros((64, 2), dtype=np.int64)
+    for k in range(64):
+        drawn = hashes <= _EVERY >> np.uint64(k)
+        hashes, sizes = hashes[drawn], sizes[drawn]
+        counts[k] = len(hashes), sizes.sum()
+    return counts
+
+
+def limit_of(counts: Array) -> Any:
+    """Return the limit that a `RowSample` of all rows ends with, by the sum of their `halvings`."""
+    return _EVERY >> np.uint64(np.argmin(_are_too_many(counts[:, 0], counts[:, 1])))
+
+
+def drawn_from(first_row: int, limit: Any, X: Any, *beside: Array) -> list[Any]:
+    """Return those rows that a limit draws, of X and what is beside it."""
+    drawn = np.flatnonzero(_hashes(first_row, X.shape[0]) <= limit)
+    return [array[drawn] for array in (X, *beside)]
+
+
+def joined(drawn: Sequence[Sequence[Any]]) -> list[Any]:
+    """Return X and what is beside it, of rows that were drawn in several places, in order."""
+    return [
+        sparse.vstack(parts, format="csr") if sparse.issparse(parts[0]) else _joined(parts)
+        for parts in zip(*drawn, strict=True)
+    ]
+
+
+def _are_too_many(n_rows: Any, n_bytes: Any) -> Any:
+    return ((n_bytes > _MOST_BYTES) & (n_rows > _FEWEST_ROWS)) | (n_rows > _MOST_ROWS)
+
+
+def _row_sizes(X: Any) -> Array:
+    if sparse.issparse(X):
+        sizes: Array = np.diff(X.indptr).astype(np.int64)
+        return np.asarray(sizes * (X.data.itemsize + X.indices.itemsize))
+    return np.full(len(X), X.itemsize * X.shape[1], dtype=np.int64)
 
 
 def _size(X: Any) -> int:

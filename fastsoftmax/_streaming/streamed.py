@@ -3,7 +3,7 @@
 import math
 from collections.abc import Callable, Iterator
 from dataclasses import replace
-from typing import Any, TypeVar
+from typing import Any, NamedTuple, TypeVar
 
 import numpy as np
 
@@ -76,57 +76,109 @@ class Streamed:
                 yield batch, change(shard, *args)
 
         sample = change(self.like, *args)
-        if _BYTES_PER_NUMBER * sample.numbers_per_row * self._facts.n_rows <= _MOST_HELD:
+        if may_be_held(sample, self._facts.n_rows):
             return Held([shard for _, shard in read(False)])
         survey = replace(self._survey, spread=None, columns=None, sample=sample)
-        share = sample.numbers_per_row / max(1.0, self.like.numbers_per_row)
-        facts = self._facts._replace(stored_numbers=share * self._facts.stored_numbers)
-        return Streamed(read, facts, survey)
+        return Streamed(read, changed_facts(self._facts, self.like, sample), survey)
 
 
-def streamed(estimator: FitParameters, source: BatchSource, classes: Any, found: Found) -> Streamed:
-    """Return the batches of a fit as shards, by what the first pass has found of them."""
+def may_be_held(like: Shard, n_rows: int) -> bool:
+    """Whether so many rows like these are few enough to be held."""
+    return _BYTES_PER_NUMBER * like.numbers_per_row * n_rows <= _MOST_HELD
+
+
+def changed_facts(facts: Facts, before: Shard, after: Shard) -> Facts:
+    """Return what is known of all shards after a change that some rows of them have seen, too."""
+    share = after.numbers_per_row / max(1.0, before.numbers_per_row)
+    return facts._replace(stored_numbers=share * facts.stored_numbers)
+
+
+def facts_of(found: Found) -> Facts:
+    """Return what the first pass has found of all shards."""
+    return Facts(
+        found.totals.n_rows,
+        found.n_batches,
+        found.stored_numbers,
+        found.is_dense,
+        not found.is_dense,
+    )
+
+
+def survey_of(estimator: FitParameters, found: Found) -> Survey:
+    """Return what the first pass has found for the fit."""
     totals = found.totals
     mean = totals.weight / totals.n_rows
     assert totals.masses is not None
-    survey = Survey(
+    return Survey(
         found.least_weight / mean,
         smoothed(totals.masses / mean, float(estimator.label_smoothing)),
         found.spread,
         found.moments,
         _sample_shard(estimator, found, mean),
     )
-    facts = Facts(
-        totals.n_rows, found.n_batches, found.stored_numbers, found.is_dense, not found.is_dense
-    )
+
+
+def streamed(estimator: FitParameters, source: BatchSource, classes: Any, found: Found) -> Streamed:
+    """Return the batches of a fit as shards, by what the first pass has found of them."""
     passes = _Passes(estimator, source, classes, found)
 
     def read(with_grad: bool) -> Iterator[Item]:
         items = passes.read(with_grad and not found.is_dense)
         return items if source.is_in_memory else read_ahead(items)
 
-    return Streamed(read, facts, survey)
+    return Streamed(read, facts_of(found), survey_of(estimator, found))
+
+
+class Recipe(NamedTuple):
+    """How batches become shards, whose row weights have mean 1 over all batches."""
+
+    given_classes: Any
+    classes: Array
+    by_class: Array | None  # weights of the classes
+    mean: float  # of the row weights
+    real: np.dtype[Any]
+    columns: Array | None
+
+
+def recipe_of(classes: Any, found: Found) -> Recipe:
+    """Return how batches become shards, by what the first pass has found of them."""
+    totals = found.totals
+    mean = totals.weight / totals.n_rows
+    return Recipe(classes, totals.classes, totals.by_class, mean, found.real, found.columns)
+
+
+def shard_of(
+    estimator: FitParameters, batch: Batch, recipe: Recipe, number: Array | None = None
+) -> Shard:
+    """Return a batch as a shard; number is `numbers_of` the columns, where that is known."""
+    batch = batch._replace(y=named_columns(batch.y, recipe.given_classes))
+    shard, _ = batch_shard(
+        estimator, batch, recipe.classes, recipe.real, recipe.by_class, finite=False
+    )
+    if recipe.mean != 1.0:
+        scaled = shard.row_weights.astype(np.float64) / recipe.mean
+        shard = shard.reweighted(scaled.astype(recipe.real))
+    return with_columns(shard, recipe.columns, number)
 
 
 class _Passes:
-    """Passes over the batches, each as a shard whose row weights have mean 1 over all."""
+    """Passes over the batches, each as a shard."""
 
     def __init__(
         self, estimator: FitParameters, source: BatchSource, classes: Any, found: Found
     ) -> None:
-        self._estimator, self._source, self._given_classes = estimator, source, classes
-        self._totals, self._real, self._columns = found.totals, found.real, found.columns
-        self._mean = found.totals.weight / found.totals.n_rows
+        self._estimator, self._source = estimator, source
+        self._recipe, self._n_rows = recipe_of(classes, found), found.totals.n_rows
         self._number: Array | None = None
         if found.columns is not None:
             self._number = numbers_of(found.columns, estimator.n_features_in_)
 
     def read(self, with_grad: bool) -> Iterator[Item]:
         """Yield the batches, each with its shard, which is prepared for gradients where asked."""
-        n_rows, wanted = 0, self._totals.n_rows
+        n_rows, wanted = 0, self._n_rows
         for batch in self._source:
             with naming(batch):
-                shard = self._shard(batch)
+                shard = shard_of(self._estimator, batch, self._recipe, self._number)
                 n_rows += shard.n_rows
                 if n_rows > wanted:
                     raise ValueError(f"there are more rows than the {wanted} of the first pass")
@@ -140,17 +192,6 @@ class _Passes:
                 f"a pass over the batches found {n_rows} rows, and the first one {wanted}: every "
                 "pass has to find the same rows"
             )
-
-    def _shard(self, batch: Batch) -> Shard:
-        totals = self._totals
-        batch = batch._replace(y=named_columns(batch.y, self._given_classes))
-        shard, _ = batch_shard(
-            self._estimator, batch, totals.classes, self._real, totals.by_class, finite=False
-        )
-        if self._mean != 1.0:
-            scaled = shard.row_weights.astype(np.float64) / self._mean
-            shard = shard.reweighted(scaled.astype(self._real))
-        return with_columns(shard, self._columns, self._number)
 
 
 def _sample_shard(estimator: FitParameters, found: Found, mean: float) -> Shard:

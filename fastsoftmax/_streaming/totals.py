@@ -28,6 +28,16 @@ class Totals(NamedTuple):
     masses: Array | None = None  # that sum for each class
 
 
+class LabelMasses(NamedTuple):
+    """The labels of a batch, with the sum of the row weights of each."""
+
+    labels: list[Any]
+    masses: Array
+    kind: str  # of the targets
+    dtype: np.dtype[Any]
+    n_rows: int
+
+
 class Totalling:
     """Targets and row weights of batches, added up; without classes, they are found."""
 
@@ -40,10 +50,14 @@ class Totalling:
 
     def see(self, batch: Batch) -> None:
         """Add a batch, whose targets are checked."""
-        labels, by_label, kind, dtype = _label_masses(batch, self._known, self._given)
+        self.add(label_masses(batch, self._known, self._given))
+
+    def add(self, found: LabelMasses) -> None:
+        """Add what was found of a batch."""
+        kind, dtype = found.kind, found.dtype
         self._kinds[kind] = np.result_type(dtype, self._kinds.get(kind, dtype))
-        self._n_rows += batch.n_rows
-        for label, weight in zip(labels, by_label, strict=True):
+        self._n_rows += found.n_rows
+        for label, weight in zip(found.labels, found.masses, strict=True):
             self._mass[label] = self._mass.get(label, 0.0) + float(weight)
 
     def totals(self) -> Totals:
@@ -89,10 +103,8 @@ def totals_of(source: BatchSource, classes: Any, class_weight: Any) -> Totals:
     return totalling.totals()
 
 
-def _label_masses(
-    batch: Batch, known: Array | None, classes: Any
-) -> tuple[list[Any], Array, str, np.dtype[Any]]:
-    """(labels of one batch, the row weights of each summed, kind of targets, dtype of labels)."""
+def label_masses(batch: Batch, known: Array | None, classes: Any) -> LabelMasses:
+    """Return the labels of a batch; known are those of all classes, where `classes` gives them."""
     given = named_columns(batch.y, classes)
     y = given.values
     check_consistent_length(batch.X, y)
@@ -107,11 +119,12 @@ def _label_masses(
             labels = np.arange(y.shape[1]) if given.names is None else np.unique(given.names)
         real = np.dtype(np.float64)
         masses = known_targets(given, labels, real, row_weights=row_weights).masses(row_weights)
-        return labels.tolist(), masses, f"probabilities of {y.shape[1]} classes", labels.dtype
+        kind = f"probabilities of {y.shape[1]} classes"
+        return LabelMasses(labels.tolist(), masses, kind, labels.dtype, batch.n_rows)
     found, positions = numbered_labels(y)
     kind = "booleans" if y.dtype.kind == "b" else kind_of(y)
     masses = np.bincount(positions, row_weights, len(found))
-    return found.tolist(), masses, kind, y.dtype
+    return LabelMasses(found.tolist(), masses, kind, y.dtype, batch.n_rows)
 
 
 def labels_of(classes: Any) -> Array:

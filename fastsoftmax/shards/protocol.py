@@ -162,9 +162,22 @@ def dense_columns(shard: Shard, columns: slice) -> Array:
     return x
 
 
-def float64_targets(shard: Shard) -> Any:
-    """Return the targets in float64, as the backend takes them."""
-    return shard.targets_as(np.dtype(np.float64))
+class Float64Targets(NamedTuple):
+    """Targets of rows, as a backend's `Targets` are made of them."""
+
+    labels: Array | None
+    target_probs: Array | None
+    row_weights: Array
+    label_smoothing: float
+    n_classes: int
+
+
+def float64_targets(shard: Shard) -> Float64Targets:
+    """Return the targets in float64."""
+    given = shard.targets_as(np.dtype(np.float64))
+    labels, probs, row_weights = given.labels, given.target_probs, given.row_weights
+    smoothing, n_classes = float(given.label_smoothing), int(given.n_classes)
+    return Float64Targets(labels, probs, row_weights, smoothing, n_classes)
 
 
 def every_row(shard: Shard, step: int) -> tuple[Any, Array]:

@@ -133,8 +133,8 @@ class Rows:
     def with_features(self, X: Array) -> "Rows":
         """Return rows of the same targets and weights with other dense features, in float64."""
         shards, first = [], 0
-        for targets in self._shards.ask(protocol.float64_targets):
-            part = X[first : first + len(targets.row_weights)]
+        for own in self._shards.ask(protocol.float64_targets):
+            part, targets = X[first : first + len(own.row_weights)], self.backend.Targets(*own)
             first += len(part)
             shards.append(_shard(np.ascontiguousarray(part), targets, self.backend, self.n_threads))
         return Rows(shards)
@@ -179,14 +179,12 @@ class Rows:
         """Return the targets of all rows in float64, as the backend takes them."""
         parts = list(self._shards.ask(protocol.float64_targets))
         if len(parts) == 1:
-            return parts[0]
+            return self.backend.Targets(*parts[0])
         arrays = (
             None if any(a is None for a in some) else np.concatenate(some)
-            for some in zip(
-                *((t.labels, t.target_probs, t.row_weights) for t in parts), strict=True
-            )
+            for some in zip(*(part[:3] for part in parts), strict=True)
         )
-        return self.backend.Targets(*arrays, parts[0].label_smoothing, self.n_classes)
+        return self.backend.Targets(*arrays, *parts[0][3:])
 
     def dense(self, columns: slice = slice(None)) -> Array:
         """Return columns of all rows in one float64 array, which is the caller's own."""

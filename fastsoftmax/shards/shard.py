@@ -394,9 +394,22 @@ def _unpickled(
     kind: type[Shard], X: Any, targets: Any, backend: str, n_threads: int, columns: Array | None
 ) -> Shard:
     module = importlib.import_module(backend)
-    shard = kind(X, module.Targets(*targets), backend=module, n_threads=n_threads)
+    # what comes over a network lies anywhere in a buffer
+    labels, probs, row_weights, *others = targets
+    arrays = (part if part is None else _aligned(part) for part in (labels, probs, row_weights))
+    shard = kind(_aligned(X), module.Targets(*arrays, *others), backend=module, n_threads=n_threads)
     shard.columns = columns
     return shard
+
+
+def _aligned(X: Any) -> Any:
+    """Return an array or a sparse matrix, with a copy of what is not aligned."""
+    if isinstance(X, np.ndarray):
+        return np.require(X, requirements="A")
+    data, indices, indptr = map(_aligned, (X.data, X.indices, X.indptr))
+    if data is X.data and indices is X.indices and indptr is X.indptr:
+        return X
+    return type(X)((data, indices, indptr), shape=X.shape)
 
 
 def _entropies(probs: Array) -> Array:

@@ -1,0 +1,44 @@
+"""
+A fit on a Dask cluster
+=======================
+
+The rows are loaded by the workers, and stay there. The solver runs here, and asks all workers for
+their part of every evaluation. The result has the bits of a fit in one process to the same
+partitions, also where a worker is killed in the middle of it.
+"""
+
+import os
+import signal
+import sys
+
+import dask
+from dask.distributed import Client
+
+from fastsoftmax import FastSoftmax
+from fastsoftmax.dask import DaskFastSoftmax
+from fastsoftmax.datasets import load_fashion_mnist_sample
+
+
+def load(part, step):
+    """Return rows and labels of one of 4 partitions; this runs on a worker."""
+    X, y = load_fashion_mnist_sample("train")
+    rows = slice(250 * part, 250 * (part + 1))
+    return X[rows, ::step], y[rows]
+
+
+def kill_one(state):
+    """Kill a worker in the third iteration."""
+    if state.iteration == 3:
+        os.kill(next(iter(client.run(os.getpid).values())), signal.SIGKILL)
+
+
+if __name__ == "__main__":  # workers are new processes, which import this file
+    step = 8 if "--small" in sys.argv else 1
+    with Client(n_workers=2, threads_per_worker=1, dashboard_address=None) as client:
+        parts = [dask.delayed(load)(part, step) for part in range(4)]
+        options = {"C": 0.01, "input_scale": 1 / 255, "solver": "lbfgs"}
+        model = DaskFastSoftmax(**options).fit(parts, callbacks=[kill_one])
+        print(f"gap {model.gap_:.0e} after {model.n_iter_[0]} iterations, one worker killed")
+        print(f"training accuracy {model.score(parts):.2f}")
+        here = FastSoftmax(**options).fit([load(part, step) for part in range(4)])
+        print("the same bits as here:", (model.coef_ == here.coef_).all())

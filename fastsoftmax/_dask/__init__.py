@@ -1,0 +1,1 @@
+"""The parts of `fastsoftmax.dask`: rows on the workers of a Dask cluster."""

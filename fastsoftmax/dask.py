@@ -1,0 +1,285 @@
+"""Fits to rows on a Dask cluster: `DaskFastSoftmax`. It needs the extra `dask`.
+
+What its methods do is in `_dask`.
+"""
+
+import inspect
+import warnings
+from collections.abc import Iterable, Sequence
+from typing import Any, Self
+
+import numpy as np
+from sklearn.base import clone
+from sklearn.exceptions import ConvergenceWarning
+from sklearn.utils.validation import check_is_fitted
+
+try:
+    import distributed
+except ImportError as error:
+    raise ImportError(
+        "fastsoftmax.dask needs Dask and its distributed scheduler: pip install 'fastsoftmax[dask]'"
+    ) from error
+
+from fastsoftmax._dask import fits, predictions
+from fastsoftmax._dask.partitions import is_lazy, partitions
+from fastsoftmax._dask.predictions import Outcome
+from fastsoftmax._dask.remote import client_of
+from fastsoftmax._estimator import fitting
+from fastsoftmax._estimator.fitted import nothing_set_without_coefficients, stored_coef
+from fastsoftmax._estimator.parameters import FitParameters
+from fastsoftmax._estimator.prediction import Metrics
+from fastsoftmax._estimator.sklearn_callbacks import watched
+from fastsoftmax.estimator import FastSoftmax
+from fastsoftmax.floating_point import own_arithmetic
+from fastsoftmax.monitor import Callback
+
+__all__ = ["DaskFastSoftmax"]
+
+
+def _with_all_parameters(init: Any) -> Any:
+    """Give a constructor the signature of `FastSoftmax`'s, and client."""
+    given = inspect.signature(FitParameters.__init__)
+    client = inspect.Parameter("client", inspect.Parameter.KEYWORD_ONLY, default=None)
+    init.__signature__ = given.replace(parameters=[*given.parameters.values(), client])
+    return init
+
+
+class DaskFastSoftmax(FastSoftmax):
+    """`FastSoftmax` for rows on a Dask cluster: the same fit, exact and certified.
+
+    The solver runs in the calling process. The rows stay on the workers: in every pass each worker
+    gets the coefficients and returns the sums of its partitions, which are added in the order of
+    the partitions. So the result is that of a `FastSoftmax` fitted to a list of the same
+    partitions, to the last bit, whichever workers there are, and however many of them die.
+
+    Parameters
+    ----------
+    C : float, default=1.0
+        As of `FastSoftmax`.
+    client : dask.distributed.Client, default=None
+        The cluster; None for the current client. It is left out of pickles.
+    **parameters
+        Those of `FastSoftmax`, but that "sgd" is no solver here. `n_jobs` is the most threads for
+        each worker: None for those that Dask has given it.
+
+    Attributes
+    ----------
+    classes_, coef_, intercept_, gap_, converged_, history_, ...
+        Those of `FastSoftmax`. All of its methods work, with rows in memory as well.
+
+    See Also
+    --------
+    fastsoftmax.FastSoftmax : The parameters, the formula and the attributes.
+
+    Notes
+    -----
+    A cluster without any worker is waited for: for the time of the setting
+    ``fastsoftmax.no-workers-timeout`` of `dask.config`, by default "60 s". Then a `TimeoutError`
+    ends the fit.
+
+    Examples
+    --------
+    >>> import dask.array as da
+    >>> from dask.distributed import Client
+    >>> from fastsoftmax.dask import DaskFastSoftmax
+    >>> from fastsoftmax.datasets import load_fashion_mnist_sample
+    >>> X, y = load_fashion_mnist_sample("train")
+    >>> client = Client(processes=False, n_workers=1, threads_per_worker=1, dashboard_address=None)
+    >>> rows = da.from_array(X, chunks=(250, 784))
+    >>> clf = DaskFastSoftmax(C=0.01, input_scale=1 / 255).fit(rows, y)
+    >>> clf.converged_, clf.predict_proba(rows).shape, clf.score(rows, y) > 0.8
+    (True, (1000, 10), True)
+    >>> clf.to_local()
+    FastSoftmax(C=0.01, input_scale=0.00392156862745098)
+    >>> client.close()
+    """
+
+    @_with_all_parameters
+    def __init__(
+        self, C: float = 1.0, *, client: distributed.Client | None = None, **parameters: Any
+    ) -> None:
+        super().__init__(C, **parameters)
+        self.client = client
+
+    # ---- fits ----
+
+    @own_arithmetic
+    def fit(
+        self,
+        X: Any,
+        y: Any = None,
+        sample_weight: Any = None,
+        *,
+        classes: Any = None,
+        eval_set: Sequence[tuple[Any, Any]] | None = None,
+        X_val: Any = None,
+        y_val: Any = None,
+        callbacks: Iterable[Callback] | None = None,
+    ) -> Self:
+        """Fit the coefficients.
+
+        Parameters
+        ----------
+        X : dask.array.Array or dask.dataframe.DataFrame of shape (n_rows, n_features), or list
+            Rows, whose blocks are dense, of any number type that `FastSoftmax` takes, or sparse
+            matrices. Or a list of partitions: delayed objects or futures of (X, y) or
+            (X, y, sample_weight), or tuples of such objects. Dask computes them once, and the rows
+            stay on the workers until the fit ends.
+        y : dask.array.Array, series or frame, or array-like, of shape (n_rows,), or \
+(n_rows, n_classes)
+            Labels of any type, or probabilities, as of `FastSoftmax`. Where lengths are not known,
+            it has the partitions of X. None where X is a list.
+        sample_weight : the same, of shape (n_rows,), optional
+            Weights >= 0.
+        classes, eval_set, X_val, y_val, callbacks : optional
+            As of `FastSoftmax.fit`. Evaluation sets are arrays in this process.
+
+        Returns
+        -------
+        self
+
+        Raises
+        ------
+        ValueError
+            As of `FastSoftmax.fit`; what is wrong in a partition is named by its number, from 0.
+        TypeError
+            If X is not on a cluster (`FastSoftmax` is for arrays and files).
+        TimeoutError
+            If there is no worker, for as long as the Notes of the class say.
+        RuntimeError
+            If the scheduler is gone, or all workers that tried to compute a partition have died.
+
+        Warns
+        -----
+        ConvergenceWarning
+            As of `FastSoftmax.fit`.
+        """
+        self._validate_params()
+        if self.solver == "sgd":
+            raise ValueError(
+                "solver='sgd' takes its steps row after row, and the rows are on many workers: use "
+                "'auto' or 'lbfgs'"
+            )
+        watch = fitting.watch_of(eval_set, (X_val, y_val), callbacks, self.max_time)
+        given = fits.Given(client_of(self.client), X, y, sample_weight, classes)
+
+        def run(more: list[Callback]) -> str | None:
+            by_all = watch._replace(callbacks=[*watch.callbacks, *more])
+            with nothing_set_without_coefficients(self):
+                return fits.fit(self, given, by_all)
+
+        complaint = watched(self, run)
+        if complaint:
+            warnings.warn(complaint, ConvergenceWarning, stacklevel=3)
+        return self
+
+    def to_local(self) -> FastSoftmax:
+        """Return the fitted model as a `FastSoftmax`, which knows nothing of a cluster.
+
+        Returns
+        -------
+        FastSoftmax
+            With the same parameters and attributes.
+
+        Raises
+        ------
+        NotFittedError
+            If `fit` has not been called.
+        """
+        check_is_fitted(self)
+        state = self.__getstate__()
+        del state["client"]
+        local = FastSoftmax()
+        local.__setstate__(state)
+        return local
+
+    # ---- predictions ----
+
+    def decision_function(self, X: Any) -> Any:
+        """Logits of rows, as of `FastSoftmax`, lazily.
+
+        Parameters
+        ----------
+        X : dask.array.Array, dask.dataframe.DataFrame, list of delayed rows, or array-like
+            A list may hold partitions with labels, as for `fit`, whose labels are left out.
+
+        Returns
+        -------
+        dask.array.Array, DataFrame or Series, or list of delayed arrays
+            As X is: of a frame one with its index, whose columns are ``classes_``. For rows in this
+            process an ndarray, at once.
+
+        Raises
+        ------
+        NotFittedError, ValueError
+            As of `FastSoftmax`; a ValueError when it is computed.
+        """
+        return self._lazily("decision_function", X)
+
+    def predict(self, X: Any) -> Any:
+        """Return the most likely class of each row, as `FastSoftmax` does, lazily.
+
+        Parameters and results are as of `decision_function`; of a frame a series.
+        """
+        return self._lazily("predict", X)
+
+    def predict_proba(self, X: Any) -> Any:
+        """Probabilities of the classes, as of `FastSoftmax`, lazily; see `decision_function`."""
+        return self._lazily("predict_proba", X)
+
+    def predict_log_proba(self, X: Any) -> Any:
+        """Return logarithms of the probabilities, lazily; see `decision_function`."""
+        return self._lazily("predict_log_proba", X)
+
+    def _lazily(self, method: str, X: Any) -> Any:
+        local = self.to_local()
+        if not is_lazy(X):
+            return getattr(local, method)(X)
+        stored = getattr(X, "dtype", np.dtype(np.float64))
+        double = np.float64 in (stored, stored_coef(self).dtype)
+        real, columns = np.float64 if double else np.float32, self.classes_.tolist()
+        if method == "decision_function" and len(columns) == 2:
+            columns = None
+        outcome = Outcome(method, real, columns)
+        if method == "predict":
+            outcome = Outcome(method, self.classes_.dtype, None)
+        return predictions.predicted(local, X, outcome)
+
+    def evaluate(self, X: Any, y: Any = None, sample_weight: Any = None) -> Metrics:
+        """Mean log-loss and accuracy, as of `FastSoftmax`, computed at once where the rows are.
+
+        Parameters are as of `fit`; what is not on a cluster is evaluated in this process.
+        """
+        return Metrics(*self._means("evaluate", X, y, sample_weight).tolist())
+
+    def score(self, X: Any, y: Any = None, sample_weight: Any = None) -> float:
+        """Accuracy, as of `FastSoftmax`, computed at once where the rows are; see `evaluate`."""
+        return float(self._means("score", X, y, sample_weight))
+
+    def _means(self, method: str, X: Any, y: Any, sample_weight: Any) -> Any:
+        local = self.to_local()
+        if not is_lazy(X):
+            return np.asarray(getattr(local, method)(X, y, sample_weight))
+        batches = partitions(client_of(self.client), X, y, sample_weight)
+        return predictions.mean_of(local, batches, method)
+
+    # ---- parameters, copies and pickles ----
+
+    def _parameters(self) -> dict[str, Any]:
+        """Return the parameters that files keep."""
+        parameters = super()._parameters()
+        return {name: value for name, value in parameters.items() if name != "client"}
+
+    def __sklearn_clone__(self) -> Self:
+        """Return an estimator of the same parameters and client, which cannot be copied."""
+        others = {
+            name: clone(value, safe=False)
+            for name, value in self.get_params(deep=False).items()
+            if name != "client"
+        }
+        copied: Self = type(self)(**others, client=self.client)
+        return copied
+
+    def __getstate__(self) -> dict[str, Any]:
+        """Return the state for pickle and copies, without the client."""
+        return {**super().__getstate__(), "client": None}
