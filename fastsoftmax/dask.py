@@ -17,7 +17,8 @@ try:
     import distributed
 except ImportError as error:
     raise ImportError(
-        "fastsoftmax.dask needs Dask and its distributed scheduler: pip install 'fastsoftmax[dask]'"
+        "fastsoftmax.dask needs Dask and its distributed scheduler: "
+        "pip install 'dask[dataframe]' distributed"
     ) from error
 
 from fastsoftmax._dask import fits, predictions
@@ -29,6 +30,7 @@ from fastsoftmax._estimator.fitted import nothing_set_without_coefficients, stor
 from fastsoftmax._estimator.parameters import FitParameters
 from fastsoftmax._estimator.prediction import Metrics
 from fastsoftmax._estimator.sklearn_callbacks import watched
+from fastsoftmax.archives import FilePath
 from fastsoftmax.estimator import FastSoftmax
 from fastsoftmax.floating_point import own_arithmetic
 from fastsoftmax.monitor import Callback
@@ -115,6 +117,8 @@ class DaskFastSoftmax(FastSoftmax):
         X_val: Any = None,
         y_val: Any = None,
         callbacks: Iterable[Callback] | None = None,
+        checkpoint: FilePath | None = None,
+        resume: FilePath | None = None,
     ) -> Self:
         """Fit the coefficients.
 
@@ -131,8 +135,9 @@ class DaskFastSoftmax(FastSoftmax):
             it has the partitions of X. None where X is a list.
         sample_weight : the same, of shape (n_rows,), optional
             Weights >= 0.
-        classes, eval_set, X_val, y_val, callbacks : optional
-            As of `FastSoftmax.fit`. Evaluation sets are arrays in this process.
+        classes, eval_set, X_val, y_val, callbacks, checkpoint, resume : optional
+            As of `FastSoftmax.fit`. Evaluation sets are arrays, and files of checkpoints are, in
+            this process.
 
         Returns
         -------
@@ -161,6 +166,7 @@ class DaskFastSoftmax(FastSoftmax):
                 "'auto' or 'lbfgs'"
             )
         watch = fitting.watch_of(eval_set, (X_val, y_val), callbacks, self.max_time)
+        watch = fitting.with_checkpoint(self, watch, checkpoint, resume)
         given = fits.Given(client_of(self.client), X, y, sample_weight, classes)
 
         def run(more: list[Callback]) -> str | None:

@@ -216,6 +216,18 @@ class TestFits:
         with pytest.warns(ConvergenceWarning, match="max_iter=2"):
             remote(array(X), array(y), max_iter=2, solver="lbfgs")
 
+    def test_a_checkpoint(self, client, rows, tmp_path):
+        X, y, _ = rows
+        parts, file = delayed(X, y), tmp_path / "fit.npz"
+        model = DaskFastSoftmax(solver="lbfgs", max_iter=4)
+        with pytest.warns(ConvergenceWarning):
+            model.fit(parts, checkpoint=file)
+        later = DaskFastSoftmax(solver="lbfgs").fit(parts, resume=file)
+        same(later, DaskFastSoftmax(solver="lbfgs").fit(parts))
+        assert later.n_iter_[0] > 4
+        with pytest.raises(ValueError, match="other data or parameters"):
+            DaskFastSoftmax(C=0.1, solver="lbfgs").fit(parts, resume=file)
+
     def test_rows_stay_on_the_workers(self, client, rows):
         """What comes from there is no larger than a model, or than rows drawn for a start."""
         X, y, _ = rows
