@@ -15,7 +15,7 @@ NEEDED = (SOURCES, ROOT / "CONTRIBUTING.md", ROOT / "docs" / "architecture.py")
 MOST_LINES = 60  # of a function, its docstring left out
 MOST_PARAMETERS = 8  # `self` and `cls` left out
 # Users name what they pass to these, so many parameters with defaults do no harm.
-PUBLIC = {"estimator", "model_selection", "functional", "losses", "datasets", "plot"}
+PUBLIC = {"estimator", "dask", "model_selection", "functional", "losses", "datasets", "plot"}
 # Those of FastSoftmax are its constructor's.
 PARAMETERS = "fastsoftmax._estimator.parameters"
 

@@ -124,7 +124,7 @@ def test_without_dask(run_python):
         "from fastsoftmax import FastSoftmax\n"
         "try:\n    import fastsoftmax.dask\nexcept ImportError as error:\n    print(error)"
     )
-    assert "pip install 'fastsoftmax[dask]'" in said
+    assert "pip install 'dask[dataframe]' distributed" in said
 
 
 def test_every_public_name_loads(run_python):
