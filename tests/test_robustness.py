@@ -7,6 +7,7 @@ extended precision, and a minimum by Newton's method on standardized features (`
 
 import functools
 import warnings
+from fractions import Fraction
 from typing import NamedTuple
 
 import numpy as np
@@ -160,12 +161,28 @@ def for_all_classes(logits, n_classes):
     return logits
 
 
+def exact_logits(x, coef, intercept):
+    """W x + b of one row, rounded once."""
+    x = [Fraction(float(value)) for value in x]
+    found = []
+    for weights, bias in zip(np.asarray(coef), np.asarray(intercept), strict=True):
+        terms = (value * Fraction(float(w)) for value, w in zip(x, weights, strict=True))
+        logit = sum(terms, Fraction(float(bias)))
+        high = float(logit)
+        found.append(np.longdouble(high) + np.longdouble(float(logit - Fraction(high))))
+    return np.array(found)
+
+
 def objective(coef, intercept, problem):
     """F by its definition, in extended precision: the terms of points in time cancel."""
     kept = problem.row_weights > 0.0
     classes, y = np.unique(problem.y[kept], return_inverse=True)
-    W, b = np.asarray(coef).astype(np.longdouble), np.asarray(intercept).astype(np.longdouble)
-    logits = for_all_classes(problem.X[kept].astype(np.longdouble) @ W.T + b, len(classes))
+    W, X = np.asarray(coef).astype(np.longdouble), problem.X[kept].astype(np.longdouble)
+    center = np.median(
+        problem.X[kept], axis=0
+    )  # (its logits cancel: extended precision lost 4e-13)
+    logits = (X - center) @ W.T + exact_logits(center, coef, intercept)
+    logits = for_all_classes(logits, len(classes))
     weights = problem.row_weights[kept].astype(np.longdouble)
     penalty = (W * W).sum() / (2.0 * problem.C * weights.sum())
     return float((weights * losses(logits, y)).sum() / weights.sum() + penalty)
