@@ -10,6 +10,7 @@ import warnings
 
 import numpy as np
 import pytest
+from rows_in_parts import PARTS, D, K, N, cut, form_of, made_rows
 from scipy import sparse
 from sklearn.base import clone
 from sklearn.exceptions import ConvergenceWarning
@@ -30,9 +31,7 @@ from fastsoftmax.dask import DaskFastSoftmax
 
 _answer = fits._answer
 
-N, D, K = 400, 12, 3
 SIZES = (150, 1, 249)
-PARTS = [slice(0, 150), slice(150, 151), slice(151, 400)]
 STORAGES = [np.float64, np.float32, np.uint8, "csr"]
 
 # Dask's own warnings on its way from one version of a dependency to the next, and sockets that
@@ -59,24 +58,12 @@ def client(cluster):
 
 @pytest.fixture(params=STORAGES, ids=lambda s: getattr(s, "__name__", s))
 def form(request):
-    """How features are stored: a function of float64 features."""
-    if request.param == "csr":
-        return lambda X: sparse.csr_array(np.where(np.abs(X) > 0.7, X, 0.0))
-    if np.dtype(request.param).kind == "f":
-        return lambda X: X.astype(request.param)
-    return lambda X: np.round(20 * X + 60).astype(request.param)
+    return form_of(request.param)
 
 
 @pytest.fixture
 def rows(rng):
-    """Features whose columns differ and are correlated, labels, weights."""
-    X = rng.normal(size=(N, D)) @ rng.normal(size=(D, D)) / 4
-    y = (X @ rng.normal(size=(D, K)) + rng.gumbel(size=(N, K))).argmax(axis=1)
-    return np.clip(X, -3, 3), y, rng.uniform(0.5, 2.0, N)
-
-
-def cut(*arrays):
-    return [tuple(array[part] for array in arrays) for part in PARTS]
+    return made_rows(rng)
 
 
 def delayed(*arrays):

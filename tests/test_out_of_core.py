@@ -6,6 +6,7 @@ import warnings
 
 import numpy as np
 import pytest
+from rows_in_parts import PARTS, D, K, N, cut, form_of, made_rows
 from scipy import sparse
 from sklearn.exceptions import ConvergenceWarning
 
@@ -18,31 +19,17 @@ from fastsoftmax.shards import protocol
 from fastsoftmax.shards.rows import build_shard
 from fastsoftmax.threads import read_ahead
 
-N, D, K = 400, 12, 3
-PARTS = [slice(0, 150), slice(150, 151), slice(151, 400)]
 STORAGES = [np.float64, np.float32, np.float16, np.uint8, np.int8]
 
 
 @pytest.fixture(params=[*STORAGES, "csr"], ids=lambda s: getattr(s, "__name__", s))
 def form(request):
-    """How features are stored: a function of float64 features."""
-    if request.param == "csr":
-        return lambda X: sparse.csr_array(np.where(np.abs(X) > 0.7, X, 0.0))
-    if np.dtype(request.param).kind == "f":
-        return lambda X: X.astype(request.param)
-    return lambda X: np.round(20 * X + 60).astype(request.param)
+    return form_of(request.param)
 
 
 @pytest.fixture
 def rows(rng):
-    """Features whose columns differ and are correlated, labels, weights."""
-    X = rng.normal(size=(N, D)) @ rng.normal(size=(D, D)) / 4
-    y = (X @ rng.normal(size=(D, K)) + rng.gumbel(size=(N, K))).argmax(axis=1)
-    return np.clip(X, -3, 3), y, rng.uniform(0.5, 2.0, N)
-
-
-def cut(*arrays):
-    return [tuple(array[part] for array in arrays) for part in PARTS]
+    return made_rows(rng)
 
 
 def fitted(*args, **parameters):

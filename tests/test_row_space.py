@@ -111,6 +111,25 @@ def fit_both(monkeypatch, X, y, **parameters):
     return found, plain
 
 
+@pytest.mark.parametrize("is_spread", [False, True], ids=["alike", "of many sizes"])
+def test_passes_over_the_rows_come_first(is_spread, rng, monkeypatch):
+    """Where the span costs many passes it is entered only if they make slow progress."""
+    X = rng.normal(size=(400, 2000))
+    y = (X @ rng.normal(size=2000) + 20.0 * rng.normal(size=400) > 0).astype(int)
+    X *= np.exp(2.0 * rng.normal(size=2000)) if is_spread else 1.0
+    entered, init = [], RowSpace.__init__
+
+    def note(self, full):
+        entered.append(full)
+        init(self, full)
+
+    monkeypatch.setattr(RowSpace, "__init__", note)
+    model = FastSoftmax(n_jobs=1).fit(X, y)
+    assert model.converged_
+    assert bool(entered) == is_spread
+    assert len(model.history_["gap"]) == model.n_iter_[0]
+
+
 @pytest.mark.parametrize("real", [np.float32, np.float64])
 def test_fits_agree(real, n_classes, options, rng, monkeypatch):
     X, y = wide_rows(rng, n_classes)
