@@ -43,6 +43,5 @@ class NewtonSettings(NamedTuple):
 
     class_share: Array  # (n_classes,) mean smoothed target of each class
     l2: float
-    fit_intercept: bool
     tol: float
     target: float

@@ -118,15 +118,16 @@ cdef extern from "kernels.h" nogil:
     void fs_within_product(const kernels *, double *result, double *dots, const fs_within *,
                            void *scratch, int n_threads)
 
+    ctypedef struct fs_coordinates:
+        const double *center
+        const double *scale
+        int with_bias
+
     ctypedef struct fs_small:
-        const double *z
-        const double *target_probs
-        const double *row_weights
+        const fs_rows *rows
+        const fs_coordinates *coordinates
         const double *class_share
-        const int32_t *labels
-        double label_smoothing, l2
-        ptrdiff_t n_rows, n_columns, n_classes, n_logits
-        int fit_intercept
+        double l2
 
     int FS_NEWTON_RECORD
     ctypedef enum fs_newton_status:
@@ -141,11 +142,6 @@ cdef extern from "kernels.h" nogil:
     fs_newton_end fs_newton_steps(const kernels *, double *points, double *records, double *base,
                                   const double *start, const fs_small *, const fs_newton_limits *,
                                   void *scratch)
-
-    ctypedef struct fs_coordinates:
-        const double *center
-        const double *scale
-        int with_bias
 
     ptrdiff_t fs_moments_scratch(const kernels *, const fs_rows *, int n_threads)
     double fs_feature_moments(const kernels *, double *sums, double *squares, const fs_rows *,

@@ -183,52 +183,53 @@ def columns_product(sums, totals, X, factors, panel, *, isa=None, n_threads=1):
                            scratch.data, n)
 
 
-def newton_steps(points, records, base, start, Z, targets, settings, *, isa=None):
+def newton_steps(points, records, base, start, X, targets, scaling, settings, *, isa=None):
     """At most len(points) steps of Newton's method from start, for the model o = start z.
 
-    All float64: Z (n, m), its last column 1 with fit_intercept; start (n_logits, m), points
-    (n_steps, n_logits * m) and records (n_steps, 4), which get the coefficients after each step
-    with their mean loss, accuracy, objective and bound on objective - minimum. The objective is
-    the mean loss plus l2 / 2 times the squares of what is not an intercept. base, of the shape of
-    start, gets the gradient of the mean loss where every row has class_share. It stops where the
-    bound is at most target * objective, or at most tol * objective where the objective no longer
-    falls. Returns (steps, whether it stopped for that, whether there is nothing more to gain here).
+    z are the m coordinates (`Scaling`) of the rows of X, which is dense. The others are float64:
+    start (n_logits, m), points (n_steps, n_logits * m) and records (n_steps, 4), which get the
+    coefficients after each step with their mean loss, accuracy, objective and bound on objective -
+    minimum. The objective is the mean loss plus l2 / 2 times the squares of what is not an
+    intercept. base, of the shape of start, gets the gradient of the mean loss where every row has
+    class_share. It stops where the bound is at most target * objective, or at most tol * objective
+    where the objective no longer falls. Returns (steps, whether it stopped for that, whether there
+    is nothing more to gain here).
     """
     cdef fs_rows rows
     cdef fs_small problem
-    cdef Array z = array_of(Z, "Z", "d", 2)
+    cdef fs_coordinates coordinates
+    center, scale, with_bias = scaling  # held until the end
     cdef Array s = array_of(start, "start", "d", 2)
+    cdef Array x = features_of(&rows, X, &s)
     cdef Array p = array_of(points, "points", "d", 2, True)
     cdef Array r = array_of(records, "records", "d", 2, True)
     cdef Array b = array_of(base, "base", "d", 2, True)
-    cdef const kernels *kern = table(&z, isa)
+    cdef const kernels *kern = table(&s, isa)
     cdef fs_newton_end end
     cdef fs_newton_limits limits
+    cdef ptrdiff_t m
     cdef _Scratch scratch
     class_share = settings.class_share  # held until the end
-    fill_targets(&rows, targets, &z, z.n_rows, "Z")
+    check(rows.indptr == NULL, "X must be dense, got CsrRows")
+    coordinates.center = <const double *>vector_of(center, "center", rows.n_features).data
+    coordinates.scale = optional_vector(scale, "scale", rows.n_features)
+    coordinates.with_bias = bool(with_bias)
+    fill_targets(&rows, targets, &s, x.n_rows, "X")
     rows.n_logits = s.n_rows
     check_classes(&rows)
-    check(z.row_stride == z.n_columns and z.n_columns > 0, "Z must be contiguous, with a column")
-    check(s.n_columns == z.n_columns and s.row_stride == s.n_columns,
-          f"start must be contiguous, with {z.n_columns} columns as Z")
-    check(b.n_rows == s.n_rows and b.n_columns == s.n_columns and b.row_stride == b.n_columns,
-          f"base must have the shape of start, ({s.n_rows}, {s.n_columns})")
+    m = rows.n_features + coordinates.with_bias
+    check(m > 0, "there must be a feature or an intercept")
+    check(s.n_columns == m and s.row_stride == m, f"start must be contiguous, with {m} columns")
+    check(b.n_rows == s.n_rows and b.n_columns == m and b.row_stride == m,
+          f"base must have the shape of start, ({s.n_rows}, {m})")
     check(p.n_columns == s.size and p.row_stride == s.size, f"points must have {s.size} columns")
     check(r.n_rows == p.n_rows and r.n_columns == FS_NEWTON_RECORD
           and r.row_stride == r.n_columns, f"records must have the shape ({p.n_rows}, 4)")
-    problem.z = <const double *>z.data
-    problem.labels = rows.labels
-    problem.target_probs = <const double *>rows.target_probs
-    problem.row_weights = <const double *>rows.row_weights
+    problem.rows, problem.coordinates = &rows, &coordinates
     problem.class_share = <const double *>vector_of(class_share, "class_share",
                                                     rows.n_classes).data
-    problem.label_smoothing = rows.label_smoothing
     problem.l2 = real_number(settings.l2, "l2")
     check(problem.l2 > 0, f"l2 must be > 0, got {settings.l2}")
-    problem.fit_intercept = bool(settings.fit_intercept)
-    problem.n_rows, problem.n_columns = z.n_rows, z.n_columns
-    problem.n_classes, problem.n_logits = rows.n_classes, s.n_rows
     limits.most_steps = p.n_rows
     limits.tol = real_number(settings.tol, "tol")
     limits.target = real_number(settings.target, "target")

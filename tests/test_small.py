@@ -9,7 +9,7 @@ from scipy import sparse
 
 from fastsoftmax import FastSoftmax, reference
 from fastsoftmax.backend import resolve_backend
-from fastsoftmax.kernel_arguments import NewtonSettings
+from fastsoftmax.kernel_arguments import NewtonSettings, Scaling
 from fastsoftmax.objective import SoftmaxObjective
 from fastsoftmax.optimum import full_batch, small
 from fastsoftmax.problem.problem import build_problem
@@ -45,7 +45,9 @@ def passed(module, arguments, tol=1e-4, target=1e-13):
     """What `newton_steps` takes after its outputs."""
     start, Z, labels, probs, row_weights, smoothing, share, l2, intercept = arguments
     targets = module.Targets(labels, probs, row_weights, smoothing, len(share))
-    return start, Z, targets, NewtonSettings(share, l2, intercept, tol, target)
+    d = Z.shape[1] - intercept
+    scaling = Scaling(np.zeros(d), None, intercept)
+    return start, Z[:, :d], targets, scaling, NewtonSettings(share, l2, tol, target)
 
 
 def run(module, arguments, n_steps=40, tol=1e-8, target=1e-13, **options):
@@ -76,6 +78,39 @@ class TestKernel:
         assert end[0] == expected[2][0]
         np.testing.assert_allclose(points, expected[0], rtol=1e-6, atol=1e-9)
         np.testing.assert_allclose(records, expected[1], rtol=1e-9, atol=1e-13)
+
+    @pytest.mark.parametrize("dtype", ["f8", "f4", "f2", "u1", "i1"])
+    @pytest.mark.parametrize("order", ["C", "F", "strided"])
+    @pytest.mark.parametrize("scaled", [True, False])
+    def test_rows_as_they_are_stored(self, kernels, isa, rng, dtype, order, scaled):
+        arguments = arguments_of(rng, 203, 11)
+        start, _, targets, _, settings = passed(kernels, arguments)
+        X = rng.integers(-100 if dtype != "u1" else 0, 100, size=(203, 11)).astype(dtype)
+        X = np.repeat(X, 2, axis=1)[:, ::2] if order == "strided" else np.array(X, order=order)
+        center = X.mean(axis=0, dtype=np.float64)
+        scale = rng.uniform(0.005, 0.02, size=11) if scaled else None
+        scaling = Scaling(center, scale, with_bias=True)
+        points, records = np.empty((5, start.size)), np.empty((5, 4))
+        base = np.empty(start.shape)
+        got = kernels.newton_steps(
+            points, records, base, start, X, targets, scaling, settings, isa=isa
+        )
+        Z = (X.astype(np.float64) - center) * (scale if scaled else 1.0)
+        twins = reference.Targets(targets.labels, None, targets.row_weights, 0.0, 3)
+        plain = Scaling(np.zeros(11), None, with_bias=True)
+        expected = np.empty_like(points), np.empty_like(records), np.empty_like(base)
+        end = reference.newton_steps(*expected, start, Z, twins, plain, settings)
+        assert got == end
+        np.testing.assert_allclose(records[: end[0]], expected[1][: end[0]], rtol=1e-9, atol=1e-12)
+        np.testing.assert_allclose(base, expected[2], rtol=1e-9, atol=1e-11)
+
+    def test_sparse_rows_are_refused(self, kernels, rng):
+        start, X, targets, scaling, settings = passed(kernels, arguments_of(rng))
+        x = sparse.csr_array(X)
+        rows = kernels.CsrRows(x.data, x.indices, x.indptr, 3)
+        outputs = np.zeros((3, 12)), np.zeros((3, 4)), np.zeros((3, 4))
+        with pytest.raises(ValueError, match="X must be dense"):
+            kernels.newton_steps(*outputs, start, rows, targets, scaling, settings)
 
     @pytest.mark.parametrize("soft", [True, False])
     @pytest.mark.parametrize("smoothing", [0.0, 0.2])
@@ -133,7 +168,8 @@ class TestKernel:
         [
             (0, np.zeros((3, 7)), "start must be contiguous"),
             (0, np.zeros((2, 4)), "weights must have 3 rows"),
-            (1, np.zeros((60, 4), np.float32), "Z must hold float64"),
+            (1, np.zeros((59, 4)), "targets must have 59 rows"),
+            (1, np.zeros((60, 4), np.int16), "X must hold"),
             (2, np.full(60, 3, np.int32), "labels must lie in"),
             (7, 0.0, "l2 must be > 0"),
         ],

@@ -162,6 +162,12 @@ def dense_columns(shard: Shard, columns: slice) -> Array:
     return x
 
 
+def dense_rows(shard: Shard) -> Array:
+    """Return all rows as they are stored, or those of a sparse shard in float64."""
+    x: Array = shard.X if shard.is_dense else shard.dense(slice(None))
+    return x
+
+
 class Float64Targets(NamedTuple):
     """Targets of rows, as a backend's `Targets` are made of them."""
 

@@ -191,6 +191,11 @@ class Rows:
         parts = list(self._shards.ask(protocol.dense_columns, columns))
         return parts[0] if len(parts) == 1 else np.concatenate(parts)
 
+    def in_one_array(self) -> Array:
+        """Return all rows in one array, not to be changed; those of sparse shards in float64."""
+        parts = list(self._shards.ask(protocol.dense_rows))
+        return parts[0] if len(parts) == 1 else np.concatenate(parts)
+
     # ---- passes ----
 
     def loss_grad(self, weights: Array, bias: Array, *, out: Array) -> Sums:
@@ -284,6 +289,10 @@ class Rows:
             return survey.least_weight
         return min(self._shards.ask(protocol.least_weight))
 
+    def has_equal_weights(self) -> bool:
+        """Whether all row weights are the same."""
+        return self.least_weight() * self.n_rows >= self.total_weight()
+
     # ---- other sums ----
 
     def sum(self, function: Callable[..., T], *args: Any, **options: Any) -> T:
@@ -329,7 +338,9 @@ class Rows:
         return means
 
     def mean_squares(self, most_numbers: int) -> Array:
-        """Mean of s^2 x^2 over a sample of the rows: (n_features,) float64."""
+        """Mean of s^2 x^2 over the rows, or a sample of them: (n_features,) float64."""
+        if self.spread is not None and self.has_equal_weights():
+            return self.spread.squares_about(np.zeros(self.n_features))
         some = self.sample
         step = max(1, some.n_rows * self.n_features // most_numbers)
         step = min(step, max(1, some.n_rows // _LEAST_SAMPLE))

@@ -106,7 +106,8 @@ static void write_part(void *task_, ptrdiff_t part, int thread) {
     const double *sums =
         t->sums + (k * n_logits - k * (k - 1) / 2) * n * n; /* of the pair (k, k) */
     (void)thread;
-    for (ptrdiff_t l = k; l < n_logits; ++l, sums += n * n)
+    for (ptrdiff_t l = k; l < n_logits; ++l, sums += n * n) {
+        if (k == l && n_logits > 1) continue;
         for (ptrdiff_t j = a; j < m; ++j) {
             const ptrdiff_t place_j = place_of(&t->panels, width, j);
             const double *sum = sums + min_size(place_a, place_j) * n + max_size(place_a, place_j);
@@ -117,6 +118,18 @@ static void write_part(void *task_, ptrdiff_t part, int thread) {
             t->hessian[(l * m + a) * size + k * m + j] = total;
             t->hessian[(l * m + j) * size + k * m + a] = total;
         }
+    }
+}
+
+/* A row of the blocks of one logit: -1 times the sum of its blocks with the others. */
+static void write_own_block(void *task_, ptrdiff_t part, int thread) {
+    const hessian_task *t = task_;
+    const ptrdiff_t m = t->panels.n_columns, n_logits = t->rows->n_logits, k = part / m;
+    double *row = t->hessian + part * n_logits * m, *own = row + k * m;
+    (void)thread;
+    memset(own, 0, (size_t)m * sizeof *own);
+    for (ptrdiff_t l = 0; l < n_logits; ++l)
+        for (ptrdiff_t j = 0; l != k && j < m; ++j) own[j] -= row[l * m + j];
 }
 
 ptrdiff_t fs_hessian_scratch(const kernels *kern, const fs_rows *rows, int with_bias,
@@ -141,6 +154,8 @@ void fs_hessian_sums(const kernels *kern, double *hessian, const fs_rows *rows, 
         if (task.round && is_interrupted(rows)) return;
         fs_for_parts(rows_part, &task, task.n_parts, n_threads, task.n_products);
     }
-    fs_for_parts(write_part, &task, rows->n_logits * task.panels.n_columns,
-                 task.n_parts > 1 ? n_threads : 1, 0);
+    const ptrdiff_t n = rows->n_logits * task.panels.n_columns;
+    if (task.n_parts == 1) n_threads = 1;
+    fs_for_parts(write_part, &task, n, n_threads, 0);
+    if (rows->n_logits > 1) fs_for_parts(write_own_block, &task, n, n_threads, 0);
 }

@@ -132,7 +132,8 @@ typedef struct {
                             const void *weights, const void *bias, fs_block block);
 
     /* logits[k * logits_stride + i] of the i-th row of the block, laid out as residuals are; where
-     * a class has no logit, its row is 0, behind the others. z: the rows in panels. */
+     * a class has no logit, its row is 0, behind the others. z: the rows in panels. logits NULL:
+     * these alone. */
     void (*panel_rows)(void *z, void *logits, const fs_rows *rows, const void *weights,
                        const void *bias, const fs_panels *panels, ptrdiff_t logits_stride,
                        fs_block block);
@@ -165,10 +166,11 @@ typedef struct {
     void (*probabilities)(void *probs, void *rest, ptrdiff_t stride, ptrdiff_t n_rows,
                           ptrdiff_t n_classes, ptrdiff_t n_logits);
 
-    /* For the pairs of logits (k, l), k <= l, in this order: sums[pair, a, b] += the sum over the
-     * rows of row_weight h_kl z_a z_b for places a <= b, h_kk = p_k rest_k, h_kl = -p_k p_l. sums
-     * (n_pairs, n_places, n_places); for b < a they are scratch. shares is scratch of the size of
-     * z. */
+    /* For the pairs of logits (k, l), k < l, in the order of (0, 0), (0, 1) .. (1, 1) ..:
+     * sums[pair, a, b] += the sum over the rows of row_weight h_kl z_a z_b for places a <= b, h_kl
+     * = -p_k p_l. One logit: of the pair (0, 0), h_00 = p rest. Where there are more the pairs (k,
+     * k) are left alone: h_kk is -1 times the sum of the h_kl of all other l. sums (n_pairs,
+     * n_places, n_places); for b < a they are scratch. shares is scratch of the size of z. */
     void (*add_rows)(double *sums, void *shares, const fs_curved_rows *rows);
 } fs_hessian;
 
@@ -200,15 +202,14 @@ typedef struct {
                         ptrdiff_t residual_stride, fs_block block);
 } fs_sparse;
 
-/* A small problem, in double, as a solver has it: rows z (n_rows, n_columns), adjacent, the last
- * column 1 where there is an intercept; l2 does not act on its coefficients. Targets and weights
- * are as those of fs_rows. class_share is the mean smoothed target of each class. */
+/* A small problem, in double: dense rows, and the coordinates z that a solver has them in, with a 1
+ * behind them where there is an intercept; l2 does not act on its coefficients. class_share is the
+ * mean smoothed target of each class. */
 typedef struct {
-    const double *z, *target_probs, *row_weights, *class_share;
-    const int32_t *labels;
-    double label_smoothing, l2;
-    ptrdiff_t n_rows, n_columns, n_classes, n_logits;
-    int fit_intercept;
+    const fs_rows *rows;
+    const fs_coordinates *coordinates;
+    const double *class_share;
+    double l2;
 } fs_small;
 
 /* Sums over the rows of a small problem, weighted: loss and hits at a point, and the first and the
@@ -218,20 +219,21 @@ typedef struct {
 } fs_line;
 
 /* Newton's method for small problems, its parts, in double (all NULL where real is float). Matrices
- * lie as (classes or logits, n_rows); of two classes with one logit, the first has the logit 0. */
+ * lie as (classes or logits, n_rows); of two classes with one logit, the first has the logit 0.
+ * Coefficients by place are (n_logits, n_places), as columns are in panels. */
 typedef struct {
-    /* logits[l, i] = params[l] . z[i] */
-    void (*logits)(double *logits, const fs_small *problem, const double *params);
+    /* logits[l * stride + i] = params[l] . z[i] for rows of a block in panels; params by place. */
+    void (*logits)(double *logits, const fs_curved_rows *block, const double *params);
 
     /* At the logits + length * along: the sums, probs (n_classes, n_rows) and rest, the
      * probabilities of the other classes together. targets (n_classes, n_rows) are smoothed,
      * right[i] is the class of row i. */
-    fs_line (*line)(double *probs, double *rest, const fs_small *problem, const double *targets,
+    fs_line (*line)(double *probs, double *rest, const fs_rows *rows, const double *targets,
                     const double *right, const double *logits, const double *along, double length);
 
-    /* gradient[l, j] = sum_i weight_i (probs - targets)[l, i] z[i, j] */
-    void (*gradient)(double *gradient, const fs_small *problem, const double *probs,
-                     const double *targets);
+    /* gradient[l, place] += sum_i weight_i (probs - targets)[l * stride + i] z[i, place] for rows
+     * of a block in panels. */
+    void (*gradient)(double *gradient, const fs_curved_rows *block, const double *targets);
 
     /* step = -hessian^-1 gradient by Cholesky's factors, which replace the upper triangle of
      * hessian (n, n), the only one that is read; returns whether there are any. */

@@ -8,13 +8,14 @@
 #include <string.h>
 
 #include "arena.h"
+#include "pack.h"
 #include "panels.h"
 
 enum { MOST_HALVINGS = 30, MOST_LENGTHS = 6, LEVEL = 64 };
 
 /* Rows of a block for the Hessian, as in hessian.c, and the room behind the last row that vectors
  * of rows may take. */
-enum { BLOCK_ROWS = 128, ROOM = 16 };
+enum { BLOCK_ROWS = 128, ROOM = 16, N_PLACE_TABLES = 2 };
 
 /* A step is long enough where so little of its slope is left. A length costs the exponentials of
  * the rows, a step their products with each other: breast cancer (569 x 30) takes 6 steps for 9,
@@ -28,10 +29,13 @@ typedef struct {
 typedef struct {
     const kernels *kern;
     const fs_small *problem;
-    ptrdiff_t size;
+    const fs_rows *rows;
+    ptrdiff_t n_columns, size;
     double *hessian, *gradient, *step, *base, *mixture;      /* of the coefficients */
     double *targets, *probs, *rest, *logits, *along, *right; /* of the rows */
     double *z, *shares, *sums; /* blocks of rows in panels, scratch for one, sums of the Hessian */
+    double *placed;            /* coefficients by place */
+    void *packed;
     fs_panels panels;
     ptrdiff_t n_places;
     double base_square;
@@ -48,20 +52,22 @@ static ptrdiff_t panel_numbers(const small_task *t, ptrdiff_t n_rows) {
 
 /* Sums of all pairs of logits. */
 static double n_sums(const small_task *t) {
-    const double n_logits = (double)t->problem->n_logits, n_places = (double)t->n_places;
+    const double n_logits = (double)t->rows->n_logits, n_places = (double)t->n_places;
     return n_logits * (n_logits + 1) / 2 * n_places * n_places;
 }
 
 static small_task begin(const kernels *kern, const fs_small *problem, double *base, arena *memory) {
-    const double n_classes = (double)problem->n_classes, n = (double)problem->n_rows;
-    const double n_logits = (double)problem->n_logits;
-    const double size = n_logits * (double)problem->n_columns;
+    const fs_rows *rows = problem->rows;
+    const double n_classes = (double)rows->n_classes, n = (double)rows->n_rows;
+    const double n_logits = (double)rows->n_logits;
     const ptrdiff_t width = kern->hessian.panel_width;
-    small_task t = {.kern = kern, .problem = problem, .base = base};
-    t.size = problem->n_logits * problem->n_columns;
-    t.panels.n_columns = problem->n_columns;
-    t.panels.n_panels = ceil_div(problem->n_columns, width);
+    small_task t = {.kern = kern, .problem = problem, .rows = rows, .base = base};
+    t.n_columns = rows->n_features + (problem->coordinates->with_bias != 0);
+    t.size = rows->n_logits * t.n_columns;
+    t.panels.n_columns = t.n_columns;
+    t.panels.n_panels = ceil_div(t.n_columns, width);
     t.n_places = t.panels.n_panels * width;
+    const double size = n_logits * (double)t.n_columns, n_places = (double)t.n_places;
     t.hessian = take_doubles(memory, size * size);
     t.gradient = take_doubles(memory, size);
     t.step = take_doubles(memory, size);
@@ -72,9 +78,12 @@ static small_task begin(const kernels *kern, const fs_small *problem, double *ba
     t.logits = take_doubles(memory, n_logits * n);
     t.along = take_doubles(memory, n_logits * n);
     t.right = take_doubles(memory, n);
-    t.z = take_doubles(memory, (double)panel_numbers(&t, problem->n_rows));
+    t.z = take_doubles(memory, (n + ceil(n / BLOCK_ROWS)) * n_places);
     t.shares = take_doubles(memory, (double)panel_numbers(&t, BLOCK_ROWS));
     t.sums = take_doubles(memory, n_sums(&t));
+    t.placed = take_doubles(memory, n_logits * n_places);
+    t.panels.places = take_doubles(memory, N_PLACE_TABLES * n_places);
+    t.packed = take(memory, fs_pack_bytes(rows, BLOCK_ROWS));
     return t;
 }
 
@@ -86,13 +95,14 @@ ptrdiff_t fs_newton_scratch(const kernels *kern, const fs_small *problem) {
 
 /* Smoothed targets, and the classes that are the right ones. */
 static void set_targets(const small_task *t) {
-    const fs_small *problem = t->problem;
-    const ptrdiff_t n_classes = problem->n_classes, n = problem->n_rows;
-    const double kept = 1 - problem->label_smoothing;
-    const double other = problem->label_smoothing / (double)n_classes;
+    const fs_rows *rows = t->rows;
+    const ptrdiff_t n_classes = rows->n_classes, n = rows->n_rows;
+    const double kept = 1 - rows->label_smoothing;
+    const double other = rows->label_smoothing / (double)n_classes;
     for (ptrdiff_t i = 0; i < n; ++i) {
-        const double *probs = problem->labels ? NULL : problem->target_probs + i * n_classes;
-        ptrdiff_t right = problem->labels ? problem->labels[i] : 0;
+        const double *probs =
+            rows->labels ? NULL : (const double *)rows->target_probs + i * n_classes;
+        ptrdiff_t right = rows->labels ? rows->labels[i] : 0;
         for (ptrdiff_t k = 0; k < n_classes; ++k) {
             t->targets[k * n + i] = kept * (probs ? probs[k] : (k == right)) + other;
             if (probs && probs[k] > probs[right]) right = k;
@@ -101,25 +111,66 @@ static void set_targets(const small_task *t) {
     }
 }
 
+/* The logits' first row in matrices of classes. */
+static ptrdiff_t n_skipped(const small_task *t) {
+    return (t->rows->n_classes - t->rows->n_logits) * t->rows->n_rows;
+}
+
+/* The block of rows that begins with `first`. */
+static fs_curved_rows block_of(const small_task *t, ptrdiff_t first) {
+    const ptrdiff_t n = t->rows->n_rows, skipped = n_skipped(t);
+    return (fs_curved_rows){t->z + panel_numbers(t, first),
+                            t->probs + skipped + first,
+                            t->rest + skipped + first,
+                            (const double *)t->rows->row_weights + first,
+                            n,
+                            min_size(BLOCK_ROWS, n - first),
+                            t->n_columns,
+                            t->rows->n_logits};
+}
+
 /* The rows in panels, block after block. */
 static void set_panels(const small_task *t) {
-    const ptrdiff_t m = t->problem->n_columns, n = t->problem->n_rows;
-    const ptrdiff_t width = t->kern->hessian.panel_width;
-    memset(t->z, 0, (size_t)panel_numbers(t, n) * sizeof *t->z);
-    for (ptrdiff_t i = 0; i < n; ++i) {
-        const ptrdiff_t first = i / BLOCK_ROWS * BLOCK_ROWS;
-        const ptrdiff_t panel_size = (min_size(BLOCK_ROWS, n - first) + 1) * width;
-        double *z = t->z + panel_numbers(t, first) + (i - first) * width;
-        for (ptrdiff_t j = 0; j < m; j += width)
-            memcpy(z + place_of(&t->panels, width, j) / width * panel_size,
-                   t->problem->z + i * m + j, (size_t)min_size(width, m - j) * sizeof *z);
+    const ptrdiff_t n = t->rows->n_rows;
+    t->kern->hessian.place((void *)t->panels.places, t->problem->coordinates, t->rows->n_features);
+    for (ptrdiff_t first = 0; first < n; first += BLOCK_ROWS) {
+        fs_block block = {NULL, first, min_size(BLOCK_ROWS, n - first), NULL};
+        block = fs_pack(t->rows, block, t->packed);
+        t->kern->dense[t->rows->x_type].panel_rows(t->z + panel_numbers(t, first), NULL, t->rows,
+                                                   NULL, NULL, &t->panels, 0, block);
     }
 }
 
-/* Columns that are penalised: all but that of the intercept. */
-static ptrdiff_t n_penalised(const fs_small *problem) {
-    return problem->n_columns - (problem->fit_intercept != 0);
+/* logits = params . z, of all rows. */
+static void set_logits(const small_task *t, double *logits, const double *params) {
+    const ptrdiff_t m = t->n_columns, width = t->kern->hessian.panel_width;
+    const ptrdiff_t n_logits = t->rows->n_logits;
+    memset(t->placed, 0, (size_t)(n_logits * t->n_places) * sizeof *t->placed);
+    for (ptrdiff_t k = 0; k < n_logits; ++k)
+        for (ptrdiff_t j = 0; j < m; ++j)
+            t->placed[k * t->n_places + place_of(&t->panels, width, j)] = params[k * m + j];
+    for (ptrdiff_t first = 0; first < t->rows->n_rows; first += BLOCK_ROWS) {
+        const fs_curved_rows block = block_of(t, first);
+        t->kern->newton.logits(logits + first, &block, t->placed);
+    }
 }
+
+/* gradient = sum_i weight_i (probs - targets) z_i, by column. */
+static void set_gradient(const small_task *t, double *gradient) {
+    const ptrdiff_t m = t->n_columns, width = t->kern->hessian.panel_width;
+    const ptrdiff_t n_logits = t->rows->n_logits;
+    memset(t->placed, 0, (size_t)(n_logits * t->n_places) * sizeof *t->placed);
+    for (ptrdiff_t first = 0; first < t->rows->n_rows; first += BLOCK_ROWS) {
+        const fs_curved_rows block = block_of(t, first);
+        t->kern->newton.gradient(t->placed, &block, t->targets + n_skipped(t) + first);
+    }
+    for (ptrdiff_t k = 0; k < n_logits; ++k)
+        for (ptrdiff_t j = 0; j < m; ++j)
+            gradient[k * m + j] = t->placed[k * t->n_places + place_of(&t->panels, width, j)];
+}
+
+/* Columns that are penalised: all but that of the intercept. */
+static ptrdiff_t n_penalised(const small_task *t) { return t->rows->n_features; }
 
 static double along(const small_task *t, const double *a, const double *b, ptrdiff_t n) {
     return t->kern->vectors.dot(a, b, n);
@@ -127,20 +178,19 @@ static double along(const small_task *t, const double *a, const double *b, ptrdi
 
 /* Of a matrix (n_logits, n_columns), the products of what is penalised. */
 static double along_weights(const small_task *t, const double *a, const double *b) {
-    const ptrdiff_t m = t->problem->n_columns, d = n_penalised(t->problem);
+    const ptrdiff_t m = t->n_columns, d = n_penalised(t);
     double sum = 0;
-    for (ptrdiff_t k = 0; k < t->problem->n_logits; ++k) sum += along(t, a + k * m, b + k * m, d);
+    for (ptrdiff_t k = 0; k < t->rows->n_logits; ++k) sum += along(t, a + k * m, b + k * m, d);
     return sum;
 }
 
 /* The gradient of the mean cross-entropy where every row has the class shares. */
 static void set_base(small_task *t) {
-    const fs_small *problem = t->problem;
-    for (ptrdiff_t k = 0; k < problem->n_classes; ++k)
-        for (ptrdiff_t i = 0; i < problem->n_rows; ++i)
-            t->probs[k * problem->n_rows + i] = problem->class_share[k];
-    t->kern->newton.gradient(t->base, problem, t->probs, t->targets);
-    for (ptrdiff_t c = 0; c < t->size; ++c) t->base[c] /= (double)problem->n_rows;
+    const ptrdiff_t n = t->rows->n_rows;
+    for (ptrdiff_t k = 0; k < t->rows->n_classes; ++k)
+        for (ptrdiff_t i = 0; i < n; ++i) t->probs[k * n + i] = t->problem->class_share[k];
+    set_gradient(t, t->base);
+    for (ptrdiff_t c = 0; c < t->size; ++c) t->base[c] /= (double)n;
     t->base_square = along_weights(t, t->base, t->base);
 }
 
@@ -148,14 +198,14 @@ static void set_base(small_task *t) {
  */
 static double gap_bound(const small_task *t, const double *params, double loss, double square) {
     const fs_small *problem = t->problem;
-    const ptrdiff_t m = problem->n_columns, n_classes = problem->n_classes;
-    const ptrdiff_t first = n_classes - problem->n_logits;
+    const ptrdiff_t m = t->n_columns, n_classes = t->rows->n_classes;
+    const ptrdiff_t n_logits = t->rows->n_logits, first = n_classes - n_logits;
     const double l2 = problem->l2, *g = t->gradient;
     const double rr = along_weights(t, g, g);
-    if (!problem->fit_intercept) return rr / (2 * l2);
+    if (!problem->coordinates->with_bias) return rr / (2 * l2);
     double room = INFINITY, total = 0, bias_term = 0, entropy_u = 0, sum = 0;
     double *excess = t->mixture;
-    for (ptrdiff_t l = 0; l < problem->n_logits; ++l) {
+    for (ptrdiff_t l = 0; l < n_logits; ++l) {
         excess[first + l] = g[l * m + m - 1];
         bias_term += g[l * m + m - 1] * params[l * m + m - 1];
         sum += g[l * m + m - 1];
@@ -184,48 +234,51 @@ static double gap_bound(const small_task *t, const double *params, double loss, 
 
 /* Value, gradient and bound at params, of which the task has the sums over the rows. */
 static small_point point_at(const small_task *t, const double *params, const fs_line *sums) {
-    const fs_small *problem = t->problem;
-    const ptrdiff_t m = problem->n_columns, d = n_penalised(problem), n_logits = problem->n_logits;
-    const double n_rows = (double)problem->n_rows;
+    const double n_rows = (double)t->rows->n_rows, l2 = t->problem->l2;
+    const ptrdiff_t m = t->n_columns, d = n_penalised(t), n_logits = t->rows->n_logits;
     const double square = along_weights(t, params, params);
-    t->kern->newton.gradient(t->gradient, problem, t->probs, t->targets);
+    set_gradient(t, t->gradient);
     for (ptrdiff_t j = 0; j < m; ++j) {
         double mean = 0;
         for (ptrdiff_t k = 0; n_logits > 1 && k < n_logits; ++k) mean += t->gradient[k * m + j];
         mean /= (double)n_logits;
         for (ptrdiff_t k = 0; k < n_logits; ++k) {
             double *g = t->gradient + k * m + j;
-            *g = (*g - mean) / n_rows + (j < d ? problem->l2 * params[k * m + j] : 0);
+            *g = (*g - mean) / n_rows + (j < d ? l2 * params[k * m + j] : 0);
         }
     }
     const double loss = sums->loss / n_rows;
-    return (small_point){loss + problem->l2 * square / 2, loss, sums->correct / n_rows,
+    return (small_point){loss + l2 * square / 2, loss, sums->correct / n_rows,
                          gap_bound(t, params, loss, square)};
+}
+
+/* The sums of a logit's pair with itself. */
+static double *own_pair(const small_task *t, ptrdiff_t k) {
+    return t->sums + (k * t->rows->n_logits - k * (k - 1) / 2) * t->n_places * t->n_places;
 }
 
 /* The sums over the rows of the Hessian of the loss, a pair of logits after the other. */
 static void sum_hessian(const small_task *t) {
-    const fs_small *problem = t->problem;
-    const ptrdiff_t n = problem->n_rows, skipped = (problem->n_classes - problem->n_logits) * n;
     memset(t->sums, 0, (size_t)n_sums(t) * sizeof *t->sums);
-    for (ptrdiff_t first = 0; first < n; first += BLOCK_ROWS) {
-        const fs_curved_rows rows = {t->z + panel_numbers(t, first),
-                                     t->probs + skipped + first,
-                                     t->rest + skipped + first,
-                                     problem->row_weights + first,
-                                     n,
-                                     min_size(BLOCK_ROWS, n - first),
-                                     problem->n_columns,
-                                     problem->n_logits};
-        t->kern->hessian.add_rows(t->sums, t->shares, &rows);
+    for (ptrdiff_t first = 0; first < t->rows->n_rows; first += BLOCK_ROWS) {
+        const fs_curved_rows block = block_of(t, first);
+        t->kern->hessian.add_rows(t->sums, t->shares, &block);
     }
+    const ptrdiff_t n_logits = t->rows->n_logits, n = t->n_places * t->n_places;
+    double *sums = t->sums;
+    for (ptrdiff_t k = 0; k < n_logits; ++k)
+        for (ptrdiff_t l = k; l < n_logits; ++l, sums += n)
+            for (ptrdiff_t c = 0; k < l && c < n; ++c) {
+                own_pair(t, k)[c] -= sums[c];
+                own_pair(t, l)[c] -= sums[c];
+            }
 }
 
 /* The upper triangle of the Hessian of the mean loss. */
 static void set_hessian(const small_task *t) {
-    const ptrdiff_t m = t->problem->n_columns, n_logits = t->problem->n_logits, n = t->n_places;
+    const ptrdiff_t m = t->n_columns, n_logits = t->rows->n_logits, n = t->n_places;
     const ptrdiff_t width = t->kern->hessian.panel_width;
-    const double scale = 1 / (double)t->problem->n_rows, *sums = t->sums;
+    const double scale = 1 / (double)t->rows->n_rows, *sums = t->sums;
     sum_hessian(t);
     for (ptrdiff_t k = 0; k < n_logits; ++k)
         for (ptrdiff_t l = k; l < n_logits; ++l, sums += n * n)
@@ -242,12 +295,11 @@ static void set_hessian(const small_task *t) {
 /* step = -hessian^-1 gradient; whether there are Cholesky's factors. The objective gets the
  * curvature 1 along the direction that all intercepts have in common, where it is flat. */
 static int newton_step(const small_task *t) {
-    const fs_small *problem = t->problem;
-    const ptrdiff_t m = problem->n_columns, d = n_penalised(problem), size = t->size;
-    const ptrdiff_t n_logits = problem->n_logits;
+    const ptrdiff_t m = t->n_columns, d = n_penalised(t), size = t->size;
+    const ptrdiff_t n_logits = t->rows->n_logits;
     set_hessian(t);
     for (ptrdiff_t k = 0; k < n_logits; ++k) {
-        for (ptrdiff_t j = 0; j < d; ++j) t->hessian[(k * m + j) * (size + 1)] += problem->l2;
+        for (ptrdiff_t j = 0; j < d; ++j) t->hessian[(k * m + j) * (size + 1)] += t->problem->l2;
         for (ptrdiff_t l = k; d < m && n_logits > 1 && l < n_logits; ++l)
             t->hessian[(k * m + d) * size + l * m + d] += 1 / (double)n_logits;
     }
@@ -265,16 +317,15 @@ static double next_length(double length, double slope, double curvature, double 
  * objective is convex along it: lengths are tried until little of the slope is left, then halved
  * while the objective has not fallen (Nocedal & Wright 2006, section 3.1). */
 static int descend(small_task *t, double *trial, const double *params, small_point *at) {
-    const fs_small *problem = t->problem;
-    const double n_rows = (double)problem->n_rows, l2 = problem->l2;
+    const double n_rows = (double)t->rows->n_rows, l2 = t->problem->l2;
     const double first_slope = along(t, t->step, t->gradient, t->size);
     const double across = along_weights(t, params, t->step);
     const double square = along_weights(t, t->step, t->step);
     double length = 1, low = 0, high = INFINITY;
     if (!(first_slope < 0) || isinf(first_slope)) return 0;
-    t->kern->newton.logits(t->along, problem, t->step);
+    set_logits(t, t->along, t->step);
     for (int n_lengths = 1, halvings = 0; halvings <= MOST_HALVINGS; ++n_lengths) {
-        const fs_line sums = t->kern->newton.line(t->probs, t->rest, problem, t->targets, t->right,
+        const fs_line sums = t->kern->newton.line(t->probs, t->rest, t->rows, t->targets, t->right,
                                                   t->logits, t->along, length);
         const double slope = sums.slope / n_rows + l2 * (across + length * square);
         if (!halvings && n_lengths < MOST_LENGTHS && fabs(slope) > -SLOPE_LEFT * first_slope) {
@@ -292,7 +343,7 @@ static int descend(small_task *t, double *trial, const double *params, small_poi
         const int flatter = fabs(slope) <= -first_slope / 2;
         if (end.value <= at->value + 1e-4 * length * first_slope ||
             (flatter && end.value <= level)) {
-            const ptrdiff_t n_numbers = problem->n_logits * problem->n_rows;
+            const ptrdiff_t n_numbers = t->rows->n_logits * t->rows->n_rows;
             t->kern->vectors.add_scaled(t->logits, t->logits, length, t->along, NULL, n_numbers);
             *at = end;
             return 1;
@@ -311,10 +362,10 @@ fs_newton_end fs_newton_steps(const kernels *kern, double *points, double *recor
     set_targets(&t);
     set_panels(&t);
     set_base(&t);
-    kern->newton.logits(t.logits, problem, start);
+    set_logits(&t, t.logits, start);
     /* (length 0 of anything finite) */
     const fs_line sums =
-        kern->newton.line(t.probs, t.rest, problem, t.targets, t.right, t.logits, t.logits, 0);
+        kern->newton.line(t.probs, t.rest, t.rows, t.targets, t.right, t.logits, t.logits, 0);
     const double *params = start;
     small_point at = point_at(&t, params, &sums);
     fs_newton_end end = {0, FS_NEWTON_LIMIT};

@@ -181,6 +181,7 @@ static void add_hessian_rows(double *sums, void *shares_, const fs_curved_rows *
     real *shares = shares_, factor[MAX_BLOCK_ROWS];
     for (ptrdiff_t k = 0; k < rows->n_logits; ++k)
         for (ptrdiff_t l = k; l < rows->n_logits; ++l, sums += n_places * n_places) {
+            if (k == l && rows->n_logits > 1) continue;
             pair_factors(factor, rows, k, l);
             for (ptrdiff_t panel = 0; panel < n_panels; ++panel)
                 for (ptrdiff_t i = 0; i < n; ++i) {

@@ -3,37 +3,36 @@
  * rows lie side by side, and so do the lanes of a vector. */
 #if REAL_IS_DOUBLE
 
-static void newton_logits(double *logits, const fs_small *problem, const double *params) {
-    const ptrdiff_t m = problem->n_columns, n_rows = problem->n_rows;
-    for (ptrdiff_t i = 0; i < n_rows; i += 4) {
-        const ptrdiff_t n = min_size(4, n_rows - i);
-        const double *z[4];
-        for (ptrdiff_t r = 0; r < 4; ++r) z[r] = problem->z + (i + min_size(r, n - 1)) * m;
-        for (ptrdiff_t l = 0; l < problem->n_logits; ++l) {
-            const double *w = params + l * m;
+static void newton_logits(double *logits, const fs_curved_rows *block, const double *params) {
+    const ptrdiff_t n = block->n_rows, n_panels = even_parts(block->n_columns, PANEL_WIDTH);
+    const double *panels = block->z;
+    for (ptrdiff_t i = 0; i < n; i += 4) {
+        const ptrdiff_t n_tile = min_size(4, n - i);
+        const double *w = params;
+        for (ptrdiff_t l = 0; l < block->n_logits; ++l) {
             vec sum[4] = {v_set1(0), v_set1(0), v_set1(0), v_set1(0)};
             double sums[4];
-            ptrdiff_t j = 0;
-            for (; j + VEC_WIDTH <= m; j += VEC_WIDTH) {
-                const vec wj = v_load(w + j);
-                for (int r = 0; r < 4; ++r) sum[r] = v_fma(v_load(z[r] + j), wj, sum[r]);
-            }
-            if (j < m) {
-                const vec wj = v_load_tail(w + j, m - j, 0);
-                for (int r = 0; r < 4; ++r)
-                    sum[r] = v_fma(v_load_tail(z[r] + j, m - j, 0), wj, sum[r]);
+            for (ptrdiff_t panel = 0; panel < n_panels; ++panel, w += PANEL_WIDTH) {
+                const double *z = panels + (panel * (n + 1) + i) * PANEL_WIDTH;
+                for (ptrdiff_t at = 0; at < PANEL_WIDTH; at += VEC_WIDTH) {
+                    const vec wj = v_load(w + at);
+                    for (ptrdiff_t r = 0; r < 4; ++r)
+                        sum[r] = v_fma(v_load(z + min_size(r, n_tile - 1) * PANEL_WIDTH + at), wj,
+                                       sum[r]);
+                }
             }
             v_sum4(sums, sum[0], sum[1], sum[2], sum[3]);
-            memcpy(logits + l * n_rows + i, sums, (size_t)n * sizeof *sums);
+            memcpy(logits + l * block->stride + i, sums, (size_t)n_tile * sizeof *sums);
         }
     }
 }
 
-static fs_line newton_line(double *probs, double *rest, const fs_small *problem,
-                           const double *targets, const double *right, const double *logits,
-                           const double *along, double length) {
-    const ptrdiff_t n_rows = problem->n_rows, n_classes = problem->n_classes;
-    const ptrdiff_t first = n_classes - problem->n_logits; /* class 0 may have the logit 0 */
+static fs_line newton_line(double *probs, double *rest, const fs_rows *rows, const double *targets,
+                           const double *right, const double *logits, const double *along,
+                           double length) {
+    const double *row_weights = rows->row_weights;
+    const ptrdiff_t n_rows = rows->n_rows, n_classes = rows->n_classes;
+    const ptrdiff_t first = n_classes - rows->n_logits; /* class 0 may have the logit 0 */
     const vec zero = v_set1(0), t = v_set1(length);
     vec loss = zero, correct = zero, slope = zero, curvature = zero;
     for (ptrdiff_t i = 0; i < n_rows; i += VEC_WIDTH) {
@@ -73,7 +72,7 @@ static fs_line newton_line(double *probs, double *rest, const fs_small *problem,
             v_store_tail(rest + at, v_select(is_largest, v_mul(others, share), v_sub(v_set1(1), p)),
                          lanes);
         }
-        const vec weight = v_load_tail(problem->row_weights + i, lanes, 0);
+        const vec weight = v_load_tail(row_weights + i, lanes, 0);
         const mask hit = v_eq(largest, v_load_tail(right + i, lanes, 0));
         mean = v_mul(mean, share);
         loss = v_fma(weight, v_add(v_log1p(others), gap), loss);
@@ -85,42 +84,45 @@ static fs_line newton_line(double *probs, double *rest, const fs_small *problem,
                      v_sum_lanes(curvature)};
 }
 
-/* Rows whose products are added up in registers before they reach the gradient, and rows of a
- * Hessian that are taken from the others at once. */
-enum { NEWTON_ROWS = 8, NEWTON_PIVOTS = 4 };
+/* Vectors of a gradient that are added up in registers at once, and rows of a Hessian that are
+ * taken from the others at once. */
+enum { NEWTON_VECS = 4, NEWTON_PIVOTS = 4 };
 
-/* For the columns of one vector, from j on: gradient[j] += sum_i residual_i z_ij, i < n_rows. */
-FORCE_INLINE void add_residuals(double *gradient, const double *z, const double *residual,
-                                ptrdiff_t n_rows, ptrdiff_t m, ptrdiff_t j) {
-    const ptrdiff_t lanes = min_size(VEC_WIDTH, m - j);
-    if (lanes == VEC_WIDTH) {
-        vec sum = v_load(gradient + j);
-        for (ptrdiff_t i = 0; i < n_rows; ++i)
-            sum = v_fma(v_set1(residual[i]), v_load(z + i * m + j), sum);
-        v_store(gradient + j, sum);
-    } else {
-        vec sum = v_load_tail(gradient + j, lanes, 0);
-        for (ptrdiff_t i = 0; i < n_rows; ++i)
-            sum = v_fma(v_set1(residual[i]), v_load_tail(z + i * m + j, lanes, 0), sum);
-        v_store_tail(gradient + j, sum, lanes);
+/* For n_vecs vectors of places, a constant where this is inlined, from `place` on: gradient[place]
+ * += sum_i residual_i z[i, place]. */
+FORCE_INLINE void add_residuals(double *gradient, const double *panels, const double *residual,
+                                ptrdiff_t n_rows, ptrdiff_t place, int n_vecs) {
+    vec sums[NEWTON_VECS];
+    const double *z[NEWTON_VECS];
+    UNROLL
+    for (int v = 0; v < n_vecs; ++v) {
+        sums[v] = v_load(gradient + place + v * VEC_WIDTH);
+        z[v] = panels + panel_place(place + v * VEC_WIDTH, n_rows);
     }
+    for (ptrdiff_t i = 0; i < n_rows; ++i) {
+        const vec factor = v_set1(residual[i]);
+        UNROLL
+        for (int v = 0; v < n_vecs; ++v)
+            sums[v] = v_fma(factor, v_load(z[v] + i * PANEL_WIDTH), sums[v]);
+    }
+    UNROLL
+    for (int v = 0; v < n_vecs; ++v) v_store(gradient + place + v * VEC_WIDTH, sums[v]);
 }
 
-static void newton_gradient(double *gradient, const fs_small *problem, const double *probs,
-                            const double *targets) {
-    const ptrdiff_t m = problem->n_columns, n_rows = problem->n_rows;
-    const ptrdiff_t skipped = (problem->n_classes - problem->n_logits) * n_rows;
-    memset(gradient, 0, (size_t)(problem->n_logits * m) * sizeof *gradient);
-    for (ptrdiff_t first = 0; first < n_rows; first += NEWTON_ROWS) {
-        const ptrdiff_t n = min_size(NEWTON_ROWS, n_rows - first);
-        for (ptrdiff_t l = 0; l < problem->n_logits; ++l) {
-            const ptrdiff_t at = skipped + l * n_rows + first;
-            double residual[NEWTON_ROWS];
-            for (ptrdiff_t i = 0; i < n; ++i)
-                residual[i] = problem->row_weights[first + i] * (probs[at + i] - targets[at + i]);
-            for (ptrdiff_t j = 0; j < m; j += VEC_WIDTH)
-                add_residuals(gradient + l * m, problem->z + first * m, residual, n, m, j);
-        }
+static void newton_gradient(double *gradient, const fs_curved_rows *block, const double *targets) {
+    const ptrdiff_t n = block->n_rows;
+    const ptrdiff_t n_places = even_parts(block->n_columns, PANEL_WIDTH) * PANEL_WIDTH;
+    const double *probs = block->probs, *row_weights = block->row_weights;
+    double residual[MAX_BLOCK_ROWS];
+    for (ptrdiff_t l = 0; l < block->n_logits; ++l, gradient += n_places) {
+        const ptrdiff_t at = l * block->stride;
+        for (ptrdiff_t i = 0; i < n; ++i)
+            residual[i] = row_weights[i] * (probs[at + i] - targets[at + i]);
+        ptrdiff_t place = 0;
+        for (; place + NEWTON_VECS * VEC_WIDTH <= n_places; place += NEWTON_VECS * VEC_WIDTH)
+            add_residuals(gradient, block->z, residual, n, place, NEWTON_VECS);
+        for (; place < n_places; place += VEC_WIDTH)
+            add_residuals(gradient, block->z, residual, n, place, 1);
     }
 }
 

@@ -13,7 +13,7 @@ static void panel_rows(void *z_, void *logits, const fs_rows *rows, const void *
     const ptrdiff_t ahead = block.row_index || block.packed ? 0 : n * rows->x_stride;
     const real *center = panels->places, *scale = center + n_places;
     real *z = z_;
-    block_logits(logits, rows, weights, bias, logits_stride, block, none);
+    if (logits) block_logits(logits, rows, weights, bias, logits_stride, block, none);
     for (ptrdiff_t i = 0; i < n; ++i, z += PANEL_WIDTH) {
         const x_t *x = x_row(rows, block, i);
         for (ptrdiff_t at = 0; at < PANEL_WIDTH; at += VEC_WIDTH) {
