@@ -111,11 +111,16 @@ cdef double real_number(value, str name) except? -1:
         raise TypeError(f"{name} must be a real number, got {value!r}") from None
 
 
+# Asked once: see dispatch.c.
+cdef const kernels *best_of_floats = fs_kernels(4, 0)
+cdef const kernels *best_of_doubles = fs_kernels(8, 0)
+
+
 cdef const kernels *table(const Array *like, isa) except NULL:
     """The functions for an array's number type and an instruction set (None: the best)."""
     cdef ptrdiff_t real_size = 4 if like.kind == b"f" else 8
     cdef int i = 0
-    cdef const kernels *found = fs_kernels(real_size, 0)
+    cdef const kernels *found = best_of_floats if real_size == 4 else best_of_doubles
     if isa is None:
         return found
     if not isinstance(isa, str):
