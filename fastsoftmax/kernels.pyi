@@ -133,6 +133,14 @@ def feature_moments(
     isa: str | None = None,
     n_threads: int = 1,
 ) -> float: ...
+def csr_moments(
+    sums: NDArray[np.float64],
+    squares: NDArray[np.float64],
+    X: CsrRows,
+    row_weights: NDArray[_Real],
+    *,
+    isa: str | None = None,
+) -> None: ...
 def hessian_sums(
     out: NDArray[np.float64],
     X: NDArray[_Real] | NDArray[_Stored],

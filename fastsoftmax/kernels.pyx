@@ -367,6 +367,24 @@ def feature_moments(sums, squares, X, row_weights, shift, units, *, isa=None, n_
     return largest
 
 
+def csr_moments(sums, squares, X, row_weights, *, isa=None):
+    """Sum what is stored in CsrRows, and its squares, over the rows, by feature, weighted.
+
+    sums and squares (d,) are float64 and are overwritten. What occurs twice in a row counts twice.
+    """
+    cdef fs_rows rows
+    cdef Array s = array_of(row_weights, "row_weights", "fd", 1)
+    check(isinstance(X, CsrRows), "X must be CsrRows")
+    cdef Array x = features_of(&rows, X, &s)
+    cdef const kernels *kern = table(&s, isa)
+    cdef double *sums_data = <double *>vector_of(sums, "sums", x.n_columns, True).data
+    cdef double *squares_data = <double *>vector_of(squares, "squares", x.n_columns, True).data
+    check(s.size == rows.n_rows, f"row_weights must have {rows.n_rows} elements, got {s.size}")
+    rows.row_weights = s.data
+    with nogil:
+        fs_csr_moments(kern, sums_data, squares_data, &rows)
+
+
 def sgd_steps(params, velocity, X, targets, order, descent, *, isa=None, n_threads=1):
     """Gradient descent over the rows order[0], order[1], ..., descent.batch_size rows at a time.
 

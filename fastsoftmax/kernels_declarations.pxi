@@ -144,6 +144,7 @@ cdef extern from "kernels.h" nogil:
                                   void *scratch)
 
     ptrdiff_t fs_moments_scratch(const kernels *, const fs_rows *, int n_threads)
+    void fs_csr_moments(const kernels *, double *sums, double *squares, const fs_rows *)
     double fs_feature_moments(const kernels *, double *sums, double *squares, const fs_rows *,
                               const void *shift, const void *units, void *scratch, int n_threads)
     ptrdiff_t fs_hessian_scratch(const kernels *, const fs_rows *, int with_bias, int n_threads)

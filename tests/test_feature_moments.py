@@ -1,7 +1,10 @@
 """Sums over dense rows by feature against the numpy twin in float64."""
 
+import itertools
+
 import numpy as np
 import pytest
+from scipy import sparse
 
 from fastsoftmax import reference
 
@@ -91,3 +94,34 @@ def test_what_is_not_finite_shows(kernels, isa, make, rng, real):
         assert not np.isfinite(sums[2]) and not np.isfinite(squares[2])
         assert not np.isfinite(largest)
         assert np.isfinite(np.delete(sums, 2)).all()
+
+
+@pytest.mark.parametrize("index", [np.int32, np.int64])
+def test_sparse_columns(kernels, isa, make_problem, rng, real, index):
+    for n, d in ((0, 3), (1, 1), (5, 61), (300, 17)):
+        X = sparse.random_array((n, d), density=0.3, format="csr", rng=rng).astype(real)
+        data = np.concatenate([X.data, X.data])  # each entry twice, in any order
+        indptr = (2 * X.indptr).astype(index)
+        order = np.concatenate(
+            [[*range(a, b)] * 2 for a, b in itertools.pairwise(X.indptr)] or [[]]
+        ).astype(int)
+        arrays = data[order], X.indices[order].astype(index), indptr
+        row_weights = rng.uniform(0.0, 2.0, n).astype(real)
+        found, expected = np.full((2, 2, d), np.nan)
+        kernels.csr_moments(*found, kernels.CsrRows(*arrays, d), row_weights, isa=isa)
+        reference.csr_moments(*expected, reference.CsrRows(*arrays, d), row_weights)
+        np.testing.assert_allclose(found, expected, rtol=1e-12, atol=1e-12)
+        weights, dense = row_weights.astype(np.float64), X.toarray().astype(np.float64)
+        np.testing.assert_allclose(found[0], 2.0 * weights @ dense, rtol=1e-12, atol=1e-12)
+        np.testing.assert_allclose(found[1], 2.0 * weights @ dense**2, rtol=1e-12, atol=1e-12)
+
+
+def test_sparse_arguments_are_checked(kernels, rng):
+    rows = kernels.CsrRows(np.ones(2), np.array([0, 1], np.int32), np.array([0, 1, 2], np.int32), 3)
+    outputs = np.empty((2, 3))
+    with pytest.raises(ValueError, match="row_weights must have 2 elements"):
+        kernels.csr_moments(*outputs, rows, np.ones(3))
+    with pytest.raises(ValueError, match="X must be CsrRows"):
+        kernels.csr_moments(*outputs, np.ones((2, 3)), np.ones(2))
+    with pytest.raises(ValueError, match="squares must have 3"):
+        kernels.csr_moments(outputs[0], np.empty(2), rows, np.ones(2))

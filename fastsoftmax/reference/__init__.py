@@ -201,6 +201,21 @@ def feature_moments(
     return largest
 
 
+@serial
+def csr_moments(sums: Array, squares: Array, X: CsrRows, row_weights: Array) -> None:
+    """Sum what is stored in CsrRows, and its squares, over the rows, by feature, weighted.
+
+    sums and squares (d,) are float64 and are overwritten. What occurs twice in a row counts twice.
+    """
+    matrix = X[:]
+    weights = np.repeat(row_weights.astype(np.float64), np.diff(matrix.indptr))
+    stored = slice(matrix.indptr[0], matrix.indptr[-1])
+    values, features = matrix.data[stored].astype(np.float64), matrix.indices[stored]
+    weights *= values
+    sums[...] = np.bincount(features, weights, len(sums))
+    squares[...] = np.bincount(features, weights * values, len(sums))
+
+
 @threaded
 def predict_rows(probs: Array, X: Any, weights: Array, bias: Array, as_log: bool) -> bool:
     """probs[i] = softmax(W x_i + b), or its logarithm where as_log.

@@ -61,6 +61,8 @@ class CsrShard(Shard):
 
     def raw(self, rows: slice) -> Any:
         """Return rows as the backend takes them for logits; a slice may have a step."""
+        if rows.step in (None, 1):
+            return self._stored(rows)
         x = self.X[rows]
         return self.backend.CsrRows(x.data, x.indices, x.indptr, self.n_features)
 
@@ -74,6 +76,17 @@ class CsrShard(Shard):
         sums = np.zeros(self.n_features)
         for features, values, weights in self._entries(self.X):
             sums += np.bincount(features, values * weights, self.n_features)
+        return sums
+
+    def column_sums(self) -> Array:
+        """Weighted sums of x and of x^2 over the rows, (2, n_features) float64."""
+        sums = np.empty((2, self.n_features))
+        rows = self.adjacent(slice(0, self.n_rows), with_grad=False)
+        if not self.X.has_canonical_format:  # what occurs twice adds up before it is squared
+            x = self.X.copy()
+            x.sum_duplicates()
+            rows = self.backend.CsrRows(x.data, x.indices, x.indptr, self.n_features)
+        self.backend.csr_moments(sums[0], sums[1], rows, self.row_weights)
         return sums
 
     def squares(self, center: Array) -> Array:

@@ -172,7 +172,7 @@ def class_curvature(shard: Shard, weights: Array, bias: Array, step: int) -> tup
     total, sums = np.zeros((n_logits, n_logits)), np.zeros(n_logits)
     weights = np.ascontiguousarray(weights, dtype=shard.real)
     bias = np.ascontiguousarray(bias, dtype=shard.real)
-    n_rows = min(BLOCK_ROWS, max(_FEWEST_ROWS, _BLOCK_NUMBERS // sum(weights.shape)))
+    n_rows = min(BLOCK_ROWS, max(_FEWEST_ROWS, _BLOCK_NUMBERS // (n_logits + 1)))
     for rows in shard.blocks(step, n_rows):
         probs = softmax(shard, shard.raw(rows), weights, bias)[:, -n_logits:]
         row_weights = shard.row_weights[rows]

@@ -101,6 +101,11 @@ def feature_sums(shard: Shard) -> Array:
     return shard.feature_sums()
 
 
+def column_sums(shard: Shard) -> Array:
+    """Weighted sums of x and of x^2 of sparse columns."""
+    return shard.column_sums()
+
+
 def squares(shard: Shard, center: Array) -> Array:
     """Weighted sums of (x - center)^2."""
     return shard.squares(center)

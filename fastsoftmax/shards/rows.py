@@ -21,7 +21,15 @@ from fastsoftmax.shards.curvature import Drawn, drawn_rows
 from fastsoftmax.shards.dense_shard import DenseShard
 from fastsoftmax.shards.held import Held
 from fastsoftmax.shards.shard import Shard, Sums, add_sums
-from fastsoftmax.shards.spread import Spread, add_moments, may_spread, near, spread_of
+from fastsoftmax.shards.spread import (
+    ColumnMoments,
+    Spread,
+    add_moments,
+    column_moments,
+    may_spread,
+    near,
+    spread_of,
+)
 
 T = TypeVar("T")
 
@@ -251,22 +259,29 @@ class Rows:
             total = reduce(add_moments, self._shards.ask(protocol.moments, shift, units))
         return spread_of(total, shift, units, self.n_rows)
 
+    @cached_property
+    def _columns(self) -> ColumnMoments | None:
+        """How sparse columns spread, from one pass; None where it is not known from one."""
+        survey = self._shards.survey
+        if survey is not None or not self.is_sparse:
+            return None if survey is None else survey.columns
+        sums, squares = self.sum(protocol.column_sums) / max(1, self.n_rows)
+        return column_moments(sums, squares)
+
     def means(self) -> Array:
         """Weighted means of the features, (n_features,); NaN or inf where they overflow."""
         if self.spread is not None:
             return self.spread.means()
-        survey = self._shards.survey
-        if survey is not None and survey.columns is not None:
-            return survey.columns.means
+        if self._columns is not None:
+            return self._columns.means
         return np.asarray(self.sum(protocol.feature_sums) / self.n_rows)
 
     def squares_about(self, center: Array) -> Array:
         """Weighted means of (x - center)^2, (n_features,)."""
         if self.spread is not None:
             return self.spread.squares_about(center)
-        survey = self._shards.survey
-        if survey is not None and survey.columns is not None:
-            return np.asarray(survey.columns.variances + (survey.columns.means - center) ** 2)
+        if self._columns is not None:
+            return np.asarray(self._columns.variances + (self._columns.means - center) ** 2)
         return np.asarray(self.sum(protocol.squares, center) / max(1, self.n_rows))
 
     # ---- sums over targets and weights ----

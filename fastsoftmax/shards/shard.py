@@ -108,6 +108,10 @@ class Shard(ABC):
         """Return sums over the rows of y = units (x - shift), in one pass; of dense rows."""
         raise NotImplementedError
 
+    def column_sums(self) -> Array:
+        """Weighted sums of x and of x^2 over the rows, (2, n_features) float64; of sparse rows."""
+        raise NotImplementedError
+
     @abstractmethod
     def feature_sums(self) -> Array:
         """Weighted sum of the features over the rows: (n_features,) float64."""

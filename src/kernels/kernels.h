@@ -51,6 +51,11 @@ typedef struct {
     int (*interrupted)(void);
 } fs_rows;
 
+/* Element p of the indices or the indptr of such rows. */
+#define INDEX_AT(indices, p, wide)                       \
+    ((wide) ? (ptrdiff_t)((const int64_t *)(indices))[p] \
+            : (ptrdiff_t)((const int32_t *)(indices))[p])
+
 /* A block of those rows: rows first .. first + n_rows - 1, or, where row_index is given, the rows
  * row_index[first] .. row_index[first + n_rows - 1]. Where packed is given, their features are
  * there, row after row, in x_type; it has to be given where x_feature_stride is not 1. */
@@ -467,6 +472,10 @@ void fs_within_product(const kernels *kern, double *result, double *dots, const 
 ptrdiff_t fs_moments_scratch(const kernels *kern, const fs_rows *rows, int n_threads);
 double fs_feature_moments(const kernels *kern, double *sums, double *squares, const fs_rows *rows,
                           const void *shift, const void *units, void *scratch, int n_threads);
+
+/* Of rows in CSR form, the sums of row_weight x_j and row_weight x_j^2 over what is stored; what
+ * occurs twice counts twice. */
+void fs_csr_moments(const kernels *kern, double *sums, double *squares, const fs_rows *rows);
 
 /* ---- hessian.c ---- The sum over dense rows of row_weight (diag(p) - p p^T) (x) z z^T, p the
  * probabilities of the model o = W x + b: hessian is (n_logits m, n_logits m), both triangles, m

@@ -1,5 +1,5 @@
-/* Sums over dense rows by feature: how they are cut. Each part of the rows has sums of its own,
- * which are added in order. */
+/* Sums over rows by feature: how they are cut. Of dense rows, each part has sums of its own, which
+ * are added in order. */
 #include <string.h>
 
 #include "arena.h"
@@ -81,4 +81,30 @@ double fs_feature_moments(const kernels *kern, double *sums, double *squares, co
         if (largest == largest && !(task.largest[part] <= largest)) largest = task.largest[part];
     }
     return largest;
+}
+
+#define ADD_ENTRIES(type)                                                     \
+    for (ptrdiff_t p = begin; p < end; ++p) {                                 \
+        const ptrdiff_t j = INDEX_AT(rows->indices, p, wide);                 \
+        const double x = (double)((const type *)rows->x)[p], wx = weight * x; \
+        sums[j] += wx;                                                        \
+        squares[j] += wx * x;                                                 \
+    }
+
+void fs_csr_moments(const kernels *kern, double *sums, double *squares, const fs_rows *rows) {
+    const int wide = rows->wide_index;
+    const ptrdiff_t d = rows->n_features;
+    memset(sums, 0, (size_t)d * sizeof *sums);
+    memset(squares, 0, (size_t)d * sizeof *squares);
+    for (ptrdiff_t i = 0; i < rows->n_rows; ++i) {
+        const ptrdiff_t begin = INDEX_AT(rows->indptr, i, wide);
+        const ptrdiff_t end = INDEX_AT(rows->indptr, i + 1, wide);
+        const double weight = kern->real_size == 4 ? (double)((const float *)rows->row_weights)[i]
+                                                   : ((const double *)rows->row_weights)[i];
+        if (rows->x_type == FS_X_F32) {
+            ADD_ENTRIES(float)
+        } else {
+            ADD_ENTRIES(double)
+        }
+    }
 }

@@ -16,16 +16,13 @@
 #define grad_columns X_JOIN(grad_columns_sparse, X_NAME)
 #define add_to_rows X_JOIN(add_to_rows_sparse, X_NAME)
 
-#ifndef INDEX_AT
+#ifndef SPARSE_SIZES
+#define SPARSE_SIZES
 /* Vectors of logits that are gathered at once; n_lanes of them count. */
 enum { GATHER_VECS = 6 };
 
 /* Entries of a column that are added up in real before they go to a double. */
 enum { COLUMN_RUN = 512 };
-
-#define INDEX_AT(indices, p, wide)                       \
-    ((wide) ? (ptrdiff_t)((const int64_t *)(indices))[p] \
-            : (ptrdiff_t)((const int32_t *)(indices))[p])
 #endif
 
 /* out[l] = sum_p values[p] * table[indices[p] * stride + l], p in [begin, end), in two sums so that
