@@ -41,6 +41,7 @@ class Scaling(NamedTuple):
 class NewtonSettings(NamedTuple):
     """What Newton's method needs beside rows and targets; see `newton_steps` of the backend."""
 
+    scaling: Scaling  # the coordinates of the rows
     class_share: Array  # (n_classes,) mean smoothed target of each class
     l2: float
     tol: float

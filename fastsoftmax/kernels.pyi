@@ -228,7 +228,6 @@ def newton_steps(
     start: NDArray[np.float64],
     X: NDArray[Any],
     targets: Targets,
-    scaling: Scaling,
     settings: NewtonSettings,
     *,
     isa: str | None = None,

@@ -183,22 +183,22 @@ def columns_product(sums, totals, X, factors, panel, *, isa=None, n_threads=1):
                            scratch.data, n)
 
 
-def newton_steps(points, records, base, start, X, targets, scaling, settings, *, isa=None):
+def newton_steps(points, records, base, start, X, targets, settings, *, isa=None):
     """At most len(points) steps of Newton's method from start, for the model o = start z.
 
-    z are the m coordinates (`Scaling`) of the rows of X, which is dense. The others are float64:
-    start (n_logits, m), points (n_steps, n_logits * m) and records (n_steps, 4), which get the
-    coefficients after each step with their mean loss, accuracy, objective and bound on objective -
-    minimum. The objective is the mean loss plus l2 / 2 times the squares of what is not an
-    intercept. base, of the shape of start, gets the gradient of the mean loss where every row has
-    class_share. It stops where the bound is at most target * objective, or at most tol * objective
-    where the objective no longer falls. Returns (steps, whether it stopped for that, whether there
-    is nothing more to gain here).
+    z are the m coordinates of the rows of X, which is dense, by settings.scaling. The others are
+    float64: start (n_logits, m), points (n_steps, n_logits * m) and records (n_steps, 4), which get
+    the coefficients after each step with their mean loss, accuracy, objective and bound on
+    objective - minimum. The objective is the mean loss plus l2 / 2 times the squares of what is not
+    an intercept. base, of the shape of start, gets the gradient of the mean loss where every row
+    has class_share. It stops where the bound is at most target * objective, or at most tol *
+    objective where the objective no longer falls. Returns (steps, whether it stopped for that,
+    whether there is nothing more to gain here).
     """
     cdef fs_rows rows
     cdef fs_small problem
     cdef fs_coordinates coordinates
-    center, scale, with_bias = scaling  # held until the end
+    center, scale, with_bias = settings.scaling  # held until the end
     cdef Array s = array_of(start, "start", "d", 2)
     cdef Array x = features_of(&rows, X, &s)
     cdef Array p = array_of(points, "points", "d", 2, True)

@@ -47,7 +47,7 @@ def passed(module, arguments, tol=1e-4, target=1e-13):
     targets = module.Targets(labels, probs, row_weights, smoothing, len(share))
     d = Z.shape[1] - intercept
     scaling = Scaling(np.zeros(d), None, intercept)
-    return start, Z[:, :d], targets, scaling, NewtonSettings(share, l2, tol, target)
+    return start, Z[:, :d], targets, NewtonSettings(scaling, share, l2, tol, target)
 
 
 def run(module, arguments, n_steps=40, tol=1e-8, target=1e-13, **options):
@@ -84,33 +84,31 @@ class TestKernel:
     @pytest.mark.parametrize("scaled", [True, False])
     def test_rows_as_they_are_stored(self, kernels, isa, rng, dtype, order, scaled):
         arguments = arguments_of(rng, 203, 11)
-        start, _, targets, _, settings = passed(kernels, arguments)
+        start, _, targets, settings = passed(kernels, arguments)
         X = rng.integers(-100 if dtype != "u1" else 0, 100, size=(203, 11)).astype(dtype)
         X = np.repeat(X, 2, axis=1)[:, ::2] if order == "strided" else np.array(X, order=order)
         center = X.mean(axis=0, dtype=np.float64)
         scale = rng.uniform(0.005, 0.02, size=11) if scaled else None
-        scaling = Scaling(center, scale, with_bias=True)
+        settings = settings._replace(scaling=Scaling(center, scale, with_bias=True))
         points, records = np.empty((5, start.size)), np.empty((5, 4))
         base = np.empty(start.shape)
-        got = kernels.newton_steps(
-            points, records, base, start, X, targets, scaling, settings, isa=isa
-        )
+        got = kernels.newton_steps(points, records, base, start, X, targets, settings, isa=isa)
         Z = (X.astype(np.float64) - center) * (scale if scaled else 1.0)
         twins = reference.Targets(targets.labels, None, targets.row_weights, 0.0, 3)
-        plain = Scaling(np.zeros(11), None, with_bias=True)
+        plain = settings._replace(scaling=Scaling(np.zeros(11), None, with_bias=True))
         expected = np.empty_like(points), np.empty_like(records), np.empty_like(base)
-        end = reference.newton_steps(*expected, start, Z, twins, plain, settings)
+        end = reference.newton_steps(*expected, start, Z, twins, plain)
         assert got == end
         np.testing.assert_allclose(records[: end[0]], expected[1][: end[0]], rtol=1e-9, atol=1e-12)
         np.testing.assert_allclose(base, expected[2], rtol=1e-9, atol=1e-11)
 
     def test_sparse_rows_are_refused(self, kernels, rng):
-        start, X, targets, scaling, settings = passed(kernels, arguments_of(rng))
+        start, X, targets, settings = passed(kernels, arguments_of(rng))
         x = sparse.csr_array(X)
         rows = kernels.CsrRows(x.data, x.indices, x.indptr, 3)
         outputs = np.zeros((3, 12)), np.zeros((3, 4)), np.zeros((3, 4))
         with pytest.raises(ValueError, match="X must be dense"):
-            kernels.newton_steps(*outputs, start, rows, targets, scaling, settings)
+            kernels.newton_steps(*outputs, start, rows, targets, settings)
 
     @pytest.mark.parametrize("soft", [True, False])
     @pytest.mark.parametrize("smoothing", [0.0, 0.2])

@@ -152,9 +152,9 @@ class SmallStage:
         points, records = np.empty((n_steps, params.size)), np.empty((n_steps, 4))
         base = np.empty(params.shape)
         target = min(limits.tol, NewtonModel.target)
-        settings = NewtonSettings(problem.class_share, problem.l2, limits.tol, target)
+        settings = NewtonSettings(view.scaling, problem.class_share, problem.l2, limits.tol, target)
         done, reached, stuck = problem.rows.backend.newton_steps(
-            points, records, base, params, view.X, view.targets, view.scaling, settings
+            points, records, base, params, view.X, view.targets, settings
         )
         if problem.fit_intercept:
             self._objective.by.note_base(np.ascontiguousarray(base[:, : problem.n_features]))

@@ -11,7 +11,7 @@ import numpy as np
 
 from fastsoftmax.arrays import Array
 from fastsoftmax.blas import single_threaded_blas
-from fastsoftmax.kernel_arguments import NewtonSettings, Scaling
+from fastsoftmax.kernel_arguments import NewtonSettings
 from fastsoftmax.reference._rows import Targets, all_logits, row_losses, serial, shift
 
 _EPSILON = float(np.finfo(np.float64).eps)
@@ -43,11 +43,10 @@ class _Problem(NamedTuple):
     right: Array  # (n,) classes
     row_weights: Array
     settings: NewtonSettings
-    fit_intercept: bool
 
     @property
     def n_penalised(self) -> int:
-        return int(self.Z.shape[1]) - self.fit_intercept
+        return int(self.Z.shape[1]) - self.settings.scaling.with_bias
 
     def line(self, logits: Array, along: Array, length: float) -> _Line:
         logits = logits + length * along
@@ -102,7 +101,7 @@ class _Problem(NamedTuple):
         d = self.n_penalised
         residual, V = gradient[:, :d], params[:, :d]
         rr = float(np.vdot(residual, residual))
-        if not self.fit_intercept:
+        if not self.settings.scaling.with_bias:
             return rr / (2.0 * l2)
         bias_grad = gradient[:, d]
         excess = bias_grad
@@ -139,26 +138,24 @@ def newton_steps(
     start: Array,
     X: Array,
     targets: Targets,
-    scaling: Scaling,
     settings: NewtonSettings,
 ) -> tuple[int, bool, bool]:
     """At most len(points) steps of Newton's method from start, for the model o = start z.
 
-    z are the m coordinates (`Scaling`) of the rows of X, which is dense. The others are float64:
-    start (n_logits, m), points (n_steps, n_logits * m) and records (n_steps, 4), which get the
-    coefficients after each step with their mean loss, accuracy, objective and bound on objective -
-    minimum. The objective is the mean loss plus l2 / 2 times the squares of what is not an
-    intercept. base, of the shape of start, gets the gradient of the mean loss where every row has
-    class_share. It stops where the bound is at most target * objective, or at most tol * objective
-    where the objective no longer falls. Returns (steps, whether it stopped for that, whether there
-    is nothing more to gain here).
+    z are the m coordinates of the rows of X, which is dense, by settings.scaling. The others are
+    float64: start (n_logits, m), points (n_steps, n_logits * m) and records (n_steps, 4), which get
+    the coefficients after each step with their mean loss, accuracy, objective and bound on
+    objective - minimum. The objective is the mean loss plus l2 / 2 times the squares of what is not
+    an intercept. base, of the shape of start, gets the gradient of the mean loss where every row
+    has class_share. It stops where the bound is at most target * objective, or at most tol *
+    objective where the objective no longer falls. Returns (steps, whether it stopped for that,
+    whether there is nothing more to gain here).
     """
-    Z = (np.asarray(X, dtype=np.float64) - scaling.center) * (
-        1.0 if scaling.scale is None else scaling.scale
-    )
-    if scaling.with_bias:
+    center, scale, with_bias = settings.scaling
+    Z = (np.asarray(X, dtype=np.float64) - center) * (1.0 if scale is None else scale)
+    if with_bias:
         Z = np.concatenate([Z, np.ones((len(Z), 1))], axis=1)
-    problem = _Problem(Z, *targets.of(slice(None)), settings, scaling.with_bias)
+    problem = _Problem(Z, *targets.of(slice(None)), settings)
     base[:] = problem.base(len(start))
     logits = Z @ start.T
     at = problem.point(start, problem.line(logits, logits, 0.0))
