@@ -4,18 +4,22 @@ import gc
 import os
 import pickle
 import signal
+import subprocess
+import sys
 import threading
 import time
 import warnings
+from pathlib import Path
 
 import numpy as np
 import pytest
 from rows_in_parts import PARTS, D, K, N, cut, form_of, made_rows
 from scipy import sparse
 from sklearn.base import clone
+from sklearn.datasets import load_digits
 from sklearn.exceptions import ConvergenceWarning
 
-from fastsoftmax import FastSoftmax
+from fastsoftmax import FastSoftmax, archives
 from fastsoftmax._streaming import sample, streamed
 
 pytest.importorskip("dask", reason="Dask is not installed")
@@ -27,6 +31,7 @@ import pandas as pd
 from distributed import Client, LocalCluster
 
 from fastsoftmax._dask import fits
+from fastsoftmax._dask.remote import Remote
 from fastsoftmax.dask import DaskFastSoftmax
 
 _answer = fits._answer
@@ -76,6 +81,16 @@ def array(X):
     return da.from_array(X, chunks=(SIZES, *X.shape[1:]))
 
 
+def _pieces(X, y, n):
+    return list(zip(np.array_split(X, n), np.array_split(y, n), strict=True))
+
+
+def _fails_from(value, least):
+    if value[0] >= least:
+        raise ZeroDivisionError(f"of {value[0]:g}")
+    return value.copy()
+
+
 def kill_workers(client, n=2):
     """Kill workers at once, and return their processes."""
     pids = [*client.run(os.getpid).values()][:n]
@@ -84,11 +99,11 @@ def kill_workers(client, n=2):
     return pids
 
 
-def made_before(client):
+def made_before(client, names=("made_of",)):
     """What shards were made of that is still there: workers hear later that nobody needs it."""
-    for _ in range(200):
-        gc.collect()  # errors of other tests hold their fits
-        found = [key for key in client.who_has() if "made_of" in str(key)]
+    for _ in range(100):
+        gc.collect()  # (errors refer to themselves)
+        found = [key for key in client.who_has() if any(name in str(key) for name in names)]
         if not found:
             break
         time.sleep(0.05)
@@ -215,6 +230,42 @@ class TestFits:
         with pytest.warns(ConvergenceWarning, match="max_iter=2"):
             remote(array(X), array(y), max_iter=2, solver="lbfgs")
 
+    def test_eval_sets_on_the_cluster(self, client, rows, form):
+        """Each of its own partitions, one of which has no rows; values are those of local sets."""
+        X, y, weights = rows
+        X = form(X)
+        empty = dask.delayed((X[:0], y[:0]))
+        sets = [([*delayed(X, y)[1:], empty], None), (X[:50], y[:50])]
+        options = {"solver": "lbfgs", "early_stopping": True, "n_iter_no_change": 1000}
+        model = remote(delayed(X, y, weights), eval_set=sets, **options)
+        expected = local(X, y, weights, eval_set=[(X[150:], y[150:]), sets[1]], **options)
+        same(model, expected)
+        for name in ("eval_loss", "eval_accuracy"):
+            values = np.array(expected.history_[name])
+            np.testing.assert_allclose(model.history_[name], values, rtol=1e-6)
+        with pytest.raises(ValueError, match=r"eval_set\[0\] must hold rows"):
+            remote(delayed(X, y), eval_set=[([empty], None)])
+        with pytest.raises(ValueError, match=r"partition 0 .*eval_set\[0\] .* got row weights"):
+            remote(delayed(X, y), eval_set=[(delayed(X, y, weights), None)])
+        with pytest.raises(ValueError, match=r"partition 2 .*eval_set\[0\] holds .*7"):
+            remote(delayed(X, y), eval_set=[(delayed(X, np.where(np.arange(N) < 399, y, 7)), None)])
+
+    def test_eval_sets_of_arrays_and_frames(self, client, rows):
+        dd = pytest.importorskip("dask.dataframe")
+        X, y, _ = rows
+        names = [f"x{j}" for j in range(D)]
+        table = pd.DataFrame(X, columns=names).assign(y=y)
+        frame = dd.from_pandas(table, npartitions=3)
+        model = remote(
+            frame[names], frame["y"], eval_set=[(frame[names], frame["y"])], solver="lbfgs"
+        )
+        losses = np.ravel(model.history_["eval_loss"])
+        np.testing.assert_allclose(losses, model.history_["loss"], rtol=1e-12)
+        model = DaskFastSoftmax(solver="lbfgs")
+        model.fit(array(X), array(y), X_val=array(X[::-1]), y_val=y[::-1])
+        losses = np.ravel(model.history_["eval_loss"])
+        np.testing.assert_allclose(losses, model.history_["loss"], rtol=1e-12)
+
     def test_a_checkpoint(self, client, rows, tmp_path):
         X, y, _ = rows
         parts, file = delayed(X, y), tmp_path / "fit.npz"
@@ -226,6 +277,32 @@ class TestFits:
         assert later.n_iter_[0] > 4
         with pytest.raises(ValueError, match="other data or parameters"):
             DaskFastSoftmax(C=0.1, solver="lbfgs").fit(parts, resume=file)
+
+    def test_workers_add_up_what_they_have(self, client, rows):
+        """Of adjacent partitions a worker sends one sum."""
+        X, y, _ = rows
+        first, second = sorted(client.nthreads())
+        rng = np.random.default_rng(0)
+        expected = remote([dask.delayed(part) for part in _pieces(X, y, 8)], solver="lbfgs")
+        for places in ([first] * 4 + [second] * 4, rng.permutation([first, second] * 4).tolist()):
+            parts = [
+                client.submit(tuple, part, workers=[place], pure=False)
+                for part, place in zip(_pieces(X, y, 8), places, strict=True)
+            ]
+            same(remote(parts, solver="lbfgs"), expected)
+        same(FastSoftmax(tol=1e-6, solver="lbfgs").fit(_pieces(X, y, 8)), expected)
+        parts = [
+            client.submit(np.full, 4, float(i), workers=[place], pure=False)
+            for i, place in enumerate([first] * 4 + [second] * 4)
+        ]
+        values, n_sent = Remote(client, parts), []
+        values.wait()
+        collect = values._collect
+        values._collect = lambda *args: n_sent.append(collect(*args)) or n_sent[-1]
+        np.testing.assert_array_equal(values.added(np.add, np.copy), np.full(4, 28.0))
+        assert [len(answers) for answers, _ in n_sent] == [2]
+        with pytest.raises(ZeroDivisionError, match="of 5"):
+            values.added(np.add, _fails_from, 5.0)
 
     def test_rows_stay_on_the_workers(self, client, rows):
         """What comes from there is no larger than a model, or than rows drawn for a start."""
@@ -317,6 +394,8 @@ class TestErrors:
         assert "partition 3" in caught.value.__notes__[0]
         with pytest.raises(TypeError, match="batch 3 must be"):
             remote([*delayed(X, y), dask.delayed(3)])
+        del caught
+        assert not made_before(client, ["made_of", "batch"])  # rows are let go of
 
     def test_arguments(self, client, rows):
         X, y, _ = rows
@@ -340,7 +419,77 @@ class TestErrors:
             FastSoftmax().fit(array(X), array(y))
 
 
+# A fit of a process that is killed in iteration sys.argv[4]. It tells what its shards are asked.
+CHILD = """
+import os, pickle, signal, sys
+import numpy as np
+from distributed import Client
+from fastsoftmax._dask import fits
+from fastsoftmax._estimator import checkpoint
+from fastsoftmax.dask import DaskFastSoftmax
+
+checkpoint.SECONDS, checkpoint.SHARE = 0.0, np.inf
+address, parts, folder, n = *sys.argv[1:4], int(sys.argv[4])
+parts = pickle.load(open(parts, "rb"))
+passes = open(folder + "/passes", "w", buffering=1)
+added = fits.DaskShards.added
+
+def noting(*args, **options):
+    passes.write(args[2].__name__ + chr(10))
+    return added(*args, **options)
+
+def kill(state):
+    if state.iteration == n:
+        os.kill(os.getpid(), signal.SIGKILL)
+
+if __name__ == "__main__":
+    fits.DaskShards.added = noting
+    with Client(address):
+        model = DaskFastSoftmax(solver="lbfgs", C=0.1, tol=1e-6)
+        model.fit(parts, callbacks=[kill], checkpoint=folder + "/checkpoint")
+"""
+
+
+def test_a_client_that_is_killed(client, tmp_path, monkeypatch):
+    """The fit goes on in another process, to the same bits, by 10 % more passes at most."""
+    X, y = load_digits(return_X_y=True)
+    parts = [dask.delayed(part) for part in _pieces(X, y, 4)]
+    with open(tmp_path / "parts", "wb") as file:
+        pickle.dump(parts, file)
+    passes, added = [], fits.DaskShards.added
+
+    def noting(*args, **options):
+        passes.append(args[2].__name__)
+        return added(*args, **options)
+
+    monkeypatch.setattr(fits.DaskShards, "added", noting)
+    options = {"solver": "lbfgs", "C": 0.1, "tol": 1e-6}
+    whole = DaskFastSoftmax(**options).fit(parts)
+    n_alone, n_iter = len(passes), int(whole.n_iter_[0])
+    address = client.scheduler.address
+    given = [address, str(tmp_path / "parts"), str(tmp_path), str(n_iter // 2)]
+    path = os.pathsep.join([str(Path(archives.__file__).parents[1]), *sys.path])
+    done = subprocess.run(
+        [sys.executable, "-c", CHILD, *given], check=False, env={**os.environ, "PYTHONPATH": path}
+    )
+    assert done.returncode == -signal.SIGKILL
+    before = (tmp_path / "passes").read_text().split()
+    passes.clear()
+    model = DaskFastSoftmax(**options).fit(parts, resume=tmp_path / "checkpoint")
+    same(model, whole)
+    assert model.gap_ <= 1e-6
+    # each fit has two passes before the first evaluation: sums, and rows that are drawn
+    assert len(before) + len(passes) + 4 <= 1.1 * (n_alone + 2)
+
+
 class TestFailures:
+    @pytest.fixture(autouse=True)
+    def all_workers(self, client):
+        """Those that an earlier test has killed take a while to come back."""
+        end = time.monotonic() + 60.0
+        while len(client.run(os.getpid, on_error="ignore")) < 2 and time.monotonic() < end:
+            time.sleep(0.05)
+
     @pytest.mark.parametrize("computing", [False, True], ids=["in a callback", "computing"])
     def test_ctrl_c(self, client, rows, computing):
         X, y, _ = rows
