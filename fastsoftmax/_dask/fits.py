@@ -48,13 +48,13 @@ class Given(NamedTuple):
 def fit(estimator: FitParameters, given: Given, watch: fitting.Watch) -> str | None:
     """Fit to rows on a cluster; the result says why the fit fell short, where it did."""
     full_batch.check_parameters(estimator, watch)
-    found, shards = _found(estimator, given)
+    found, shards = found_shards(estimator, given)
     recipe = streamed.recipe_of(given.classes, found)
     sets = evaluation.sets_of(given.client, _without_fit(estimator), watch, recipe)
     return full_batch.fit_shards(estimator, found, shards, watch._replace(eval_set=sets))
 
 
-def _found(estimator: FitParameters, given: Given) -> tuple[Found, "DaskShards"]:
+def found_shards(estimator: FitParameters, given: Given) -> tuple[Found, "DaskShards"]:
     """Return the shards of a fit, and what is known of them.
 
     Workers then hold the shards. What these were made of is not needed any more, and where it was
