@@ -1,25 +1,15 @@
-"""Fits to rows on the workers of a Dask cluster, which may die."""
+"""Fits to rows on the workers of a Dask cluster."""
 
-import gc
-import os
 import pickle
-import signal
-import subprocess
-import sys
-import threading
-import time
-import warnings
-from pathlib import Path
 
 import numpy as np
 import pytest
 from rows_in_parts import PARTS, D, K, N, cut, form_of, made_rows
 from scipy import sparse
 from sklearn.base import clone
-from sklearn.datasets import load_digits
 from sklearn.exceptions import ConvergenceWarning
 
-from fastsoftmax import FastSoftmax, archives
+from fastsoftmax import FastSoftmax
 from fastsoftmax._streaming import sample, streamed
 
 pytest.importorskip("dask", reason="Dask is not installed")
@@ -28,37 +18,14 @@ pytest.importorskip("distributed", reason="Dask's distributed scheduler is not i
 import dask
 import dask.array as da
 import pandas as pd
-from distributed import Client, LocalCluster
+from rows_on_dask import MARKS, SIZES, array, delayed, local, made_before, pieces, remote, same
 
-from fastsoftmax._dask import fits
 from fastsoftmax._dask.remote import Remote
 from fastsoftmax.dask import DaskFastSoftmax
 
-_answer = fits._answer
-
-SIZES = (150, 1, 249)
 STORAGES = [np.float64, np.float32, np.uint8, "csr"]
 
-# Dask's own warnings on its way from one version of a dependency to the next, and sockets that
-# close when a worker is killed.
-pytestmark = [
-    pytest.mark.filterwarnings("default"),
-    pytest.mark.filterwarnings("ignore::ResourceWarning"),
-]
-
-
-@pytest.fixture(scope="module")
-def cluster():
-    with warnings.catch_warnings(), dask.config.set({"distributed.admin.tick.limit": "60 s"}):
-        warnings.simplefilter("ignore")
-        with LocalCluster(n_workers=2, threads_per_worker=1, dashboard_address=None) as cluster:
-            yield cluster
-
-
-@pytest.fixture(scope="module")
-def client(cluster):
-    with Client(cluster) as client:
-        yield client
+pytestmark = MARKS
 
 
 @pytest.fixture(params=STORAGES, ids=lambda s: getattr(s, "__name__", s))
@@ -71,64 +38,10 @@ def rows(rng):
     return made_rows(rng)
 
 
-def delayed(*arrays):
-    """Partitions that are made on the workers."""
-    load = dask.delayed(lambda *part: part, pure=False)
-    return [load(*part) for part in cut(*arrays)]
-
-
-def array(X):
-    return da.from_array(X, chunks=(SIZES, *X.shape[1:]))
-
-
-def _pieces(X, y, n):
-    return list(zip(np.array_split(X, n), np.array_split(y, n), strict=True))
-
-
 def _fails_from(value, least):
     if value[0] >= least:
         raise ZeroDivisionError(f"of {value[0]:g}")
     return value.copy()
-
-
-def kill_workers(client, n=2):
-    """Kill workers at once, and return their processes."""
-    pids = [*client.run(os.getpid).values()][:n]
-    for pid in pids:
-        os.kill(pid, signal.SIGKILL)
-    return pids
-
-
-def made_before(client, names=("made_of",)):
-    """What shards were made of that is still there: workers hear later that nobody needs it."""
-    for _ in range(100):
-        gc.collect()  # (errors refer to themselves)
-        found = [key for key in client.who_has() if any(name in str(key) for name in names)]
-        if not found:
-            break
-        time.sleep(0.05)
-    return found
-
-
-def local(*arrays, **parameters):
-    """The fit in this process to the same shards."""
-    options = {key: parameters.pop(key) for key in ("classes", "eval_set") if key in parameters}
-    return FastSoftmax(**{"tol": 1e-6, **parameters}).fit(cut(*arrays), **options)
-
-
-def remote(*args, **parameters):
-    options = {
-        key: parameters.pop(key)
-        for key in ("classes", "eval_set", "callbacks")
-        if key in parameters
-    }
-    return DaskFastSoftmax(**{"tol": 1e-6, **parameters}).fit(*args, **options)
-
-
-def same(a, b):
-    for name in ("coef_", "intercept_", "gap_", "objective_", "n_iter_", "classes_"):
-        np.testing.assert_array_equal(getattr(a, name), getattr(b, name))
-    assert a.coef_.dtype == b.coef_.dtype and a.classes_.dtype == b.classes_.dtype
 
 
 class TestFits:
@@ -283,14 +196,14 @@ class TestFits:
         X, y, _ = rows
         first, second = sorted(client.nthreads())
         rng = np.random.default_rng(0)
-        expected = remote([dask.delayed(part) for part in _pieces(X, y, 8)], solver="lbfgs")
+        expected = remote([dask.delayed(part) for part in pieces(X, y, 8)], solver="lbfgs")
         for places in ([first] * 4 + [second] * 4, rng.permutation([first, second] * 4).tolist()):
             parts = [
                 client.submit(tuple, part, workers=[place], pure=False)
-                for part, place in zip(_pieces(X, y, 8), places, strict=True)
+                for part, place in zip(pieces(X, y, 8), places, strict=True)
             ]
             same(remote(parts, solver="lbfgs"), expected)
-        same(FastSoftmax(tol=1e-6, solver="lbfgs").fit(_pieces(X, y, 8)), expected)
+        same(FastSoftmax(tol=1e-6, solver="lbfgs").fit(pieces(X, y, 8)), expected)
         parts = [
             client.submit(np.full, 4, float(i), workers=[place], pure=False)
             for i, place in enumerate([first] * 4 + [second] * 4)
@@ -417,207 +330,3 @@ class TestErrors:
             remote(array(X), y, client=3)
         with pytest.raises(TypeError, match="DaskFastSoftmax"):
             FastSoftmax().fit(array(X), array(y))
-
-
-# A fit of a process that is killed in iteration sys.argv[4]. It tells what its shards are asked.
-CHILD = """
-import os, pickle, signal, sys
-import numpy as np
-from distributed import Client
-from fastsoftmax._dask import fits
-from fastsoftmax._estimator import checkpoint
-from fastsoftmax.dask import DaskFastSoftmax
-
-checkpoint.SECONDS, checkpoint.SHARE = 0.0, np.inf
-address, parts, folder, n = *sys.argv[1:4], int(sys.argv[4])
-parts = pickle.load(open(parts, "rb"))
-passes = open(folder + "/passes", "w", buffering=1)
-added = fits.DaskShards.added
-
-def noting(*args, **options):
-    passes.write(args[2].__name__ + chr(10))
-    return added(*args, **options)
-
-def kill(state):
-    if state.iteration == n:
-        os.kill(os.getpid(), signal.SIGKILL)
-
-if __name__ == "__main__":
-    fits.DaskShards.added = noting
-    with Client(address):
-        model = DaskFastSoftmax(solver="lbfgs", C=0.1, tol=1e-6)
-        model.fit(parts, callbacks=[kill], checkpoint=folder + "/checkpoint")
-"""
-
-
-def test_a_client_that_is_killed(client, tmp_path, monkeypatch):
-    """The fit goes on in another process, to the same bits, by 10 % more passes at most."""
-    X, y = load_digits(return_X_y=True)
-    parts = [dask.delayed(part) for part in _pieces(X, y, 4)]
-    with open(tmp_path / "parts", "wb") as file:
-        pickle.dump(parts, file)
-    passes, added = [], fits.DaskShards.added
-
-    def noting(*args, **options):
-        passes.append(args[2].__name__)
-        return added(*args, **options)
-
-    monkeypatch.setattr(fits.DaskShards, "added", noting)
-    options = {"solver": "lbfgs", "C": 0.1, "tol": 1e-6}
-    whole = DaskFastSoftmax(**options).fit(parts)
-    n_alone, n_iter = len(passes), int(whole.n_iter_[0])
-    address = client.scheduler.address
-    given = [address, str(tmp_path / "parts"), str(tmp_path), str(n_iter // 2)]
-    path = os.pathsep.join([str(Path(archives.__file__).parents[1]), *sys.path])
-    done = subprocess.run(
-        [sys.executable, "-c", CHILD, *given], check=False, env={**os.environ, "PYTHONPATH": path}
-    )
-    assert done.returncode == -signal.SIGKILL
-    before = (tmp_path / "passes").read_text().split()
-    passes.clear()
-    model = DaskFastSoftmax(**options).fit(parts, resume=tmp_path / "checkpoint")
-    same(model, whole)
-    assert model.gap_ <= 1e-6
-    # each fit has two passes before the first evaluation: sums, and rows that are drawn
-    assert len(before) + len(passes) + 4 <= 1.1 * (n_alone + 2)
-
-
-class TestFailures:
-    @pytest.fixture(autouse=True)
-    def all_workers(self, client):
-        """Those that an earlier test has killed take a while to come back."""
-        end = time.monotonic() + 60.0
-        while len(client.run(os.getpid, on_error="ignore")) < 2 and time.monotonic() < end:
-            time.sleep(0.05)
-
-    @pytest.mark.parametrize("computing", [False, True], ids=["in a callback", "computing"])
-    def test_ctrl_c(self, client, rows, computing):
-        X, y, _ = rows
-        timer = threading.Timer(0.1, os.kill, (os.getpid(), signal.SIGINT))
-
-        def interrupt(state):
-            if state.iteration == 2:
-                if not computing:
-                    raise KeyboardInterrupt
-                timer.start()
-
-        model = DaskFastSoftmax(solver="lbfgs", tol=1e-6)
-        client.run(_slow)
-        try:
-            with pytest.raises(KeyboardInterrupt):
-                model.fit(array(X), array(y), callbacks=[interrupt])
-        finally:
-            timer.cancel()
-            client.run(_as_before)
-        assert model.n_iter_[0] == 2 and not model.converged_
-        same(model.fit(array(X), array(y)), local(X, y, solver="lbfgs"))
-
-    def test_a_worker_that_retires(self, cluster, client, rows):
-        X, y, _ = rows
-
-        def retire(state):
-            if state.iteration == 2:
-                cluster.scale(1)  # it gives its rows away
-
-        model = remote(array(X), array(y), solver="lbfgs", callbacks=[retire])
-        cluster.scale(2)
-        same(model, local(X, y, solver="lbfgs"))
-
-    def test_a_worker_that_dies(self, client, rows):
-        X, y, weights = rows
-        expected, killed = local(X, y, weights, solver="lbfgs"), []
-
-        def kill(state):
-            if state.iteration == 2:
-                killed.extend(kill_workers(client, 1))
-
-        model = remote(delayed(X, y, weights), solver="lbfgs", callbacks=[kill])
-        assert killed
-        same(model, expected)
-
-    def test_a_worker_that_dies_while_it_computes(self, client, rows, tmp_path):
-        X, y, _ = rows
-        expected, mark = local(X, y, solver="lbfgs"), str(tmp_path / "died")
-        client.run(_die_once, mark)
-        try:
-            same(remote(delayed(X, y), solver="lbfgs"), expected)
-        finally:
-            client.run(_as_before)
-        assert os.path.exists(mark)
-
-    def test_a_partition_that_kills_its_worker(self, cluster, client, rows):
-        X, y, _ = rows
-        cluster.scheduler.allowed_failures, allowed = 0, cluster.scheduler.allowed_failures
-        try:
-            with pytest.raises(RuntimeError, match=r"partition.* 3 \(from 0\) cannot be computed"):
-                remote([*delayed(X, y), dask.delayed(os._exit)(1)])
-        finally:
-            cluster.scheduler.allowed_failures = allowed
-
-    def test_a_partition_that_changes(self, client, rows, tmp_path):
-        """It is computed again, as its worker died, and is not what it was."""
-        X, y, _ = rows
-        mark = tmp_path / "computed"
-
-        def load():
-            n_rows = 5 - mark.exists()
-            mark.touch()
-            return X[:n_rows], y[:n_rows]
-
-        parts = [dask.delayed((X[:0], y[:0])), *delayed(X, y), dask.delayed(load, pure=False)()]
-        with pytest.raises(ValueError, match=r"partition 4 .*had 5 rows, .* again with 4") as error:
-            remote(parts, solver="lbfgs", callbacks=[lambda state: kill_workers(client)])
-        assert "partition 4 (from 0)" in error.value.__notes__[0]
-
-    def test_scattered_rows_are_lost(self, client, rows):
-        X, y, _ = rows
-        parts = client.scatter(cut(X, y))
-        with pytest.raises(RuntimeError, match=r"rows on the cluster were cancelled.*scattered"):
-            remote(parts, solver="lbfgs", callbacks=[lambda state: kill_workers(client)])
-
-    def test_no_workers(self, cluster, client, rows):
-        X, y, _ = rows
-        closed = []
-
-        def close(state):
-            if state.iteration == 2:
-                cluster.scale(0)
-                closed.append(time.monotonic())
-
-        with (
-            dask.config.set({"fastsoftmax.no-workers-timeout": "1 s"}),
-            pytest.raises(TimeoutError, match="no worker for 1 seconds"),
-        ):
-            remote(array(X), array(y), solver="lbfgs", callbacks=[close])
-        assert time.monotonic() - closed[0] < 30.0
-
-
-def _die_once(mark):
-    """Let the first worker that computes a gradient from here on die of it."""
-
-    def dying(*args):
-        if "loss_grad" in args[1].__name__:
-            try:
-                os.close(os.open(mark, os.O_CREAT | os.O_EXCL))
-            except FileExistsError:
-                pass
-            else:
-                threading.Timer(0.05, os.kill, (os.getpid(), signal.SIGKILL)).start()
-                time.sleep(10.0)
-        return _answer(*args)
-
-    fits._answer = dying
-
-
-def _slow():
-    """Let every answer take some time."""
-
-    def slow(*args):
-        time.sleep(0.1)
-        return _answer(*args)
-
-    fits._answer = slow
-
-
-def _as_before():
-    fits._answer = _answer
