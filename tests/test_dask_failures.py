@@ -22,6 +22,7 @@ import dask
 from rows_on_dask import MARKS, array, delayed, kill_workers, local, pieces, remote, same
 
 from fastsoftmax._dask import fits
+from fastsoftmax._dask.remote import no_workers_timeout
 from fastsoftmax.dask import DaskFastSoftmax
 
 pytestmark = MARKS
@@ -40,6 +41,7 @@ import os, pickle, signal, sys
 import numpy as np
 from distributed import Client
 from fastsoftmax._dask import fits
+from fastsoftmax._dask.remote import no_workers_timeout
 from fastsoftmax._estimator import checkpoint
 from fastsoftmax.dask import DaskFastSoftmax
 
@@ -138,7 +140,8 @@ class TestFailures:
         cluster.scale(2)
         same(model, local(X, y, solver="lbfgs"))
 
-    def test_a_worker_that_dies(self, client, rows):
+    @pytest.mark.parametrize("kept", [True, False], ids=["connections are kept", "they are not"])
+    def test_a_worker_that_dies(self, client, rows, kept):
         X, y, weights = rows
         expected, killed = local(X, y, weights, solver="lbfgs"), []
 
@@ -146,7 +149,8 @@ class TestFailures:
             if state.iteration == 2:
                 killed.extend(kill_workers(client, 1))
 
-        model = remote(delayed(X, y, weights), solver="lbfgs", callbacks=[kill])
+        with dask.config.set({"distributed.scheduler.reuse-broadcast-comm": kept}):
+            model = remote(delayed(X, y, weights), solver="lbfgs", callbacks=[kill])
         assert killed
         same(model, expected)
 
@@ -205,6 +209,7 @@ class TestFailures:
         ):
             remote(array(X), array(y), solver="lbfgs", callbacks=[close])
         assert time.monotonic() - closed[0] < 30.0
+        assert no_workers_timeout() == 60.0  # what the documentation says
 
 
 def _die_once(mark):
