@@ -16,6 +16,10 @@ COMMANDS = {
     "probes": ("fits.probes:main", "embeddings to a gap of 1e-4, and a sweep over C; 20 minutes"),
     "busy": ("fits.busy:main", "fits and epochs beside busy processes; at most 10 minutes"),
     "scale": ("fits.scale:main", "what a fit of ImageNet's size takes, by a model of its cost"),
+    "cluster": (
+        "fits.cluster:main",
+        "an evaluation on a Dask cluster: a model, local workers, larger ones; minutes",
+    ),
     "tables": ("results.tables:main", "bench/README.md's tables from results/"),
     "chart": ("results.chart:main", "the charts from results/"),
     "jobs": ("fits.process:main", "fits in a process of their own (called by the others)"),

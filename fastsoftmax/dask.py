@@ -50,8 +50,8 @@ class DaskFastSoftmax(FastSoftmax):
     """`FastSoftmax` for rows on a Dask cluster: the same fit, exact and certified.
 
     The solver runs in the calling process. The rows stay on the workers: in every pass each worker
-    gets the coefficients and returns the sums of its partitions, which are added in the order of
-    the partitions. So the result is that of a `FastSoftmax` fitted to a list of the same
+    gets the coefficients and returns the sums of its partitions, which are added in an order that
+    their number decides. So the result is that of a `FastSoftmax` fitted to a list of the same
     partitions, to the last bit, whichever workers there are, and however many of them die.
 
     Parameters
@@ -78,6 +78,9 @@ class DaskFastSoftmax(FastSoftmax):
     A cluster without any worker is waited for: for the time of the setting
     ``fastsoftmax.no-workers-timeout`` of `dask.config`, by default "60 s". Then a `TimeoutError`
     ends the fit.
+
+    Of large problems only some rows, 32 MB at most, come to the calling process. Small ones come
+    as a whole: up to 250 coefficients and 260,000 numbers, or up to 2048 rows of more features.
 
     Examples
     --------
@@ -136,8 +139,9 @@ class DaskFastSoftmax(FastSoftmax):
         sample_weight : the same, of shape (n_rows,), optional
             Weights >= 0.
         classes, eval_set, X_val, y_val, callbacks, checkpoint, resume : optional
-            As of `FastSoftmax.fit`. Evaluation sets are arrays, and files of checkpoints are, in
-            this process.
+            As of `FastSoftmax.fit`. Pairs of `eval_set` are on the cluster, as X and y are, or in
+            this process; of a list of partitions without row weights, y is None. Files of
+            checkpoints are in this process.
 
         Returns
         -------

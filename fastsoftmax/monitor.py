@@ -6,14 +6,13 @@ from contextlib import ExitStack
 from dataclasses import dataclass, field
 from functools import cached_property
 from types import MappingProxyType
-from typing import Any, Protocol
+from typing import Any, Protocol, runtime_checkable
 
 import numpy as np
 
 from fastsoftmax.arrays import Array
 from fastsoftmax.columns import in_columns, whole
 from fastsoftmax.floating_point import users_code
-from fastsoftmax.shards.shard import Shard
 
 
 @dataclass(frozen=True)
@@ -111,6 +110,17 @@ HISTORY = ("loss", "accuracy", "objective", "gap", "seconds", "eval_loss", "eval
 Callback = Callable[[FitState], object]
 
 
+@runtime_checkable
+class EvaluationRows(Protocol):
+    """Rows with labels, wherever they are: a `Shard`, for example. Their weights have mean 1."""
+
+    n_rows: int
+    columns: Array | None  # the users' columns that they have, None for all
+
+    def metrics(self, weights: Array, bias: Array) -> tuple[float, float]:
+        """Return the sums of loss and hits."""
+
+
 class Stopping(Protocol):
     """Decides by a validation loss when a fit stops."""
 
@@ -131,7 +141,7 @@ class Monitor:
     solver: str
     n_rows: int
     n_iter: int
-    eval_shards: Sequence[Shard]  # rows to evaluate after each iteration
+    eval_shards: Sequence[EvaluationRows]  # rows to evaluate after each iteration
     callbacks: Sequence[Callback]  # `close` calls their `on_fit_end`, of those that have one
     verbose: int  # at least 1: print a line for each iteration
     began: float  # start of the fit, by `time.perf_counter`
@@ -285,7 +295,7 @@ def _tqdm() -> Any:
     return tqdm
 
 
-def _evaluated(shard: Shard, weights: Any, bias: Array) -> tuple[float, float]:
+def _evaluated(shard: EvaluationRows, weights: Any, bias: Array) -> tuple[float, float]:
     """Return (mean cross-entropy, accuracy) of rows whose row weights have mean 1."""
     loss, correct = shard.metrics(in_columns(weights, shard.columns), bias)
     return loss / shard.n_rows, correct / shard.n_rows

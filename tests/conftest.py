@@ -4,6 +4,7 @@ import os
 import signal
 import subprocess
 import sys
+import warnings
 import zlib
 from pathlib import Path
 from typing import NamedTuple
@@ -325,3 +326,24 @@ def run_python():
         return output
 
     return run
+
+
+@pytest.fixture(scope="module")
+def cluster():
+    """A Dask cluster of two processes with one thread each."""
+    import dask
+    from distributed import LocalCluster
+
+    with warnings.catch_warnings(), dask.config.set({"distributed.admin.tick.limit": "60 s"}):
+        warnings.simplefilter("ignore")
+        with LocalCluster(n_workers=2, threads_per_worker=1, dashboard_address=None) as cluster:
+            yield cluster
+
+
+@pytest.fixture(scope="module")
+def client(cluster):
+    """The current client, of that cluster."""
+    from distributed import Client
+
+    with Client(cluster) as client:
+        yield client

@@ -1,12 +1,6 @@
-"""Fits to rows on the workers of a Dask cluster, which may die."""
+"""Fits to rows on the workers of a Dask cluster."""
 
-import gc
-import os
 import pickle
-import signal
-import threading
-import time
-import warnings
 
 import numpy as np
 import pytest
@@ -24,36 +18,14 @@ pytest.importorskip("distributed", reason="Dask's distributed scheduler is not i
 import dask
 import dask.array as da
 import pandas as pd
-from distributed import Client, LocalCluster
+from rows_on_dask import MARKS, SIZES, array, delayed, local, made_before, pieces, remote, same
 
-from fastsoftmax._dask import fits
+from fastsoftmax._dask.remote import Remote
 from fastsoftmax.dask import DaskFastSoftmax
 
-_answer = fits._answer
-
-SIZES = (150, 1, 249)
 STORAGES = [np.float64, np.float32, np.uint8, "csr"]
 
-# Dask's own warnings on its way from one version of a dependency to the next, and sockets that
-# close when a worker is killed.
-pytestmark = [
-    pytest.mark.filterwarnings("default"),
-    pytest.mark.filterwarnings("ignore::ResourceWarning"),
-]
-
-
-@pytest.fixture(scope="module")
-def cluster():
-    with warnings.catch_warnings(), dask.config.set({"distributed.admin.tick.limit": "60 s"}):
-        warnings.simplefilter("ignore")
-        with LocalCluster(n_workers=2, threads_per_worker=1, dashboard_address=None) as cluster:
-            yield cluster
-
-
-@pytest.fixture(scope="module")
-def client(cluster):
-    with Client(cluster) as client:
-        yield client
+pytestmark = MARKS
 
 
 @pytest.fixture(params=STORAGES, ids=lambda s: getattr(s, "__name__", s))
@@ -66,54 +38,10 @@ def rows(rng):
     return made_rows(rng)
 
 
-def delayed(*arrays):
-    """Partitions that are made on the workers."""
-    load = dask.delayed(lambda *part: part, pure=False)
-    return [load(*part) for part in cut(*arrays)]
-
-
-def array(X):
-    return da.from_array(X, chunks=(SIZES, *X.shape[1:]))
-
-
-def kill_workers(client, n=2):
-    """Kill workers at once, and return their processes."""
-    pids = [*client.run(os.getpid).values()][:n]
-    for pid in pids:
-        os.kill(pid, signal.SIGKILL)
-    return pids
-
-
-def made_before(client):
-    """What shards were made of that is still there: workers hear later that nobody needs it."""
-    for _ in range(200):
-        gc.collect()  # errors of other tests hold their fits
-        found = [key for key in client.who_has() if "made_of" in str(key)]
-        if not found:
-            break
-        time.sleep(0.05)
-    return found
-
-
-def local(*arrays, **parameters):
-    """The fit in this process to the same shards."""
-    options = {key: parameters.pop(key) for key in ("classes", "eval_set") if key in parameters}
-    return FastSoftmax(**{"tol": 1e-6, **parameters}).fit(cut(*arrays), **options)
-
-
-def remote(*args, **parameters):
-    options = {
-        key: parameters.pop(key)
-        for key in ("classes", "eval_set", "callbacks")
-        if key in parameters
-    }
-    return DaskFastSoftmax(**{"tol": 1e-6, **parameters}).fit(*args, **options)
-
-
-def same(a, b):
-    for name in ("coef_", "intercept_", "gap_", "objective_", "n_iter_", "classes_"):
-        np.testing.assert_array_equal(getattr(a, name), getattr(b, name))
-    assert a.coef_.dtype == b.coef_.dtype and a.classes_.dtype == b.classes_.dtype
+def _fails_from(value, least):
+    if value[0] >= least:
+        raise ZeroDivisionError(f"of {value[0]:g}")
+    return value.copy()
 
 
 class TestFits:
@@ -215,6 +143,42 @@ class TestFits:
         with pytest.warns(ConvergenceWarning, match="max_iter=2"):
             remote(array(X), array(y), max_iter=2, solver="lbfgs")
 
+    def test_eval_sets_on_the_cluster(self, client, rows, form):
+        """Each of its own partitions, one of which has no rows; values are those of local sets."""
+        X, y, weights = rows
+        X = form(X)
+        empty = dask.delayed((X[:0], y[:0]))
+        sets = [([*delayed(X, y)[1:], empty], None), (X[:50], y[:50])]
+        options = {"solver": "lbfgs", "early_stopping": True, "n_iter_no_change": 1000}
+        model = remote(delayed(X, y, weights), eval_set=sets, **options)
+        expected = local(X, y, weights, eval_set=[(X[150:], y[150:]), sets[1]], **options)
+        same(model, expected)
+        for name in ("eval_loss", "eval_accuracy"):
+            values = np.array(expected.history_[name])
+            np.testing.assert_allclose(model.history_[name], values, rtol=1e-6)
+        with pytest.raises(ValueError, match=r"eval_set\[0\] must hold rows"):
+            remote(delayed(X, y), eval_set=[([empty], None)])
+        with pytest.raises(ValueError, match=r"partition 0 .*eval_set\[0\] .* got row weights"):
+            remote(delayed(X, y), eval_set=[(delayed(X, y, weights), None)])
+        with pytest.raises(ValueError, match=r"partition 2 .*eval_set\[0\] holds .*7"):
+            remote(delayed(X, y), eval_set=[(delayed(X, np.where(np.arange(N) < 399, y, 7)), None)])
+
+    def test_eval_sets_of_arrays_and_frames(self, client, rows):
+        dd = pytest.importorskip("dask.dataframe")
+        X, y, _ = rows
+        names = [f"x{j}" for j in range(D)]
+        table = pd.DataFrame(X, columns=names).assign(y=y)
+        frame = dd.from_pandas(table, npartitions=3)
+        model = remote(
+            frame[names], frame["y"], eval_set=[(frame[names], frame["y"])], solver="lbfgs"
+        )
+        losses = np.ravel(model.history_["eval_loss"])
+        np.testing.assert_allclose(losses, model.history_["loss"], rtol=1e-12)
+        model = DaskFastSoftmax(solver="lbfgs")
+        model.fit(array(X), array(y), X_val=array(X[::-1]), y_val=y[::-1])
+        losses = np.ravel(model.history_["eval_loss"])
+        np.testing.assert_allclose(losses, model.history_["loss"], rtol=1e-12)
+
     def test_a_checkpoint(self, client, rows, tmp_path):
         X, y, _ = rows
         parts, file = delayed(X, y), tmp_path / "fit.npz"
@@ -226,6 +190,32 @@ class TestFits:
         assert later.n_iter_[0] > 4
         with pytest.raises(ValueError, match="other data or parameters"):
             DaskFastSoftmax(C=0.1, solver="lbfgs").fit(parts, resume=file)
+
+    def test_workers_add_up_what_they_have(self, client, rows):
+        """Of adjacent partitions a worker sends one sum."""
+        X, y, _ = rows
+        first, second = sorted(client.nthreads())
+        rng = np.random.default_rng(0)
+        expected = remote([dask.delayed(part) for part in pieces(X, y, 8)], solver="lbfgs")
+        for places in ([first] * 4 + [second] * 4, rng.permutation([first, second] * 4).tolist()):
+            parts = [
+                client.submit(tuple, part, workers=[place], pure=False)
+                for part, place in zip(pieces(X, y, 8), places, strict=True)
+            ]
+            same(remote(parts, solver="lbfgs"), expected)
+        same(FastSoftmax(tol=1e-6, solver="lbfgs").fit(pieces(X, y, 8)), expected)
+        parts = [
+            client.submit(np.full, 4, float(i), workers=[place], pure=False)
+            for i, place in enumerate([first] * 4 + [second] * 4)
+        ]
+        values, n_sent = Remote(client, parts), []
+        values.wait()
+        collect = values._collect
+        values._collect = lambda *args: n_sent.append(collect(*args)) or n_sent[-1]
+        np.testing.assert_array_equal(values.added(np.add, np.copy), np.full(4, 28.0))
+        assert [len(answers) for answers, _ in n_sent] == [2]
+        with pytest.raises(ZeroDivisionError, match="of 5"):
+            values.added(np.add, _fails_from, 5.0)
 
     def test_rows_stay_on_the_workers(self, client, rows):
         """What comes from there is no larger than a model, or than rows drawn for a start."""
@@ -317,6 +307,8 @@ class TestErrors:
         assert "partition 3" in caught.value.__notes__[0]
         with pytest.raises(TypeError, match="batch 3 must be"):
             remote([*delayed(X, y), dask.delayed(3)])
+        del caught
+        assert not made_before(client, ["made_of", "batch"])  # rows are let go of
 
     def test_arguments(self, client, rows):
         X, y, _ = rows
@@ -338,137 +330,3 @@ class TestErrors:
             remote(array(X), y, client=3)
         with pytest.raises(TypeError, match="DaskFastSoftmax"):
             FastSoftmax().fit(array(X), array(y))
-
-
-class TestFailures:
-    @pytest.mark.parametrize("computing", [False, True], ids=["in a callback", "computing"])
-    def test_ctrl_c(self, client, rows, computing):
-        X, y, _ = rows
-        timer = threading.Timer(0.1, os.kill, (os.getpid(), signal.SIGINT))
-
-        def interrupt(state):
-            if state.iteration == 2:
-                if not computing:
-                    raise KeyboardInterrupt
-                timer.start()
-
-        model = DaskFastSoftmax(solver="lbfgs", tol=1e-6)
-        client.run(_slow)
-        try:
-            with pytest.raises(KeyboardInterrupt):
-                model.fit(array(X), array(y), callbacks=[interrupt])
-        finally:
-            timer.cancel()
-            client.run(_as_before)
-        assert model.n_iter_[0] == 2 and not model.converged_
-        same(model.fit(array(X), array(y)), local(X, y, solver="lbfgs"))
-
-    def test_a_worker_that_retires(self, cluster, client, rows):
-        X, y, _ = rows
-
-        def retire(state):
-            if state.iteration == 2:
-                cluster.scale(1)  # it gives its rows away
-
-        model = remote(array(X), array(y), solver="lbfgs", callbacks=[retire])
-        cluster.scale(2)
-        same(model, local(X, y, solver="lbfgs"))
-
-    def test_a_worker_that_dies(self, client, rows):
-        X, y, weights = rows
-        expected, killed = local(X, y, weights, solver="lbfgs"), []
-
-        def kill(state):
-            if state.iteration == 2:
-                killed.extend(kill_workers(client, 1))
-
-        model = remote(delayed(X, y, weights), solver="lbfgs", callbacks=[kill])
-        assert killed
-        same(model, expected)
-
-    def test_a_worker_that_dies_while_it_computes(self, client, rows, tmp_path):
-        X, y, _ = rows
-        expected, mark = local(X, y, solver="lbfgs"), str(tmp_path / "died")
-        client.run(_die_once, mark)
-        try:
-            same(remote(delayed(X, y), solver="lbfgs"), expected)
-        finally:
-            client.run(_as_before)
-        assert os.path.exists(mark)
-
-    def test_a_partition_that_kills_its_worker(self, cluster, client, rows):
-        X, y, _ = rows
-        cluster.scheduler.allowed_failures, allowed = 0, cluster.scheduler.allowed_failures
-        try:
-            with pytest.raises(RuntimeError, match=r"partition.* 3 \(from 0\) cannot be computed"):
-                remote([*delayed(X, y), dask.delayed(os._exit)(1)])
-        finally:
-            cluster.scheduler.allowed_failures = allowed
-
-    def test_a_partition_that_changes(self, client, rows, tmp_path):
-        """It is computed again, as its worker died, and is not what it was."""
-        X, y, _ = rows
-        mark = tmp_path / "computed"
-
-        def load():
-            n_rows = 5 - mark.exists()
-            mark.touch()
-            return X[:n_rows], y[:n_rows]
-
-        parts = [dask.delayed((X[:0], y[:0])), *delayed(X, y), dask.delayed(load, pure=False)()]
-        with pytest.raises(ValueError, match=r"partition 4 .*had 5 rows, .* again with 4") as error:
-            remote(parts, solver="lbfgs", callbacks=[lambda state: kill_workers(client)])
-        assert "partition 4 (from 0)" in error.value.__notes__[0]
-
-    def test_scattered_rows_are_lost(self, client, rows):
-        X, y, _ = rows
-        parts = client.scatter(cut(X, y))
-        with pytest.raises(RuntimeError, match=r"rows on the cluster were cancelled.*scattered"):
-            remote(parts, solver="lbfgs", callbacks=[lambda state: kill_workers(client)])
-
-    def test_no_workers(self, cluster, client, rows):
-        X, y, _ = rows
-        closed = []
-
-        def close(state):
-            if state.iteration == 2:
-                cluster.scale(0)
-                closed.append(time.monotonic())
-
-        with (
-            dask.config.set({"fastsoftmax.no-workers-timeout": "1 s"}),
-            pytest.raises(TimeoutError, match="no worker for 1 seconds"),
-        ):
-            remote(array(X), array(y), solver="lbfgs", callbacks=[close])
-        assert time.monotonic() - closed[0] < 30.0
-
-
-def _die_once(mark):
-    """Let the first worker that computes a gradient from here on die of it."""
-
-    def dying(*args):
-        if "loss_grad" in args[1].__name__:
-            try:
-                os.close(os.open(mark, os.O_CREAT | os.O_EXCL))
-            except FileExistsError:
-                pass
-            else:
-                threading.Timer(0.05, os.kill, (os.getpid(), signal.SIGKILL)).start()
-                time.sleep(10.0)
-        return _answer(*args)
-
-    fits._answer = dying
-
-
-def _slow():
-    """Let every answer take some time."""
-
-    def slow(*args):
-        time.sleep(0.1)
-        return _answer(*args)
-
-    fits._answer = slow
-
-
-def _as_before():
-    fits._answer = _answer

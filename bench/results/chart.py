@@ -4,7 +4,8 @@
     python bench chart FILE --out FILE.svg      of another file
 
 To the optimum: gap against seconds, both logarithmic, a panel a workload; those without a trace of
-our fit have none. Everyday data: the fastest rival's time as a multiple of ours, a line a shape.
+our fit have none. Everyday data: the fastest rival's time as a multiple of ours, a line a shape. A
+cluster: predicted seconds of an evaluation, a line a task.
 
 They draw what the file holds and measure nothing. Needs matplotlib.
 """
@@ -15,6 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from measuring import record
+from results.cluster import CLUSTER
 from results.standings import CPU, EVERYDAY, WALL, standing
 from results.tables import CHARTS, FITS, RESULTS
 
@@ -137,7 +139,43 @@ def _scale_of_ratios(panel: Any) -> None:
     panel.set_xlabel("CPU time of one thread: fastest rival / fastsoftmax", fontsize=8)
 
 
-DRAWN: dict[str, Callable[[dict[str, Any]], Any]] = {FITS: draw_fits, EVERYDAY: draw_everyday}
+def draw_cluster(results: dict[str, Any]) -> Any:
+    """A matplotlib figure of predicted evaluations, for narrow screens: 390 pixels at full size."""
+    from matplotlib.figure import Figure
+
+    rows = [row for row in results["rows"] if "all-reduced, s" in row]
+    figure = Figure(figsize=(4.0, 4.4), layout="constrained")
+    panel = figure.subplots()
+    for row, colour in zip(rows, COLOURS, strict=False):
+        panel.plot(row["workers"], row["seconds"], color=colour, linewidth=2.2)
+        panel.plot(row["workers"], row["all-reduced, s"], ":", color=colour, linewidth=1.8)
+        name, _, size = row["task"].partition(", ")
+        label = name if "ImageNet" in name else f"{name}, {size.partition(',')[0]}"
+        place = 1.0, row["seconds"][0]
+        begins = [other["seconds"][0] / row["seconds"][0] for other in rows]
+        above = not any(1.0 < begin < 8.0 for begin in begins)
+        offset = {"xytext": (2, 7 if above else -20), "textcoords": "offset points"}
+        panel.annotate(label, place, color=colour, fontsize=10, weight="bold", **offset)
+    panel.plot([], [], color="black", linewidth=2.2, label="as it is")
+    panel.plot([], [], ":", color="black", linewidth=1.8, label="all-reduce")
+    panel.set(xscale="log", yscale="log")
+    panel.set_xticks([1, 10, 100, 1000], ["1", "10", "100", "1000"])
+    panel.minorticks_off()
+    low, high = panel.get_ylim()
+    panel.set_ylim(low, 12 * high)
+    panel.tick_params(labelsize=10)
+    panel.set_xlabel("workers of 16 cores", fontsize=11)
+    panel.set_title("Seconds of an evaluation, predicted", fontsize=11)
+    panel.grid(alpha=0.3)
+    panel.legend(loc="upper right", ncols=2, fontsize=10)
+    return figure
+
+
+DRAWN: dict[str, Callable[[dict[str, Any]], Any]] = {
+    FITS: draw_fits,
+    EVERYDAY: draw_everyday,
+    CLUSTER: draw_cluster,
+}
 
 
 def main(arguments: Sequence[str] | None = None) -> int:

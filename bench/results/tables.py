@@ -16,8 +16,9 @@ from typing import Any
 
 from measuring import record
 from measuring.harness import NATIVE
-from results import busy, probes, scale, standings
+from results import busy, cluster, probes, scale, standings
 from results.busy import BUSY
+from results.cluster import CLUSTER
 from results.markdown import digits, head, line, number, percent, ratio
 from results.probes import PROBES
 from results.scale import SCALE
@@ -26,8 +27,16 @@ from results.standings import EVERYDAY
 RESULTS = Path(__file__).parent
 README = RESULTS.parent / "README.md"
 FITS, DEFAULT_RIVAL = "fit to optimum", "scikit-learn lbfgs"
-COMMITTED = ("busy", "everyday", "fit_to_optimum", "ratios", "scaling")  # files of results
+COMMITTED = (
+    "busy",
+    "cluster",
+    "everyday",
+    "fit_to_optimum",
+    "ratios",
+    "scaling",
+)  # files of results
 CHARTS = {
+    "cluster": "Seconds of an evaluation against the number of workers, both logarithmic",
     "everyday": "Time of the fastest rival divided by ours, logarithmic, a line a shape",
     "fit_to_optimum": (
         "Gap from the optimum against seconds, both logarithmic: fastsoftmax and its rivals"
@@ -259,6 +268,7 @@ BODIES: dict[str, Callable[[dict[str, Any]], Iterable[str]]] = {
     EVERYDAY: standings.lines,
     PROBES: probes.lines,
     SCALE: scale.lines,
+    CLUSTER: cluster.lines,
     BUSY: busy.lines,
 }
 

@@ -8,6 +8,7 @@ import distributed
 import numpy as np
 from dask.sizeof import sizeof
 
+from fastsoftmax._dask import evaluation
 from fastsoftmax._dask.partitions import partitions
 from fastsoftmax._dask.remote import Remote, threads_here
 from fastsoftmax._estimator import fitting
@@ -47,11 +48,13 @@ class Given(NamedTuple):
 def fit(estimator: FitParameters, given: Given, watch: fitting.Watch) -> str | None:
     """Fit to rows on a cluster; the result says why the fit fell short, where it did."""
     full_batch.check_parameters(estimator, watch)
-    found, shards = _found(estimator, given)
-    return full_batch.fit_shards(estimator, found, shards, watch)
+    found, shards = found_shards(estimator, given)
+    recipe = streamed.recipe_of(given.classes, found)
+    sets = evaluation.sets_of(given.client, _without_fit(estimator), watch, recipe)
+    return full_batch.fit_shards(estimator, found, shards, watch._replace(eval_set=sets))
 
 
-def _found(estimator: FitParameters, given: Given) -> tuple[Found, "DaskShards"]:
+def found_shards(estimator: FitParameters, given: Given) -> tuple[Found, "DaskShards"]:
     """Return the shards of a fit, and what is known of them.
 
     Workers then hold the shards. What these were made of is not needed any more, and where it was
@@ -198,6 +201,13 @@ class DaskShards:
     def ask(self, question: Callable[..., T], *args: Any, **options: Any) -> Iterator[T]:
         """Yield question(shard, *args, **options) for each shard, in their order."""
         yield from self._shards.ask(_answer, question, self._n_jobs, args, options)
+
+    def added(
+        self, add: Callable[[T, T], T], question: Callable[..., T], *args: Any, **options: Any
+    ) -> T:
+        """As of `protocol.Adding`: workers add up what their shards answer."""
+        total: T = self._shards.added(add, _answer, question, self._n_jobs, args, options)
+        return total
 
     def changed(self, change: Callable[..., Shard], *args: Any) -> protocol.Shards:
         """Return other shards: change(shard, *args) in the place of each, on its worker.

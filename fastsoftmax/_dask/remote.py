@@ -6,10 +6,11 @@ one to every worker that has some of the values, so that its arguments (a model)
 worker. A task for every worker took three times as long, one for every value ten times (17 and
 70 ms instead of 6, on two processes of one machine).
 
-The steps of `Remote.ask`, until every value has answered:
+The steps of a question, until every value has answered:
 1. Which worker has which value? Every value is given to one of its workers.
 2. All workers are asked at once; each answers for its values, one after another, with all of its
-   threads.
+   threads. Where answers are added up, each adds those of its values that are neighbours in the
+   `tree`.
 3. Values that have not answered (their worker died, or they moved) are waited for: Dask computes
    them again elsewhere.
 """
@@ -27,6 +28,7 @@ import distributed
 from distributed.protocol.pickle import dumps, loads
 
 from fastsoftmax.floating_point import own_arithmetic
+from fastsoftmax.shards import tree
 
 T = TypeVar("T")
 
@@ -42,10 +44,19 @@ class NoWorkers(TimeoutError):
     """A cluster has had no worker for too long."""
 
 
-class _Answer(NamedTuple):
-    """What a value answered."""
+class _Call(NamedTuple):
+    """What values are asked; their answers are added up if there is an `add`."""
 
-    place: int  # among the values
+    question: Callable[..., Any]
+    args: tuple[Any, ...]
+    options: dict[str, Any]
+    add: tree.Add | None = None
+
+
+class _Answer(NamedTuple):
+    """What a value answered, or the sum of the answers of some adjacent values."""
+
+    node: tree.Node
     value: Any
     error: Exception | None
 
@@ -125,26 +136,50 @@ class Remote:
         RuntimeError
             If the scheduler is gone, or values cannot be computed again.
         """
-        call, found, n_failures = (question, args, options), dict[int, _Answer](), 0
-        while len(found) < len(self._futures):
-            n_before, failure = len(found), None
-            left = [i for i in range(len(self._futures)) if i not in found]
-            wanted = self._places_of(left)
+        found = self._answers(_Call(question, args, options))
+        for i in range(len(self._futures)):
+            yield found.pop(tree.Node(0, i))
+
+    def added(
+        self, add: Callable[[T, T], T], question: Callable[..., T], *args: Any, **options: Any
+    ) -> T:
+        """Return the sum of the answers, as `tree.added` does; workers add those that they have.
+
+        Raises as `ask` does.
+        """
+        total = tree.Tree(len(self._futures), add)
+        found = self._answers(_Call(question, args, options, add))
+        for node in list(found):
+            total.put(node, found.pop(node))
+        value: T
+        ((_, value),) = total.sums()
+        return value
+
+    def _answers(self, call: _Call) -> dict[tree.Node, Any]:
+        """Return what all values answered; raises what the first of them did that raised."""
+        n, found, n_failures = len(self._futures), list[_Answer](), 0
+        left = list(range(n))
+        while left:
+            failure, wanted, n_before = None, self._places_of(left), len(left)
             if wanted:
-                failure = self._collect(wanted, call, found)
-            if len(found) < len(self._futures):
-                n_failures = n_failures + 1 if len(found) == n_before else 0
+                answers, failure = self._collect(wanted, call)
+                found += answers
+                answered = {i for answer in answers for i in answer.node.leaves(n)}
+                left = [i for i in left if i not in answered]
+            if left:
+                n_failures = n_failures + 1 if len(left) == n_before else 0
                 if n_failures > _MOST_FAILURES:
                     raise RuntimeError(
                         f"the workers do not answer for their rows: {failure or 'they have none'}"
                     ) from failure
                 time.sleep(0.02 * n_failures)
                 self.wait()
-        for i in range(len(self._futures)):
-            answer = found.pop(i)
-            if answer.error is not None:
-                raise answer.error
-            yield answer.value
+        failed = [answer for answer in found if answer.error is not None]
+        if failed:
+            error = min(failed, key=lambda answer: answer.node.place).error
+            assert error is not None
+            raise error
+        return {answer.node: answer.value for answer in found}
 
     def _places_of(self, places: list[int]) -> dict[str, list[tuple[int, Any]]]:
         """Return which values each worker is asked for, with their keys."""
@@ -160,13 +195,15 @@ class Remote:
         return wanted
 
     def _collect(
-        self, wanted: dict[str, list[tuple[int, Any]]], call: Any, found: dict[int, _Answer]
-    ) -> BaseException | None:
-        """Ask all workers, note the answers, and return why one of the workers gave none."""
+        self, wanted: dict[str, list[tuple[int, Any]]], call: _Call
+    ) -> tuple[list[_Answer], BaseException | None]:
+        """Ask all workers; return the answers, and why one of the workers gave none."""
+        n = len(self._futures)
         with _of_scheduler():
-            replies = self.client.sync(_replies, self.client, wanted, call)
-        failure = None
-        for reply in replies.values():
+            replies = self.client.sync(_replies, self.client, wanted, (n, call))
+        found, failure = list[_Answer](), None
+        for worker in list(replies):
+            reply = replies.pop(worker)
             if isinstance(reply, OSError):  # the worker is gone: of these, not of our questions
                 failure = reply
             elif isinstance(reply, BaseException):
@@ -175,8 +212,8 @@ class Remote:
                     "needs the same version of fastsoftmax as the client"
                 ) from reply
             else:
-                found.update({answer.place: answer for answer in loads(reply)})
-        return failure
+                found += loads(reply)
+        return found, failure
 
     # ---- waiting ----
 
@@ -218,13 +255,29 @@ class Remote:
         died = [i for i, error in errors.items() if isinstance(error, distributed.KilledWorker)]
         for i, error in errors.items():
             if i not in died:
-                error.add_note(f"raised where partition {i} (from 0) was computed")
-                raise error
+                raised = _copied(error)
+                raised.add_note(f"raised where partition {i} (from 0) was computed")
+                raise raised
             names = "partition" if len(died) == 1 else "some of the partitions"
             raise RuntimeError(
                 f"{names} {', '.join(map(str, died))} (from 0) cannot be computed: every worker "
                 "that tried died, mostly for want of memory"
             ) from error
+
+
+def _copied(error: BaseException) -> BaseException:
+    """Return the same error to be raised.
+
+    The client keeps those of futures. With the traceback of a raise it would hold all rows of the
+    fit on the cluster, until it is closed.
+    """
+    try:
+        copied = loads(dumps(error))
+    except Exception:
+        copied = RuntimeError(repr(error))
+    copied.__cause__ = error.__cause__
+    raised: BaseException = copied.with_traceback(error.__traceback__)
+    return raised
 
 
 @contextmanager
@@ -241,7 +294,7 @@ def _of_scheduler() -> Iterator[None]:
         ) from error
 
 
-async def _replies(client: distributed.Client, wanted: Any, call: Any) -> dict[str, Any]:
+async def _replies(client: distributed.Client, wanted: Any, asked_of_all: Any) -> dict[str, Any]:
     """Return what each worker says, or an error.
 
     The scheduler may try for half a minute to reach a worker that has just gone: that is not waited
@@ -249,7 +302,7 @@ async def _replies(client: distributed.Client, wanted: Any, call: Any) -> dict[s
     """
     workers = list(wanted)
     asked = asyncio.ensure_future(
-        client.run(_answers, wanted, *call, workers=workers, on_error="return")
+        client.run(_answers, wanted, *asked_of_all, workers=workers, on_error="return")
     )
     n_looks = 0
     while not asked.done():
@@ -277,11 +330,7 @@ def _made_of(function: Callable[..., T], value: Any, packed: bytes) -> T:
 
 
 async def _answers(
-    wanted: dict[str, list[tuple[int, Any]]],
-    question: Callable[..., Any],
-    args: tuple[Any, ...],
-    options: dict[str, Any],
-    dask_worker: Any,
+    wanted: dict[str, list[tuple[int, Any]]], n_values: int, call: _Call, dask_worker: Any
 ) -> bytes:
     """Return what this worker's values answer, pickled; those that it has no more are left out."""
     values = []
@@ -291,18 +340,34 @@ async def _answers(
 
     def run() -> bytes:
         _threads.set(dask_worker.state.nthreads)
-        return _pickled([_answer(i, value, question, args, options) for i, value in values])
+        return _pickled(_answered(values, n_values, call))
 
     loop = asyncio.get_running_loop()
     return await loop.run_in_executor(dask_worker.executors["default"], run)
 
 
+def _answered(values: list[tuple[int, Any]], n_values: int, call: _Call) -> list[_Answer]:
+    """Ask values one after another. Answers that are added up are held no longer than needed."""
+    if call.add is None:
+        return [_answer(i, value, call) for i, value in values]
+    total, failed = tree.Tree(n_values, own_arithmetic(call.add)), list[_Answer]()
+    for i, value in values:
+        answer = _answer(i, value, call)
+        if answer.error is None:
+            total.put(answer.node, answer.value)
+        else:
+            failed.append(answer)
+        del answer
+    return failed + [_Answer(node, value, None) for node, value in total.sums()]
+
+
 @own_arithmetic
-def _answer(place: int, value: Any, question: Any, args: Any, options: Any) -> _Answer:
+def _answer(place: int, value: Any, call: _Call) -> _Answer:
+    node = tree.Node(0, place)
     try:
-        return _Answer(place, question(value, *args, **options), None)
+        return _Answer(node, call.question(value, *call.args, **call.options), None)
     except Exception as error:
-        return _Answer(place, None, error)
+        return _Answer(node, None, error)
 
 
 def _pickled(answers: list[_Answer]) -> bytes:

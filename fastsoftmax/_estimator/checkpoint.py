@@ -40,7 +40,7 @@ from fastsoftmax.solvers.resuming import OtherObjective
 FORMAT, FORMAT_VERSION = "fastsoftmax checkpoint", 1
 # Seconds between two writes, and the share of a fit's time that they may take: a model of many GB
 # is written less often.
-SECONDS, SHARE = 1.0, 0.01
+SECONDS, SHARE = 1.0, 0.03
 # By how much sums over all rows in float32 may differ on another processor, as a share.
 _ROUNDING = 1e-5
 

@@ -34,7 +34,7 @@ from fastsoftmax._estimator.rows import (
 from fastsoftmax._estimator.targets import known_targets, new_targets
 from fastsoftmax.arrays import Array, count_logits
 from fastsoftmax.columns import filled_columns, in_columns, stored_numbers
-from fastsoftmax.monitor import Callback, Monitor
+from fastsoftmax.monitor import Callback, EvaluationRows, Monitor
 from fastsoftmax.objective import SoftmaxObjective, StochasticObjective
 from fastsoftmax.optimum import full_batch, outcome
 from fastsoftmax.problem.evaluation import Evaluation, Seen
@@ -159,10 +159,13 @@ def _has_finite_means(problem: Problem) -> bool:
 
 def eval_shards(
     estimator: FitParameters, watch: Watch, classes: Array, seen: Array, like: Shard
-) -> list[Shard]:
+) -> list[EvaluationRows]:
     """Return a checked `eval_set` as shards like the training rows'; seen as of `known_labels`."""
-    shards = []
+    shards = list[EvaluationRows]()
     for i, pair in enumerate(watch.eval_set):
+        if isinstance(pair, EvaluationRows):
+            shards.append(pair)
+            continue
         if not (isinstance(pair, tuple | list) and len(pair) == 2):
             raise TypeError(f"eval_set must be a list of (X, y) pairs, got {type(pair).__name__}")
         name = watch.set_name.format(i=i)
@@ -193,7 +196,7 @@ def begun(
     classes: Array,
     solver: str,
     rows: tuple[int, float],  # their number and the sum of their weights
-    sets: list[Shard],
+    sets: list[EvaluationRows],
     watch: Watch,
 ) -> Iterator[Monitor]:
     """Set the attributes that a fit has from its start on, and watch it to its end.

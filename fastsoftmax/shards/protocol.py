@@ -1,8 +1,8 @@
 """The joint between a problem and its rows: shards, wherever they are, that answer questions.
 
 Whatever a fit wants to know of its rows is a sum over them: a loss with its gradient, moments of
-the features, a Hessian. So it asks every shard the same question, and adds up the answers in the
-order of the shards. `rows.Rows` does that, and nothing else has a loop over shards.
+the features, a Hessian. So it asks every shard the same question, and adds up the answers in a
+fixed order (`tree`). `rows.Rows` does that, and nothing else has a loop over shards.
 
 - A **question** is a pure function of a shard and some arguments: `question(shard, *args)`. It is
   found by its name (the functions below, and those of `curvature` and `block_sums`), so it can be
@@ -18,7 +18,7 @@ Nothing here depends on how many threads, processes or machines there are.
 
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-from typing import Any, NamedTuple, Protocol, TypeVar
+from typing import Any, NamedTuple, Protocol, TypeVar, runtime_checkable
 
 import numpy as np
 
@@ -74,6 +74,19 @@ class Shards(Protocol):
 
     def changed(self, change: Callable[..., Shard], *args: Any) -> "Shards":
         """Return other shards: change(shard, *args) in the place of each."""
+
+
+@runtime_checkable
+class Adding(Protocol):
+    """Shards that also add up answers where they are, so that fewer are sent: not needed."""
+
+    def added(
+        self, add: Callable[[T, T], T], question: Callable[..., T], *args: Any, **options: Any
+    ) -> T:
+        """Return the sum of question(shard, *args, **options), in the order of `tree`.
+
+        add is found by its name, as questions are, and may use the memory of its first argument.
+        """
 
 
 # ---- questions; the methods of `Shard` say what they return ----

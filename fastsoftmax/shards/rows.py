@@ -1,11 +1,12 @@
 """The rows of a problem: one or more shards, and every sum over all of them.
 
-This is the only place that knows how many shards there are. Sums are added in the order of the
-shards, so that a result depends on how the rows are cut but not on who computes what.
+This is the only place that knows how many shards there are. Sums are added in a tree that the
+number of shards decides (`tree`), so that a result depends on how the rows are cut but not on who
+computes what.
 """
 
 from collections.abc import Callable, Iterator, Sequence
-from functools import cached_property, reduce
+from functools import cached_property
 from typing import Any, TypeVar
 
 import numpy as np
@@ -15,7 +16,7 @@ from fastsoftmax.arrays import Array
 from fastsoftmax.blas import product
 from fastsoftmax.columns import some_columns
 from fastsoftmax.kernel_arguments import Descent
-from fastsoftmax.shards import protocol
+from fastsoftmax.shards import protocol, tree
 from fastsoftmax.shards.csr_shard import CsrShard
 from fastsoftmax.shards.curvature import Drawn, drawn_rows
 from fastsoftmax.shards.dense_shard import DenseShard
@@ -210,15 +211,14 @@ class Rows:
         """Cross-entropy of o = W x + b and its gradient, that by the weights in out."""
         if self._n_shards == 1 and isinstance(self._shards, Held):
             return self._shards.like.loss_grad(weights, bias, out=out)
-        answers = self._shards.ask(protocol.loss_grad, weights, bias)
-        first = next(answers)
-        out[...] = first.grad_weights
-        return reduce(add_sums, answers, first._replace(grad_weights=out))
+        sums = self._added(add_sums, protocol.loss_grad, weights, bias)
+        out[...] = sums.grad_weights
+        return sums._replace(grad_weights=out)
 
     def centered_loss_grad(self, weights: Array, bias: Array, center: Array, scale: Array) -> Sums:
         """Return the sums of `loss_grad` for the features scale * (x - center), in float64."""
         question = protocol.centered_loss_grad
-        return reduce(add_sums, self._shards.ask(question, weights, bias, center, scale))
+        return self._added(add_sums, question, weights, bias, center, scale)
 
     def sgd_steps(
         self, params: Array, velocity: Array | None, order: Array, descent: Descent
@@ -256,7 +256,7 @@ class Rows:
             shift, units = near(np.concatenate(parts), self.real)
             if not may_spread(shift, units, self.n_rows):
                 return None
-            total = reduce(add_moments, self._shards.ask(protocol.moments, shift, units))
+            total = self._added(add_moments, protocol.moments, shift, units)
         return spread_of(total, shift, units, self.n_rows)
 
     @cached_property
@@ -316,7 +316,17 @@ class Rows:
         args and options follow the shard, as the functions of `protocol`, `curvature` and
         `block_sums` want.
         """
-        return reduce(_added, self._shards.ask(function, *args, **options))
+        total: T = self._added(tree.plus, function, *args, **options)
+        return total
+
+    def _added(
+        self, add: Callable[[T, T], T], question: Callable[..., T], *args: Any, **options: Any
+    ) -> T:
+        """Return the sum of the answers, added where the shards are, if they do that."""
+        shards = self._shards
+        if isinstance(shards, protocol.Adding):
+            return shards.added(add, question, *args, **options)
+        return tree.added(add, shards.ask(question, *args, **options))
 
     def drawn(
         self, weights: Array, bias: Array, center: Array, n_drawn: int, *, with_bias: int
@@ -394,12 +404,3 @@ class Rows:
 def _itself(shard: Shard) -> Shard:
     """Return the shard."""
     return shard
-
-
-def _added(a: Any, b: Any) -> Any:
-    """Return a + b, element by element where these are tuples or lists, None where either is."""
-    if a is None or b is None:
-        return None
-    if isinstance(a, tuple | list):
-        return type(a)(_added(x, y) for x, y in zip(a, b, strict=True))
-    return a + b
