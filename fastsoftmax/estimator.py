@@ -16,7 +16,7 @@ from sklearn.utils.metaestimators import available_if
 
 from fastsoftmax._estimator import fitting
 from fastsoftmax._estimator.batch_source import are_batches, check_alone
-from fastsoftmax._estimator.fitted import nothing_set_without_coefficients
+from fastsoftmax._estimator.fitted import all_or_nothing, nothing_set_without_coefficients
 from fastsoftmax._estimator.sklearn_callbacks import CallbackSupportMixin, watched
 from fastsoftmax._interchange.portable import LoadableEstimator, PortableEstimator
 from fastsoftmax._streaming import fits, full_batch
@@ -416,6 +416,6 @@ class FastSoftmax(CallbackSupportMixin, PortableEstimator, LoadableEstimator, In
         ([4], True)
         """
         self._validate_params()
-        with nothing_set_without_coefficients(self):
+        with all_or_nothing(self):
             fits.step_over(self, X, y, classes, sample_weight)
         return self
