@@ -184,8 +184,9 @@ def nothing_set_without_coefficients(estimator: FittedEstimator) -> Iterator[Non
         yield
     except BaseException as error:
         # (coefficients and intercepts are set together, and reading coef_ may change its form)
-        is_new = vars(estimator).get("intercept_") is not before.attributes.get("intercept_")
-        if isinstance(error, NothingLearnt) or not is_new:
+        intercept = vars(estimator).get("intercept_")
+        is_new = intercept is not before.attributes.get("intercept_")
+        if isinstance(error, NothingLearnt) or intercept is None or not is_new:
             before.restore()
         if isinstance(error, NothingLearnt):
             raise ValueError(*error.args) from None
