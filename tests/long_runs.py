@@ -97,7 +97,7 @@ def fitted(X, y, *, sample_weight=None, model=FastSoftmax, fit=None, **parameter
 
 
 def fits(folder):
-    """Calls that fit, by name; each returns an estimator or arrays."""
+    """Calls that fit, save or load, by name; each returns an estimator or arrays."""
     stored, y, probs, weights = rows()
     X = stored["float64"]
     sgd = {"solver": "sgd", "random_state": 0, "batch_size": 16, "momentum": 0.9}
@@ -150,10 +150,24 @@ def fits(folder):
         return model.fit(X, y)
 
     calls["partial_fit"], calls["refused"] = steps, refused
+    model = FastSoftmax(solver="lbfgs").fit(X, y)
+
+    def saved():
+        file = io.BytesIO()
+        model.save(file)
+        file.seek(0)
+        return FastSoftmax.load(file).coef_
+
+    def saved_to_disk():
+        model.save(folder / "model.npz")
+        return FastSoftmax.load(folder / "model.npz").coef_
+
+    calls["save, load"], calls["a file"] = saved, saved_to_disk
+    calls["pickle"] = lambda: pickle.loads(pickle.dumps(model)).predict_proba(X)
     return calls
 
 
-def predictions(folder):
+def predictions():
     """Calls that predict, by name; each returns an array, or a tuple of them."""
     stored, y, *_ = rows()
     X = stored["float64"]
@@ -181,18 +195,6 @@ def predictions(folder):
     W, b = model.coef_, model.intercept_
     calls["linear_cross_entropy"] = lambda: linear_cross_entropy(X, W, b, y)
 
-    def saved():
-        file = io.BytesIO()
-        model.save(file)
-        file.seek(0)
-        return FastSoftmax.load(file).coef_
-
-    def saved_to_disk():
-        model.save(folder / "model.npz")
-        return FastSoftmax.load(folder / "model.npz").coef_
-
-    calls["save, load"], calls["a file"] = saved, saved_to_disk
-    calls["pickle"] = lambda: pickle.loads(pickle.dumps(model)).predict_proba(X)
     return calls
 
 
@@ -250,7 +252,7 @@ def run(n_fits, n_predictions, *, n_rounds=10, tell=lambda text: None):
     warnings.simplefilter("ignore")
     first, shares = {}, 1.0 / n_rounds
     with tempfile.TemporaryDirectory() as folder:
-        kinds = fits(Path(folder)), predictions(Path(folder))
+        kinds = fits(Path(folder)), predictions()
         for calls, n in zip(kinds, (n_fits, n_predictions), strict=True):
             repeated(calls, max(int(n * shares), 3 * len(calls)), first)
         before = now = measured()

@@ -209,3 +209,78 @@ def test_signals_while_the_pool_waits(kernels):
     for result in found:
         for part, expected in zip(result, plain, strict=True):
             np.testing.assert_array_equal(part, expected)
+
+
+# ---- a handler that raises at each place, one by one
+
+# Where what is set has to be restored, or changes together: handlers run when a function of Python
+# begins and when one of C has ended.
+PLACES = ("floating_point", "fitted", "columns", "blas", "monitor", "early_stopping", "contextlib")
+PLACES += ("_ufunc_config", "archives", "threads")
+
+
+class RaisesAt:
+    """Raises at the n-th place where a handler may run, in some files; counts for 0."""
+
+    def __init__(self, number):
+        self.number, self.n_places = number, 0
+
+    def __call__(self, frame, event, argument):
+        if event in ("call", "c_return"):
+            name = frame.f_code.co_filename.rpartition("/")[2].removesuffix(".py")
+            if name in PLACES:
+                self.n_places += 1
+                if self.n_places == self.number:
+                    raise Raised
+
+    def call(self, function):
+        """Make a call; whether it was interrupted."""
+        sys.setprofile(self)
+        try:
+            function()
+        except Raised:
+            return True
+        finally:
+            sys.setprofile(None)
+        return False
+
+
+def watched(model):
+    return model.fit(X, y, callbacks=[lambda state: None], eval_set=[(X[:50], y[:50])])
+
+
+CALLS = {
+    "lbfgs": (lambda: model_of("lbfgs"), watched),
+    "sgd": (lambda: model_of("sgd"), watched),
+    "auto": (lambda: model_of("auto"), lambda model: fit(model, "auto")),
+    "early stopping": (
+        lambda: model_of("early stopping"),
+        lambda model: fit(model, "early stopping"),
+    ),
+    "batches": (lambda: model_of("batches"), lambda model: fit(model, "batches")),
+    "partial_fit": (lambda: model_of("sgd"), lambda model: model.partial_fit(X, y, range(K))),
+    "CV": (lambda: FastSoftmaxCV(Cs=[0.1, 1.0], cv=2), lambda model: model.fit(X, y)),
+}
+
+
+@pytest.mark.skipif(sys.gettrace() is not None, reason="coverage may have the profiler's place")
+@pytest.mark.parametrize("most", [25, pytest.param(None, marks=pytest.mark.long)])
+@pytest.mark.parametrize("name", CALLS)
+def test_handlers_that_raise_at_each_place(name, most):
+    make, call = CALLS[name]
+    plain, counter = call(make()), RaisesAt(0)
+    assert not counter.call(lambda: call(make()))
+    assert counter.n_places > 20
+    numbers = range(1, counter.n_places + 1)
+    if most is not None:
+        numbers = sorted({*np.linspace(1, counter.n_places, most).astype(int).tolist()})
+    error_state, pools = np.geterr(), ThreadpoolController().info()
+    for number in numbers:
+        model = make()
+        before = vars(model).copy()
+        was_interrupted = RaisesAt(number).call(lambda model=model: call(model))
+        assert np.geterr() == error_state, number
+        if was_interrupted:
+            check_whole(model, before)
+        assert same_bits(call(make()), plain), number
+    assert ThreadpoolController().info() == pools
