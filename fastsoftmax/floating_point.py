@@ -27,7 +27,7 @@ class _Section:
     """
 
     def __init__(self) -> None:
-        self._users: dict[str, Any] | None = None  # their state, as far as it is known
+        self._users: Any = None  # their state, as far as it is known
         self._is_ours = self._is_over = False
 
     def enter(self) -> None:

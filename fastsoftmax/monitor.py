@@ -4,13 +4,13 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, field
-from functools import cached_property
 from types import MappingProxyType
 from typing import Any, Protocol, Self
 
 import numpy as np
 
 from fastsoftmax.arrays import Array
+from fastsoftmax.cached import cached_property
 from fastsoftmax.columns import in_columns, whole
 from fastsoftmax.floating_point import users_code
 from fastsoftmax.shards.shard import Shard

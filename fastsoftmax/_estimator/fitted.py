@@ -164,7 +164,7 @@ class _Before:
         self._lengths = [(values, len(values)) for values in history.values()]
 
     def restore(self) -> None:
-        own = vars(self._estimator)
+        own = self._estimator.__dict__
         own.update(self.attributes)
         for name in own.keys() - self.attributes.keys():
             del own[name]

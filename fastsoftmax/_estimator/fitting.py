@@ -219,8 +219,8 @@ def a_start_is_no_result(estimator: FitParameters) -> Iterator[None]:
     try:
         yield
     except MemoryError:
-        if not estimator.history_["loss"]:
-            vars(estimator).pop("intercept_", None)
+        if not estimator.history_["loss"] and hasattr(estimator, "intercept_"):
+            del estimator.intercept_
         raise
 
 

@@ -5,7 +5,7 @@ shards, so that a result depends on how the rows are cut but not on who computes
 """
 
 from collections.abc import Callable, Iterator, Sequence
-from functools import cached_property, reduce
+from functools import reduce
 from typing import Any, TypeVar
 
 import numpy as np
@@ -13,6 +13,7 @@ from scipy import sparse
 
 from fastsoftmax.arrays import Array
 from fastsoftmax.blas import product
+from fastsoftmax.cached import cached_property
 from fastsoftmax.columns import some_columns
 from fastsoftmax.kernel_arguments import Descent
 from fastsoftmax.shards import protocol
