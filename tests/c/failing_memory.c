@@ -2,8 +2,8 @@
  * where requests of one library are refused, and that of numpy's arrays.
  *
  * They pass every request on to the allocators that there were. `fail_from(kind, n)` lets the
- * n-th request of a kind (from 1) return NULL, and `live_blocks` counts what was not freed. Requests
- * of other libraries to the raw domain are never refused: numpy reads from NULL then. */
+ * n-th request of a kind (from 1) return NULL, and `live_blocks` counts what was not freed.
+ * Requests of other libraries to the raw domain are never refused: numpy reads from NULL then. */
 #define _GNU_SOURCE /* dladdr */
 #include <dlfcn.h>
 #include <stdatomic.h>
