@@ -317,7 +317,9 @@ class FastSoftmax(CallbackSupportMixin, PortableEstimator, LoadableEstimator, In
 
         Ctrl-C keeps the coefficients of the last iteration (with `early_stopping` the best ones,
         of batches those of the last step), with ``converged_`` False, and raises KeyboardInterrupt.
-        So does an exception in a callback, which is passed on.
+        So does any other exception, such as a callback's, which is passed on. One before the first
+        coefficients, and a MemoryError before the end of the first iteration (but "sgd" keeps its
+        steps over batches), leave the attributes as they were.
 
         Batches may lack classes, and empty ones are passed over. All have the features of the
         first, and become its number type. The full-batch solvers read all of them in every pass,

@@ -12,7 +12,7 @@ SCRIPT = Path(__file__).parent / "long_runs.py"
 @pytest.mark.parametrize(
     ("n_fits", "n_predictions"),
     [
-        (400, 6000),
+        (300, 4000),
         pytest.param(10_000, 1_000_000, marks=pytest.mark.long),
     ],
 )
