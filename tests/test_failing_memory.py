@@ -161,7 +161,7 @@ SAMPLES = [
     pytest.param(BRIDGE, 24, id="bridge"),
     pytest.param(BRIDGE, None, id="bridge, all", marks=pytest.mark.slow),
     pytest.param(NUMPY, 8, id="numpy"),
-    pytest.param(NUMPY, 60, id="numpy, more", marks=pytest.mark.slow),
+    pytest.param(NUMPY, 25, id="numpy, more", marks=pytest.mark.slow),
     pytest.param(NUMPY, None, id="numpy, all", marks=pytest.mark.long),
 ]
 

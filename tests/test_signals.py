@@ -105,7 +105,10 @@ def check_whole(model, before):
 
 
 @pytest.mark.parametrize("name", CASES)
-@pytest.mark.parametrize("times", [12, pytest.param(300, marks=pytest.mark.slow)])
+@pytest.mark.parametrize(
+    "times",
+    [12, pytest.param(100, marks=pytest.mark.slow), pytest.param(2000, marks=pytest.mark.long)],
+)
 def test_handlers_that_raise_at_random_times(name, times):
     plain, others = fit(model_of(name), name), (X[:40, :3], np.array(list("abcd") * 10))
     fresh, draw = vars(model_of(name)).copy(), random.Random(0)
