@@ -56,15 +56,15 @@ def fit(model, name):
 
 
 @contextlib.contextmanager
-def signals(handler, first, interval=0.0, kind=signal.SIGALRM):
+def signals(handler, first, interval=0.0):
     """Send this process signals: after some seconds, and again in an interval."""
-    before = signal.signal(kind, handler)
+    before = signal.signal(signal.SIGALRM, handler)
     try:
         signal.setitimer(signal.ITIMER_REAL, first, interval)
         yield
     finally:
         signal.setitimer(signal.ITIMER_REAL, 0.0)
-        signal.signal(kind, before)
+        signal.signal(signal.SIGALRM, before)
 
 
 def interrupted(call, seconds):
