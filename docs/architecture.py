@@ -72,7 +72,7 @@ FLOORS = (
         (
             "kernel_arguments threads _arguments archives batches columns data_sources",
             "blas foreign_arrays processors",
-            "arrays floating_point _version",
+            "arrays cached floating_point _version",
         ),
     ),
 )

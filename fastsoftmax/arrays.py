@@ -7,6 +7,9 @@ from numpy.typing import NDArray
 
 Array = NDArray[Any]
 
+# Of a model, and of the bridge to the kernels.
+MOST_CLASSES = 1 << 24
+
 
 def count_logits(n_classes: int) -> int:
     """Return the number of logits of a model: one for two classes, otherwise one for each class."""

@@ -5,7 +5,7 @@ from __future__ import annotations
 import operator
 from collections import deque
 from collections.abc import Iterator
-from itertools import islice
+from itertools import chain, islice
 from typing import TYPE_CHECKING, Any, TypeAlias
 
 import numpy as np
@@ -58,12 +58,21 @@ class Batches:
         return tuple(_take(array, rows) for array in self._arrays)
 
     def _ahead(self, rows: Iterator[Rows]) -> Iterator[tuple[Any, ...]]:
-        """Gather `prefetch` batches ahead in a thread, which ends with the iteration."""
-        from concurrent.futures import ThreadPoolExecutor
+        """Gather `prefetch` batches ahead in a thread, which ends with the iteration.
+
+        Where the system refuses a thread, they are gathered when they are asked for.
+        """
+        from concurrent.futures import Future, ThreadPoolExecutor
 
         pool = ThreadPoolExecutor(1, thread_name_prefix="fastsoftmax-batches")
+        waiting: deque[Future[tuple[Any, ...]]] = deque()
         try:
-            waiting = deque(pool.submit(self._gather, r) for r in islice(rows, self._prefetch))
+            for some in islice(rows, self._prefetch):
+                try:
+                    waiting.append(pool.submit(self._gather, some))
+                except (RuntimeError, MemoryError):  # "can't start new thread", for the first one
+                    yield from map(self._gather, chain([some], rows))
+                    return
             while waiting:
                 batch = waiting.popleft().result()
                 waiting.extend(pool.submit(self._gather, r) for r in islice(rows, 1))

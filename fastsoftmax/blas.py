@@ -172,13 +172,21 @@ def in_own_thread(function: Callable[P, R], /, *args: P.args, **kwargs: P.kwargs
     if not own:
         return function(*args, **kwargs)
     before = [library.get() for library in own]
+
+    def restore() -> None:
+        for library, number in zip(own, before, strict=True):
+            library.set(number)
+
     try:
         for library in own:
             library.set(1)
         return function(*args, **kwargs)
     finally:
-        for library, number in zip(own, before, strict=True):
-            library.set(number)
+        try:
+            restore()
+        except BaseException:  # a signal's, before or while it restored
+            restore()
+            raise
 
 
 def product(a: Any, b: Any) -> Any:

@@ -8,6 +8,7 @@ where users ask for it (`Whole`).
 
 import math
 import mmap
+from collections.abc import Mapping
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -110,14 +111,13 @@ def private_name(name: str) -> str:
     return f"_{name}in_columns"
 
 
-def store(instance: Any, name: str, value: Any) -> None:
-    """Set an attribute that is a `Whole`, to an `InColumns` or anything else."""
-    if isinstance(value, InColumns):
-        setattr(instance, private_name(name), value)
-        vars(instance).pop(name, None)
-    else:
-        setattr(instance, name, value)
-        vars(instance).pop(private_name(name), None)
+def store_all(instance: Any, values: Mapping[str, Any]) -> None:
+    """Set attributes, of which a `Whole` may be an `InColumns`, all in one step."""
+    own = vars(instance)
+    new = {private_name(k) if isinstance(v, InColumns) else k: v for k, v in values.items()}
+    for name in values:  # the form that it had
+        own.pop(name if private_name(name) in new else private_name(name), None)
+    own.update(new)
 
 
 def stored(instance: Any, name: str) -> Any:

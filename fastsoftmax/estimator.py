@@ -16,7 +16,7 @@ from sklearn.utils.metaestimators import available_if
 
 from fastsoftmax._estimator import fitting
 from fastsoftmax._estimator.batch_source import are_batches, check_alone
-from fastsoftmax._estimator.fitted import nothing_set_without_coefficients
+from fastsoftmax._estimator.fitted import all_or_nothing, nothing_set_without_coefficients
 from fastsoftmax._estimator.sklearn_callbacks import CallbackSupportMixin, watched
 from fastsoftmax._interchange.portable import LoadableEstimator, PortableEstimator
 from fastsoftmax._streaming import fits, full_batch
@@ -317,7 +317,9 @@ class FastSoftmax(CallbackSupportMixin, PortableEstimator, LoadableEstimator, In
 
         Ctrl-C keeps the coefficients of the last iteration (with `early_stopping` the best ones,
         of batches those of the last step), with ``converged_`` False, and raises KeyboardInterrupt.
-        So does an exception in a callback, which is passed on.
+        So does any other exception, such as a callback's, which is passed on. One before the first
+        coefficients, and a MemoryError before the end of the first iteration (but "sgd" keeps its
+        steps over batches), leave the attributes as they were.
 
         Batches may lack classes, and empty ones are passed over. All have the features of the
         first, and become its number type. The full-batch solvers read all of them in every pass,
@@ -416,6 +418,6 @@ class FastSoftmax(CallbackSupportMixin, PortableEstimator, LoadableEstimator, In
         ([4], True)
         """
         self._validate_params()
-        with nothing_set_without_coefficients(self):
+        with all_or_nothing(self):
             fits.step_over(self, X, y, classes, sample_weight)
         return self

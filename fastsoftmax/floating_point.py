@@ -10,7 +10,7 @@ import functools
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from contextvars import ContextVar
-from typing import ParamSpec, TypeVar
+from typing import Any, ParamSpec, TypeVar
 
 import numpy as np
 
@@ -20,17 +20,34 @@ T = TypeVar("T")
 
 
 class _Section:
-    """Code that runs in our own error state; it can be left and entered again."""
+    """Code that runs in our own error state; it can be left and entered again, until it ends.
+
+    A signal's handler may raise between any two steps. So each step leaves something that the next
+    ones put right, and may be taken twice; `numpy.errstate` fails where it is left twice.
+    """
 
     def __init__(self) -> None:
-        self.enter()
+        self._users: Any = None  # their state, as far as it is known
+        self._is_ours = self._is_over = False
 
     def enter(self) -> None:
-        self._state = np.errstate(all="ignore")
-        self._state.__enter__()
+        if self._is_over:
+            return
+        if not self._is_ours:
+            self._users = np.geterr()
+        self._is_ours = True
+        np.seterr(all="ignore")
+        _section.set(self)
 
     def leave(self) -> None:
-        self._state.__exit__(None, None, None)
+        _section.set(None)
+        if self._users is not None:
+            np.seterr(**self._users)
+        self._is_ours = False
+
+    def end(self) -> None:
+        self._is_over = True  # also for the remains of a `users_code` that is ended later
+        self.leave()
 
 
 _section: ContextVar[_Section | None] = ContextVar("fastsoftmax_floating_point", default=None)
@@ -44,12 +61,15 @@ def own_arithmetic(function: Callable[P, R]) -> Callable[P, R]:
         if _section.get() is not None:  # one of ours calls another
             return function(*args, **kwargs)
         section = _Section()
-        token = _section.set(section)
         try:
+            section.enter()
             return function(*args, **kwargs)
         finally:
-            _section.reset(token)
-            section.leave()
+            try:
+                section.end()
+            except BaseException:  # a signal's, before or while it ended
+                section.end()
+                raise
 
     return computing
 
@@ -66,13 +86,11 @@ def users_code() -> Iterator[None]:
     if section is None:
         yield
         return
-    token = _section.set(None)
-    section.leave()
     try:
+        section.leave()
         yield
     finally:
         section.enter()
-        _section.reset(token)
 
 
 def users_items(iterable: Iterable[T]) -> Iterator[T]:

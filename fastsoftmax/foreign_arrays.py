@@ -63,6 +63,8 @@ def as_numpy(value: Any, name: str) -> Any:
     _check_device(value, name)
     try:
         found = np.asarray(value) if hasattr(value, "__array__") else np.from_dlpack(value)
+    except MemoryError:
+        raise
     except Exception as error:
         raise TypeError(
             f"{name} must be an array that numpy reads, got {_words(value)}: {error}"

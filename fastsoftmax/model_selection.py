@@ -20,12 +20,7 @@ from sklearn.utils._param_validation import Interval, StrOptions
 from sklearn.utils.validation import check_is_fitted
 
 from fastsoftmax._estimator.features import checked_rows
-from fastsoftmax._estimator.fitted import (
-    coef_of,
-    nothing_set_without_coefficients,
-    set_learnt,
-    stored_coef,
-)
+from fastsoftmax._estimator.fitted import all_or_nothing, coef_of, set_learnt, stored_coef
 from fastsoftmax._estimator.targets import check_kind, given_targets, new_targets
 from fastsoftmax._interchange.model_file import File
 from fastsoftmax._interchange.portable import PortableEstimator
@@ -45,7 +40,7 @@ from fastsoftmax._sweep.paths import (
 )
 from fastsoftmax._sweep.progress import Progress
 from fastsoftmax.arrays import Array
-from fastsoftmax.columns import Whole, in_columns, store, whole
+from fastsoftmax.columns import Whole, in_columns, store_all, whole
 from fastsoftmax.estimator import FastSoftmax
 from fastsoftmax.floating_point import own_arithmetic, users_code, users_items
 from fastsoftmax.foreign_arrays import as_numpy
@@ -139,7 +134,7 @@ def fastsoftmax_path(
     values, limits = path_of(Cs), Limits[Any](tol, max_iter)
     X, given = checked_rows(estimator, X, y, reset=True)
     fits: list[Fit] = []
-    with nothing_set_without_coefficients(estimator):
+    with all_or_nothing(estimator):
         rows = sweep_rows(estimator, X, new_targets(given, None, sample_weight), sample_weight)
         point = rows.family.problem.null_point
         for C in values:
@@ -359,7 +354,7 @@ class FastSoftmaxCV(PortableEstimator):
             Once, if any fit stopped before `tol`: how many did, and the largest gap.
         """
         self._validate_params()
-        with nothing_set_without_coefficients(self):
+        with all_or_nothing(self):
             message = self._fit(X, y, sample_weight, groups)
         if message:
             warnings.warn(message, ConvergenceWarning, stacklevel=3)
@@ -409,7 +404,7 @@ class FastSoftmaxCV(PortableEstimator):
             if hasattr(self, name):
                 delattr(self, name)
         coef_in = partial(coef_of, self, rows.shard.columns)
-        store(self, "coefs_paths_", coef_in(paths.coefs))
+        store_all(self, {"coefs_paths_": coef_in(paths.coefs)})
         self.intercepts_paths_ = paths.intercepts
         self.scores_, self.gaps_ = paths.scores, paths.gaps
         best = best_index(self.scores_, one_standard_error=self.one_standard_error)

@@ -4,13 +4,13 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, field
-from functools import cached_property
 from types import MappingProxyType
-from typing import Any, Protocol, runtime_checkable
+from typing import Any, Protocol, Self, runtime_checkable
 
 import numpy as np
 
 from fastsoftmax.arrays import Array
+from fastsoftmax.cached import cached_property
 from fastsoftmax.columns import in_columns, whole
 from fastsoftmax.floating_point import users_code
 
@@ -136,7 +136,11 @@ class Stopping(Protocol):
 
 @dataclass(eq=False)
 class Monitor:
-    """Records the history of a fit, prints progress and calls callbacks."""
+    """Records the history of a fit, prints progress and calls callbacks.
+
+    However the fit, its context, ends: early stopping restores the best coefficients and callbacks
+    are told.
+    """
 
     solver: str
     n_rows: int
@@ -154,6 +158,18 @@ class Monitor:
         """Begin with an empty history."""
         self.history: dict[str, list[object]] = {name: [] for name in HISTORY}
         self._clock = time.perf_counter()
+
+    def __enter__(self) -> Self:
+        """Begin."""
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        """End."""
+        try:  # (in no generator, where a callback's StopIteration would become another error)
+            if self.stopping is not None:
+                self.stopping.restore()
+        finally:
+            self.close()
 
     def note_start(self, weights: Any, bias: Array, *, is_fitted: bool) -> None:
         """Evaluate the start; is_fitted: whether it is the result of an earlier fit."""

@@ -3,12 +3,11 @@
 `problem.problem` states F and its conventions.
 """
 
-from functools import cached_property
-
 import numpy as np
 
 from fastsoftmax.arrays import Array
 from fastsoftmax.blas import product
+from fastsoftmax.cached import cached_property
 from fastsoftmax.kernel_arguments import Descent
 from fastsoftmax.problem import certificate, curvature, elastic_net
 from fastsoftmax.problem.csr_blocks import build_csr_blocks

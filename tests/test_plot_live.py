@@ -241,7 +241,7 @@ class TestFile:
 
     def test_nothing_is_left_of_a_picture_that_failed(self, tmp_path, monkeypatch):
         def fails(self, file, **options):
-            file.write_bytes(b"half")
+            file.write(b"half")
             raise OSError("disk full")
 
         monkeypatch.setattr(Figure, "savefig", fails)

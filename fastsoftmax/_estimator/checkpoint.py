@@ -215,6 +215,8 @@ def read_checkpoint(path: Path) -> State:
         if error.errno != errno.EINVAL:  # a disk's error; EINVAL is a seek to where nothing is
             raise
         reason: Exception = error
+    except MemoryError:  # that says nothing about the file
+        raise
     except Exception as error:  # what zipfile raises has no common class
         reason = error
     raise ValueError(

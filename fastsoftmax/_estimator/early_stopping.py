@@ -78,7 +78,8 @@ class EarlyStopping:
     def restore(self) -> bool:
         """Give the estimator its best coefficients back, once; False if it has them."""
         best, self._best = self._best, None
-        if best is None or best["intercept"] is self.estimator.intercept_:
+        now = getattr(self.estimator, "intercept_", None)  # none where it was given up
+        if best is None or best["intercept"] is now:
             return False
         set_learnt(self.estimator, **best)
         return True

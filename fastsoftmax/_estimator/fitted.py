@@ -14,7 +14,7 @@ from sklearn.base import BaseEstimator, ClassifierMixin
 
 from fastsoftmax._version import __version__
 from fastsoftmax.arrays import Array
-from fastsoftmax.columns import InColumns, Whole, private_name, store, stored
+from fastsoftmax.columns import InColumns, Whole, private_name, store_all, stored
 from fastsoftmax.problem.evaluation import Evaluation
 from fastsoftmax.shards.rows import Rows
 
@@ -138,11 +138,13 @@ class FittedEstimator(ClassifierMixin, BaseEstimator):
 
 
 def set_learnt(estimator: FittedEstimator, **learnt: Unpack[Learnt]) -> None:
-    """Set what a fit, or a step of one, has learnt; nothing else sets these attributes."""
+    """Set what a fit, or a step of one, has learnt; nothing else sets these attributes.
+
+    They change together, also for a signal's handler that raises meanwhile.
+    """
     if "n_iter" in learnt:
         learnt["n_iter"] = np.array(learnt["n_iter"], dtype=np.int32, ndmin=1)
-    for name, value in learnt.items():
-        store(estimator, f"{name}_", value)
+    store_all(estimator, {f"{name}_": value for name, value in learnt.items()})
 
 
 def forget_fit(estimator: FittedEstimator) -> None:
@@ -153,18 +155,55 @@ def forget_fit(estimator: FittedEstimator) -> None:
             delattr(estimator, name)
 
 
+class _Before:
+    """The attributes that an estimator has before a call."""
+
+    def __init__(self, estimator: FittedEstimator) -> None:
+        self._estimator, self.attributes = estimator, vars(estimator).copy()
+        history = self.attributes.get("history_", {})  # steps add to it where it is
+        self._lengths = [(values, len(values)) for values in history.values()]
+
+    def restore(self) -> None:
+        own = self._estimator.__dict__
+        own.update(self.attributes)
+        for name in own.keys() - self.attributes.keys():
+            del own[name]
+        for values, length in self._lengths:
+            del values[length:]
+
+
 @contextmanager
 def nothing_set_without_coefficients(estimator: FittedEstimator) -> Iterator[None]:
-    """Give an estimator the attributes of before back, where a fit has no result."""
-    before = vars(estimator).copy()
+    """Give an estimator the attributes of before back, where a fit has no result.
+
+    That is so where any exception ends it before it has set coefficients, and for `NothingLearnt`.
+    Later exceptions leave what it had come to.
+    """
+    before = _Before(estimator)
     try:
         yield
-    except NothingLearnt as error:
-        for name in vars(estimator).keys() - before.keys():
-            delattr(estimator, name)
-        for name, value in before.items():
-            setattr(estimator, name, value)
-        raise ValueError(*error.args) from None
+    except BaseException as error:
+        # (coefficients and intercepts are set together, and reading coef_ may change its form)
+        intercept = vars(estimator).get("intercept_")
+        is_new = intercept is not before.attributes.get("intercept_")
+        if isinstance(error, NothingLearnt) or intercept is None or not is_new:
+            before.restore()
+        if isinstance(error, NothingLearnt):
+            raise ValueError(*error.args) from None
+        raise
+
+
+@contextmanager
+def all_or_nothing(estimator: FittedEstimator) -> Iterator[None]:
+    """Give an estimator the attributes of before back, whatever exception ends the call."""
+    before = _Before(estimator)
+    try:
+        yield
+    except BaseException as error:
+        before.restore()
+        if isinstance(error, NothingLearnt):
+            raise ValueError(*error.args) from None
+        raise
 
 
 def check_finite(at: Evaluation, rows: Rows) -> None:

@@ -142,7 +142,10 @@ def fit_arrays(
         check_features(X, estimator)
     solver = full_batch.solver_for(problem, estimator.solver)
     counts = shard.n_rows if fitted_to is None else len(fitted_to), rows.total
-    with begun(estimator, classes, solver, counts, sets, watch) as monitor:
+    with (
+        begun(estimator, classes, solver, counts, sets, watch) as monitor,
+        a_start_is_no_result(estimator),
+    ):
         if solver == "sgd":
             return _fit_sgd(estimator, problem, monitor, start, watch, fitted_to)
         return fit_full_batch(estimator, SoftmaxObjective(problem), monitor, start, watch)
@@ -190,7 +193,6 @@ def previous_coefficients(estimator: FitParameters, classes: Array) -> Previous 
     return coef, intercept
 
 
-@contextmanager
 def begun(
     estimator: FitParameters,
     classes: Array,
@@ -198,11 +200,8 @@ def begun(
     rows: tuple[int, float],  # their number and the sum of their weights
     sets: list[EvaluationRows],
     watch: Watch,
-) -> Iterator[Monitor]:
-    """Set the attributes that a fit has from its start on, and watch it to its end.
-
-    However the fit ends, early stopping restores the best coefficients and callbacks are told.
-    """
+) -> Monitor:
+    """Set the attributes that a fit has from its start on; the result watches it to its end."""
     n_rows, estimator._weight_seen = rows
     estimator._velocity = None
     most, verbose = estimator.max_iter, estimator.verbose
@@ -211,12 +210,21 @@ def begun(
     forget_fit(estimator)
     if estimator.early_stopping:
         monitor.stopping = EarlyStopping(estimator)
+    return monitor
+
+
+@contextmanager
+def a_start_is_no_result(estimator: FitParameters) -> Iterator[None]:
+    """Give up what a fit began with, where there is no memory for its first iteration.
+
+    (See `nothing_set_without_coefficients`.)
+    """
     try:
-        yield monitor
-    finally:
-        if monitor.stopping is not None:
-            monitor.stopping.restore()
-        monitor.close()
+        yield
+    except MemoryError:
+        if not estimator.history_["loss"] and hasattr(estimator, "intercept_"):
+            del estimator.intercept_
+        raise
 
 
 def keep(

@@ -15,7 +15,7 @@ from sklearn.exceptions import DataConversionWarning
 
 from fastsoftmax._arguments import checked_targets
 from fastsoftmax._estimator.label_numbers import numbered_labels, numbers_among
-from fastsoftmax.arrays import Array
+from fastsoftmax.arrays import MOST_CLASSES, Array
 from fastsoftmax.blas import product
 
 # Names of the types of None, pandas.NA and NaT: pandas need not be installed.
@@ -301,6 +301,10 @@ def new_labels(given: Given) -> Targets:
 def _new_probabilities(y: Array, classes: Any, row_weights: Array | None) -> Targets:
     """Return probabilities with columns in the order of sorted labels and rows of the sum 1."""
     n_classes = y.shape[1]
+    if n_classes > MOST_CLASSES:
+        raise ValueError(
+            f"y must have at most {MOST_CLASSES} columns, one a class, got {n_classes}"
+        )
     columns = np.arange(n_classes) if classes is None else class_labels(classes)
     if columns.shape != (n_classes,):
         raise ValueError(

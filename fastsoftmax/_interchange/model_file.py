@@ -218,6 +218,8 @@ def _read_opened(file: IO[bytes], name: str) -> SavedModel:
         if error.errno != errno.EINVAL:  # a disk's error; EINVAL is a seek to where nothing is
             raise
         reason: Exception = error
+    except MemoryError:  # that says nothing about the file
+        raise
     except Exception as error:  # what zipfile and json raise has no common class
         reason = error
     raise ValueError(

@@ -40,7 +40,10 @@ def fit_shards(
     problem = problem_of(Rows(shards), estimator, l2=l2, l1=l1)
     solver = full_batch.solver_for(problem, estimator.solver)
     counts = totals.n_rows, totals.weight
-    with fitting.begun(estimator, totals.classes, solver, counts, sets, watch) as monitor:
+    with (
+        fitting.begun(estimator, totals.classes, solver, counts, sets, watch) as monitor,
+        fitting.a_start_is_no_result(estimator),
+    ):
         monitor.n_bytes = found.n_bytes
         return fitting.fit_full_batch(estimator, SoftmaxObjective(problem), monitor, start, watch)
 

@@ -260,6 +260,7 @@ def _draw(folder: Path, run: Run, data: Data) -> None:
     from matplotlib.figure import Figure
 
     from fastsoftmax import plot
+    from fastsoftmax.plot._shared import write_figure
 
     fitted = run.estimator
     X, y = (part[:_N_PREDICTIONS] for part in data.test)
@@ -278,7 +279,7 @@ def _draw(folder: Path, run: Run, data: Data) -> None:
     axes = templates.subplots(math.ceil(len(fitted.coef_) / 5), 5)
     plot.weights(fitted, names=FASHION_MNIST_LABELS, ax=axes)
     for name, figure in zip(sizes, figures, strict=True):
-        figure.savefig(folder / name, dpi=120)
+        write_figure(folder / name, figure, 120)
         print(f"wrote {folder / name}", flush=True)
 
 

@@ -13,11 +13,11 @@ which goes on to 1e-13, on one core (rows x features, classes): 500 x 10, 2: 5.8
 """
 
 import math
-from functools import cached_property
 
 import numpy as np
 
 from fastsoftmax.arrays import Array
+from fastsoftmax.cached import cached_property
 from fastsoftmax.kernel_arguments import NewtonSettings, Scaling
 from fastsoftmax.objective import SoftmaxObjective
 from fastsoftmax.optimum.stage import Limits, Result, Solution, judged

@@ -28,7 +28,7 @@ from fastsoftmax.plot._history import (
     top_of,
     unit_of,
 )
-from fastsoftmax.plot._shared import axes_or_new, require_matplotlib, step_axis
+from fastsoftmax.plot._shared import axes_or_new, require_matplotlib, step_axis, write_figure
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -326,13 +326,8 @@ def _checked_limits(limits: Any, name: str) -> tuple[float, float] | None:
 
 
 def write_file(path: Path, figure: Any) -> None:
-    """Write a temporary file in the same folder, then rename it: the picture is always complete."""
-    written = path.with_name(f".{path.name}.{os.getpid()}.part")
-    try:
-        figure.savefig(written, format=path.suffix[1:].lower(), dpi=_SHARPNESS * _DOTS_PER_INCH)
-        written.replace(path)
-    finally:
-        written.unlink(missing_ok=True)
+    """Write a figure to a file, for large screens."""
+    write_figure(path, figure, _SHARPNESS * _DOTS_PER_INCH)
 
 
 class NotebookOutput:

@@ -4,7 +4,11 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
+from fastsoftmax.archives import replacing
+
 if TYPE_CHECKING:
+    from pathlib import Path
+
     import numpy as np
     from matplotlib.axes import Axes
     from numpy.typing import NDArray
@@ -102,3 +106,12 @@ def add_legend(ax: Axes, **options: Any) -> Any:
     legend = ax.legend(**options)
     legend.set_in_layout(False)
     return legend
+
+
+def write_figure(path: Path, figure: Any, dpi: float) -> None:
+    """Write a figure in the format that the name ends with; the file is replaced when it is there.
+
+    A full disk or a kill leaves the picture of before.
+    """
+    with replacing(path) as opened:
+        figure.savefig(opened, format=path.suffix[1:].lower(), dpi=dpi)

@@ -9,12 +9,11 @@ rounding errors of float64 relative to the spread of a feature. X is not copied,
 several times as long; so a fit comes here only where the other passes could not finish.
 """
 
-from functools import cached_property
-
 import numpy as np
 
 from fastsoftmax.arrays import Array
 from fastsoftmax.blas import inner, product
+from fastsoftmax.cached import cached_property
 from fastsoftmax.problem.evaluation import BaseGradient, Dots, Evaluation, square_of
 from fastsoftmax.problem.problem import Problem
 from fastsoftmax.shards import protocol

@@ -6,12 +6,12 @@ take W and b, and the chain rule turns their gradients into those by V and c.
 """
 
 from dataclasses import dataclass, replace
-from functools import cached_property
 
 import numpy as np
 
 from fastsoftmax.arrays import Array
 from fastsoftmax.blas import product
+from fastsoftmax.cached import cached_property
 from fastsoftmax.linalg import length
 
 

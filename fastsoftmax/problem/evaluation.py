@@ -2,11 +2,11 @@
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from functools import cached_property
 from typing import NamedTuple, Protocol
 
 from fastsoftmax.arrays import Array
 from fastsoftmax.blas import inner
+from fastsoftmax.cached import cached_property
 
 
 class Dots(NamedTuple):

@@ -4,12 +4,12 @@ Sparse rows are seldom far from 0, so that nothing cancels, and float64 alone is
 """
 
 from dataclasses import replace
-from functools import cached_property
 
 import numpy as np
 
 from fastsoftmax.arrays import Array
 from fastsoftmax.blas import product
+from fastsoftmax.cached import cached_property
 from fastsoftmax.problem.evaluation import BaseGradient, Evaluation
 from fastsoftmax.problem.problem import Problem
 from fastsoftmax.problem.raw_pass import RawPass

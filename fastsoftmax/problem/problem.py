@@ -22,11 +22,11 @@ Conventions
 """
 
 from dataclasses import dataclass, replace
-from functools import cached_property
 
 import numpy as np
 
 from fastsoftmax.arrays import Array
+from fastsoftmax.cached import cached_property
 from fastsoftmax.problem.coordinates import Coordinates
 from fastsoftmax.problem.curved_span import RowSpan, build_row_span
 from fastsoftmax.shards import protocol

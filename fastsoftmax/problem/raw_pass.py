@@ -1,12 +1,12 @@
 """F by one pass over the rows as they are stored, in the number type that they are computed in."""
 
 import math
-from functools import cached_property
 
 import numpy as np
 
 from fastsoftmax.arrays import Array
 from fastsoftmax.blas import inner, product
+from fastsoftmax.cached import cached_property
 from fastsoftmax.kernel_arguments import GradientTerms
 from fastsoftmax.problem.evaluation import BaseGradient, Dots, Evaluation, square_of
 from fastsoftmax.problem.problem import Problem

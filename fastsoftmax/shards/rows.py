@@ -6,7 +6,6 @@ computes what.
 """
 
 from collections.abc import Callable, Iterator, Sequence
-from functools import cached_property
 from typing import Any, TypeVar
 
 import numpy as np
@@ -14,6 +13,7 @@ from scipy import sparse
 
 from fastsoftmax.arrays import Array
 from fastsoftmax.blas import product
+from fastsoftmax.cached import cached_property
 from fastsoftmax.columns import some_columns
 from fastsoftmax.kernel_arguments import Descent
 from fastsoftmax.shards import protocol, tree
