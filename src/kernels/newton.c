@@ -67,8 +67,8 @@ static small_task begin(const kernels *kern, const fs_small *problem, double *ba
     t.step = take_doubles(memory, size);
     t.mixture = take_doubles(memory, n_classes);
     t.targets = take_doubles(memory, n_classes * n);
-    t.probs = take_doubles(memory, n_classes * n + ROOM);
-    t.rest = take_doubles(memory, n_classes * n + ROOM);
+    t.probs = take_doubles(memory, n_classes * n + (double)ROOM);
+    t.rest = take_doubles(memory, n_classes * n + (double)ROOM);
     t.logits = take_doubles(memory, n_logits * n);
     t.along = take_doubles(memory, n_logits * n);
     t.right = take_doubles(memory, n);
@@ -288,7 +288,7 @@ static int descend(small_task *t, double *trial, const double *params, small_poi
         for (ptrdiff_t c = 0; c < t->size; ++c) trial[c] = params[c] + length * t->step[c];
         const small_point end = point_at(t, trial, &sums);
         /* where rounding hides the decrease, the slope tells (Hager & Zhang 2005) */
-        const double level = at->value + LEVEL * DBL_EPSILON * fabs(at->value);
+        const double level = at->value + (double)LEVEL * DBL_EPSILON * fabs(at->value);
         const int flatter = fabs(slope) <= -first_slope / 2;
         if (end.value <= at->value + 1e-4 * length * first_slope ||
             (flatter && end.value <= level)) {
