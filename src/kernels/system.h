@@ -1,5 +1,5 @@
 /* Threads, a lock, waiting, time and processors, as the pool needs them: POSIX's or those of
- * Windows (8 or newer). Include it before all other headers. */
+ * Windows. Include it before all other headers. */
 #ifndef FASTSOFTMAX_SYSTEM_H
 #define FASTSOFTMAX_SYSTEM_H
 
