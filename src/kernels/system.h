@@ -8,10 +8,15 @@
 #if !defined(WIN32_LEAN_AND_MEAN)
 #define WIN32_LEAN_AND_MEAN
 #endif
+#if !defined(NOGDI)
+#define NOGDI
+#endif
 #include <windows.h>
 
 #include <process.h>
 #include <stdint.h>
+#undef near /* words of ours, and of 16-bit Windows */
+#undef far
 
 typedef SRWLOCK fs_lock;
 typedef CONDITION_VARIABLE fs_condition;
