@@ -67,8 +67,8 @@ TARGETS = [
     zig("macOS arm64", "aarch64-macos", (), None),
     zig("macOS x86_64", "x86_64-macos", (), None),
     zig("Windows x86_64", "x86_64-windows-gnu", WINDOWS, WINE),
-    zig("FreeBSD x86_64", "x86_64-freebsd", (), None),
-    zig("NetBSD x86_64", "x86_64-netbsd", (), None),
+    Target("FreeBSD x86_64", "zig cc", ("-target", "x86_64-freebsd"), None),
+    Target("NetBSD x86_64", "zig cc", ("-target", "x86_64-netbsd"), None),
     # -Wno-float-conversion: isnan and isinf of its headers convert to all types
     Target("Windows x86_64", "x86_64-w64-mingw32-gcc", (*WINDOWS, "-Wno-float-conversion"), WINE),
     Target("Linux aarch64", "aarch64-linux-gnu-gcc", STATIC, QEMU_ARM64),
