@@ -6,9 +6,10 @@ cannot be had) or unset (use what works).
 FASTSOFTMAX_NATIVE
     The compiled kernels. Without them the package installs all the same, on its numpy backend.
 FASTSOFTMAX_OPENMP
-    The number of threads as OpenMP has it, which threadpoolctl can set, and on Windows the threads
-    themselves: there the kernels are serial without it. A probe that is compiled, linked and run
-    decides.
+    The number of threads as OpenMP has it, which threadpoolctl can set. A probe that is compiled,
+    linked and run decides. (The threads themselves are the pool's, src/kernels/pool.c. Compilers
+    without the atomics of C11, such as Microsoft's before 19.35, have no pool: there the kernels
+    are serial, but for OpenMP's threads on Windows.)
 FASTSOFTMAX_WERROR
     With 1, warnings in the hand-written C are errors.
 """
@@ -37,8 +38,11 @@ THREADS = (
     ["-pthread"] if os.name == "posix" and sys.platform not in ("darwin", "emscripten") else []
 )
 FLAGS_MSVC = ["/std:c11", "/O2", "/fp:precise"]
+# Compilers that do not know the option ignore it. Cython's C does without.
+ATOMICS_MSVC = ["/experimental:c11atomics"]
 STRICT = ["-Wall", "-Wextra", "-Wpedantic", "-Wconversion", "-Werror"]
-STRICT_MSVC = ["/W4", "/WX"]
+# 4324: structures that are padded since they ask for it.
+STRICT_MSVC = ["/W4", "/WX", "/wd4324"]
 
 OPENMP_PROBE = """
 #include <omp.h>
@@ -100,27 +104,27 @@ class BuildKernels(build_ext):
         msvc = self.compiler.compiler_type == "msvc"
         compile_flags, link_flags = self.openmp_flags(msvc)
         flags = (FLAGS_MSVC if msvc else FLAGS + THREADS) + compile_flags
+        own = ATOMICS_MSVC if msvc else []
         strict = (STRICT_MSVC if msvc else STRICT) if wanted("FASTSOFTMAX_WERROR") else []
+        if msvc and not self.compiler.initialized:  # threads would do it twice, which it refuses
+            self.compiler.initialize()
 
         def compile_one(source):
             return self.compiler.compile(
                 [source],
                 output_dir=self.build_temp,
                 include_dirs=ext.include_dirs,
-                extra_postargs=flags + strict,
+                extra_postargs=flags + own + strict,
             )
 
         with ThreadPoolExecutor(os.cpu_count()) as pool:  # twice as quick on two cores
             parts = pool.map(compile_one, sorted(path.as_posix() for path in KERNELS.rglob("*.c")))
             ext.extra_objects = [obj for part in parts for obj in part]
         ext.extra_compile_args = flags
-        ext.extra_link_args = THREADS + link_flags
+        ext.extra_link_args = ([] if msvc else THREADS) + link_flags
         super().build_extension(ext)
         if not compile_flags:
-            print(
-                "fastsoftmax: the kernels are built without OpenMP"
-                + (", they run in one thread." if os.name == "nt" else ".")
-            )
+            print("fastsoftmax: the kernels are built without OpenMP.")
 
     def openmp_flags(self, msvc):
         """Return the flags (compiler, linker) under which OpenMP works here, or two empty lists."""

@@ -63,7 +63,8 @@ html_math_renderer = "mathml"
 html_sidebars = {
     page: []
     for page in ("index", "learn", "migrating", "performance", "internals", "changelog")
-    if page == "index" or "{toctree}" not in Path(__file__).with_name(f"{page}.md").read_text()
+    if page == "index"
+    or "{toctree}" not in Path(__file__).with_name(f"{page}.md").read_text(encoding="utf-8")
 }
 html_theme_options = {
     "logo": {"text": "fastsoftmax"},

@@ -18,6 +18,8 @@ from fastsoftmax import FastSoftmax
 from fastsoftmax.dask import DaskFastSoftmax
 from fastsoftmax.datasets import load_fashion_mnist_sample
 
+KILL = getattr(signal, "SIGKILL", signal.SIGTERM)  # Windows has no SIGKILL
+
 
 def load(part, step):
     """Return rows and labels of one of 4 partitions; this runs on a worker."""
@@ -29,7 +31,7 @@ def load(part, step):
 def kill_one(state):
     """Kill a worker in the third iteration."""
     if state.iteration == 3:
-        os.kill(next(iter(client.run(os.getpid).values())), signal.SIGKILL)
+        os.kill(next(iter(client.run(os.getpid).values())), KILL)
 
 
 if __name__ == "__main__":  # workers are new processes, which import this file

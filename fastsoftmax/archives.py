@@ -46,6 +46,8 @@ def replacing(path: Path) -> Iterator[IO[bytes]]:
             shutil.copymode(path, beside)
         os.replace(beside, path)
     except BaseException:
+        with suppress(OSError):  # (Windows removes no file that may only be read)
+            beside.chmod(0o600)
         beside.unlink(missing_ok=True)
         raise
     with suppress(OSError):  # (Windows opens no folder)

@@ -8,6 +8,7 @@ the elements of a row are adjacent. X may have any strides, or be `CsrRows`. Tar
 as `Targets`; settings are the tuples of `fastsoftmax.kernel_arguments`.
 """
 
+cimport cython
 from cpython.buffer cimport (
     PyBUF_FORMAT, PyBUF_STRIDES, PyBUF_WRITABLE, PyBuffer_Release, PyObject_GetBuffer, Py_buffer,
 )
@@ -287,7 +288,7 @@ def loss_grad(grad_weights, grad_bias, X, targets, weights, bias, *, isa=None, n
                             b.data, scratch.data, n)
     raise_if_interrupted()
     if sparse:
-        (<CsrRows>X).scratch = scratch
+        (<CsrRows>X).keep_scratch(scratch)
     return sums.loss, sums.correct
 
 

@@ -251,30 +251,43 @@ cdef class CsrRows:
                                row_at(&begins, row_at(&panels, p + 1))):
                     good &= 0 <= row_at(&row, e) < min(size, self.n_rows - p * size)
         check(good, "panel_columns, starts, features, rows and values do not describe columns")
-        self.arrays = [*self.arrays[:3], panel_columns, starts, features, rows, values]
-        self.columns.panel_rows = size
-        self.columns.panel_columns = <const int64_t *>panels.data
-        self.columns.starts = <const int64_t *>begins.data
-        self.columns.features = <const int32_t *>feature.data
-        self.columns.rows = <const int32_t *>row.data
-        self.columns.values = value.data
-        self.has_columns = True
+        with cython.critical_section(self):
+            # another thread may have set its own meanwhile
+            check(not self.has_columns, "the columns have been set already")
+            self.arrays = [*self.arrays[:3], panel_columns, starts, features, rows, values]
+            self.columns.panel_rows = size
+            self.columns.panel_columns = <const int64_t *>panels.data
+            self.columns.starts = <const int64_t *>begins.data
+            self.columns.features = <const int32_t *>feature.data
+            self.columns.rows = <const int32_t *>row.data
+            self.columns.values = value.data
+            self.has_columns = True
 
     cdef _Scratch take_scratch(self, ptrdiff_t n_bytes):
-        """Memory for a pass; with the GIL held, so that no other thread gets the same."""
-        cdef _Scratch scratch = self.scratch
-        self.scratch = None
+        """Memory for a pass, that of the last one where no other thread has taken it."""
+        cdef _Scratch scratch
+        with cython.critical_section(self):
+            scratch = self.scratch
+            self.scratch = None
         return scratch if scratch is not None and scratch.n_bytes == n_bytes else _Scratch(n_bytes)
+
+    cdef keep_scratch(self, _Scratch scratch):
+        """Keep the memory of a pass for the next."""
+        with cython.critical_section(self):
+            self.scratch = scratch
 
     cdef Array fill(self, fs_rows *rows):
         cdef Array x = self.values
+        cdef bint has_columns
+        with cython.critical_section(self):
+            has_columns = self.has_columns
         rows.x = self.values.data
         rows.x_type = FS_X_F32 if self.values.kind == b"f" else FS_X_F64
         rows.x_stride = rows.x_feature_stride = 0
         rows.indices = self.indices.data
         rows.indptr = self.indptr.data
         rows.wide_index = self.indices.kind == b"q"
-        rows.columns = &self.columns if self.has_columns else NULL
+        rows.columns = &self.columns if has_columns else NULL
         rows.n_rows = x.n_rows = self.n_rows
         rows.n_features = x.n_columns = self.n_features
         return x

@@ -14,6 +14,7 @@ from rows_in_parts import cut
 from fastsoftmax import FastSoftmax
 from fastsoftmax.dask import DaskFastSoftmax
 
+KILL = getattr(signal, "SIGKILL", signal.SIGTERM)  # (Windows has no SIGKILL)
 SIZES = (150, 1, 249)
 
 # Dask's own warnings on its way from one version of a dependency to the next, and sockets that
@@ -42,7 +43,7 @@ def kill_workers(client, n=2):
     """Kill workers at once, and return their processes."""
     pids = [*client.run(os.getpid).values()][:n]
     for pid in pids:
-        os.kill(pid, signal.SIGKILL)
+        os.kill(pid, KILL)
     return pids
 
 

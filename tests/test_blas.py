@@ -200,6 +200,7 @@ class TestLimit:
             signal.setitimer(signal.ITIMER_REAL, 0)
             signal.signal(signal.SIGALRM, old)
 
+    @pytest.mark.skipif(not hasattr(signal, "pthread_kill"), reason="no signals to a thread")
     def test_an_interrupted_wait(self, ctrl_c):
         """What goes on computing, for nobody, does not keep the limit."""
         released, main = threading.Event(), threading.get_ident()

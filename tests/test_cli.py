@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import gzip
 import os
 import re
@@ -15,7 +16,7 @@ import numpy as np
 import pytest
 
 import fastsoftmax
-from fastsoftmax import _show_versions, reference
+from fastsoftmax import _show_versions, cli, reference
 from fastsoftmax._version import __version__
 from fastsoftmax.cli import demo, info, main
 from fastsoftmax.cli.info import KERNELS, check_kernels
@@ -117,6 +118,15 @@ class TestMain:
         done = subprocess.run(command, shell=True, capture_output=True, text=True, timeout=300)
         assert "sample" in done.stdout
         assert done.stderr == ""
+
+    def test_how_windows_tells_of_it(self, monkeypatch):
+        gone = OSError(errno.EINVAL, "Invalid argument")
+        assert not cli._is_reader_gone(gone)
+        assert cli._is_reader_gone(BrokenPipeError())
+        with monkeypatch.context() as patches:
+            patches.setattr(os, "name", "nt")
+            seen = cli._is_reader_gone(gone), cli._is_reader_gone(OSError(errno.ENOSPC, "full"))
+        assert seen == (True, False)
 
 
 class TestDemo:

@@ -1,5 +1,8 @@
 """Rows in CSR form: the kernels against the numpy twin, and what they refuse."""
 
+import threading
+from concurrent.futures import ThreadPoolExecutor
+
 import numpy as np
 import pytest
 from scipy import sparse
@@ -258,6 +261,24 @@ class TestErrors:
         rows.set_columns(*columns_of(X, slice(0, 20), 7))
         with pytest.raises(ValueError, match="already"):
             rows.set_columns(*columns_of(X, slice(0, 20), 7))
+
+    def test_columns_are_set_once_by_threads(self, kernels, rng):
+        """They check without the GIL; a pass may then read the columns of the first."""
+        X = make_matrix(rng, 4000, 500, 0.5, np.float64, np.int32)
+        rows = kernels.CsrRows(X.data, X.indices, X.indptr, 500)
+        columns = columns_of(X, slice(0, 4000), 640)
+        barrier = threading.Barrier(4)
+
+        def is_first(_):
+            barrier.wait(60)
+            try:
+                rows.set_columns(*columns)
+            except ValueError:
+                return False
+            return True
+
+        with ThreadPoolExecutor(4) as pool:
+            assert sum(pool.map(is_first, range(4))) == 1
 
     def test_velocity_without_momentum(self, kernels, rng):
         task = Task(rng, (5, 4, 3, 0.5), np.float64, np.float64, np.int32)

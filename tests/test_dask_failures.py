@@ -19,7 +19,7 @@ pytest.importorskip("dask", reason="Dask is not installed")
 pytest.importorskip("distributed", reason="Dask's distributed scheduler is not installed")
 
 import dask
-from rows_on_dask import MARKS, array, delayed, kill_workers, local, pieces, remote, same
+from rows_on_dask import KILL, MARKS, array, delayed, kill_workers, local, pieces, remote, same
 
 from fastsoftmax._dask import fits
 from fastsoftmax._dask.remote import no_workers_timeout
@@ -57,7 +57,7 @@ def noting(*args, **options):
 
 def kill(state):
     if state.iteration == n:
-        os.kill(os.getpid(), signal.SIGKILL)
+        os.kill(os.getpid(), KILL)
 
 if __name__ == "__main__":
     fits.DaskShards.added = noting
@@ -89,7 +89,7 @@ def test_a_client_that_is_killed(client, tmp_path, monkeypatch):
     done = subprocess.run(
         [sys.executable, "-c", CHILD, *given], check=False, env={**os.environ, "PYTHONPATH": path}
     )
-    assert done.returncode == -signal.SIGKILL
+    assert done.returncode == -KILL
     before = (tmp_path / "passes").read_text().split()
     passes.clear()
     model = DaskFastSoftmax(**options).fit(parts, resume=tmp_path / "checkpoint")
@@ -222,7 +222,7 @@ def _die_once(mark):
             except FileExistsError:
                 pass
             else:
-                threading.Timer(0.05, os.kill, (os.getpid(), signal.SIGKILL)).start()
+                threading.Timer(0.05, os.kill, (os.getpid(), KILL)).start()
                 time.sleep(10.0)
         return _answer(*args)
 

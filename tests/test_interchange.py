@@ -3,7 +3,9 @@
 import copy
 import io
 import os
+import stat
 import threading
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -213,6 +215,27 @@ class TestFiles:
             model.save(path)
         assert path.read_bytes() == before
         assert [p.name for p in tmp_path.iterdir()] == ["model.npz"]
+
+    def test_a_file_that_may_only_be_read(self, model, tmp_path, monkeypatch):
+        """Windows replaces and removes no such file; what is written beside it has its mode."""
+        path, unlink = tmp_path / "model.npz", Path.unlink
+        model.save(path)
+        path.chmod(0o444)
+
+        def denied(*_):
+            raise PermissionError(13, "Access is denied")
+
+        def unlink_as_there(self, missing_ok=False):
+            if self.exists() and not self.stat().st_mode & stat.S_IWUSR:
+                denied()
+            unlink(self, missing_ok=missing_ok)
+
+        monkeypatch.setattr(os, "replace", denied)
+        monkeypatch.setattr(Path, "unlink", unlink_as_there)
+        with pytest.raises(PermissionError, match="Access is denied"):
+            model.save(path)
+        assert [p.name for p in tmp_path.iterdir()] == ["model.npz"]
+        path.chmod(0o644)
 
     @pytest.mark.skipif(os.name != "posix", reason="permissions and links of POSIX")
     def test_permissions_and_links_stay(self, model, tmp_path):

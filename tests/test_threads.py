@@ -121,6 +121,11 @@ def test_any_bits_of_memory_before(kernels, isa, make_problem, real):
         np.testing.assert_array_equal(out[1], expected[2])
 
 
+def test_kernels_have_threads(kernels):
+    """Built without the atomics of C11, as by old compilers of Microsoft, they are serial."""
+    assert kernels.openmp() or kernels.max_threads() >= min(2, os.cpu_count() or 1)
+
+
 def test_python_threads(tour):
     """Several threads at once share the pool."""
     expected, results = tour(1), {}

@@ -28,7 +28,7 @@ ptrdiff_t fs_table_stride(ptrdiff_t n_logits) {
 }
 
 static double table_bytes(const kernels *kern, ptrdiff_t n_rows, ptrdiff_t n_logits) {
-    const double reals = (double)n_rows * (double)fs_table_stride(n_logits) + TABLE_ROOM;
+    const double reals = (double)n_rows * (double)fs_table_stride(n_logits) + (double)TABLE_ROOM;
     return reals * (double)kern->real_size;
 }
 
@@ -194,7 +194,7 @@ static ptrdiff_t panel_rows_of(const kernels *kern, const fs_rows *rows) {
 
 void fs_take_residuals(csr_task *task, arena *memory, ptrdiff_t n_rows, int n_threads) {
     const fs_rows *rows = task->rows;
-    const double logits = (double)rows->n_classes * CSR_BLOCK_ROWS * (double)n_threads;
+    const double logits = (double)rows->n_classes * (double)CSR_BLOCK_ROWS * (double)n_threads;
     const double n_blocks = (double)ceil_div(n_rows, CSR_BLOCK_ROWS);
     task->residuals = fs_take_table(memory, task->kern, n_rows, rows->n_logits);
     task->logits = take(memory, logits * (double)task->kern->real_size);

@@ -56,7 +56,8 @@ static void take_hessian(hessian_task *t, arena *memory, int with_bias, int n_th
     t->sums = take(memory, (double)t->n_parts * sums * (double)sizeof(double));
     t->sums_size = memory->memory ? (ptrdiff_t)sums : 0;
     const double threads = (double)min_size(n_threads, t->n_parts);
-    t->panels.places = take(memory, N_PLACE_TABLES * (double)t->n_places * (double)sizeof(double));
+    t->panels.places =
+        take(memory, (double)N_PLACE_TABLES * (double)t->n_places * (double)sizeof(double));
     t->z = take(memory, threads * (double)t->z_bytes);
     t->shares = take(memory, threads * (double)t->z_bytes);
     t->probs = take(memory, threads * (double)t->probs_bytes);

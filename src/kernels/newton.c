@@ -73,8 +73,8 @@ static small_task begin(const kernels *kern, const fs_small *problem, double *ba
     t.step = take_doubles(memory, size);
     t.mixture = take_doubles(memory, n_classes);
     t.targets = take_doubles(memory, n_classes * n);
-    t.probs = take_doubles(memory, n_classes * n + ROOM);
-    t.rest = take_doubles(memory, n_classes * n + ROOM);
+    t.probs = take_doubles(memory, n_classes * n + (double)ROOM);
+    t.rest = take_doubles(memory, n_classes * n + (double)ROOM);
     t.logits = take_doubles(memory, n_logits * n);
     t.along = take_doubles(memory, n_logits * n);
     t.right = take_doubles(memory, n);
@@ -214,7 +214,7 @@ static double gap_bound(const small_task *t, const double *params, double loss, 
     for (ptrdiff_t k = 0; k < n_classes; ++k)
         if (excess[k] > 0 && problem->class_share[k] / excess[k] < room)
             room = problem->class_share[k] / excess[k];
-    if (isinf(room)) return rr / (2 * l2);
+    if (room > DBL_MAX) return rr / (2 * l2);
     for (ptrdiff_t k = 0; k < n_classes; ++k) {
         excess[k] = fmax(problem->class_share[k] - room * excess[k], 0);
         total += excess[k];
@@ -309,7 +309,7 @@ static int newton_step(const small_task *t) {
 /* The next length to try: a step of Newton's method for the slope, within what is known. */
 static double next_length(double length, double slope, double curvature, double low, double high) {
     const double next = length - slope / curvature;
-    if (isinf(high)) return next > length ? fmin(next, 10 * length) : 2 * length;
+    if (high > DBL_MAX) return next > length ? fmin(next, 10 * length) : 2 * length;
     return next > low && next < high ? next : (low + high) / 2;
 }
 
@@ -322,7 +322,7 @@ static int descend(small_task *t, double *trial, const double *params, small_poi
     const double across = along_weights(t, params, t->step);
     const double square = along_weights(t, t->step, t->step);
     double length = 1, low = 0, high = INFINITY;
-    if (!(first_slope < 0) || isinf(first_slope)) return 0;
+    if (!(first_slope < 0) || first_slope < -DBL_MAX) return 0;
     set_logits(t, t->along, t->step);
     for (int n_lengths = 1, halvings = 0; halvings <= MOST_HALVINGS; ++n_lengths) {
         const fs_line sums = t->kern->newton.line(t->probs, t->rest, t->rows, t->targets, t->right,
@@ -339,7 +339,7 @@ static int descend(small_task *t, double *trial, const double *params, small_poi
         for (ptrdiff_t c = 0; c < t->size; ++c) trial[c] = params[c] + length * t->step[c];
         const small_point end = point_at(t, trial, &sums);
         /* where rounding hides the decrease, the slope tells (Hager & Zhang 2005) */
-        const double level = at->value + LEVEL * DBL_EPSILON * fabs(at->value);
+        const double level = at->value + (double)LEVEL * DBL_EPSILON * fabs(at->value);
         const int flatter = fabs(slope) <= -first_slope / 2;
         if (end.value <= at->value + 1e-4 * length * first_slope ||
             (flatter && end.value <= level)) {

@@ -1,13 +1,12 @@
 /* Who runs the parts of a loop. The only file with OpenMP. */
-#define _POSIX_C_SOURCE 200809L /* processors */
+#include "system.h"
+
 #include "parallel.h"
 
 #include "pool.h"
 
 #if defined(_OPENMP)
 #include <omp.h>
-#elif HAS_POOL
-#include <unistd.h>
 #endif
 
 int fs_has_openmp(void) {
@@ -23,8 +22,7 @@ int fs_max_threads(void) {
 #if defined(_OPENMP)
     return omp_get_max_threads();
 #elif HAS_POOL
-    const long n = sysconf(_SC_NPROCESSORS_ONLN);
-    return n < 1 ? 1 : n > 1024 ? 1024 : (int)n;
+    return fs_processors();
 #else
     return 1;
 #endif
@@ -46,8 +44,9 @@ void fs_for_parts(part_body body, void *task, ptrdiff_t n_parts, int n_threads, 
     }
 #elif defined(_OPENMP) && defined(_WIN32) /* elsewhere a forked child would hang */
     if (n_threads > 1) {
+        ptrdiff_t part; /* Microsoft's C compiler wants it declared here */
 #pragma omp parallel for num_threads(n_threads) schedule(dynamic, 1)
-        for (ptrdiff_t part = 0; part < n_parts; ++part) body(task, part, omp_get_thread_num());
+        for (part = 0; part < n_parts; ++part) body(task, part, omp_get_thread_num());
         return;
     }
 #endif

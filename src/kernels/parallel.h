@@ -17,7 +17,7 @@ void fs_for_parts(part_body body, void *task, ptrdiff_t n_parts, int n_threads, 
 
 /* Multiply-adds between two questions whether to stop: some hundredths of a second, where others
  * want the processors a few tenths. Those over rows in CSR form wait for memory, and count more. */
-#define PIECE_PRODUCTS ((double)((ptrdiff_t)1 << 32))
+#define PIECE_PRODUCTS 0x1p32 /* ptrdiff_t may have 32 bits */
 enum { CSR_PRODUCT = 32 };
 
 /* Multiply-adds that a step counts besides its own: where others want the processors, it may wait

@@ -45,7 +45,7 @@ pass_plan fs_plan_pass(const kernels *kern, const fs_rows *rows) {
                        : max_size(1, min_size(min_size(MOST_PARTS, plan.n_blocks),
                                               fs_pass_work(rows, rows->n_rows) / GRAIN_PRODUCTS));
     plan.panel_blocks = 0;
-    if (most_parts < FEWEST_PARTS && most_parts < (double)plan.n_parts) {
+    if (most_parts < (double)FEWEST_PARTS && most_parts < (double)plan.n_parts) {
         const double block_bytes = (double)plan.residual_size * (double)kern->real_size;
         const double blocks = PANEL_BYTES / (block_bytes + 1);
         plan.panel_blocks = max_size(4, min_size(64, (ptrdiff_t)blocks));

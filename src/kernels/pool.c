@@ -1,4 +1,4 @@
-/* A pool of POSIX threads. All threads that call share it.
+/* A pool of threads. All threads that call share it.
  *
  * A caller publishes its loop as a job and begins with the parts at once. Workers that are awake
  * or woken join and claim parts, one at a time, from the same counter. When none is left, the
@@ -8,17 +8,11 @@
  * that is busy (an SGD epoch took up to 80 times as long).
  *
  * Between jobs a worker spins for a moment, for longer where jobs keep coming, and then sleeps. */
-#define _POSIX_C_SOURCE 200809L /* signal masks, clocks */
+#include "system.h"
+
 #include "pool.h"
 
 #if HAS_POOL
-#include <limits.h>
-#include <pthread.h>
-#include <signal.h>
-#include <stdatomic.h>
-#include <stdint.h>
-#include <time.h>
-#include <unistd.h>
 
 enum {
     MOST_JOBS = 64,      /* threads that call at once; others find no help */
@@ -54,9 +48,9 @@ static atomic_int n_spinning, n_asleep, n_waiting; /* workers, workers, callers 
 static atomic_int refused_loops;
 static atomic_int n_processors;
 
-static pthread_mutex_t mutex = PTHREAD_MUTEX_INITIALIZER;
-static pthread_cond_t published = PTHREAD_COND_INITIALIZER; /* or a worker should look again */
-static pthread_cond_t finished = PTHREAD_COND_INITIALIZER;
+static fs_lock lock = FS_LOCK_INIT;
+static fs_condition published = FS_CONDITION_INIT; /* or a worker should look again */
+static fs_condition finished = FS_CONDITION_INIT;
 
 static const uint_fast64_t ONE_SEAT = (uint_fast64_t)1 << 32;
 
@@ -66,17 +60,11 @@ static uint_fast32_t parts_left(uint_fast64_t ticket) {
 static int seats_left(uint_fast64_t ticket) { return (int)(ticket >> 32); }
 static int can_join(uint_fast64_t ticket) { return parts_left(ticket) && seats_left(ticket); }
 
-/* ---- time ---- */
-
-static int64_t nanoseconds(void) {
-    struct timespec now;
-    clock_gettime(CLOCK_MONOTONIC, &now);
-    return (int64_t)now.tv_sec * 1000000000 + now.tv_nsec;
-}
-
 /* Tells the processor that this thread looks at the same memory again and again. */
 static void look_again(void) {
-#if defined(__x86_64__) || defined(__i386__)
+#if defined(_WIN32)
+    YieldProcessor();
+#elif defined(__x86_64__) || defined(__i386__)
     __builtin_ia32_pause();
 #elif defined(__aarch64__)
     __asm__ volatile("isb" ::: "memory");
@@ -99,9 +87,9 @@ static void do_parts(job *j, ptrdiff_t part, int thread) {
             if (!parts_left(ticket)) {
                 if (atomic_fetch_sub(&j->unfinished, n_done) == n_done && thread > 0 &&
                     atomic_load(&n_waiting)) {
-                    pthread_mutex_lock(&mutex);
-                    pthread_cond_broadcast(&finished);
-                    pthread_mutex_unlock(&mutex);
+                    fs_acquire(&lock);
+                    fs_wake_all(&finished);
+                    fs_release(&lock);
                 }
                 return;
             }
@@ -113,9 +101,9 @@ static void do_parts(job *j, ptrdiff_t part, int thread) {
 
 static void wake_one(void) {
     if (!atomic_load(&n_asleep)) return;
-    pthread_mutex_lock(&mutex);
-    pthread_cond_signal(&published);
-    pthread_mutex_unlock(&mutex);
+    fs_acquire(&lock);
+    fs_wake_one(&published);
+    fs_release(&lock);
 }
 
 /* Joins a job, if it has a part and a seat left, and works until no part is left. */
@@ -144,27 +132,27 @@ static int is_work_left(void) {
 static int spin(unsigned n, int64_t time) {
     int in_time = 0;
     if (atomic_fetch_add(&n_spinning, 1) < atomic_load(&n_processors) - 1) {
-        const int64_t end = nanoseconds() + time;
+        const int64_t end = fs_nanoseconds() + time;
         do {
             for (int i = 0; i < LOOKS && !in_time; ++i) {
                 in_time = atomic_load_explicit(&n_published, memory_order_relaxed) != n;
                 look_again();
             }
-        } while (!in_time && nanoseconds() < end);
+        } while (!in_time && fs_nanoseconds() < end);
     }
     atomic_fetch_sub(&n_spinning, 1);
     return in_time;
 }
 
 static void sleep_until_published(void) {
-    pthread_mutex_lock(&mutex);
+    fs_acquire(&lock);
     atomic_fetch_add(&n_asleep, 1); /* before the look: who publishes after it will wake */
-    if (!is_work_left()) pthread_cond_wait(&published, &mutex);
+    if (!is_work_left()) fs_wait(&published, &lock);
     atomic_fetch_sub(&n_asleep, 1);
-    pthread_mutex_unlock(&mutex);
+    fs_release(&lock);
 }
 
-static void *serve(void *unused) {
+static fs_thread_result FS_THREAD_CALL serve(void *unused) {
     int64_t time = MOST_SPIN;
     (void)unused;
     for (;;) {
@@ -174,40 +162,29 @@ static void *serve(void *unused) {
         for (int i = 0; i < n_jobs; ++i) has_worked |= join(&jobs[i]);
         if (has_worked || spin(n, time)) continue;
         /* to spin for longer next time pays if a job comes soon */
-        const int64_t end = nanoseconds() - time + MOST_SPIN;
+        const int64_t end = fs_nanoseconds() - time + MOST_SPIN;
         sleep_until_published();
-        time = nanoseconds() < end ? MOST_SPIN : time > 2 * LEAST_SPIN ? time / 2 : LEAST_SPIN;
+        time = fs_nanoseconds() < end ? MOST_SPIN : time > 2 * LEAST_SPIN ? time / 2 : LEAST_SPIN;
     }
-    return NULL;
+    return 0;
 }
 
-/* Starts workers until there are n, or the system refuses one. Signals go to other threads. */
+/* Starts workers until there are n, or the system refuses one. */
 static void start_workers(int n) {
     if (atomic_load(&refused_loops) > 0) {
         atomic_fetch_sub(&refused_loops, 1);
         return;
     }
-    pthread_attr_t attributes;
-    if (pthread_attr_init(&attributes) != 0) return;
-    pthread_attr_setdetachstate(&attributes, PTHREAD_CREATE_DETACHED);
-    pthread_attr_setstacksize(&attributes,
-                              STACK_BYTES); /* a size that is refused changes nothing */
-    sigset_t all, before;
-    sigfillset(&all);
-    pthread_sigmask(SIG_SETMASK, &all, &before);
-    pthread_mutex_lock(&mutex);
-    atomic_store(&n_processors, (int)sysconf(_SC_NPROCESSORS_ONLN));
-    pthread_t thread;
+    fs_acquire(&lock);
+    atomic_store(&n_processors, fs_processors());
     while (atomic_load(&n_workers) < n) {
-        if (pthread_create(&thread, &attributes, serve, NULL) != 0) {
+        if (!fs_start_thread(serve, STACK_BYTES)) {
             atomic_store(&refused_loops, REFUSED_LOOPS);
             break;
         }
         atomic_fetch_add(&n_workers, 1);
     }
-    pthread_mutex_unlock(&mutex);
-    pthread_sigmask(SIG_SETMASK, &before, NULL);
-    pthread_attr_destroy(&attributes);
+    fs_release(&lock);
 }
 
 /* ---- callers ---- */
@@ -226,18 +203,18 @@ static job *take_job(void) {
 }
 
 static void wait_for(job *j) {
-    const int64_t end = nanoseconds() + CALLER_SPIN;
+    const int64_t end = fs_nanoseconds() + CALLER_SPIN;
     do {
         for (int i = 0; i < LOOKS; ++i) {
             if (!atomic_load_explicit(&j->unfinished, memory_order_acquire)) return;
             look_again();
         }
-    } while (nanoseconds() < end);
-    pthread_mutex_lock(&mutex);
+    } while (fs_nanoseconds() < end);
+    fs_acquire(&lock);
     atomic_fetch_add(&n_waiting, 1); /* before the look: who finishes after it will wake */
-    while (atomic_load(&j->unfinished)) pthread_cond_wait(&finished, &mutex);
+    while (atomic_load(&j->unfinished)) fs_wait(&finished, &lock);
     atomic_fetch_sub(&n_waiting, 1);
-    pthread_mutex_unlock(&mutex);
+    fs_release(&lock);
 }
 
 void fs_pool_run(part_body body, void *task, ptrdiff_t n_parts, int n_threads, int is_long) {
@@ -267,11 +244,17 @@ void fs_pool_run(part_body body, void *task, ptrdiff_t n_parts, int n_threads, i
 
 /* ---- forks ----
  * A forked child has the thread that forked alone: its pool is empty, and is filled again by the
- * first loop. */
+ * first loop. Windows has no fork. */
 
-static void before_fork(void) { pthread_mutex_lock(&mutex); }
+#if defined(_WIN32)
 
-static void in_parent(void) { pthread_mutex_unlock(&mutex); }
+void fs_pool_watch_forks(void) {}
+
+#else
+
+static void before_fork(void) { fs_acquire(&lock); }
+
+static void in_parent(void) { fs_release(&lock); }
 
 static void in_child(void) {
     for (int i = 0; i < MOST_JOBS; ++i) {
@@ -283,12 +266,14 @@ static void in_child(void) {
     atomic_store(&n_asleep, 0);
     atomic_store(&n_waiting, 0);
     atomic_store(&refused_loops, 0);
-    pthread_cond_init(&published, NULL); /* those that waited are gone */
-    pthread_cond_init(&finished, NULL);
-    pthread_mutex_unlock(&mutex);
+    published = (fs_condition)FS_CONDITION_INIT; /* those that waited are gone */
+    finished = (fs_condition)FS_CONDITION_INIT;
+    fs_release(&lock);
 }
 
 void fs_pool_watch_forks(void) { pthread_atfork(before_fork, in_parent, in_child); }
+
+#endif
 
 #else
 

@@ -4,9 +4,11 @@
 
 #include "parallel.h"
 
-/* POSIX threads and the atomics of C11. On Windows OpenMP's regions do the work. */
-#if !defined(_WIN32) && !defined(__STDC_NO_ATOMICS__)
-#define HAS_POOL 1
+/* It needs the atomics of C11, 64 bits of them without a lock. A few old compilers and processors
+ * have none. */
+#if !defined(__STDC_NO_ATOMICS__)
+#include <stdatomic.h>
+#define HAS_POOL (ATOMIC_LLONG_LOCK_FREE == 2)
 #else
 #define HAS_POOL 0
 #endif

@@ -43,7 +43,7 @@ static void line_part(void *task_, ptrdiff_t part, int thread) {
 static double along_line(line_task *task, int n_threads) {
     task->n_parts = min_size(MOST_RANGES, max_size(1, task->n / RANGE));
     fs_for_parts(line_part, task, task->n_parts, threads_for(task->n, n_threads),
-                 (double)task->n * NUMBER_PRODUCTS);
+                 (double)task->n * (double)NUMBER_PRODUCTS);
     return sum_in_order(task->sums, task->n_parts, 1);
 }
 
@@ -87,7 +87,8 @@ static void by_columns(part_body body, column_task *task, double *totals, int n_
     const ptrdiff_t n_ranges = ranges_of(task->n_logits, task->n_features);
     task->columns = columns_of(task->n_logits);
     const ptrdiff_t n = task->n_logits * task->n_features;
-    fs_for_parts(body, task, n_ranges, threads_for(n, n_threads), (double)n * NUMBER_PRODUCTS);
+    fs_for_parts(body, task, n_ranges, threads_for(n, n_threads),
+                 (double)n * (double)NUMBER_PRODUCTS);
     for (ptrdiff_t i = 0; i < task->n_sums; ++i)
         totals[i] = sum_in_order(task->sums + i, n_ranges, task->n_sums);
 }

@@ -5,11 +5,8 @@
 #include <stdint.h>
 #include <stdio.h>
 #include <stdlib.h>
-#include <string.h>
 
-#include <signal.h>
-#include <sys/mman.h>
-#include <unistd.h>
+#include "pages.h"
 
 #if defined(__has_feature)
 #if __has_feature(address_sanitizer)
@@ -35,30 +32,6 @@ typedef struct {
 
 static buffer buffers[MOST_BUFFERS];
 static int n_buffers;
-static const char *running = "nothing"; /* what to name when a page fault ends the program */
-
-static void on_fault(int signal_number) {
-    static const char text[] = "FAILED: a read or write outside of the arrays, or to an input, in ";
-    (void)signal_number;
-    if (write(2, text, sizeof text - 1) < 0 || write(2, running, strlen(running)) < 0 ||
-        write(2, "\n", 1) < 0)
-        _exit(3);
-    _exit(2);
-}
-
-static void watch_faults(void) {
-    signal(SIGSEGV, on_fault);
-    signal(SIGBUS, on_fault);
-}
-
-static size_t page_size(void) { return (size_t)sysconf(_SC_PAGESIZE); }
-
-static unsigned char *map_fenced(size_t size) {
-    unsigned char *memory =
-        mmap(NULL, size + page_size(), PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
-    if (memory == MAP_FAILED || mprotect(memory + size, page_size(), PROT_NONE) != 0) return NULL;
-    return memory;
-}
 
 /* n bytes of the pattern, the last of them the last of a page, or nearly so where the alignment
  * asks for it. */
@@ -80,7 +53,7 @@ static void *new_buffer(ptrdiff_t n, ptrdiff_t alignment) {
 }
 
 static void seal_buffers(void) {
-    for (int i = 0; i < n_buffers; ++i) mprotect(buffers[i].memory, buffers[i].size, PROT_READ);
+    for (int i = 0; i < n_buffers; ++i) seal_pages(buffers[i].memory, buffers[i].size);
 }
 
 static int is_pattern(const void *p, size_t n_bytes) {
@@ -99,7 +72,7 @@ static int free_buffers(int n) {
         ASAN_UNPOISON_MEMORY_REGION(b->data - GUARD_BYTES, (size_t)(end - b->data) + GUARD_BYTES);
         whole &= is_pattern(b->data - GUARD_BYTES, GUARD_BYTES);
         whole &= is_pattern(after, (size_t)(end - after));
-        munmap(b->memory, b->size + page_size());
+        unmap_fenced(b->memory, b->size);
     }
     return whole;
 }

@@ -9,7 +9,8 @@
  *   check_kernels --exhaustive [STRIDE]  exp and log of all floats, or of every STRIDE-th
  *
  * All but the last check floats and doubles; "float" or "double" behind the option, one of them. */
-#define _DEFAULT_SOURCE /* mmap */
+#include "pages.h"
+
 #include <float.h>
 
 #include "harness.h"

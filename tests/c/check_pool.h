@@ -5,12 +5,13 @@
 #include <stdio.h>
 #include <stdlib.h>
 
+#include "pages.h"
+
 #include "parallel.h"
 
 #if !defined(_WIN32)
-#include <pthread.h>
 #include <sys/wait.h>
-#include <unistd.h>
+#endif
 
 enum { MOST_POOL_PARTS = 300, MOST_POOL_THREADS = 9, N_CALLERS = 5 };
 
@@ -42,7 +43,7 @@ typedef struct {
     int n_loops, n_failures;
 } pool_caller;
 
-static void *call_pool(void *caller_) {
+static fs_thread_result FS_THREAD_CALL call_pool(void *caller_) {
     pool_caller *caller = caller_;
     unsigned random = caller->seed;
     for (int loop = 0; loop < caller->n_loops; ++loop) {
@@ -55,47 +56,45 @@ static void *call_pool(void *caller_) {
             if (t.done[part] != 1 || t.out[part] != pool_value(part, t.length))
                 ++caller->n_failures;
     }
-    return NULL;
+    return 0;
 }
 
 static int run_callers(int n_loops) {
-    pthread_t threads[N_CALLERS];
+    check_thread threads[N_CALLERS];
     pool_caller callers[N_CALLERS];
     int n_started = 0, n_failures = 0;
     for (int i = 0; i < N_CALLERS; ++i)
         callers[i] = (pool_caller){7u + 77u * (unsigned)i, n_loops, 0};
     while (n_started < N_CALLERS - 1 &&
-           pthread_create(&threads[n_started], NULL, call_pool, &callers[n_started]) == 0)
+           start_check(&threads[n_started], call_pool, &callers[n_started]))
         ++n_started;
     call_pool(&callers[N_CALLERS - 1]);
-    for (int i = 0; i < n_started; ++i) pthread_join(threads[i], NULL);
+    for (int i = 0; i < n_started; ++i) join_check(threads[i]);
     for (int i = 0; i < N_CALLERS; ++i) n_failures += callers[i].n_failures;
     return n_failures;
+}
+
+/* The same in a child that is forked; whether it failed. */
+static int run_forked(int n_loops) {
+#if defined(_WIN32)
+    (void)n_loops;
+    return 0;
+#else
+    int status = 1;
+    fflush(stdout);
+    const pid_t child = fork();
+    if (child == 0) _exit(run_callers(n_loops) != 0);
+    return child < 0 || waitpid(child, &status, 0) != child || status != 0;
+#endif
 }
 
 /* The number of failures. Sanitizers that watch threads do not follow them into a child. */
 static int check_pool(int n_loops, int with_fork) {
     fs_watch_forks();
     int n_failures = run_callers(n_loops);
-    if (with_fork) {
-        int status = 1;
-        fflush(stdout);
-        const pid_t child = fork();
-        if (child == 0) _exit(run_callers(n_loops / 10) != 0);
-        if (child < 0 || waitpid(child, &status, 0) != child || status != 0) ++n_failures;
-        n_failures += run_callers(n_loops / 10);
-    }
+    if (with_fork) n_failures += run_forked(n_loops / 10) + run_callers(n_loops / 10);
     printf("loops by %d callers at once: %d wrong\n", N_CALLERS, n_failures);
     return n_failures;
 }
 
-#else
-
-static int check_pool(int n_loops, int with_fork) {
-    (void)n_loops;
-    (void)with_fork;
-    return 0;
-}
-
-#endif
 #endif

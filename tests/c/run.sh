@@ -1,12 +1,11 @@
 #!/usr/bin/env bash
 # Compiles check_kernels with the flags of setup.py and runs it, by each way that this machine has:
-# gcc, clang, their sanitizers, and another processor (aarch64) through its cross compiler and qemu.
-# Under qemu, and where threads are watched, a part of the sizes and every 997th float stand for all;
-# threads are watched with one instruction set.
+# gcc, clang and their sanitizers. Where threads are watched, a part of the sizes and one instruction
+# set stand for all. (Other systems and processors: .ci/systems.py.)
 # 1 on failure.
 #
 #   tests/c/run.sh                   half an hour
-#   tests/c/run.sh --sample          that part of the sizes, by gcc and its sanitizers: three minutes
+#   tests/c/run.sh --sample          a part of the sizes, by gcc and its sanitizers: three minutes
 #                                    on two cores
 #   tests/c/run.sh --exhaustive      exp and log of every float: half an hour
 set -u
@@ -24,25 +23,25 @@ trap 'rm -rf "$folder"' EXIT
 failures=0
 running=()
 
-# check TITLE RUNNER COMPILER [FLAG...]: builds and runs; RUNNER may be empty.
+# check TITLE COMPILER [FLAG...]: builds and runs.
 check() {
-    local title=$1 runner=$2 program=$folder/$BASHPID
-    shift 2
+    local title=$1 program=$folder/$BASHPID
+    shift
     if [ "$mode" = --sample ] && [ "$1" != gcc ]; then
         echo "== $title: skipped, not in the sample"
         return
     fi
     # sanitizers may build and yet not run, for one where addresses are too random
     if ! { echo 'int main(void) { return 0; }' | "$@" -x c - -o "$program" &&
-        $runner "$program"; } > /dev/null 2>&1; then
+        "$program"; } > /dev/null 2>&1; then
         echo "== $title: skipped, this does not work here: $*"
         return
     fi
     echo "== $title"
-    "$@" "${flags[@]}" "${sources[@]}" -lm -o "$program" && $runner "$program" "${arguments[@]}"
+    "$@" "${flags[@]}" "${sources[@]}" -lm -o "$program" && "$program" "${arguments[@]}"
 }
 
-# start TITLE RUNNER COMPILER [FLAG...]: a check; those of the sample run beside each other.
+# start TITLE COMPILER [FLAG...]: a check; those of the sample run beside each other.
 start() {
     if [ "$mode" = --sample ]; then
         (check "$@") > "$folder/${#running[@]}.log" 2>&1 &
@@ -52,44 +51,29 @@ start() {
     fi
 }
 
-all=() part=(--brief)
+all=()
 case $mode in
     --sample) all=(--brief) ;;
-    --exhaustive) all=(--exhaustive) part=(--exhaustive 997) ;;
+    --exhaustive) all=(--exhaustive) ;;
 esac
 arguments=("${all[@]}")
-start "gcc" "" gcc -pthread
-start "clang" "" clang -pthread
+start "gcc" gcc -pthread
+start "clang" clang -pthread
 if [ "$mode" != --exhaustive ]; then
-    start "clang, uninitialised memory" "" clang -pthread -fsanitize=memory
+    start "clang, uninitialised memory" clang -pthread -fsanitize=memory
     optimised=("${flags[@]}")
     # gcc takes minutes to optimise sanitized code; its own headers warn without optimisation
     flags+=(-O0 -g -Wno-sign-conversion)
     for type in float double; do
         arguments=("${all[@]:---all}" $type)
-        start "gcc, addresses and undefined behaviour, $type" "" \
+        start "gcc, addresses and undefined behaviour, $type" \
             gcc -pthread -fsanitize=address,undefined -fno-sanitize-recover=all
     done
     arguments=(--races)
-    start "gcc, data races" "" gcc -pthread -fsanitize=thread
-    start "clang, data races" "" clang -pthread -fsanitize=thread
+    start "gcc, data races" gcc -pthread -fsanitize=thread
+    start "clang, data races" clang -pthread -fsanitize=thread
     flags=("${optimised[@]}")
 fi
-arguments=("${part[@]}")
-if [ "$(uname -m)" = aarch64 ]; then
-    echo "== qemu: skipped, this is an aarch64"
-elif emulator=$(command -v qemu-aarch64-static || command -v qemu-aarch64); then
-    start "aarch64-linux-gnu-gcc, qemu" "$emulator" aarch64-linux-gnu-gcc -pthread -static
-else
-    echo "== aarch64: skipped, there is no qemu-aarch64"
-fi
-# Pointers and sizes of 32 bits.
-if emulator=$(command -v qemu-arm-static || command -v qemu-arm); then
-    start "arm-linux-gnueabihf-gcc, qemu" "$emulator" arm-linux-gnueabihf-gcc -pthread -static
-else
-    echo "== arm: skipped, there is no qemu-arm"
-fi
-
 for i in "${!running[@]}"; do
     wait "${running[i]}" || failures=$((failures + 1))
     cat "$folder/$i.log"
