@@ -2,9 +2,11 @@
 A fit on a Dask cluster
 =======================
 
-The rows are loaded by the workers, and stay there. The solver runs here, and asks all workers for
-their part of every evaluation. The result has the bits of a fit in one process to the same
-partitions, also where a worker is killed in the middle of it.
+Each worker loads its rows and keeps them; only sums travel, and a worker may die.
+
+The solver runs in this process. For every evaluation it asks all workers for the sums over their
+rows. The result has the same bits as a fit in one process to the same partitions, even if a
+worker is killed during the fit.
 """
 
 import os
@@ -12,9 +14,10 @@ import signal
 import sys
 
 import dask
+import matplotlib.pyplot as plt
 from dask.distributed import Client
 
-from fastsoftmax import FastSoftmax
+from fastsoftmax import FastSoftmax, plot
 from fastsoftmax.dask import DaskFastSoftmax
 from fastsoftmax.datasets import load_fashion_mnist_sample
 
@@ -42,3 +45,5 @@ if __name__ == "__main__":  # workers are new processes, which import this file
         print(f"training accuracy {model.score(parts):.2f}")
         here = FastSoftmax(**options).fit([load(part, step) for part in range(4)])
         print("the same bits as here:", (model.coef_ == here.coef_).all())
+    plot.gap(model).set_title("a worker was killed in iteration 3")
+    plt.show()

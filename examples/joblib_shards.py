@@ -2,9 +2,11 @@
 Shards in other processes
 =========================
 
-A fit asks its shards questions, and adds up the answers (``fastsoftmax/shards/protocol.py``). So
-they may be anywhere. Here each is a file that processes of joblib read, and the fit has the same
-bits as one in this process. A cluster needs no more than such a class.
+The rows lie in files that other processes read; the fit has the bits of a fit here.
+
+A fit asks each shard of its rows questions and adds up the answers
+(``fastsoftmax/shards/protocol.py``), so the shards may be anywhere. A cluster needs no more than
+such a class. These modules are internal: they may change between versions.
 """
 
 import sys

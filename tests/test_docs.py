@@ -14,9 +14,9 @@ import fastsoftmax
 
 ROOT = Path(__file__).parents[1]
 DOCS = ROOT / "docs"
-MADE = ("auto_examples", "_build")  # by builds
+MADE = ("auto_examples", "pictures", "_build")  # by builds
 # What the pages include, show or link to.
-NEEDED = ("README.md", "CONTRIBUTING.md", "CHANGELOG.md", "bench", "docs")
+NEEDED = ("README.md", "CONTRIBUTING.md", "CHANGELOG.md", "setup.py", "bench", "docs")
 
 pytestmark = pytest.mark.skipif(
     not all((ROOT / name).exists() for name in NEEDED), reason="no documentation beside the tests"
