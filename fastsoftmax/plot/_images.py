@@ -90,9 +90,10 @@ def predictions(
     n_columns: int = 8,
     ax: Any = None,
 ) -> NDArray[np.object_]:
-    """Draw images titled with the true label above the predicted one, mistakes marked.
+    """Draw images with two lines above each: the true label, then the predicted label.
 
-    A mistake has a ballot X before the predicted label, and a coloured title and frame.
+    A wrong prediction has a cross before it, and a coloured title and frame. A new figure says at
+    its lower edge which line is which.
 
     Parameters
     ----------
@@ -136,7 +137,19 @@ def predictions(
         _of_pair(_name(t, names), _name(p, names), wrong=t != p)
         for t, p in zip(truth, predicted, strict=True)
     ]
-    return _draw(ax, pictures, written, n_columns, "gray")
+    axes = _draw(ax, pictures, written, n_columns, "gray")
+    if ax is None and len(axes):
+        _add_key(axes[0].figure)
+    return axes
+
+
+def _add_key(figure: Any) -> None:
+    """Say at the lower edge of a figure of predictions which line is the truth."""
+    width, height = figure.get_size_inches()
+    wide = width > 3.5
+    key = ("first line: true label", "second line: predicted label")
+    figure.set_size_inches(width, height + (0.2 if wide else 0.4))
+    figure.supxlabel((", " if wide else "\n").join(key), fontsize="small")
 
 
 @own_arithmetic
