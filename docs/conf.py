@@ -89,7 +89,7 @@ html_sidebars = {
 }
 html_theme_options = {
     "logo": {"text": "fastsoftmax"},
-    "header_links_before_dropdown": 7,
+    "header_links_before_dropdown": 8,
     "navbar_start": ["navbar-logo", "version"],
     "navbar_end": ["theme-switcher", "navbar-icon-links"],
     **({"github_url": _REPOSITORY} if _REPOSITORY else {}),

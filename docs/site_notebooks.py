@@ -30,10 +30,12 @@ def outputs_of(page: str, source: Path) -> list[list[dict[str, Any]]]:
     source : Path
         The folder that the addresses of its pictures begin in.
     """
-    blocks: list[list[dict[str, Any]]] = []
+    blocks: list[list[dict[str, Any]]] = [[]]
+    n_blocks = 0  # a script of one block has its outputs above the code
     for piece in _PIECE.finditer(page):
         if piece["code"] is not None:
-            blocks.append([])
+            n_blocks += 1
+            blocks += [[] for _ in range(n_blocks > 1)]
         elif piece["picture"] is not None:
             data = base64.b64encode((source / piece["picture"]).read_bytes()).decode()
             blocks[-1].append(
@@ -43,7 +45,7 @@ def outputs_of(page: str, source: Path) -> list[list[dict[str, Any]]]:
             text = textwrap.dedent(piece["printed"]).strip("\n") + "\n"
             lines = text.splitlines(keepends=True)
             blocks[-1].append({"output_type": "stream", "name": "stdout", "text": lines})
-    return blocks
+    return blocks[:n_blocks]
 
 
 def fill(notebook: str, outputs: list[list[dict[str, Any]]]) -> str:

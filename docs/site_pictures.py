@@ -4,6 +4,8 @@ A picture directly under a block of doctests shows what that block draws, as in 
 Those in the folder `pictures/` are not in the repository; `draw_pages` makes them.
 """
 
+import contextlib
+import io
 import re
 import sys
 from pathlib import Path
@@ -35,7 +37,7 @@ def draw_pages(docs: Path = DOCS) -> list[Path]:
         written = page.stat().st_mtime
         if all(path.exists() and path.stat().st_mtime > written for path in pictures):
             continue
-        with threadpool_limits(1):
+        with threadpool_limits(1), contextlib.redirect_stdout(io.StringIO()):
             drawn += draw(page.read_text(encoding="utf-8"), docs)
         missing = [path.name for path in pictures if path not in drawn]
         if missing:

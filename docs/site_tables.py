@@ -13,6 +13,7 @@ MOST_COLUMNS = 6
 
 _TABLE = re.compile(r'<table class="([^"]*)">(.*?)</table>', re.DOTALL)
 _ROW = re.compile(r"<tr\b.*?</tr>", re.DOTALL)
+_CELL = re.compile(r"<td\b([^>]*)>(.*?)</td>", re.DOTALL)
 _HEADING = re.compile(r"<th\b[^>]*>(.*?)</th>", re.DOTALL)
 
 
@@ -36,6 +37,14 @@ def _labelled(table: re.Match[str]) -> str:
         return re.sub(r"<td\b", lambda _: f'<td data-label="{escape(next(labels, ""))}"', match[0])
 
     return f'<table class="{classes} cards">{_ROW.sub(row, content)}</table>'
+
+
+def _cell(cell: re.Match[str], label: str) -> str:
+    """Return a cell with its label; an empty one has none, and a card leaves it out."""
+    attributes, content = cell.groups()
+    if not re.sub(r"<[^>]+>", "", content).strip():
+        return f'<td data-empty=""{attributes}>{content}</td>'
+    return f'<td data-label="{escape(label)}"{attributes}>{content}</td>'
 
 
 def on_page(app: Any, pagename: str, templatename: str, context: dict[str, Any], doctree: Any):

@@ -37,7 +37,8 @@ def kill_one(state):
 
 if __name__ == "__main__":  # workers are new processes, which import this file
     step = 8 if "--small" in sys.argv else 1
-    with Client(n_workers=2, threads_per_worker=1, dashboard_address=None) as client:
+    silent = {"dashboard_address": None, "silence_logs": "CRITICAL"}
+    with Client(n_workers=2, threads_per_worker=1, **silent) as client:
         parts = [dask.delayed(load)(part, step) for part in range(4)]
         options = {"C": 0.01, "input_scale": 1 / 255, "solver": "lbfgs"}
         model = DaskFastSoftmax(**options).fit(parts, callbacks=[kill_one])

@@ -27,6 +27,15 @@ RESULTS = Path(__file__).parent
 README = RESULTS.parent / "README.md"
 FITS, DEFAULT_RIVAL = "fit to optimum", "scikit-learn lbfgs"
 COMMITTED = ("busy", "everyday", "fit_to_optimum", "ratios", "scaling")  # files of results
+TITLES = {
+    "busy": "Results: fits and epochs on a busy machine",
+    "everyday": "Results: everyday data",
+    "fit_to_optimum": "Results: fits to the optimum",
+    "probes": "Results: probes of embeddings",
+    "ratios": "Results: parts of a fit, predictions and functions",
+    "scaling": "Results: number of threads",
+    "scale": "Results: the cost of a large fit",
+}
 CHARTS = {
     "everyday": "Time of the fastest rival divided by ours, logarithmic, a line a shape",
     "fit_to_optimum": (
@@ -268,7 +277,7 @@ def read_all(folder: Path) -> str:
     parts = []
     names = {path.stem for path in folder.glob("*.json")}
     for name in sorted(names | set(COMMITTED)):
-        parts += [f"## {name}", ""]
+        parts += [f"## {TITLES.get(name, name)}", ""]
         if name not in names:
             parts += ["Not measured yet.", ""]
             continue
