@@ -34,7 +34,7 @@ def _labelled(table: re.Match[str]) -> str:
 
     def row(match: re.Match[str]) -> str:
         labels = iter(headings)
-        return re.sub(r"<td\b", lambda _: f'<td data-label="{escape(next(labels, ""))}"', match[0])
+        return _CELL.sub(lambda cell: _cell(cell, next(labels, "")), match[0])
 
     return f'<table class="{classes} cards">{_ROW.sub(row, content)}</table>'
 
