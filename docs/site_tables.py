@@ -14,6 +14,8 @@ MOST_COLUMNS = 6
 _TABLE = re.compile(r'<table class="([^"]*)">(.*?)</table>', re.DOTALL)
 _ROW = re.compile(r"<tr\b.*?</tr>", re.DOTALL)
 _CELL = re.compile(r"<td\b([^>]*)>(.*?)</td>", re.DOTALL)
+_CODE = re.compile(r"(?<=<span class=\"pre\">)[^<]*")
+_BREAK = re.compile(r"[(=._](?=\w)|,(?=\S)")  # where a line of code may end
 _HEADING = re.compile(r"<th\b[^>]*>(.*?)</th>", re.DOTALL)
 
 
@@ -44,6 +46,7 @@ def _cell(cell: re.Match[str], label: str) -> str:
     attributes, content = cell.groups()
     if not re.sub(r"<[^>]+>", "", content).strip():
         return f'<td data-empty=""{attributes}>{content}</td>'
+    content = _CODE.sub(lambda code: _BREAK.sub(r"\g<0><wbr>", code[0]), content)
     return f'<td data-label="{escape(label)}"{attributes}>{content}</td>'
 
 

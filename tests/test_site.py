@@ -48,6 +48,11 @@ class TestTables:
         ]
         assert '<td data-empty=""><p></p></td>' in html
 
+    def test_code_may_break(self):
+        cell = '<td><span class="pre">f(a=1)</span> (b=2)</td>'
+        html = self.table(4).replace("<td>0</td>", cell)
+        assert '"pre">f(<wbr>a=<wbr>1)</span> (b=2)' in module("site_tables").label_cells(html)
+
     def test_figures_scroll_and_two_columns_stay(self):
         label_cells = module("site_tables").label_cells
         assert '<table class="table wide">' in label_cells(self.table(12))
