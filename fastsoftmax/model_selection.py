@@ -335,11 +335,12 @@ class FastSoftmaxCV(PortableEstimator):
         Parameters
         ----------
         X : array-like or sparse matrix of shape (n_rows, n_features)
-            As for `FastSoftmax.fit`: read where it lies, never written to.
+            As for `FastSoftmax.fit`: read in place, never written to.
         y : array-like of shape (n_rows,), or (n_rows, n_classes)
-            Labels of any type, at least two classes. Or probabilities, as for `FastSoftmax.fit`;
-            the names of a frame's columns are the labels, without them these are 0, 1, ... Folds
-            are then stratified by the largest of each row, and scores are as of `evaluate`.
+            Labels of any type, at least two classes. Or probabilities, as for `FastSoftmax.fit`:
+            the labels are then the names of a frame's columns, otherwise 0, 1, ..., folds are
+            stratified by the class of the largest probability, and scores are computed as in
+            `evaluate`.
         sample_weight : array-like of shape (n_rows,), optional
             Weights >= 0, in fits and scores.
         groups : array-like of shape (n_rows,), optional
@@ -360,7 +361,7 @@ class FastSoftmaxCV(PortableEstimator):
         Warns
         -----
         ConvergenceWarning
-            Once, if any fit stopped before `tol`: how many did, and the largest gap.
+            Once, if any fit stopped before `tol`. It says how many did, and names the largest gap.
         """
         self._validate_params()
         with nothing_set_without_coefficients(self):
@@ -466,8 +467,8 @@ class FastSoftmaxCV(PortableEstimator):
         Returns
         -------
         FastSoftmax
-            Fitted, with the same predictions to the last bit. What the other C gave is not in the
-            file; pickle and joblib keep all of it.
+            A fitted model with the same predictions to the last bit. The results of the other C are
+            not in the file; pickle and joblib keep everything.
 
         Raises
         ------
@@ -496,7 +497,7 @@ class FastSoftmaxCV(PortableEstimator):
         Parameters
         ----------
         X, y, sample_weight
-            As of `FastSoftmax.score`; parts that bring y only for accuracy.
+            As for `FastSoftmax.score`. Parts that contain the labels work for accuracy only.
 
         Returns
         -------
