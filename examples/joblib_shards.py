@@ -47,6 +47,7 @@ class JoblibShards:
         yield from Parallel(n_jobs=2, return_as="generator")(calls)
 
 
+# sphinx_gallery_thumbnail_path = '_static/shards.svg'
 X, y = load_fashion_mnist_sample("train")
 n, step = len(X), 8 if "--small" in sys.argv else 1
 with tempfile.TemporaryDirectory() as folder:
