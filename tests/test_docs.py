@@ -144,6 +144,13 @@ def test_api_reference_has_every_public_name():
     assert not sorted(wanted - found), "list them in docs/api"
 
 
+@pytest.mark.parametrize("path", MARKDOWN, ids=lambda path: path.relative_to(ROOT).as_posix())
+def test_fractions_have_braces(path):
+    """The site read 12 / log of a half times a logarithm: digits together are one number."""
+    text = path.read_text(encoding="utf-8")
+    assert not re.findall(r"\\[td]?frac\s*\w+", text)
+
+
 @pytest.fixture(scope="module")
 def site(tmp_path_factory):
     return built_site(tmp_path_factory)
