@@ -146,7 +146,8 @@ def predictions(
 def _add_key(figure: Any) -> None:
     """Say at the lower edge of a figure of predictions which line is the truth."""
     width, height = figure.get_size_inches()
-    wide = width > 3.5
+    width = max(width, 2.3)  # of the longer line
+    wide = width > 4.2
     key = ("first line: true label", "second line: predicted label")
     figure.set_size_inches(width, height + (0.2 if wide else 0.4))
     figure.supxlabel((", " if wide else "\n").join(key), fontsize="small")
@@ -215,7 +216,7 @@ def weights(
         checked_as_fitted(clf, "a fitted classifier with coef_")
         raise TypeError(
             f"a fitted classifier with coef_ is wanted, not {type(clf).__name__}; of a pipeline "
-            "pass the last step, clf[-1], whose coefficients are those of what the others make of X"
+            "pass the last step, clf[-1]: its coefficients belong to the output of the other steps"
         )
     pictures = _pictures(clf.coef_, shape)
     labels = np.asarray(clf.classes_).tolist()[-len(pictures) :]
