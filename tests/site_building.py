@@ -12,7 +12,10 @@ ROOT = Path(__file__).parents[1]
 DOCS = ROOT / "docs"
 MADE = ("auto_examples", "pictures", "_build")  # by builds
 # What the pages include, show or link to.
-NEEDED = ("README.md", "CONTRIBUTING.md", "CHANGELOG.md", "setup.py", "bench", "docs")
+NEEDED = (
+    *("README.md", "CONTRIBUTING.md", "CHANGELOG.md", "CITATION.cff", "setup.py"),
+    *("bench", "docs"),
+)
 
 
 @cache
