@@ -3,7 +3,6 @@
 import shutil
 import subprocess
 import sys
-from functools import cache
 from pathlib import Path
 
 import pytest
@@ -17,10 +16,17 @@ NEEDED = (
     *("bench", "docs"),
 )
 
+_built = []  # the site, once it is there
 
-@cache
+
 def built_site(tmp_path_factory):
     """Return the folder of the built site."""
+    if not _built:
+        _built.append(_build(tmp_path_factory))
+    return _built[0]
+
+
+def _build(tmp_path_factory):
     for module in ("myst_parser", "numpydoc", "pydata_sphinx_theme", "sphinx_copybutton"):
         pytest.importorskip(module)
     if any((ROOT / "examples").glob("*.py")):
