@@ -4,6 +4,7 @@ Nothing comes from elsewhere, neither when it is built (inventories) nor when it
 scripts): the site works offline. Formulas become MathML, which browsers draw themselves.
 """
 
+import re
 import sys
 from pathlib import Path
 from typing import Any
@@ -11,6 +12,17 @@ from typing import Any
 import fastsoftmax
 
 _ROOT = Path(__file__).resolve().parents[1]
+sys.path.insert(0, str(_ROOT / "docs"))  # for the modules beside this one
+
+import site_links  # noqa: E402
+import site_notebooks  # noqa: E402
+import site_pictures  # noqa: E402
+import site_tables  # noqa: E402
+
+# The address of the repository, "" as long as it has none; setup.py is the one place that has it.
+_REPOSITORY = re.search(
+    r'^REPOSITORY = "(.*)"$', (_ROOT / "setup.py").read_text(encoding="utf-8"), re.MULTILINE
+)[1]
 
 project = "fastsoftmax"
 author = "fastsoftmax developers"
@@ -22,9 +34,12 @@ extensions = [
     "numpydoc",
     "sphinx.ext.autodoc",
     "sphinx.ext.autosummary",
+    "sphinx.ext.intersphinx",
+    "sphinx.ext.viewcode",
     "sphinx_copybutton",
 ]
 exclude_patterns = ["auto_examples/**/*.ipynb", "auto_examples/**/*.py"]
+templates_path = ["_templates"]
 root_doc = "index"
 default_role = "py:obj"
 highlight_language = "text"
@@ -37,6 +52,9 @@ toc_object_entries_show_parents = "hide"
 autodoc_typehints = "none"  # numpydoc tells the types
 autodoc_member_order = "bysource"
 numpydoc_show_class_members = False
+numpydoc_xref_param_type = True  # types of parameters are links
+numpydoc_xref_ignore = "all"  # ... where the name is known
+intersphinx_mapping = site_links.write_inventories(_ROOT / "docs" / "_build" / "inventories")
 
 if any((_ROOT / "examples").glob("*.py")):
     extensions.append("sphinx_gallery.gen_gallery")
@@ -57,19 +75,25 @@ html_title = "fastsoftmax"
 html_static_path = ["_static"]
 html_css_files = ["site.css"]
 html_copy_source = False
+html_show_sourcelink = False
 html_show_sphinx = False
 html_math_renderer = "mathml"
 # Pages without pages below them need no navigation at their side.
 html_sidebars = {
     page: []
-    for page in ("index", "learn", "migrating", "performance", "internals", "changelog")
+    for page in (
+        *("index", "learn", "faq", "migrating", "performance", "internals"),
+        *("contributing", "changelog", "citing"),
+    )
     if page == "index"
     or "{toctree}" not in Path(__file__).with_name(f"{page}.md").read_text(encoding="utf-8")
 }
 html_theme_options = {
     "logo": {"text": "fastsoftmax"},
-    "header_links_before_dropdown": 7,
-    "navbar_end": ["theme-switcher"],
+    "header_links_before_dropdown": 8,
+    "navbar_start": ["navbar-logo", "version"],
+    "navbar_end": ["theme-switcher", "navbar-icon-links"],
+    **({"github_url": _REPOSITORY} if _REPOSITORY else {}),
     "navigation_with_keys": False,
     "show_prev_next": True,
     "footer_start": ["copyright"],
@@ -81,7 +105,6 @@ copybutton_prompt_is_regexp = True
 
 def _add_architecture(app: Any) -> None:
     """Add the directive that draws the package's floors, of the modules as they are."""
-    sys.path.insert(0, str(_ROOT / "docs"))
     from architecture import draw
     from docutils import nodes
     from docutils.parsers.rst import Directive
@@ -135,6 +158,10 @@ def _strip_code(app: Any, doctree: Any) -> None:
 def setup(app: Any) -> None:
     """Register what is defined here; Sphinx calls it."""
     _add_architecture(app)
+    app.connect("builder-inited", site_pictures.on_builder_inited)
+    # after sphinx-gallery has run the examples
+    app.connect("builder-inited", site_notebooks.on_builder_inited, priority=900)
+    app.connect("html-page-context", site_tables.on_page)
     app.connect("doctree-read", _strip_code)
     app.add_html_math_renderer("mathml", (_mathml, None), (_mathml, None))
     app.connect("autodoc-skip-member", _is_skipped)

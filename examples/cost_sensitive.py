@@ -2,14 +2,16 @@
 Decisions where errors differ
 =============================
 
+Where errors differ in cost, the best decision is not the most likely class.
+
 Some of 569 tumours are malignant. To send a malignant one home is far worse than to examine a
-benign one again. So the best decision is not the most likely class, but the decision with the
-lowest expected cost under the model's probabilities. A third decision, another test, is worth its
-price where the model is unsure.
+benign one again. The best decision is the one with the lowest expected cost under the model's
+probabilities. A third decision, another test, is worth its price where the model is unsure.
 """
 
 import sys
 
+import matplotlib.pyplot as plt
 import numpy as np
 from sklearn.datasets import load_breast_cancer
 from sklearn.model_selection import train_test_split
@@ -21,9 +23,7 @@ SMALL = "--small" in sys.argv
 data = load_breast_cancer()
 y = data.target_names[data.target]  # "benign" or "malignant"
 X, X_test, y, y_test = train_test_split(data.data, y, test_size=0.5, random_state=0)
-if SMALL:
-    X, y = X[:150], y[:150]
-
+X, y = (X[:150], y[:150]) if SMALL else (X, y)
 model = FastSoftmax(C=0.1, standardize=True).fit(X, y)
 print(f"test accuracy of the most likely class: {model.score(X_test, y_test):.3f}\n")
 
@@ -44,9 +44,17 @@ ways = {
 
 # %%
 # What each way of deciding would have cost on tumours that the model has not seen.
+average = {}
 for name, decided in ways.items():
     paid = [costs[truth][decision] for truth, decision in zip(y_test, decided, strict=True)]
+    average[name] = np.mean(paid)
     missed = np.sum((y_test == "malignant") & (decided == "send home"))
-    print(f"{name}: {np.mean(paid):.2f} a patient, {missed} malignant sent home")
+    print(f"{name}: {average[name]:.2f} a patient, {missed} malignant sent home")
     for decision in costs["benign"]:
         print(f"    {decision}: {np.sum(decided == decision)}")
+
+ax = plt.figure(figsize=(6, 2.2), layout="constrained").subplots()
+ax.barh([*average], [*average.values()])
+ax.set_xlabel("average cost of a patient")
+ax.invert_yaxis()
+plt.show()

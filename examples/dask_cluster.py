@@ -2,9 +2,11 @@
 A fit on a Dask cluster
 =======================
 
-The rows are loaded by the workers, and stay there. The solver runs here, and asks all workers for
-their part of every evaluation. The result has the bits of a fit in one process to the same
-partitions, also where a worker is killed in the middle of it.
+Each worker loads its rows and keeps them; only sums travel, and a worker may die.
+
+The solver runs in this process. For every evaluation it asks all workers for the sums over their
+rows. The result has the same bits as a fit in one process to the same partitions, even if a
+worker is killed during the fit.
 """
 
 import os
@@ -12,9 +14,10 @@ import signal
 import sys
 
 import dask
+import matplotlib.pyplot as plt
 from dask.distributed import Client
 
-from fastsoftmax import FastSoftmax
+from fastsoftmax import FastSoftmax, plot
 from fastsoftmax.dask import DaskFastSoftmax
 from fastsoftmax.datasets import load_fashion_mnist_sample
 
@@ -36,7 +39,8 @@ def kill_one(state):
 
 if __name__ == "__main__":  # workers are new processes, which import this file
     step = 8 if "--small" in sys.argv else 1
-    with Client(n_workers=2, threads_per_worker=1, dashboard_address=None) as client:
+    silent = {"dashboard_address": None, "silence_logs": "CRITICAL"}
+    with Client(n_workers=2, threads_per_worker=1, **silent) as client:
         parts = [dask.delayed(load)(part, step) for part in range(4)]
         options = {"C": 0.01, "input_scale": 1 / 255, "solver": "lbfgs"}
         model = DaskFastSoftmax(**options).fit(parts, callbacks=[kill_one])
@@ -44,3 +48,5 @@ if __name__ == "__main__":  # workers are new processes, which import this file
         print(f"training accuracy {model.score(parts):.2f}")
         here = FastSoftmax(**options).fit([load(part, step) for part in range(4)])
         print("the same bits as here:", (model.coef_ == here.coef_).all())
+    plot.gap(model).set_title("a worker was killed in iteration 3")
+    plt.show()

@@ -2,13 +2,15 @@
 Grid search in a pipeline
 =========================
 
-``FastSoftmax`` is a scikit-learn classifier: it works in pipelines, can be cloned, and its
-parameters can be searched together with those of the steps before it. If only ``C`` is searched,
-``FastSoftmaxCV`` is faster; see the example of the linear probe.
+The parameters of all steps of a pipeline are searched together.
+
+``FastSoftmax`` is a scikit-learn classifier: it works in pipelines and can be cloned. To search
+``C`` alone, ``FastSoftmaxCV`` is faster: see the example of the linear probe.
 """
 
 import sys
 
+import matplotlib.pyplot as plt
 from sklearn.datasets import load_digits
 from sklearn.kernel_approximation import Nystroem
 from sklearn.model_selection import GridSearchCV, train_test_split
@@ -48,3 +50,17 @@ for i in results["rank_test_score"].argsort()[:5]:
     )
 best = search.best_estimator_
 print(f"test accuracy {best.score(X_test, y_test):.3f}, gap {best[-1].gap_:.0e}")
+
+ax = plt.figure(figsize=(5, 3), layout="constrained").subplots()
+for n_components in grid["nystroem__n_components"]:
+    rows = results["param_nystroem__n_components"] == n_components
+    points = ax.scatter(
+        results["param_nystroem__gamma"][rows].astype(float),
+        -results["mean_test_score"][rows],
+        s=2 * n_components,
+        c=results["param_fastsoftmax__C"][rows].astype(float),
+        norm="log",
+    )
+ax.set(xscale="log", xlabel="gamma (larger points: more components)", ylabel="log-loss")
+plt.colorbar(points, label="C")
+plt.show()

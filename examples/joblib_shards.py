@@ -2,9 +2,11 @@
 Shards in other processes
 =========================
 
-A fit asks its shards questions, and adds up the answers (``fastsoftmax/shards/protocol.py``). So
-they may be anywhere. Here each is a file that processes of joblib read, and the fit has the same
-bits as one in this process. A cluster needs no more than such a class.
+The rows lie in files that other processes read; the fit has the bits of a fit here.
+
+A fit asks each shard of its rows questions and adds up the answers
+(``fastsoftmax/shards/protocol.py``), so the shards may be anywhere. A cluster needs no more than
+such a class. These modules are internal: they may change between versions.
 """
 
 import sys
@@ -45,6 +47,7 @@ class JoblibShards:
         yield from Parallel(n_jobs=2, return_as="generator")(calls)
 
 
+# sphinx_gallery_thumbnail_path = '_static/shards.svg'
 X, y = load_fashion_mnist_sample("train")
 n, step = len(X), 8 if "--small" in sys.argv else 1
 with tempfile.TemporaryDirectory() as folder:

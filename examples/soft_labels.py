@@ -2,15 +2,18 @@
 Soft labels from an ensemble
 ============================
 
-Several models, or several people, label the same rows and do not agree. The shares of their votes
-are probabilities of the classes, and ``FastSoftmax`` can be fitted to these probabilities. The
-label of the majority would lose the information on which rows the voters disagree.
+Voters disagree about the labels of rows; a fit to the shares of their votes uses that.
+
+Several models, or several people, label the same rows. The shares of their votes are
+probabilities of the classes, and ``y`` may hold probabilities. The label of the majority would
+lose the information on which rows the voters disagree.
 
 Here four voters learn from 200 labelled pictures and label 800 more for a small linear model.
 """
 
 import sys
 
+import matplotlib.pyplot as plt
 import numpy as np
 from sklearn.ensemble import ExtraTreesClassifier, RandomForestClassifier
 from sklearn.neighbors import KNeighborsClassifier
@@ -48,6 +51,14 @@ targets = {
     "... and the majority's": (both, np.append(y_known, soft.argmax(axis=1))),
     "... and all votes": (both, np.vstack([one_hot[y_known], soft])),
 }
+losses = {}
 for name, (rows, target) in targets.items():
     result = FastSoftmax(C=0.1).fit(rows, target).evaluate(X_test, y_test)
+    losses[name] = result.loss
     print(f"{name:22}: test log-loss {result.loss:.3f}, accuracy {result.accuracy:.3f}")
+
+ax = plt.figure(figsize=(6, 2.2), layout="constrained").subplots()
+ax.barh([*losses], [*losses.values()])
+ax.set(xlabel="test log-loss", xlim=(0.5 * min(losses.values()), None))
+ax.invert_yaxis()
+plt.show()

@@ -2,10 +2,11 @@
 Data on disk: in place, and as a stream
 =======================================
 
-``np.memmap`` makes an array of a file that is too large for the memory, without reading it.
-``fit`` goes over it in place, a few rows at a time, to the certified optimum; ``partial_fit`` takes
-a stream in chunks, each seen once. Neither makes a float copy, which would be eight times as large
-as the file.
+A fit reads a large file in place, and ``partial_fit`` learns from rows that come once.
+
+``np.memmap`` makes an array of a file without reading it. ``fit`` reads it a few rows at a time,
+to the certified optimum. ``partial_fit`` takes a stream in chunks and sees each chunk once. Neither
+makes a float64 copy, which would be eight times as large as the file.
 """
 
 import sys
@@ -13,6 +14,7 @@ import tempfile
 import tracemalloc
 from pathlib import Path
 
+import matplotlib.pyplot as plt
 import numpy as np
 
 from fastsoftmax import FastSoftmax
@@ -49,10 +51,18 @@ print(f"fit: {most / 1e6:.0f} MB of memory, where a float64 copy has {X.nbytes /
 # %%
 # As a stream: chunks as they come, here shuffled, the next two read ahead by a thread.
 stream = FastSoftmax(input_scale=1 / 255, learning_rate=0.05, momentum=0.5, random_state=0)
+scores = []
 for chunk, its_labels in iter_batches(X, labels, 512, random_state=0, prefetch=2):
     stream.partial_fit(chunk, its_labels, classes=range(10))
-accuracy = stream.score(images_test, y_test)
-print(f"partial_fit: test accuracy {accuracy:.3f} after {stream.n_iter_[0]} chunks, each seen once")
+    scores.append(stream.score(images_test, y_test))
+print(f"partial_fit: test accuracy {scores[-1]:.3f} after {len(scores)} chunks, each seen once")
+
+ax = plt.figure(figsize=(5, 3), layout="constrained").subplots()
+ax.plot(range(1, len(scores) + 1), scores, label="partial_fit")
+ax.axhline(model.score(images_test, y_test), linestyle="--", label="fit, certified")
+ax.set(xlabel="chunks of 512 rows", ylabel="test accuracy")
+ax.legend()
+plt.show()
 
 del X  # Windows deletes no file that is open
 folder.cleanup()

@@ -1,7 +1,7 @@
 """fastsoftmax: softmax regression (multinomial logistic regression) on the CPU, exact and fast.
 
-The estimators are `FastSoftmax` and, where the penalty is to be chosen, `FastSoftmaxCV`
-(`fastsoftmax_path` for the fits alone); `softmax`, `log_softmax`, `logsumexp`, `cross_entropy`,
+The estimators are `FastSoftmax` and, to choose the penalty, `FastSoftmaxCV` (`fastsoftmax_path`
+makes the fits alone). `softmax`, `log_softmax`, `logsumexp`, `cross_entropy`,
 `linear_cross_entropy` and `accuracy` work on arrays; `datasets` and `plot` are modules. Names are
 loaded on first use, so importing the package costs little more than numpy.
 """

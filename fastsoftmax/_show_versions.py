@@ -18,7 +18,7 @@ _PACKAGES = ("numpy", "scikit-learn", "scipy", "joblib", "threadpoolctl", "matpl
 def show_versions() -> None:
     """Print versions, and which kernels, instruction sets and threads are in use.
 
-    The line "threads" has the number for ``n_jobs=None``, and what it comes from, such as
+    The line "threads" has the number for ``n_jobs=None``, and the limit that decided it, such as
     ``4 (CPU affinity)`` or ``2 (CPU quota of the container)``.
 
     ``python -m fastsoftmax info`` prints the same and checks the kernels.

@@ -49,10 +49,11 @@ def _with_all_parameters(init: Any) -> Any:
 class DaskFastSoftmax(FastSoftmax):
     """`FastSoftmax` for rows on a Dask cluster: the same fit, exact and certified.
 
-    The solver runs in the calling process. The rows stay on the workers: in every pass each worker
+    The solver runs in the calling process. The rows stay on the workers. In every pass each worker
     gets the coefficients and returns the sums of its partitions, which are added in an order that
-    their number decides. So the result is that of a `FastSoftmax` fitted to a list of the same
-    partitions, to the last bit, whichever workers there are, and however many of them die.
+    depends only on their number. So the result has the same bits as that of a `FastSoftmax` fitted
+    to a list of the same partitions. It does not depend on the number of workers, or on whether
+    some of them die.
 
     Parameters
     ----------
@@ -61,8 +62,8 @@ class DaskFastSoftmax(FastSoftmax):
     client : dask.distributed.Client, default=None
         The cluster; None for the current client. It is left out of pickles.
     **parameters
-        Those of `FastSoftmax`, but that "sgd" is no solver here. `n_jobs` is the most threads for
-        each worker: None for those that Dask has given it.
+        Those of `FastSoftmax`, except that solver="sgd" is not available. `n_jobs` is the largest
+        number of threads for each worker. None means the threads that Dask has given it.
 
     Attributes
     ----------
@@ -75,9 +76,9 @@ class DaskFastSoftmax(FastSoftmax):
 
     Notes
     -----
-    A cluster without any worker is waited for: for the time of the setting
-    ``fastsoftmax.no-workers-timeout`` of `dask.config`, by default "60 s". Then a `TimeoutError`
-    ends the fit.
+    If the cluster has no worker, the fit waits for one. The setting
+    ``fastsoftmax.no-workers-timeout`` of `dask.config`, by default "60 s", limits the wait. Then a
+    `TimeoutError` ends the fit.
 
     Of large problems only some rows, 32 MB at most, come to the calling process. Small ones come
     as a whole: up to 250 coefficients and 260,000 numbers, or up to 2048 rows of more features.
@@ -134,14 +135,14 @@ class DaskFastSoftmax(FastSoftmax):
             stay on the workers until the fit ends.
         y : dask.array.Array, series or frame, or array-like, of shape (n_rows,), or \
 (n_rows, n_classes)
-            Labels of any type, or probabilities, as of `FastSoftmax`. Where lengths are not known,
-            it has the partitions of X. None where X is a list.
+            Labels of any type, or probabilities, as for `FastSoftmax`. If the lengths of the blocks
+            of X are not known, y must be cut into the same blocks. None if X is a list.
         sample_weight : the same, of shape (n_rows,), optional
             Weights >= 0.
         classes, eval_set, X_val, y_val, callbacks, checkpoint, resume : optional
-            As of `FastSoftmax.fit`. Pairs of `eval_set` are on the cluster, as X and y are, or in
-            this process; of a list of partitions without row weights, y is None. Files of
-            checkpoints are in this process.
+            As for `FastSoftmax.fit`. Pairs of `eval_set` are on the cluster, as X and y are, or in
+            this process; for a list of partitions without row weights, y is None. Checkpoints are
+            files that this process writes.
 
         Returns
         -------
@@ -150,11 +151,11 @@ class DaskFastSoftmax(FastSoftmax):
         Raises
         ------
         ValueError
-            As of `FastSoftmax.fit`; what is wrong in a partition is named by its number, from 0.
+            As for `FastSoftmax.fit`. An error in a partition names its number, counted from 0.
         TypeError
             If X is not on a cluster (`FastSoftmax` is for arrays and files).
         TimeoutError
-            If there is no worker, for as long as the Notes of the class say.
+            If there is no worker for the time that the Notes of the class describe.
         RuntimeError
             If the scheduler is gone, or all workers that tried to compute a partition have died.
 
@@ -184,7 +185,7 @@ class DaskFastSoftmax(FastSoftmax):
         return self
 
     def to_local(self) -> FastSoftmax:
-        """Return the fitted model as a `FastSoftmax`, which knows nothing of a cluster.
+        """Return the fitted model as a `FastSoftmax`, which needs no cluster.
 
         Returns
         -------
@@ -211,13 +212,13 @@ class DaskFastSoftmax(FastSoftmax):
         Parameters
         ----------
         X : dask.array.Array, dask.dataframe.DataFrame, list of delayed rows, or array-like
-            A list may hold partitions with labels, as for `fit`, whose labels are left out.
+            A list may hold partitions with labels, as for `fit`; the labels are ignored.
 
         Returns
         -------
         dask.array.Array, DataFrame or Series, or list of delayed arrays
-            As X is: of a frame one with its index, whose columns are ``classes_``. For rows in this
-            process an ndarray, at once.
+            Of the kind of X. For a frame it is a frame with its index, whose columns are
+            ``classes_``. For rows in this process it is an ndarray, computed at once.
 
         Raises
         ------
@@ -229,7 +230,7 @@ class DaskFastSoftmax(FastSoftmax):
     def predict(self, X: Any) -> Any:
         """Return the most likely class of each row, as `FastSoftmax` does, lazily.
 
-        Parameters and results are as of `decision_function`; of a frame a series.
+        Parameters and results are as for `decision_function`; for a frame the result is a series.
         """
         return self._lazily("predict", X)
 
@@ -258,7 +259,7 @@ class DaskFastSoftmax(FastSoftmax):
     def evaluate(self, X: Any, y: Any = None, sample_weight: Any = None) -> Metrics:
         """Mean log-loss and accuracy, as of `FastSoftmax`, computed at once where the rows are.
 
-        Parameters are as of `fit`; what is not on a cluster is evaluated in this process.
+        Parameters are as for `fit`. Rows that are not on a cluster are evaluated in this process.
         """
         return Metrics(*self._means("evaluate", X, y, sample_weight).tolist())
 

@@ -41,13 +41,14 @@ class FastSoftmax(CallbackSupportMixin, PortableEstimator, LoadableEstimator, In
                     \left(\frac{1 - r}{2} \|V\|^2 + r \|V\|_1\right),
         \qquad \mathrm{CE}(o, y) = \log \sum_k e^{o_k} - o_y,
 
-    r = `l1_ratio`, V = W unless the features are scaled (`standardize`, `input_scale`), the
-    intercept b not penalised. That is scikit-learn's `LogisticRegression` divided by
-    C times the sum of the weights, so `C`, `coef_` and `intercept_` mean the same there and here.
+    where r is `l1_ratio`, and V = W unless the features are scaled (`standardize`,
+    `input_scale`). The intercept b is not penalised. This is the objective of scikit-learn's
+    `LogisticRegression`, divided by C times the sum of the weights. So `C`, `coef_` and
+    `intercept_` mean the same there and here.
 
-    Conventions: two classes have one row of coefficients, the log-odds of ``classes_[1]``, whose
-    penalty is that of scikit-learn's binary model; losses are in nats; weights are relative, and
-    scaling all of them and 1 / C together changes nothing.
+    Conventions: two classes have one row of coefficients, the log-odds of ``classes_[1]``, with
+    the penalty of scikit-learn's binary model. Losses are in nats. Weights are relative: to
+    multiply all of them and 1 / C by one number changes nothing.
 
     Parameters
     ----------
@@ -55,7 +56,8 @@ class FastSoftmax(CallbackSupportMixin, PortableEstimator, LoadableEstimator, In
         Inverse strength of the penalty, > 0; `numpy.inf` for none (see Notes).
     l1_ratio : float or None, default=0.0
         In [0, 1]: the share of the 1-norm in the penalty, which makes coefficients exactly 0. 0 (or
-        None) is the squared norm alone, 1 the 1-norm alone (lasso), between them an elastic net.
+        None) means the squared norm alone, 1 the 1-norm alone (lasso), and a number between them
+        an elastic net.
     fit_intercept : bool, default=True
         Whether the logits have an intercept.
     class_weight : dict or "balanced", default=None
@@ -65,32 +67,35 @@ class FastSoftmax(CallbackSupportMixin, PortableEstimator, LoadableEstimator, In
         In [0, 1): the target of a row is (1 - label_smoothing) y + label_smoothing / n_classes
         instead of y, which has 1 for the label and 0 for other classes.
     standardize : bool, default=False
-        Fit to features scaled to mean 0 and variance 1 (as `StandardScaler` does; weighted rows
-        count by their weights): the penalty is on the coefficients V of those, and ``coef_`` is V
-        divided by the standard deviations, for X as it is. X is neither copied nor, where it is
-        sparse, filled.
+        Fit to features that are scaled to mean 0 and variance 1, as `StandardScaler` does; means
+        and variances are weighted by the row weights. The penalty is on the coefficients V of the
+        scaled features. ``coef_`` is V divided by the standard deviations, so it belongs to the
+        unscaled X. X is not copied, and a sparse X stays sparse.
     input_scale : float, default=1.0
-        Fit to ``input_scale * X``, such as 1 / 255 for bytes: the penalty is on the coefficients V
-        of that, and ``coef_`` is V times input_scale, for X as it is. Without effect where
-        `standardize` is set.
+        Fit to ``input_scale * X``, such as 1 / 255 for bytes. The penalty is on the coefficients V
+        of the scaled features. ``coef_`` is V times input_scale, so it belongs to the unscaled X.
+        It has no effect if `standardize` is True.
     solver : {"auto", "lbfgs", "newton-cholesky", "owlqn", "sgd"}, default="auto"
         "lbfgs" and "newton-cholesky" use all rows in every iteration and stop at a certified
-        optimum: the first is preconditioned and right for all but small problems, the second needs
-        a square matrix of all coefficients, and goes on as the first where rounding stops it.
-        "auto" chooses between the two by size. With a 1-norm (`l1_ratio` > 0) it takes "owlqn"
-        (orthant-wise quasi-Newton), which is certified too and the only one for that; without one,
-        "owlqn" is "lbfgs".
-        "sgd" is mini-batch gradient descent as textbooks have it: W from N(0, 0.01) (standard
-        deviation 0.01), b = 0, rows shuffled each epoch, a constant learning rate; it runs
-        `max_iter` epochs.
+        optimum. "lbfgs" is preconditioned and is for all but small problems. "newton-cholesky"
+        needs a square matrix of all coefficients; if rounding stops it, "lbfgs" continues.
+        "owlqn" (orthant-wise quasi-Newton) is certified too. It is the only solver for a 1-norm
+        (`l1_ratio` > 0); without a 1-norm it is the same as "lbfgs".
+        "auto" chooses "owlqn" with a 1-norm, otherwise one of the first two by the size of the
+        problem.
+        "sgd" is the mini-batch gradient descent of textbooks: W from N(0, 0.01) (standard
+        deviation 0.01), b = 0, rows shuffled in each epoch, a constant learning rate, `max_iter`
+        epochs.
     tol : float, default=1e-4
-        The full-batch solvers stop when (F - min F) / F is certainly at most this
-        ("newton-cholesky" one step later, as its last steps double the number of right digits).
+        The full-batch solvers stop when (F - min F) / F is proven to be at most `tol`.
+        ("newton-cholesky" stops one step later, because each of its last steps doubles the number
+        of correct digits.)
     max_iter : int, default=1000
-        Most iterations, or for "sgd" the epochs.
+        The largest number of iterations; for "sgd" the number of epochs.
     max_time : float or None, default=None
-        Seconds after which a fit stops, with what it has got to and a warning; looked at between
-        iterations (or epochs), so it may take one longer. None for no limit.
+        Seconds after which a fit stops, with its last coefficients and a warning. The time is
+        checked between iterations (or epochs), so a fit may take one iteration longer. None means
+        no limit.
     batch_size : int, default=256
         Rows in a mini-batch, for "sgd".
     learning_rate : float, default=0.1
@@ -99,68 +104,71 @@ class FastSoftmax(CallbackSupportMixin, PortableEstimator, LoadableEstimator, In
         In [0, 1), for "sgd".
     early_stopping : bool, default=False
         Stop when the validation loss (mean cross-entropy) has not fallen by more than `min_delta`
-        for `n_iter_no_change` iterations (or epochs), and give the coefficients of the iteration
-        where it was lowest. It is that of the last set of `eval_set`; without one, rows are held
-        out. Works with every solver; a full-batch one may reach `tol` before.
+        for `n_iter_no_change` iterations (or epochs), and keep the coefficients of the iteration
+        with the lowest validation loss. The validation set is the last set of `eval_set`; without
+        an `eval_set`, rows are held out. This works with every solver. A full-batch solver may
+        reach `tol` first.
     validation_fraction : float, default=0.1
         In (0, 1): the share of rows (of the sum of `sample_weight`) that `early_stopping` holds out
-        where there is no `eval_set`, of each class in proportion and never all. A row's values and
-        `random_state` decide, not its place: equal rows of a class stay together, so that none is
-        fitted to and validated on, and weight 2 is the row twice here too. They are copied, and
-        count by `sample_weight` and `class_weight`; the fit is that to the other rows alone.
+        if there is no `eval_set`, of each class in proportion, and never all rows of a class. The
+        values of a row and `random_state` decide, and its position does not. Equal rows of a class
+        stay together, so no row is used for both fitting and validation; a row of weight 2 counts
+        like two copies. The rows that are held out are copied, and are weighted by `sample_weight`
+        and `class_weight`. The fit uses the other rows alone.
     n_iter_no_change : int, default=5
         For `early_stopping`.
     min_delta : float, default=1e-4
         >= 0, in nats, for `early_stopping`.
     warm_start : bool, default=False
-        Start from the coefficients of the previous fit, where their shape still fits and (for the
-        full-batch solvers) they are better than none.
+        Start from the coefficients of the previous fit, if their shape fits. The full-batch
+        solvers do so only if the objective is lower there than with coefficients of 0.
     random_state : int, RandomState or None, default=None
-        Initial weights and shuffling of "sgd", and the rows that `early_stopping` holds out; the
-        rest has nothing random.
+        Determines the initial weights and the shuffling of "sgd", and the rows that
+        `early_stopping` holds out. Nothing else is random.
     n_jobs : int or None, default=None
-        Threads: None for as many as OMP_NUM_THREADS and threadpoolctl allow, and at most the CPUs
-        that affinity and the quota of a container grant; -1 for all these CPUs, -2 for all but one.
-        The result is the same to the last bit.
+        The number of threads. None means as many as OMP_NUM_THREADS and threadpoolctl allow, and
+        at most the CPUs that affinity and the quota of a container grant. -1 means all these CPUs,
+        -2 all but one. The result has the same bits for any number.
     verbose : int, default=0
-        From 1, a line for each iteration.
+        With 1 or more, a line is printed for each iteration.
     backend : {"auto", "native", "numpy"}, default="auto"
-        "native" is the compiled kernels, "numpy" their slow twin; "auto" takes the first that there
-        is, with a warning where that is numpy.
+        "native" means the compiled kernels, "numpy" the same functions in numpy, which are slow.
+        "auto" uses the compiled kernels if they are there, otherwise numpy, with a warning.
 
     Attributes
     ----------
     classes_ : ndarray of shape (n_classes,)
         Labels, sorted.
     coef_ : ndarray of shape (n_classes, n_features), or (1, n_features) for two classes
-        W; float64 for X of float64 (or converted to it), otherwise float32. Of columns without an
-        entry (see Notes) it is made when it is first read.
+        W. It is float64 if X is float64 or was converted to it, otherwise float32. If empty columns
+        were left out (see Notes), the array is made when it is first read.
     intercept_ : ndarray of shape (n_classes,), or (1,)
         b; zeros without an intercept.
     n_iter_ : ndarray of shape (1,), int32
         Iterations, or epochs.
     gap_ : float
-        An upper bound on (F - min F) / F at the result, at most 1; infinite where C is: then
-        nothing is certified.
+        A proven upper bound on (F - min F) / F at the result. It is at most 1; a value of 1 means
+        that nothing could be certified. It is infinite if C is infinite.
     converged_ : bool
-        Whether ``gap_ <= tol``; where C is infinite, whether a finite optimum was found (Notes).
-        Early stopping mostly ends with False, which needs no warning.
+        Whether ``gap_ <= tol``; if C is infinite, whether a finite optimum was found (see Notes).
+        After early stopping it is mostly False, without a warning.
     best_iteration_ : int
-        With early_stopping: the iteration of `coef_`, from 1, the one with the lowest validation
-        loss; 0 where that was the model that `warm_start` began with, or there was no iteration.
+        With early_stopping: the number of the iteration with the lowest validation loss, whose
+        coefficients `coef_` holds. The first iteration is 1. It is 0 if the model that `warm_start`
+        began with was best, or if there was no iteration.
     best_score_ : float
-        That loss.
+        With early_stopping: the lowest validation loss.
     objective_ : float
         F at the result.
     solver_ : str
         The solver that ran: "lbfgs", "newton-cholesky", "owlqn" or "sgd".
     history_ : dict of lists
-        By iteration: "loss" (mean cross-entropy), "accuracy", "objective", "gap", "seconds", and
-        for `eval_set` "eval_loss" and "eval_accuracy" (a tuple each, one value for each set). For
-        "sgd" loss and accuracy are running means of the epoch, objective and gap are None. Rows
-        held out for early stopping are the one set where `eval_set` is None.
+        A value for each iteration: "loss" (mean cross-entropy), "accuracy", "objective", "gap",
+        "seconds", and with `eval_set` "eval_loss" and "eval_accuracy" (tuples with a value for each
+        set). For "sgd", loss and accuracy are running means of the epoch, and objective and gap are
+        None. If early stopping holds rows out, these rows are the only set.
     temperature_ : float
-        What logits are divided by: 1 after a fit, see `calibrate_temperature`.
+        The number that all logits are divided by. It is 1 after a fit; see `calibrate_temperature`.
     n_features_in_ : int
         Features seen in `fit`.
     feature_names_in_ : ndarray of shape (n_features,)
@@ -168,39 +176,42 @@ class FastSoftmax(CallbackSupportMixin, PortableEstimator, LoadableEstimator, In
 
     Notes
     -----
-    Dense X of float64, float32, float16, uint8, int8 or bool is read where it lies, in any memory
-    order, memory maps included, and is never copied as a whole: all but the first two are converted
-    to float32 where they are used. Rows that are adjacent are read quickest; in Fortran order a
-    pass takes about twice as long, and the shuffled rows of "sgd" far longer. X of these types is
-    copied, in its type, where it has the other byte order or is not aligned. Everything else is
+    **Dense X** of float64, float32, float16, uint8, int8 or bool is read in place, in any memory
+    order, memory maps included. It is never copied as a whole: float16, uint8, int8 and bool are
+    converted to float32 a few rows at a time. Contiguous rows (C order) are read fastest. In
+    Fortran order a pass takes about twice as long, and the shuffled rows of "sgd" far longer. X is
+    copied, in its own type, if it has the other byte order or is not aligned. All other types are
     converted to float64.
 
-    Frames keep the type of their columns, and arrays of PyTorch, JAX and others in the memory of
-    the CPU are read as they are, whether or not scikit-learn dispatches by array namespace; results
-    are arrays of numpy.
+    **Frames** keep the type of their columns. Arrays of PyTorch, JAX and others in the memory of
+    the CPU are read in place, whether or not scikit-learn dispatches by array namespace. Results
+    are numpy arrays.
 
-    Sparse X is read as CSR (other formats are converted), float64 or float32, with indices of
-    either size in any order, duplicates added up; other number types become float32, but float64
-    where that alone holds an integer. Fits need it by columns too and make that copy once.
-    Where at least a fifth of 1024 or more columns has no entry, those take no part in a fit: their
-    coefficients are 0, with "sgd" from the start (unless `warm_start` has others).
+    **Sparse X** is read as CSR of float64 or float32 (other formats are converted). Indices have
+    32 or 64 bits, in any order, and duplicates are added up. Other number types become float32, or
+    float64 if float32 would round an integer. Fits also need the matrix by columns, and make this
+    copy once. If there are 1024 columns or more, and at least a fifth of them are empty, a fit
+    leaves the empty columns out. Their coefficients are 0 (unless `warm_start` has others), with
+    "sgd" from the start.
 
-    float32 data is computed on in float32. Where that ends before `tol` (at a gap around 1e-6, or
-    above it if features are large), and where features of float64 are so far from 0 that their
-    spread is lost (1e9 seconds), the fit goes on with blocks of rows that are centred and brought
-    to float64: slower, without a copy of X. ``coef_`` remains float32, and where its rounding
-    keeps the gap above `tol`, a warning says so.
+    **Rounding.** float32 data is computed in float32. Two kinds of fits continue with blocks of
+    rows that are centred and converted to float64, which is slower but makes no copy of X: fits
+    that rounding stops before `tol` (at a gap around 1e-6, or above if features are large), and
+    fits to float64 features so far from 0 that their differences are lost (such as seconds around
+    1e9). ``coef_`` remains float32. If its rounding keeps the gap above `tol`, a warning says so.
 
-    Without a penalty (``C=inf``) no bound on the distance to the optimum is known, and `tol` means
-    nothing. A fit ends with ``converged_`` where half the squared Newton decrement (L-BFGS: its
-    estimate of it, four times in a row) is at most 1e-12 F, as far as the arithmetic goes. If the
-    classes are separable, wholly or in part, the optimum is at infinity: the fit stops where the
-    mean loss is 1e-6 log(n_classes), or when steps that change logits no longer change F, with
-    finite coefficients, ``converged_`` False and one ConvergenceWarning. Where features depend on
-    each other (all levels of a one-hot code beside an intercept, a constant column), the result is
-    the shortest of the coefficients that predict the same, for features as `input_scale` and
-    `standardize` scale them; what counts as dependent is decided by the number type of X (of more
-    than 2048 features only constant ones get 0, beside an intercept).
+    **Without a penalty** (``C=inf``) no bound on the distance from the optimum is known, and `tol`
+    has no effect. A fit has converged when half the squared Newton decrement (for L-BFGS its
+    estimate, four times in a row) is at most 1e-12 F, as far as rounding allows. If the classes are
+    separable, completely or in part, there is no finite optimum. The fit then stops when the mean
+    loss is 1e-6 log(n_classes), or when steps that change logits no longer change F. Its
+    coefficients are finite, ``converged_`` is False, and there is one ConvergenceWarning.
+
+    If features depend on each other (all levels of a one-hot code beside an intercept, a constant
+    column), many coefficients give the same predictions. The result is the one with the smallest
+    norm, for features as `input_scale` and `standardize` scale them. The number type of X decides
+    which features count as dependent. With more than 2048 features only constant columns get a
+    coefficient of 0, if there is an intercept.
 
     Examples
     --------
@@ -237,46 +248,46 @@ class FastSoftmax(CallbackSupportMixin, PortableEstimator, LoadableEstimator, In
         Parameters
         ----------
         X : array-like or sparse matrix of shape (n_rows, n_features), files, or batches
-            Finite numbers; never written to. The path of a ``.npy`` file or of a folder of them, or
-            a list of paths, memory maps or arrays, is read part by part in every pass. Without y:
-            batches of rows, each (X, y) or (X, y, sample_weight), that can be read again in every
-            pass - a list, a source of `fastsoftmax.data_sources` (files, Parquet), a
+            Finite numbers; never written to. Files are the path of a ``.npy`` file or of a folder
+            of them, or a list of paths, memory maps or arrays; they are read part by part in every
+            pass. Batches, without y, are each (X, y) or (X, y, sample_weight), and can be read
+            again in every pass: a list, a source of `fastsoftmax.data_sources` (files, Parquet), a
             `fastsoftmax.datasets.iter_batches`, a data loader, or a callable that returns an
             iterator (see Notes).
         y : array-like of shape (n_rows,), or (n_rows, n_classes)
-            Labels of any type, none missing; at least two classes. Or probabilities of the classes
-            (an array, a frame such as ``pandas.get_dummies(labels)``, or a sparse matrix, which
-            becomes dense), those of a row >= 0 with the sum 1; every class has some in a row. A row
-            of probabilities p_k counts like rows of each class k with weights p_k, for
-            `class_weight` too. Of files it may be a list of paths or arrays, as X is. None only
-            where X is batches.
+            Labels of any type, none missing; at least two classes. Or probabilities of the classes:
+            an array, a frame such as ``pandas.get_dummies(labels)``, or a sparse matrix, which is
+            made dense. They are >= 0, each row has the sum 1, and every class has a positive
+            probability in some row. A row of probabilities p_k counts like one row of each class k
+            with weight p_k, also for `class_weight`. If X is files, y may be a list of paths or
+            arrays too. y is None only if X is batches.
         sample_weight : array-like of shape (n_rows,), optional
-            Weights >= 0: weight 2 is the row twice, weight 0 the row removed (and with the last
-            row of a class that class).
+            Weights >= 0. A row of weight 2 counts like two copies of the row, a row of weight 0 as
+            removed. (A class whose rows all have weight 0 is removed too.)
         classes : array-like of shape (n_classes,), optional
-            Where y holds probabilities, the label of each of its columns; without it the names of
-            the columns of a frame, or 0, 1, ...
-            ``classes_``, and with it the columns of everything else, is sorted all the same. For
-            batches: all labels that occur, which spares a pass that finds them.
+            If y holds probabilities: the label of each column. The default is the names of the
+            columns of a frame, otherwise 0, 1, ... ``classes_`` is sorted in any case, and the
+            columns of all results are in its order. If X is batches: all labels that occur. Then
+            no pass is needed to find them.
         eval_set : list of (X, y), optional
-            Rows on which loss and accuracy are measured after every iteration, for `history_`,
-            `verbose`, callbacks and, the last of them, `early_stopping`. y holds labels, or
-            probabilities of the classes in the order of ``classes_`` (columns with names are found
-            by them).
+            Sets of rows. Loss and accuracy on them are measured after every iteration, for
+            `history_`, `verbose` and callbacks; `early_stopping` uses the last set. y holds labels,
+            or probabilities of the classes in the order of ``classes_`` (columns of a frame are
+            matched by their names).
         X_val, y_val : array-like, optional
             One evaluation set, the same as ``eval_set=[(X_val, y_val)]``. A `Pipeline` with
             ``transform_input=["X_val"]`` transforms it as it does X (see Notes).
         callbacks : iterable of callable, optional
-            Each is called with a `fastsoftmax.monitor.FitState` after every iteration; one that
-            returns True ends the fit. Where one has a method `on_fit_end`, that is called without
-            arguments when the fit has ended, however it did.
+            Each is called with a `fastsoftmax.monitor.FitState` after every iteration. If it
+            returns True, the fit ends. If it has a method `on_fit_end`, this is called without
+            arguments when the fit has ended, for whatever reason.
         checkpoint : path, optional
-            A file for the state of the fit, written every few seconds and at the end, however the
-            fit ends; it is replaced at once or not at all. It stays after the fit.
+            A file for the state of the fit. It is written every few seconds and at the end, for
+            whatever reason the fit ends, and is always complete. It remains after the fit.
         resume : path, optional
-            A checkpoint to go on from, of the same data and parameters (`tol`, `max_iter`,
-            `max_time`, `n_jobs`, `verbose`, `eval_set` and callbacks may be others), instead of
-            `warm_start`. `max_iter` counts the iterations of all fits together.
+            A checkpoint to continue from, of the same data and parameters (`tol`, `max_iter`,
+            `max_time`, `n_jobs`, `verbose`, `eval_set` and callbacks may differ). `warm_start` then
+            has no effect. `max_iter` counts the iterations of all fits together.
 
         Returns
         -------
@@ -287,9 +298,9 @@ class FastSoftmax(CallbackSupportMixin, PortableEstimator, LoadableEstimator, In
         ValueError
             If an argument or parameter has a value that cannot be used: NaN or infinite X, lengths
             that differ, one class, negative weights, a label of eval_set that y lacks. An error in
-            a batch names its number. Also if no finite coefficients are found, as features are too
-            large, or a checkpoint is damaged or of another fit: then the attributes are those of
-            before.
+            a batch names its number. Also if features are so large that no finite coefficients are
+            found, and if a checkpoint is damaged or belongs to another fit; the attributes are then
+            unchanged.
         FileNotFoundError
             If `resume` names no file.
         TypeError
@@ -299,11 +310,11 @@ class FastSoftmax(CallbackSupportMixin, PortableEstimator, LoadableEstimator, In
         Warns
         -----
         ConvergenceWarning
-            If a full-batch solver stopped before `tol`, with the gap that it reached; if "sgd"
-            ended at a loss above that of a model that ignores the features. Not if `early_stopping`
-            or a callback ended the fit.
+            If a full-batch solver stopped before `tol` (the message names the gap that it reached),
+            or if "sgd" ended at a loss above that of a model that ignores the features. There is no
+            warning if `early_stopping` or a callback ended the fit.
         UserWarning
-            If a checkpoint could not be written (a full disk); the fit goes on.
+            If a checkpoint could not be written (a full disk); the fit continues.
 
         Notes
         -----
@@ -315,23 +326,25 @@ class FastSoftmax(CallbackSupportMixin, PortableEstimator, LoadableEstimator, In
         ``make_pipeline(StandardScaler(), FastSoftmax().set_fit_request(X_val=True, y_val=True),
         transform_input=["X_val"])``. `eval_set` is not transformed there.
 
-        Ctrl-C keeps the coefficients of the last iteration (with `early_stopping` the best ones,
-        of batches those of the last step), with ``converged_`` False, and raises KeyboardInterrupt.
-        So does any other exception, such as a callback's, which is passed on. One before the first
-        coefficients, and a MemoryError before the end of the first iteration (but "sgd" keeps its
-        steps over batches), leave the attributes as they were.
+        After Ctrl-C the model keeps the coefficients of the last iteration (with `early_stopping`
+        the best ones, with batches those of the last step), ``converged_`` is False, and
+        KeyboardInterrupt is raised. Any other exception, such as a callback's, is raised in the
+        same way. An exception before the first coefficients, and a MemoryError before the end of
+        the first iteration, leave the attributes as they were (but "sgd" keeps its steps over
+        batches).
 
-        Batches may lack classes, and empty ones are passed over. All have the features of the
-        first, and become its number type. The full-batch solvers read all of them in every pass,
-        while a thread reads ahead, and hold a few at a time; the result is certified. The last bits
-        depend on how the rows are cut into batches.
+        Batches may lack classes, and empty batches are skipped. All batches must have the features
+        of the first one, and are converted to its number type. The full-batch solvers read all
+        batches in every pass; a thread reads ahead, and only a few batches are in memory. The
+        result is certified. Its last bits depend on how the rows are cut into batches.
 
-        "sgd" takes batches in their order, each as one step, or as several of `batch_size` rows
-        where it has more; a step is the mean over its rows. A first pass over labels and weights
-        finds the classes and the sum of the weights; with `classes` given (and class_weight not
-        "balanced") there is none, and in the first epoch the penalty and the mean weight are those
-        of the rows so far, as in `partial_fit`. Nothing is certified: ``gap_`` is infinite and
-        ``objective_`` NaN. `standardize` needs all rows at once and is refused.
+        "sgd" reads the batches in their order. Each batch is one step, or several steps of
+        `batch_size` rows if it has more. A step uses the mean gradient of its rows. A first pass
+        over labels and weights finds the classes and the sum of the weights. If `classes` is given
+        (and class_weight is not "balanced"), there is no such pass: in the first epoch the penalty
+        and the mean weight are then those of the rows so far, as in `partial_fit`. Nothing is
+        certified: ``gap_`` is infinite and ``objective_`` NaN. `standardize` needs all rows at once
+        and is refused.
         """
         self._validate_params()
         watch = fitting.watch_of(eval_set, (X_val, y_val), callbacks, self.max_time)
@@ -368,24 +381,23 @@ class FastSoftmax(CallbackSupportMixin, PortableEstimator, LoadableEstimator, In
     ) -> Self:
         """Take steps of mini-batch gradient descent over these rows, in their order.
 
-        With `learning_rate`, `momentum` and batches of `batch_size` rows (in a smaller last batch
-        each row moves the coefficients as much as in the others), whatever `solver` is. The first
-        call starts as ``solver="sgd"`` does, or from the coefficients of an earlier `fit` (columns
-        of sparse X that fill in later calls start from 0);
-        every other goes on where the last one ended, the velocity included, also after pickling.
-        The penalty is that of all rows that have been seen, lambda = 1 / (C times the sum of their
-        weights): at the end of a stream it is that of a fit to the whole.
+        For any `solver`, they use `learning_rate`, `momentum` and batches of `batch_size` rows.
+        (In a smaller last batch each row moves the coefficients as much as in the others.) The
+        first call starts as ``solver="sgd"`` does, or from the coefficients of an earlier `fit`.
+        Columns of sparse X that were empty so far start from 0. Every other call continues where
+        the last one ended, with its velocity, also after pickling. The penalty is that of a fit to
+        all rows seen so far, lambda = 1 / (C times the sum of their weights).
 
         Parameters
         ----------
         X : array-like or sparse matrix of shape (n_rows, n_features)
             Never written to. Later calls convert X to the number type of the first.
         y : array-like of shape (n_rows,), or (n_rows, n_classes)
-            Labels, or probabilities of the classes in their sorted order; the columns of a frame
-            with names are found by them. A batch may lack classes.
+            Labels, or probabilities of the classes in their sorted order (columns of a frame are
+            matched by their names). A batch may lack classes.
         classes : array-like of shape (n_classes,), optional
-            All labels that will occur; needed in the first call, unless y is a frame whose columns
-            are named by them.
+            All labels that will occur. The first call needs them, unless y is a frame whose columns
+            have the labels as their names.
         sample_weight : array-like of shape (n_rows,), optional
             Weights >= 0, by which a row's gradient is multiplied.
 
@@ -398,9 +410,8 @@ class FastSoftmax(CallbackSupportMixin, PortableEstimator, LoadableEstimator, In
         Raises
         ------
         ValueError
-            If an argument cannot be used: as for `fit`, or `classes` is missing or differs from
-            that of the first call; if the steps diverge (the coefficients then remain what they
-            were).
+            If an argument cannot be used, as for `fit`; if `classes` is missing, or differs from
+            that of the first call; if the steps diverge (the coefficients are then unchanged).
         AttributeError
             With standardize=True or class_weight="balanced", which need all rows, and with
             l1_ratio > 0.

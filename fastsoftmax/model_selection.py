@@ -78,7 +78,8 @@ def fastsoftmax_path(
 ) -> SoftmaxPath:
     """Fit `FastSoftmax` at each of several C, from the strongest penalty to the weakest.
 
-    Each fit starts from the one before; all read X where it lies and share its moments.
+    Each fit starts from the result of the one before. All of them read X in place, and its means
+    and variances are computed once.
 
     Parameters
     ----------
@@ -161,11 +162,11 @@ def fastsoftmax_path(
 class FastSoftmaxCV(PortableEstimator):
     """Softmax regression with the penalty chosen by cross-validation, exact and certified.
 
-    Along a path of C, `FastSoftmax` is fitted to the training rows of each fold and scored on the
-    rows left out; then to all rows at the C of the best mean score. That last fit is certified to
-    `tol`; the fits that are only scored stop at an estimate of it. Names are those of
-    scikit-learn's `LogisticRegressionCV`, the shapes simpler: `C_` is one number and `scores_` one
-    array.
+    For each C of a path, `FastSoftmax` is fitted to the training rows of each fold and scored on
+    the rows that are left out. Then it is fitted to all rows with the C of the best mean score.
+    This last fit is certified to `tol`. The fits to folds stop when their gap is estimated to be
+    at most `tol`. The names are those of scikit-learn's `LogisticRegressionCV`, and the shapes are
+    simpler: `C_` is one number and `scores_` one array.
 
     Parameters
     ----------
@@ -183,29 +184,29 @@ class FastSoftmaxCV(PortableEstimator):
         Whether `coef_` is fitted to all rows at `C_`; otherwise it is the mean of the folds'
         coefficients there.
     full_path : bool or "auto", default="auto"
-        Whether all of `Cs` are tried. With False the path ends where the mean score has clearly
+        Whether all of `Cs` are tried. With False the path ends when the mean score has clearly
         fallen: the latest two means are below the best so far by more than one standard error of
-        the difference (over the folds), and the latest is not the higher one. (It needs at least 2
-        folds.) "auto" is False where `Cs` is a number, and True where it is an array.
+        the difference (over the folds), and the latest is not higher than the one before. This
+        needs at least 2 folds. "auto" means False if `Cs` is a number, and True if it is an array.
     certify_folds : bool, default=False
-        Whether the fits to folds go on until their gaps are certified to be at most `tol`, which
-        takes 1.1 to 1.6 times the iterations. They always do without `refit`, and with a 1-norm.
+        Whether the fits to folds continue until their gaps are certified to be at most `tol`, which
+        takes 1.1 to 1.6 times the iterations. Without `refit`, and with a 1-norm, they always do.
     one_standard_error : bool, default=False
-        Take the smallest C whose mean score is at most one standard error (over the folds) of the
-        best mean below it (Hastie, Tibshirani & Friedman 2009, "The Elements of Statistical
-        Learning", Section 7.10).
+        Choose the smallest C whose mean score is below the best mean by at most one standard error
+        (over the folds) of the best mean (Hastie, Tibshirani & Friedman 2009, "The Elements of
+        Statistical Learning", Section 7.10).
     l1_ratio, fit_intercept, class_weight, standardize, input_scale
-        As for `FastSoftmax`. "balanced" weights of classes are those of all rows in every fold;
-        means and deviations for `standardize` are of each fold's training rows alone.
+        As for `FastSoftmax`. "balanced" class weights are computed from all rows, and used in every
+        fold. Means and deviations for `standardize` are those of each fold's training rows alone.
     tol, max_iter
         For each fit, as for `FastSoftmax`; see also `certify_folds`.
     random_state : int, RandomState or None, default=None
-        Without effect, as nothing is random; for shuffled folds pass a splitter as `cv`.
+        It has no effect, because nothing is random. For shuffled folds pass a splitter as `cv`.
     n_jobs, backend
-        As for `FastSoftmax`: threads of one process; the fits run one after another.
+        As for `FastSoftmax`: `n_jobs` is a number of threads. The fits run one after another.
     verbose : int, default=0
-        From 1, a line for each fit, with the time so far and, as far as the latest fits tell, the
-        time left until all of `Cs` have been tried.
+        With 1 or more, a line is printed for each fit, with the time so far and an estimate of the
+        time until all of `Cs` have been tried.
 
     Attributes
     ----------
@@ -215,30 +216,33 @@ class FastSoftmaxCV(PortableEstimator):
         All of them, ascending.
     best_index_ : int
     scores_ : ndarray of shape (n_folds, n_Cs)
-        Of the rows left out, weighted by `sample_weight` where it was given. NaN at the C that were
-        not tried (see `full_path`), as are `coefs_paths_`, `intercepts_paths_` and `gaps_`.
+        Scores of the rows that were left out, weighted by `sample_weight` if it was given. For C
+        that were not tried (see `full_path`), `scores_`, `coefs_paths_`, `intercepts_paths_` and
+        `gaps_` are NaN.
     coefs_paths_ : ndarray of shape (n_folds, n_Cs, n_logits, n_features)
-        n_logits is 1 for two classes, otherwise n_classes. Where the training rows of a fold lack a
+        n_logits is 1 for two classes, otherwise n_classes. If the training rows of a fold lack a
         class, its coefficients are 0 and its intercept is minus infinity.
     intercepts_paths_ : ndarray of shape (n_folds, n_Cs, n_logits)
     n_iter_ : ndarray of shape (n_folds, n_Cs), int32
-        Iterations; 0 at the C that were not tried.
+        Iterations; 0 for C that were not tried.
     gaps_ : ndarray of shape (n_folds, n_Cs)
-        Certified bounds on (F - min F) / F of the folds' fits. Where a fit stopped at an estimate
-        of at most `tol`, its bound is mostly larger.
+        Certified bounds on (F - min F) / F of the folds' fits. If a fit stopped because its
+        estimated gap was at most `tol`, its bound is mostly larger.
     gap_ : float
-        The bound of `coef_`; without `refit` the largest of `gaps_` at `C_`.
+        The certified bound of the fit to all rows; without `refit` the largest of `gaps_` at `C_`.
     converged_ : bool
-        Whether the bound of each fit is <= tol, or its estimate where that is all it needs.
+        Whether every certified fit has a gap of at most `tol`, and every other fit an estimated gap
+        of at most `tol`.
     objective_, solver_, history_
-        Of the fit to all rows at `C_`, as of `FastSoftmax`; not there without `refit`. The fit may
-        start from the one at the next smaller C, and so may have few iterations.
+        Those of the fit to all rows with `C_`, as in `FastSoftmax`; absent without `refit`. This
+        fit may start from the one at the next smaller C, and so may have few iterations.
     classes_, coef_, intercept_, temperature_, n_features_in_, feature_names_in_
-        As of `FastSoftmax`.
+        As in `FastSoftmax`.
 
     Notes
     -----
-    In memory there are X, `coefs_paths_` and some numbers for each row and fold.
+    No training rows are copied for a fold: the rows that are left out get weight 0. In memory there
+    are X, `coefs_paths_` and some numbers for each row and fold.
 
     Examples
     --------
@@ -326,11 +330,12 @@ class FastSoftmaxCV(PortableEstimator):
         Parameters
         ----------
         X : array-like or sparse matrix of shape (n_rows, n_features)
-            As for `FastSoftmax.fit`: read where it lies, never written to.
+            As for `FastSoftmax.fit`: read in place, never written to.
         y : array-like of shape (n_rows,), or (n_rows, n_classes)
-            Labels of any type, at least two classes. Or probabilities, as for `FastSoftmax.fit`;
-            the names of a frame's columns are the labels, without them these are 0, 1, ... Folds
-            are then stratified by the largest of each row, and scores are as of `evaluate`.
+            Labels of any type, at least two classes. Or probabilities, as for `FastSoftmax.fit`:
+            the labels are then the names of a frame's columns, otherwise 0, 1, ..., folds are
+            stratified by the class of the largest probability, and scores are computed as in
+            `evaluate`.
         sample_weight : array-like of shape (n_rows,), optional
             Weights >= 0, in fits and scores.
         groups : array-like of shape (n_rows,), optional
@@ -351,7 +356,7 @@ class FastSoftmaxCV(PortableEstimator):
         Warns
         -----
         ConvergenceWarning
-            Once, if any fit stopped before `tol`: how many did, and the largest gap.
+            Once, if any fit stopped before `tol`. It says how many did, and names the largest gap.
         """
         self._validate_params()
         with all_or_nothing(self):
@@ -457,8 +462,8 @@ class FastSoftmaxCV(PortableEstimator):
         Returns
         -------
         FastSoftmax
-            Fitted, with the same predictions to the last bit. What the other C gave is not in the
-            file; pickle and joblib keep all of it.
+            A fitted model with the same predictions to the last bit. The results of the other C are
+            not in the file; pickle and joblib keep everything.
 
         Raises
         ------
@@ -487,7 +492,7 @@ class FastSoftmaxCV(PortableEstimator):
         Parameters
         ----------
         X, y, sample_weight
-            As of `FastSoftmax.score`; parts that bring y only for accuracy.
+            As for `FastSoftmax.score`. Parts that contain the labels work for accuracy only.
 
         Returns
         -------

@@ -232,24 +232,26 @@ class InferringEstimator(FitParameters):
         Parameters
         ----------
         X : array-like or sparse matrix of shape (n_rows, n_features)
-            The rows of the fit, which a model does not keep.
+            The rows of the fit. (A model does not keep them.)
         y : array-like of shape (n_rows,)
             Their labels.
         sample_weight : array-like of shape (n_rows,), optional
-            Their weights in the fit, taken as frequencies: weight 2 is the row twice.
+            Their weights in the fit. They are frequencies: a row of weight 2 counts like two copies
+            of it.
         reference : label, default=None
-            The class that others are compared with; the first of `classes_` for None.
+            The class that the others are compared with. None means the first of `classes_`.
         covariance : {"fisher", "laplace"}, default="fisher"
-            "fisher" is the classic inference of maximum likelihood and needs a fit without a
-            penalty (``C=numpy.inf``). "laplace" is for any C: the penalty is a normal prior with
-            mean 0 and variance C of each coefficient (of scaled features where they are scaled),
-            and standard errors and intervals are those of the normal approximation of the
-            posterior. Shrunken coefficients have no p-values.
+            "fisher" is the usual inference of maximum likelihood, for a fit without a penalty
+            (``C=numpy.inf``). "laplace" is for any C. The penalty is then a normal prior with mean
+            0 and variance C for each coefficient (of the scaled features, if they are scaled).
+            Standard errors and intervals are those of the normal approximation of the posterior.
+            There are no p-values.
         confidence_level : float, default=0.95
             Coverage of the intervals, in (0, 1).
         max_parameters : int, default=5000
-            Most coefficients, n_logits * n_terms: memory grows with its square (200 MB at 5000, a
-            few times over), time with that times n_rows.
+            The largest allowed number of coefficients, n_logits * n_terms. Memory grows with its
+            square (a few matrices of 200 MB for 5000 coefficients), and time with its square times
+            n_rows.
 
         Returns
         -------
@@ -262,15 +264,15 @@ class InferringEstimator(FitParameters):
         TypeError
             If an argument is of a type that cannot be used.
         ValueError
-            If an argument cannot be used; if the fit is none whose statistics are known (a penalty
-            with "fisher", `l1_ratio` above 0, `class_weight`, `label_smoothing`); if the
-            coefficients are not identifiable, with the reason: collinear features (named),
-            separable classes, an optimum that is not that of these rows.
+            If an argument cannot be used; if there are no statistics for such a fit (a penalty with
+            "fisher", `l1_ratio` above 0, `class_weight`, `label_smoothing`); if features are
+            collinear (the message names them) or classes separable; if the model is not the optimum
+            of these rows.
 
         Notes
         -----
-        `temperature_` plays no part. Weights that are not frequencies (of a survey, of classes)
-        need a sandwich estimator, which this is not.
+        `temperature_` has no effect. Weights that are not frequencies (of a survey, of classes)
+        need a sandwich estimator, which is not implemented.
 
         References
         ----------

@@ -339,7 +339,7 @@ def test_a_full_disk(digits, tmp_path, monkeypatch, always):
 
     written = checkpoints.write_arrays
     monkeypatch.setattr(checkpoints, "write_arrays", write)
-    with pytest.warns(UserWarning, match="could not be written, what it held before .* No space"):
+    with pytest.warns(UserWarning, match="could not be written. The earlier .* remains.* No space"):
         whole = FastSoftmax(**LBFGS).fit(X, y, checkpoint=path)
     assert whole.converged_
     assert os.listdir(tmp_path) == ["a"]

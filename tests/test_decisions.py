@@ -490,13 +490,13 @@ class TestWithoutABestTemperature:
     @pytest.mark.parametrize("scale", [1e-10, 1.0, 1e10])
     def test_no_better_than_chance(self, y, scale):
         model, (message,) = self.calibrated(y, scale)
-        assert "the logits tell nothing of these labels" in message
+        assert "the logits do not help to predict these labels" in message
         np.testing.assert_allclose(model.predict_proba(self.X), 0.5, atol=1e-3)
 
     def test_equal_logits(self):
         model, (message,) = self.calibrated("aabb", 0.0)
         assert model.temperature_ == 1.0
-        assert "tell nothing" in message
+        assert "do not help" in message
 
     @pytest.mark.parametrize("scale", [1e-100, 1e-6, 1.0, 1e6, 1e100])
     def test_logits_of_any_size(self, scale):

@@ -1,7 +1,6 @@
 """The documentation: every page is reached, every link leads somewhere, the site builds."""
 
 import re
-import shutil
 import subprocess
 import sys
 import zlib
@@ -9,14 +8,9 @@ from functools import cache
 from pathlib import Path
 
 import pytest
+from site_building import DOCS, MADE, NEEDED, ROOT, built_site
 
 import fastsoftmax
-
-ROOT = Path(__file__).parents[1]
-DOCS = ROOT / "docs"
-MADE = ("auto_examples", "_build")  # by builds
-# What the pages include, show or link to.
-NEEDED = ("README.md", "CONTRIBUTING.md", "CHANGELOG.md", "bench", "docs")
 
 pytestmark = pytest.mark.skipif(
     not all((ROOT / name).exists() for name in NEEDED), reason="no documentation beside the tests"
@@ -150,26 +144,16 @@ def test_api_reference_has_every_public_name():
     assert not sorted(wanted - found), "list them in docs/api"
 
 
+@pytest.mark.parametrize("path", MARKDOWN, ids=lambda path: path.relative_to(ROOT).as_posix())
+def test_fractions_have_braces(path):
+    """The site read 12 / log of a half times a logarithm: digits together are one number."""
+    text = path.read_text(encoding="utf-8")
+    assert not re.findall(r"\\[td]?frac\s*\w+", text)
+
+
 @pytest.fixture(scope="module")
 def site(tmp_path_factory):
-    """The built site."""
-    for module in ("myst_parser", "numpydoc", "pydata_sphinx_theme", "sphinx_copybutton"):
-        pytest.importorskip(module)
-    if any((ROOT / "examples").glob("*.py")):
-        pytest.importorskip("sphinx_gallery")
-    tree = tmp_path_factory.mktemp("tree")  # the gallery writes beside the pages
-    for name in (*NEEDED, "examples"):
-        if (ROOT / name).is_dir():
-            shutil.copytree(ROOT / name, tree / name, ignore=shutil.ignore_patterns(*MADE))
-        elif (ROOT / name).exists():
-            shutil.copy(ROOT / name, tree)
-    out = tree / "site"
-    command = [sys.executable, "-m", "sphinx", "-W", "--keep-going", "-q", "-b", "html"]
-    done = subprocess.run(
-        [*command, tree / "docs", out], cwd=tree, capture_output=True, text=True, check=False
-    )
-    assert done.returncode == 0, done.stderr
-    return out
+    return built_site(tmp_path_factory)
 
 
 @pytest.mark.slow

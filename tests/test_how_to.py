@@ -16,7 +16,7 @@ if not PAGE.exists():
 LINES = PAGE.read_text(encoding="utf-8").splitlines()
 ROWS = [line.strip("| ").split(" | ") for line in LINES if line.startswith("| ")]
 OURS = ROWS[0].index("fastsoftmax")
-CELLS = {row[0]: row[OURS] for row in ROWS[1:]}
+CELLS = {row[0]: row[OURS] for row in ROWS if row != ROWS[0]}  # each group has the headings
 CLASSES = {"FastSoftmax": FastSoftmax, "FastSoftmaxCV": FastSoftmaxCV}
 
 

@@ -298,6 +298,16 @@ class TestPredictions:
             assert all(spine.get_visible() is wrong for spine in axis.spines.values())
         figure.canvas.draw()  # a glyph that the font lacks would warn
 
+    @pytest.mark.parametrize("n", [1, 2, 3, 4, 8])
+    def test_a_new_figure_says_which_line_is_the_truth(self, pyplot, n):
+        axes = plot.predictions(np.zeros((n, 4)), [0] * n, [0] * n)
+        figure = axes[0].figure
+        figure.canvas.draw()
+        key = figure.get_supxlabel()
+        assert key.replace("\n", ", ") == "first line: true label, second line: predicted label"
+        box = figure._supxlabel.get_window_extent()
+        assert box.x0 >= 0 and box.x1 <= figure.bbox.width
+
     def test_labels_that_are_strings(self, figure):
         axes = plot.predictions(np.zeros((1, 4)), ["a"], ["b"], ax=figure.subplots())
         assert texts(axes) == ["a\n\N{BALLOT X} b"]

@@ -57,6 +57,8 @@ def test_cell_ends_where_something_is_shown(maker):
         ">>> def f():\n...     return 2\n>>> f()\n2\n\n```\n"
     )
     text = maker.notebook(page)
+    outputs = [c["outputs"] for c in json.loads(text)["cells"] if c["cell_type"] == "code"]
+    assert [out[0]["data"]["text/plain"] for out in outputs] == [["1"], ["2"]]
     assert cells(text, "code") == ["a = 1\na", "def f():\n    return 2\nf()"]
     assert cells(text, "markdown") == ["# Title"]
 
@@ -74,10 +76,23 @@ def test_picture_under_a_block_is_drawn_not_shown(maker, tmp_path):
         "Text ![kept](other.png)\n\n```python\n>>> from matplotlib import pyplot\n"
         ">>> _ = pyplot.subplots()\n\n```\n\n![drawn](pictures/one.png)\n\nEnd.\n"
     )
-    assert cells(maker.notebook(page), "markdown") == ["Text ![kept](other.png)", "End."]
+    assert cells(maker.notebook(page, None), "markdown") == ["Text ![kept](other.png)", "End."]
     paths = maker.draw(page, tmp_path)
+    drawn = [c for c in json.loads(maker.notebook(page, tmp_path))["cells"] if c.get("outputs")]
+    assert [list(out["data"]) for out in drawn[-1]["outputs"]] == [["image/png"]]
     assert paths == [tmp_path / "pictures" / "one.png"]
     assert paths[0].read_bytes().startswith(b"\x89PNG")
+
+
+def test_notebook_was_executed(maker):
+    """It is read on pages that do not run it."""
+    stored = json.loads(maker.notebook(PAGE))["cells"]
+    outputs = [out for cell in stored for out in cell.get("outputs", ())]
+    assert len(outputs) > 60
+    kinds = [out["output_type"] for out in outputs]
+    assert {"stream", "execute_result", "display_data"} == set(kinds)
+    drawn = re.findall(r"^```\n\n!\[[^\]]+\]\((\S+)\)$", PAGE, re.MULTILINE)
+    assert kinds.count("display_data") == len(drawn) > 3
 
 
 def test_pictures_are_there_and_small():

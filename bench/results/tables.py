@@ -35,6 +35,16 @@ COMMITTED = (
     "ratios",
     "scaling",
 )  # files of results
+TITLES = {
+    "busy": "Results: fits and epochs on a busy machine",
+    "cluster": "Results: evaluations on a cluster",
+    "everyday": "Results: everyday data",
+    "fit_to_optimum": "Results: fits to the optimum",
+    "probes": "Results: probes of embeddings",
+    "ratios": "Results: parts of a fit, predictions and functions",
+    "scaling": "Results: number of threads",
+    "scale": "Results: the cost of a large fit",
+}
 CHARTS = {
     "cluster": "Seconds of an evaluation against the number of workers, both logarithmic",
     "everyday": "Time of the fastest rival divided by ours, logarithmic, a line a shape",
@@ -278,7 +288,7 @@ def read_all(folder: Path) -> str:
     parts = []
     names = {path.stem for path in folder.glob("*.json")}
     for name in sorted(names | set(COMMITTED)):
-        parts += [f"## {name}", ""]
+        parts += [f"## {TITLES.get(name, name)}", ""]
         if name not in names:
             parts += ["Not measured yet.", ""]
             continue

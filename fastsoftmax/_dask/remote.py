@@ -261,7 +261,7 @@ class Remote:
             names = "partition" if len(died) == 1 else "some of the partitions"
             raise RuntimeError(
                 f"{names} {', '.join(map(str, died))} (from 0) cannot be computed: every worker "
-                "that tried died, mostly for want of memory"
+                "that tried died; the usual reason is too little memory"
             ) from error
 
 

@@ -124,8 +124,8 @@ class Checkpoint:
             complaint = str(error)
             if complaint != self._complaint:
                 warnings.warn(
-                    f"checkpoint={str(self._path)!r} could not be written, what it held before "
-                    f"is kept, and the fit goes on: {complaint}",
+                    f"checkpoint={str(self._path)!r} could not be written. The earlier checkpoint, "
+                    f"if there is one, remains, and the fit continues: {complaint}",
                     UserWarning,
                     stacklevel=2,
                 )

@@ -58,39 +58,41 @@ class DecidingEstimator(PredictingEstimator):
 
         .. math:: \arg\min_j \sum_i P(\text{class } i \mid x)\; cost_{ij}
 
-        With costs of 0 where class and decision agree and 1 elsewhere that is `predict`. A decision
-        need not be a class: one more column, "ask a human" with the same cost in each row, makes
-        the model refuse where every answer is expected to cost more. Memory does not grow with
-        n_rows * n_classes.
+        If the costs are 0 for the correct class and 1 otherwise, the result is that of `predict`. A
+        decision need not be a class: with one more column, "ask a human", of equal costs for all
+        classes, the model asks if every other decision has a higher expected cost. Memory does not
+        grow with n_rows * n_classes.
 
         Parameters
         ----------
         X : array-like or sparse matrix of shape (n_rows, n_features)
         cost : array-like of shape (n_classes, n_decisions), pandas.DataFrame or dict
-            ``cost[i, j]`` is what decision j costs when the truth is ``classes_[i]`` (rows are
-            truths, as in scikit-learn's `confusion_matrix`): finite, negative for a gain. The rows
-            of a frame are found by its index, which holds the classes in any order, and its columns
-            name the decisions; so do ``{class: {decision: cost}}``.
+            ``cost[i, j]`` is the cost of decision j if the true class is ``classes_[i]`` (rows are
+            true classes, as in scikit-learn's `confusion_matrix`). Costs are finite; a gain is
+            negative. The index of a frame holds the classes, in any order, and its columns are the
+            names of the decisions. In a dict, ``{class: {decision: cost}}``, the keys are these
+            names.
         decisions : array-like of shape (n_decisions,), optional
-            What an array's columns stand for; the classes in the order of `classes_` without it.
-            Of several types (numbers and strings) they are kept as objects.
+            The names of an array's columns; by default the classes in the order of `classes_`.
+            Names of several types (numbers and strings) are kept as objects.
         return_cost : bool, default=False
             Whether to return the expected costs too.
 
         Returns
         -------
         decided : ndarray of shape (n_rows,)
-            Of the dtype of `decisions` or `classes_`; of equal expected costs the first decision's.
+            Of the dtype of `decisions` or `classes_`. If expected costs are equal, it is the first
+            of the decisions.
         expected_cost : ndarray of shape (n_rows,), float64
-            That of the decision taken. Only where return_cost.
+            The expected cost of this decision. Only with ``return_cost=True``.
 
         Raises
         ------
         TypeError
             If cost does not hold real numbers.
         NotFittedError, ValueError
-            As `decision_function`; a ValueError also for a cost of another shape, not finite or
-            without a row for each class, and decisions that do not fit.
+            As `decision_function`. Also a ValueError if cost has another shape, is not finite or
+            lacks a row of a class, or if decisions do not fit.
 
         References
         ----------
@@ -139,33 +141,33 @@ class DecidingEstimator(PredictingEstimator):
     def predict_with_reject(
         self, X: ArrayLike, threshold: float, *, reject_label: Any = None
     ) -> Array:
-        """Return the most likely class of each row, or `reject_label` where that is too unlikely.
+        """Return the most likely class of each row, or `reject_label` if it is too unlikely.
 
-        This is Chow's rule, which of all rules that reject as many rows makes the fewest errors (if
-        the probabilities are right): where an error costs 1 and a rejection costs r, reject below
-        the probability 1 - r. For other costs see `predict_cost_sensitive`.
+        This is Chow's rule. Of all rules that reject the same number of rows it makes the fewest
+        errors, if the probabilities are right. If an error costs 1 and a rejection costs r, the
+        best threshold is 1 - r. For other costs see `predict_cost_sensitive`.
 
         Parameters
         ----------
         X : array-like or sparse matrix of shape (n_rows, n_features)
         threshold : float
-            In [0, 1]: the least probability with which a class is decided. Up to 1 / n_classes
-            nothing is rejected.
+            In [0, 1]: a row is rejected if the probability of its most likely class is below this.
+            With at most 1 / n_classes nothing is rejected.
         reject_label : object, default=None
             The result for rejected rows; a scalar that is none of the classes.
 
         Returns
         -------
         ndarray of shape (n_rows,)
-            Of a dtype that holds classes and reject_label as they are: integers with -1, wider
-            strings with "unknown", objects with None.
+            Of a dtype that can hold the classes and reject_label: integers with -1, strings with
+            "unknown", objects with None.
 
         Raises
         ------
         TypeError
             If threshold is not a number.
         NotFittedError, ValueError
-            As `decision_function`; a ValueError also if threshold lies outside of [0, 1] or
+            As `decision_function`. Also a ValueError if threshold is outside of [0, 1], or
             reject_label is one of `classes_`.
 
         References
@@ -208,10 +210,10 @@ class DecidingEstimator(PredictingEstimator):
 
         .. math:: \mathrm{softmax}\bigl((W x + b) / T\bigr)
 
-        over rows that the model was not fitted to: above 1 for a model that is too sure of itself.
-        From then on every method uses the logits divided by T; ``coef_`` and ``intercept_`` remain
-        what the fit found, and the most likely class remains the same. `fit` and `partial_fit`
-        reset ``temperature_`` to 1, and so may you.
+        over rows that the model was not fitted to. T is above 1 for a model whose probabilities are
+        too confident. From then on every method divides the logits by T. ``coef_``, ``intercept_``
+        and the most likely classes do not change. `fit` and `partial_fit` reset ``temperature_`` to
+        1; you may set it to 1 too.
 
         Parameters
         ----------
@@ -234,16 +236,17 @@ class DecidingEstimator(PredictingEstimator):
         Warns
         -----
         ConvergenceWarning
-            If the best temperature is 0, as every row's label has the largest logit, or infinite,
-            as the logits are no better than none. ``temperature_`` is then a power of 4 beyond
-            which a change by a factor e changes the mean loss by less than 1e-6 log(n_classes).
+            If the best temperature is 0 (the label of every row has the largest logit) or infinite
+            (the logits are no better than chance). ``temperature_`` is then a power of 4, chosen so
+            that a more extreme temperature, by a factor e, changes the mean loss by less than 1e-6
+            log(n_classes).
 
         Notes
         -----
-        The loss is convex in 1 / T; its slope comes from the pass that fits use, which keeps
-        nothing as large as the logits. An earlier ``temperature_`` plays no part. scikit-learn's
-        ``CalibratedClassifierCV(FrozenEstimator(model), method="temperature")`` gives the same
-        probabilities.
+        The loss is convex in 1 / T. Its derivative is computed by the pass that fits use, which
+        stores no array of the size of the logits. An earlier ``temperature_`` has no effect.
+        scikit-learn's ``CalibratedClassifierCV(FrozenEstimator(model), method="temperature")``
+        gives the same probabilities.
 
         References
         ----------

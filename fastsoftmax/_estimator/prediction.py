@@ -35,10 +35,10 @@ class PredictingEstimator(FittedEstimator):
 
     @own_arithmetic
     def sparsify(self) -> Self:
-        """Convert ``coef_`` to a sparse array, which saves memory where most of it is 0.
+        """Convert ``coef_`` to a sparse array, which saves memory if most coefficients are 0.
 
-        That is so after a fit with ``l1_ratio`` > 0. Every method works with it, predictions a
-        little slower; a new fit replaces it.
+        They are after a fit with ``l1_ratio`` > 0. Every method works with a sparse ``coef_``;
+        predictions are a little slower. A new fit makes a dense one.
 
         Returns
         -------
@@ -69,7 +69,7 @@ class PredictingEstimator(FittedEstimator):
 
     @own_arithmetic
     def densify(self) -> Self:
-        """Convert ``coef_`` back to an ndarray; without effect where it is one.
+        """Convert ``coef_`` back to an ndarray, if it is sparse.
 
         Returns
         -------
@@ -88,18 +88,19 @@ class PredictingEstimator(FittedEstimator):
     def decision_function(self, X: ArrayLike) -> Array:
         """Logits W x + b, divided by `temperature_`.
 
-        Those beyond the largest number of the dtype become its largest numbers, in order.
+        Logits that are too large for the dtype become its largest numbers, and keep their order.
 
         Parameters
         ----------
         X : array-like or sparse matrix of shape (n_rows, n_features), or rows in parts
-            Paths of .npy files, memory maps, a source of `fastsoftmax.data_sources` or batches (of
-            which labels are left out), as for `fit`; read part by part.
+            Rows in parts are paths of .npy files, memory maps, a source of
+            `fastsoftmax.data_sources`, or batches, as for `fit`. They are read part by part; labels
+            in batches are ignored.
 
         Returns
         -------
         ndarray of shape (n_rows, n_classes), or (n_rows,) for two classes
-            float64 where X or `coef_` is, otherwise float32. With two classes the log-odds of
+            float64 if X or `coef_` is float64, otherwise float32. With two classes the log-odds of
             ``classes_[1]``.
 
         Raises
@@ -122,13 +123,14 @@ class PredictingEstimator(FittedEstimator):
 
     @own_arithmetic
     def predict(self, X: ArrayLike) -> Array:
-        """Return the most likely class of each row; of two equal logits that of the first class.
+        """Return the most likely class of each row; of equal logits, the first class.
 
         Parameters
         ----------
         X : array-like or sparse matrix of shape (n_rows, n_features), or rows in parts
-            Paths of .npy files, memory maps, a source of `fastsoftmax.data_sources` or batches (of
-            which labels are left out), as for `fit`; read part by part.
+            Rows in parts are paths of .npy files, memory maps, a source of
+            `fastsoftmax.data_sources`, or batches, as for `fit`. They are read part by part; labels
+            in batches are ignored.
 
         Returns
         -------
@@ -157,13 +159,14 @@ class PredictingEstimator(FittedEstimator):
         Parameters
         ----------
         X : array-like or sparse matrix of shape (n_rows, n_features), or rows in parts
-            Paths of .npy files, memory maps, a source of `fastsoftmax.data_sources` or batches (of
-            which labels are left out), as for `fit`; read part by part.
+            Rows in parts are paths of .npy files, memory maps, a source of
+            `fastsoftmax.data_sources`, or batches, as for `fit`. They are read part by part; labels
+            in batches are ignored.
 
         Returns
         -------
         ndarray of shape (n_rows, n_classes)
-            float64 where X or `coef_` is, otherwise float32.
+            float64 if X or `coef_` is float64, otherwise float32.
 
         Raises
         ------
@@ -181,18 +184,19 @@ class PredictingEstimator(FittedEstimator):
 
     @own_arithmetic
     def predict_log_proba(self, X: ArrayLike) -> Array:
-        """Logarithms of the probabilities, finite also where those round to 0.
+        """Logarithms of the probabilities; they are finite even if a probability rounds to 0.
 
         Parameters
         ----------
         X : array-like or sparse matrix of shape (n_rows, n_features), or rows in parts
-            Paths of .npy files, memory maps, a source of `fastsoftmax.data_sources` or batches (of
-            which labels are left out), as for `fit`; read part by part.
+            Rows in parts are paths of .npy files, memory maps, a source of
+            `fastsoftmax.data_sources`, or batches, as for `fit`. They are read part by part; labels
+            in batches are ignored.
 
         Returns
         -------
         ndarray of shape (n_rows, n_classes)
-            float64 where X or `coef_` is, otherwise float32.
+            float64 if X or `coef_` is float64, otherwise float32.
 
         Raises
         ------
@@ -224,16 +228,16 @@ class PredictingEstimator(FittedEstimator):
         Returns
         -------
         labels : ndarray of shape (n_rows, k)
-            Of the dtype of `classes_`; of two equal logits the first class comes first.
+            Of the dtype of `classes_`. If two logits are equal, the first class comes first.
         probabilities : ndarray of shape (n_rows, k)
-            Theirs among all classes; float64 where X or `coef_` is, otherwise float32.
+            Theirs among all classes; float64 if X or `coef_` is float64, otherwise float32.
 
         Raises
         ------
         TypeError
             If k is not an integer.
         NotFittedError, ValueError
-            As `decision_function`; a ValueError also if k lies outside of [1, n_classes].
+            As `decision_function`. Also a ValueError if k is outside of [1, n_classes].
 
         Examples
         --------
@@ -268,9 +272,9 @@ class PredictingEstimator(FittedEstimator):
         X : array-like or sparse matrix of shape (n_rows, n_features), or rows in parts
             As for `predict`.
         y : array-like of shape (n_rows,), or (n_rows, n_classes)
-            True labels, each one of `classes_` where its row has a weight above 0. Or
-            probabilities of the classes in the order of `classes_` (the columns of a frame with
-            names are found by those). None only where the parts bring them.
+            True labels; each must be one of `classes_`, unless its row has weight 0. Or
+            probabilities of the classes in the order of `classes_` (columns of a frame are matched
+            by their names). None only if X is parts that contain the labels.
         sample_weight : array-like of shape (n_rows,), optional
             Weights >= 0 of the rows in both means.
 
@@ -278,15 +282,15 @@ class PredictingEstimator(FittedEstimator):
         -------
         Metrics
             A named tuple: ``loss``, the mean of -log(probability of the true label) in nats,
-            and ``accuracy``, the share of rows whose most likely class is the true one. Where y
-            holds probabilities, ``loss`` is the mean of -sum_k y_k log(probability of class k),
+            and ``accuracy``, the share of rows whose most likely class is the true one. If y holds
+            probabilities, ``loss`` is the mean of -sum_k y_k log(probability of class k),
             and the true class of a row is that of its largest y_k.
 
         Raises
         ------
         NotFittedError, ValueError
-            As `decision_function`; a ValueError also for a label that is missing or none of
-            `classes_`, lengths that differ, and weights that are negative, not finite, or all 0.
+            As `decision_function`. Also a ValueError if a label is missing or is not one of
+            `classes_`, if lengths differ, or if weights are negative, not finite, or all 0.
 
         Examples
         --------
@@ -318,9 +322,10 @@ class PredictingEstimator(FittedEstimator):
         X : array-like or sparse matrix of shape (n_rows, n_features), or rows in parts
             As for `predict`.
         y : array-like of shape (n_rows,), or (n_rows, n_classes)
-            True labels, of the same kind as `classes_` (strings, numbers); one that is none of
-            them counts as predicted wrong. Or probabilities, as for `evaluate`: the true class of a
-            row is that of the largest. None only where the parts bring them.
+            True labels, of the same kind as `classes_` (strings, numbers). The prediction of a row
+            counts as wrong if its label is not one of `classes_`. Or probabilities, as for
+            `evaluate`: the true class of a row is the one of the largest probability. None only if
+            X is parts that contain the labels.
         sample_weight : array-like of shape (n_rows,), optional
             Weights >= 0 of the rows.
 
@@ -332,9 +337,9 @@ class PredictingEstimator(FittedEstimator):
         Raises
         ------
         NotFittedError, ValueError
-            As `decision_function`; a ValueError also for y that is no array of labels, strings
-            where `classes_` are numbers and the like, a missing label, lengths that differ, and
-            weights that are negative, not finite, or all 0.
+            As `decision_function`. Also a ValueError if y is not an array of labels, or holds
+            strings while `classes_` are numbers (or the reverse); if a label is missing; if lengths
+            differ; or if weights are negative, not finite, or all 0.
 
         Examples
         --------

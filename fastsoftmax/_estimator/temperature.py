@@ -16,12 +16,12 @@ _FACTOR = 4.0
 _MOST_FACTORS = 500  # 1e300
 
 TOO_SHARP = (
-    "every row's label has the largest logit, or so nearly that the loss does not tell: no "
-    "temperature > 0 is the best, since ever smaller ones fit better. Take more held-out rows."
+    "every row's label has the largest logit, or nearly the largest: no temperature > 0 is the "
+    "best, since ever smaller ones fit better. Take more held-out rows."
 )
 TOO_FLAT = (
-    "the logits tell nothing of these labels: no finite temperature is the best, since ever larger "
-    "ones fit better. Check that y belongs to X."
+    "the logits do not help to predict these labels: no finite temperature is the best, since "
+    "ever larger ones fit better. Check that y belongs to X."
 )
 
 

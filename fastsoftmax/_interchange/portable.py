@@ -58,8 +58,8 @@ class PortableEstimator(DecidingEstimator):
         Parameters
         ----------
         file : path-like or binary file object
-            The name is taken as it is; ".npz" is usual. A file that exists is replaced at once,
-            when the new one is complete.
+            No suffix is added to the name; ".npz" is usual. An existing file is replaced when the
+            new one is complete.
 
         Raises
         ------
@@ -71,7 +71,7 @@ class PortableEstimator(DecidingEstimator):
         ValueError
             If coefficients are not finite, or the parts of the model do not fit together.
         OSError
-            If the file cannot be written; one that existed then remains as it was.
+            If the file cannot be written. An existing file is then unchanged.
 
         Warns
         -----
@@ -86,13 +86,13 @@ class PortableEstimator(DecidingEstimator):
         -----
         The file has the parameters, ``classes_``, ``coef_``, ``intercept_``, ``n_features_in_``,
         ``feature_names_in_``, ``n_iter_``, ``gap_``, ``converged_``, ``objective_``,
-        ``temperature_`` where there is one, and what `partial_fit` needs to go on, but not
-        ``history_`` and ``solver_``. Coefficients that are mostly 0 are stored without those zeros,
-        and those of `sparsify` as it has them. It is a zip archive of uncompressed arrays of
-        numpy's format with a header in JSON, and the same model gives the same bytes.
+        ``temperature_`` if it was set, and what `partial_fit` needs to continue. It does not hold
+        ``history_`` and ``solver_``. Coefficients that are mostly 0 are stored without the zeros,
+        and those of `sparsify` in their sparse form. The file is a zip archive of uncompressed
+        arrays in numpy's format with a header in JSON. The same model gives the same bytes.
 
-        Of a `FastSoftmaxCV` it has the model that was chosen, as a `FastSoftmax` with ``C=C_``,
-        which both classes' `load` returns.
+        For a `FastSoftmaxCV` the file holds the chosen model, a `FastSoftmax` with ``C=C_``. `load`
+        of either class returns it.
 
         Examples
         --------
@@ -133,11 +133,12 @@ class PortableEstimator(DecidingEstimator):
         Returns
         -------
         LogisticRegression
-            Fitted: its predictions, probabilities and logits are those of this model, to rounding.
-            It has copies of ``coef_``, ``intercept_`` and ``classes_``, the names of the features,
-            and the parameters that both have but `n_jobs`, which has no effect there; of solvers
-            that are not there it has "lbfgs". Scaling (`standardize`, `input_scale`) is part of
-            the coefficients; a new fit of it would lack that, and `label_smoothing`.
+            A fitted model. Its predictions, probabilities and logits equal those of this model up
+            to rounding. It has copies of ``coef_``, ``intercept_`` and ``classes_``, the names of
+            the features, and the parameters that both classes have, except `n_jobs`, which has no
+            effect there. Its solver is "lbfgs" if scikit-learn does not have this model's solver.
+            The coefficients contain the scales of `standardize` and `input_scale`, but a new fit
+            would not scale, nor smooth labels.
 
         Raises
         ------
@@ -183,10 +184,10 @@ class PortableEstimator(DecidingEstimator):
         Returns
         -------
         torch.nn.Linear
-            On the CPU, with copies of the coefficients in their number type and an output for each
-            of ``classes_``: ``softmax(layer(X), dim=1)`` is `predict_proba`, and
-            ``CrossEntropyLoss`` takes the outputs as they are. For two classes they are
-            (0, log-odds of ``classes_[1]``).
+            A layer on the CPU, with copies of the coefficients in their number type and an output
+            for each of ``classes_``. ``softmax(layer(X), dim=1)`` equals `predict_proba`, and
+            ``CrossEntropyLoss`` takes the outputs directly. For two classes the outputs are 0 and
+            the log-odds of ``classes_[1]``.
 
         Raises
         ------
@@ -226,8 +227,8 @@ class PortableEstimator(DecidingEstimator):
         Parameters
         ----------
         dtype : {float32, float64}, default=float32
-            Number type of the features it takes and of the probabilities it returns. As in
-            `predict_proba`, float64 is computed in where it or ``coef_`` is.
+            Number type of the features and of the probabilities of the ONNX model. As in
+            `predict_proba`, it computes in float64 if dtype or ``coef_`` is float64.
 
         Returns
         -------
@@ -325,14 +326,15 @@ class LoadableEstimator(FitParameters):
         Returns
         -------
         FastSoftmax
-            Fitted, of the class that this is called on: the same predictions to the last bit.
+            A fitted model of the class that `load` is called on. Its predictions are the same to
+            the last bit.
 
         Raises
         ------
         ValueError
-            If the file is not a model, or is damaged in any way: what it declares is checked
-            before memory is taken for it, and all of it before it is used. Also if a later version
-            has written it in a format that this one does not know.
+            If the file is not a model, or is damaged. Sizes are checked before memory is allocated,
+            and all contents before they are used. Also if a later version has written it in a
+            format that this version does not know.
         OSError
             If there is no such file, or it cannot be read.
         TypeError
@@ -381,13 +383,13 @@ class LoadableEstimator(FitParameters):
         Returns
         -------
         FastSoftmax
-            Its predictions, probabilities and logits are those of clf, to rounding, and so are the
-            parameters that both have; C is the chosen one of `LogisticRegressionCV`, and infinite
-            for ``penalty=None``; `solver` is "auto" for a solver that is not here. Nothing is
-            certified: ``gap_`` is infinite, ``objective_`` NaN and ``converged_`` False. (With
-            multi_class="multinomial", which scikit-learn had until 1.7, a model of two classes has
-            half the log-odds as its logits: here they are twice as large, the probabilities
-            equal.)
+            Its predictions, probabilities and logits equal those of clf up to rounding. It has the
+            parameters that both classes have. C is the chosen one of a `LogisticRegressionCV`, and
+            infinite for ``penalty=None``. `solver` is "auto" if this class does not have clf's
+            solver. Nothing is certified: ``gap_`` is infinite, ``objective_`` NaN and
+            ``converged_`` False. (With multi_class="multinomial", which scikit-learn had until 1.7,
+            a model of two classes has half the log-odds as its logits: here the logits are twice as
+            large, and the probabilities are equal.)
 
         Raises
         ------

@@ -24,8 +24,8 @@ def advice(
     if result.reason == "separable":
         return (
             "the classes are separable, wholly or in part: without a penalty (C=inf) the optimum "
-            f"is at infinity, and the fit stopped on the way there, at an objective of "
-            f"{value:.2g}. Give a finite C."
+            "is at infinity, so there are no best coefficients. The fit stopped at an objective "
+            f"of {value:.2g}. Give a finite C."
         )
     limits = {
         "max_iter": f"it took all of max_iter={max_iter} iterations. Raise max_iter.",

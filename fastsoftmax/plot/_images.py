@@ -90,9 +90,10 @@ def predictions(
     n_columns: int = 8,
     ax: Any = None,
 ) -> NDArray[np.object_]:
-    """Draw images titled with the true label above the predicted one, mistakes marked.
+    """Draw images with two lines above each: the true label, then the predicted label.
 
-    A mistake has a ballot X before the predicted label, and a coloured title and frame.
+    A wrong prediction has a cross before it, and a coloured title and frame. A new figure says at
+    its lower edge which line is which.
 
     Parameters
     ----------
@@ -136,7 +137,20 @@ def predictions(
         _of_pair(_name(t, names), _name(p, names), wrong=t != p)
         for t, p in zip(truth, predicted, strict=True)
     ]
-    return _draw(ax, pictures, written, n_columns, "gray")
+    axes = _draw(ax, pictures, written, n_columns, "gray")
+    if ax is None and len(axes):
+        _add_key(axes[0].figure)
+    return axes
+
+
+def _add_key(figure: Any) -> None:
+    """Say at the lower edge of a figure of predictions which line is the truth."""
+    width, height = figure.get_size_inches()
+    width = max(width, 2.3)  # of the longer line
+    wide = width > 4.2
+    key = ("first line: true label", "second line: predicted label")
+    figure.set_size_inches(width, height + (0.2 if wide else 0.4))
+    figure.supxlabel((", " if wide else "\n").join(key), fontsize="small")
 
 
 @own_arithmetic
@@ -202,7 +216,7 @@ def weights(
         checked_as_fitted(clf, "a fitted classifier with coef_")
         raise TypeError(
             f"a fitted classifier with coef_ is wanted, not {type(clf).__name__}; of a pipeline "
-            "pass the last step, clf[-1], whose coefficients are those of what the others make of X"
+            "pass the last step, clf[-1]: its coefficients belong to the output of the other steps"
         )
     pictures = _pictures(clf.coef_, shape)
     labels = np.asarray(clf.classes_).tolist()[-len(pictures) :]
