@@ -1,0 +1,19 @@
+"""How many examples the fuzzing tests try.
+
+Without a setting they try few, always the same ones. FASTSOFTMAX_FUZZ=100 tries a hundred times as
+many, other ones in each run; `--hypothesis-seed=N` chooses which.
+"""
+
+from fuzz_settings import FACTOR
+from hypothesis import HealthCheck, Phase, settings
+
+settings.register_profile(
+    "fastsoftmax",
+    deadline=None,
+    derandomize=FACTOR == 1.0,
+    database=None,
+    print_blob=True,
+    phases=[Phase.explicit, Phase.generate, ],
+    suppress_health_check=list(HealthCheck),
+)
+settings.load_profile("fastsoftmax")
