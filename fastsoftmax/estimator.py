@@ -136,7 +136,7 @@ class FastSoftmax(CallbackSupportMixin, PortableEstimator, LoadableEstimator, In
         W; float64 for X of float64 (or converted to it), otherwise float32. Of columns without an
         entry (see Notes) it is made when it is first read.
     intercept_ : ndarray of shape (n_classes,), or (1,)
-        b; zeros without an intercept.
+        b; without an intercept zeros, or with `standardize` what centring the features adds.
     n_iter_ : ndarray of shape (1,), int32
         Iterations, or epochs.
     gap_ : float

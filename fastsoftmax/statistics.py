@@ -21,6 +21,7 @@ from scipy import linalg, special
 from sklearn.utils import check_consistent_length
 from sklearn.utils.validation import check_is_fitted
 
+from fastsoftmax._arguments import argument_named
 from fastsoftmax._estimator.features import checked_features, real_type
 from fastsoftmax._estimator.parameters import FitParameters
 from fastsoftmax._estimator.rows import (
@@ -378,7 +379,8 @@ def _problem_of(
 ) -> _FittedProblem:
     """Return the problem that an estimator was fitted to, from the rows of that fit."""
     X, y = checked_features(estimator, X), label_array(as_numpy(y, "y"))
-    check_consistent_length(X, y)
+    with argument_named("y"):
+        check_consistent_length(X, y)
     row_weights = checked_sample_weights(sample_weight, X)
     targets = known_labels(y, estimator.classes_, row_weights=row_weights)
     scaled, total = scaled_to_mean_1(row_weights, real_type(X.dtype))

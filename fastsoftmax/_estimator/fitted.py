@@ -155,16 +155,22 @@ def forget_fit(estimator: FittedEstimator) -> None:
 
 @contextmanager
 def nothing_set_without_coefficients(estimator: FittedEstimator) -> Iterator[None]:
-    """Give an estimator the attributes of before back, where a fit has no result."""
-    before = vars(estimator).copy()
+    """Give an estimator the attributes of before back, where a fit has no result.
+
+    An error before there are coefficients, such as a bad argument, also leaves a model as it was.
+    """
+    before, coef = vars(estimator).copy(), stored_coef(estimator)
     try:
         yield
-    except NothingLearnt as error:
-        for name in vars(estimator).keys() - before.keys():
-            delattr(estimator, name)
-        for name, value in before.items():
-            setattr(estimator, name, value)
-        raise ValueError(*error.args) from None
+    except Exception as error:
+        if isinstance(error, NothingLearnt) or stored_coef(estimator) is coef:
+            for name in vars(estimator).keys() - before.keys():
+                delattr(estimator, name)
+            for name, value in before.items():
+                setattr(estimator, name, value)
+        if isinstance(error, NothingLearnt):
+            raise ValueError(*error.args) from None
+        raise
 
 
 def check_finite(at: Evaluation, rows: Rows) -> None:

@@ -13,7 +13,7 @@ from typing import Any, NamedTuple
 import numpy as np
 from sklearn.utils.validation import _check_sample_weight
 
-from fastsoftmax._arguments import thread_count
+from fastsoftmax._arguments import argument_named, thread_count
 from fastsoftmax._estimator.features import real_type
 from fastsoftmax._estimator.fitted import FittedEstimator
 from fastsoftmax._estimator.targets import Targets, with_weight
@@ -38,7 +38,8 @@ def checked_sample_weights(sample_weight: Any, X: Any) -> Array:
     if sample_weight is None:
         return np.ones(X.shape[0])
     sample_weight = as_numpy(sample_weight, "sample_weight")
-    row_weights = _check_sample_weight(sample_weight, X, dtype=np.float64)
+    with argument_named("sample_weight"):
+        row_weights = _check_sample_weight(sample_weight, X, dtype=np.float64)
     if not np.all(row_weights >= 0.0):
         raise ValueError(f"sample_weight must be >= 0, got {row_weights.min()}")
     return np.asarray(row_weights)

@@ -13,7 +13,10 @@ settings.register_profile(
     derandomize=FACTOR == 1.0,
     database=None,
     print_blob=True,
-    phases=[Phase.explicit, Phase.generate, ],
+    phases=[
+        Phase.explicit,
+        Phase.generate,
+    ],
     suppress_health_check=list(HealthCheck),
 )
 settings.load_profile("fastsoftmax")

@@ -8,7 +8,8 @@ from hypothesis import strategies as st
 
 _WORDS = [0, 1, 0x7F, 0x80, 0xFF, 0xFFFF, 0x7FFFFFFF, 0x80000000, 0xFFFFFFFF, 2**63, 2**64 - 1]
 _TEXTS = [b"NaN", b"1e999", b"-1", b"null", b"true", b"[]", b"{}", b'"', b"(", b")", b",", b"'",
-          b"99999999999999999999", b"<f8", b"|O", b">f4", b"|V8", b"<U9", b"\\u0000", b"descr"]  # fmt: skip
+          b"99999999999999999999", b"<f8", b"|O", b">f4", b"|V8", b"<U9", b"\\u0000",
+          b"descr"]  # fmt: skip
 
 
 @st.composite

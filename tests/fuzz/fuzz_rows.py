@@ -101,7 +101,7 @@ def _typed(X, real, scale_integers):
     """Return values in a number type, within its range."""
     dtype = np.dtype(real)
     if dtype.kind == "b":
-        return X > np.median(X)
+        return np.median(X) < X
     if dtype.kind in "iu":
         info = np.iinfo(np.int32 if dtype.itemsize > 4 else dtype)
         X = 10.0 * X + 30.0 if scale_integers else X

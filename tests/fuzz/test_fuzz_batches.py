@@ -7,7 +7,13 @@ import numpy as np
 import pandas as pd
 import pyarrow as pa
 import pyarrow.parquet as pq
-from fuzz_checks import check_attributes, check_certificate, check_predictions, left_alone
+from fuzz_checks import (
+    check_attributes,
+    check_certificate,
+    check_predictions,
+    left_alone,
+    objective_of,
+)
 from fuzz_problems import problems
 from fuzz_rows import SPARSE_FORMS
 from fuzz_settings import examples
@@ -112,14 +118,7 @@ def test_paths(problem, Cs):
         model.coef_, model.intercept_ = path.coefs[i], path.intercepts[i]
         model.gap_ = float(path.gaps[i])
         model.converged_ = model.gap_ <= model.tol
-        F, value = _objective(model, problem)
-        model.objective_ = value
+        F, V, c = objective_of(model, problem)
+        model.objective_ = float(F.value(V, c))
         check_certificate(model, problem)
         assert int(path.n_iter[i]) <= model.max_iter
-
-
-def _objective(model, problem):
-    from fuzz_checks import objective_of
-
-    F, V, c = objective_of(model, problem)
-    return F, float(F.value(V, c))

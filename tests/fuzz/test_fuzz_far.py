@@ -19,7 +19,7 @@ from sklearn.base import clone
 from fastsoftmax import FastSoftmax
 
 REALS = ["float64", "float32"]
-_FORMS = ["array", "Fortran order", "pandas", *SPARSE_FORMS]
+_FORMS = ["array", "Fortran order", *SPARSE_FORMS]
 
 
 @examples(40)

@@ -51,7 +51,7 @@ def _models():
     sgd = FastSoftmax(solver="sgd", momentum=0.9, max_iter=2, random_state=0)
     models = [
         FastSoftmax().fit(X, y),
-        FastSoftmax(class_weight={0: 2.0, 1: 1.0, 2: 1.0}).fit(pd.DataFrame(X, columns=[*"abc"]), y),
+        FastSoftmax(class_weight={0: 2.0}).fit(pd.DataFrame(X, columns=[*"abc"]), y),
         FastSoftmax().fit(X, np.array([*"abc"] * 4, dtype=object)),
         FastSoftmax(l1_ratio=1.0, C=0.3).fit(X, y).sparsify(),
         sgd.partial_fit(X, y, classes=[0, 1, 2]),

@@ -92,7 +92,7 @@ def test_no_penalty(problem):
     assert float(value - descended(F, V, c)) <= 1e-4 * float(value) + 1e-12
     z = F.z.astype(float)
     z = z[problem.row_weights > 0.0] if problem.row_weights is not None else z
-    rest, sizes, directions = np.linalg.svd(z, full_matrices=True)
+    _, sizes, directions = np.linalg.svd(z, full_matrices=True)
     rank = int((sizes > 1e-9 * max(sizes.max(initial=0.0), 1e-300)).sum())
     across = np.abs(V.astype(float) @ directions[rank:].T).max(initial=0.0)
     assert across <= 1e3 * eps * max(1.0, np.abs(V).max())
