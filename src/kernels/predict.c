@@ -107,7 +107,7 @@ static void predict_part(void *task_, ptrdiff_t part, int thread) {
 
 static int run_predict(predict_task *task, const void *weights, void *scratch, int n_threads) {
     int finite = 1;
-    arena memory = {scratch, 0};
+    arena memory = arena_in(scratch);
     void *table = begin_predict(task, &memory, n_threads);
     task->weights = fs_csr_weights(task->kern, task->rows, weights, table, n_threads);
     memset(task->flags, 0, (size_t)(task->plan.n_threads * LINE));

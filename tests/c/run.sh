@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
 # Compiles check_kernels with the flags of setup.py and runs it, by each way that this machine has:
-# gcc, clang, their sanitizers, and another processor (aarch64) through its cross compiler and qemu.
+# gcc, clang, their sanitizers, valgrind, and another processor (aarch64) through its cross compiler and qemu.
 # Under qemu, and where threads are watched, a part of the sizes and every 997th float stand for all;
 # threads are watched with one instruction set.
 # 1 on failure.
@@ -70,6 +70,14 @@ if [ "$mode" != --exhaustive ]; then
         start "gcc, addresses and undefined behaviour, $type" "" \
             gcc -pthread -fsanitize=address,undefined -fno-sanitize-recover=all
     done
+    arguments=(--races)
+    # (memcheck knows no AVX-512, which the kernels see)
+    if command -v valgrind > /dev/null; then
+        arguments=(--races float)
+        start "gcc, valgrind" "valgrind -q --error-exitcode=1 --leak-check=full" gcc -pthread
+    else
+        echo "== valgrind: skipped, there is none"
+    fi
     arguments=(--races)
     start "gcc, data races" "" gcc -pthread -fsanitize=thread
     start "clang, data races" "" clang -pthread -fsanitize=thread
