@@ -6,6 +6,8 @@ many, other ones in each run; `--hypothesis-seed=N` chooses which.
 
 from importlib.util import find_spec
 
+import pytest
+
 collect_ignore = ["coverage_guided.py"]  # (a program)
 if None in map(find_spec, ("hypothesis", "pandas", "polars", "pyarrow")):
     collect_ignore_glob = ["*.py"]  # of the extra "test"
@@ -23,3 +25,11 @@ else:
         suppress_health_check=list(HealthCheck),
     )
     settings.load_profile("fastsoftmax")
+
+
+@pytest.fixture(autouse=True)
+def nothing_printed(capfd):
+    """BLAS and LAPACK print what is wrong with their arguments, and go on."""
+    yield
+    printed = "".join(capfd.readouterr())
+    assert "On entry to" not in printed, printed

@@ -68,7 +68,10 @@ def _dependent(rng, X):
 
 
 def _offsets(rng, X):
-    return X + rng.choice([10.0, 1e3, 1e6, 1.7e9]) * rng.random(X.shape[1])
+    """Years, seconds, coordinates: a spread that is small beside the mean."""
+    offset = rng.choice([10.0, 2e3, 1e6, 1.7e9])
+    spread = offset * rng.choice([1e-4, 1e-3, 5e-3, 0.1])
+    return offset * rng.choice([1.0, rng.random()], X.shape[1]) + spread * X
 
 
 VALUES = {
