@@ -51,11 +51,10 @@ static predict_plan plan_of(const kernels *kern, const fs_rows *rows, int n_thre
 static void *begin_predict(predict_task *task, arena *memory, int n_threads) {
     const predict_plan plan = task->plan = plan_of(task->kern, task->rows, n_threads);
     const double threads = (double)plan.n_threads;
-    void *table = fs_take_csr_weights(memory, task->kern, task->rows);
     task->flags = take(memory, threads * LINE);
     task->packed = take(memory, threads * plan.pack_bytes);
     task->block_logits = task->op ? NULL : take(memory, threads * (double)plan.logits_bytes);
-    return table;
+    return fs_take_csr_weights(memory, task->kern, task->rows);
 }
 
 ptrdiff_t fs_predict_scratch(const kernels *kern, const fs_rows *rows, int with_logits,

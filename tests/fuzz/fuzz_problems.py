@@ -4,7 +4,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 import pandas as pd
-from fuzz_rows import SPARSE_FORMS, VALUES, Rows, rows, seeds
+from fuzz_rows import SPARSE_FORMS, VALUES, Rows, choices, rows, seeds
 from hypothesis import strategies as st
 from scipy import sparse
 
@@ -77,15 +77,16 @@ PROBABILITIES = ["float64", "float32", "float16", "frame", "sparse"]
 @st.composite
 def targets(draw, hidden, soft=True, most=12):
     """Draw targets for rows that depend on `hidden`."""
+    choose = draw(choices)
     n = len(hidden)
     rng = np.random.default_rng(draw(seeds))
-    k = min(draw(st.sampled_from([2, 2, 3, 4, 5, 12])), n, most)
-    strength = draw(st.sampled_from([0.0, 1.0, 3.0, 100.0]))  # the last is separable
+    k = min(choose([2, 2, 3, 4, 5, 12]), n, most)
+    strength = choose([0.0, 1.0, 3.0, 100.0])  # the last is separable
     logits = strength * hidden @ rng.standard_normal((hidden.shape[1], k))
     logits /= np.sqrt(hidden.shape[1])
-    if soft and draw(st.integers(0, 5)) == 0:
-        return _probabilities(draw(st.sampled_from(PROBABILITIES)), rng, n, k)
-    kind = draw(st.sampled_from(list(LABELS)))
+    if soft and choose(range(6)) == 0:
+        return _probabilities(choose(PROBABILITIES), rng, n, k)
+    kind = choose(list(LABELS))
     made, as_given = LABELS[kind]
     k = min(k, len(made(k)))
     y = (logits[:, :k] + rng.gumbel(size=(n, k))).argmax(axis=1)
@@ -112,8 +113,9 @@ def _probabilities(kind, rng, n, k):
 @st.composite
 def row_weights(draw, codes):
     """Draw row weights, with a row that counts in every class."""
-    kind = draw(st.sampled_from([None, None, None, "uniform", "zeros", "spread", "large", "tiny",
-                                 "integers", "list"]))  # fmt: skip
+    choose = draw(choices)
+    kind = choose([None, None, None, "uniform", "zeros", "spread", "large", "tiny", "integers",
+                   "list"])  # fmt: skip
     if kind is None:
         return None
     n, rng = len(codes), np.random.default_rng(draw(seeds))
@@ -139,7 +141,11 @@ def row_weights(draw, codes):
 @st.composite
 def parameters(draw, n_params, n_classes, soft, storage_is_sparse, C=None):
     """Draw parameters of a certified fit."""
-    pick = lambda *choices: draw(st.sampled_from(choices))  # noqa: E731
+    choose = draw(choices)
+
+    def pick(*values):
+        return choose(values)
+
     chosen = {
         "C": C or pick(1.0, 1e-10, 1e-3, 0.1, 10.0, 100.0, 1e4, 1e10),
         "fit_intercept": pick(True, True, False),
@@ -152,17 +158,17 @@ def parameters(draw, n_params, n_classes, soft, storage_is_sparse, C=None):
         chosen["standardize"] = True
     elif scaling == "input_scale":
         chosen["input_scale"] = pick(0.1, 1 / 255, 3.0)
-    if draw(st.integers(0, 4)) == 0:
+    if choose(range(5)) == 0:
         chosen["label_smoothing"] = pick(0.01, 0.1, 0.5)
-    if not soft and draw(st.integers(0, 4)) == 0:
+    if not soft and choose(range(5)) == 0:
         chosen["class_weight"] = pick("balanced", "dict")
-    if draw(st.integers(0, 9)) == 0 and n_params < 300:
+    if choose(range(10)) == 0 and n_params < 300:
         chosen["backend"] = "numpy"
-    if C is None and draw(st.integers(0, 2)) == 0:
+    if C is None and choose(range(3)) == 0:
         chosen["l1_ratio"] = pick(0.01, 0.5, 1.0)
     else:
         solvers = ["auto", "auto", "lbfgs", "newton-cholesky", "owlqn"]
-        chosen["solver"] = draw(st.sampled_from(solvers[: 5 if n_params < 500 else 3]))
+        chosen["solver"] = choose(solvers[: 5 if n_params < 500 else 3])
     return chosen
 
 

@@ -68,7 +68,8 @@ def _models():
 @given(data=st.data())
 def test_models(data):
     content = data.draw(broken_archives(data.draw(st.sampled_from(_models()))))
-    with little_memory():
+    with little_memory(), warnings.catch_warnings():
+        warnings.simplefilter("ignore", UserWarning)  # X lacks names of features
         try:
             model = FastSoftmax.load(io.BytesIO(content))
         except ValueError:
