@@ -38,7 +38,11 @@ def left_alone(*inputs, traps=False):
     before = [memory_of(i) for i in inputs]
     random = np.random.get_state()[1].copy()  # noqa: NPY002 (that we leave it alone)
     began = time.process_time()
-    with np.errstate(**({"all": "raise"} if traps else {})):
+    # (2 threads of BLAS, also where workers of pytest have 1)
+    with (
+        np.errstate(**({"all": "raise"} if traps else {})),
+        _pools.limit(limits=2, user_api="blas"),
+    ):
         state, threads = np.geterr(), _blas_threads()
         with warnings.catch_warnings(record=True) as caught:
             warnings.simplefilter("always")
