@@ -23,7 +23,7 @@ from sklearn.base import clone
 from fastsoftmax import FastSoftmax
 
 
-@examples(60)
+@examples(200)
 @given(problem=problems(), traps=st.booleans())
 def test_a_fit(problem, traps):
     model = FastSoftmax(**problem.parameters)
@@ -37,7 +37,7 @@ def test_a_fit(problem, traps):
 _ROUNDED = {k: VALUES[k] for k in ("plain", "offsets", "lognormal", "scales", "huge")}
 
 
-@examples(60)
+@examples(100)
 @given(
     problem=problems(
         values=_ROUNDED,
@@ -99,7 +99,7 @@ def test_max_time(problem, solver, limit):
 _EXACT = {k: VALUES[k] for k in ("plain", "levels", "constant columns", "dependent", "zeros")}
 
 
-@examples(30)
+@examples(100)
 @given(problem=problems(C=np.inf, values=_EXACT))
 def test_no_penalty(problem):
     """Of all optima it is the shortest; where there is none, the fit says so."""
@@ -112,6 +112,9 @@ def test_no_penalty(problem):
     if not model.converged_:
         return
     F, V, c = objective_of(model, problem)
+    constant = np.ptp(problem.rows.values, axis=0) == 0.0
+    if F.fit_intercept or model.standardize:  # (centring has left rounding of long doubles there)
+        F = F._replace(z=np.where(constant, 0, F.z))
     value, real = F.value(V, c), problem.rows.real
     eps = float(np.finfo(real).eps)
     assert float(value - descended(F, V, c)) <= 1e-4 * float(value) + 1e-12
@@ -120,7 +123,7 @@ def test_no_penalty(problem):
     _, sizes, directions = np.linalg.svd(z, full_matrices=True)
     rank = int((sizes > 1e-9 * max(sizes.max(initial=0.0), 1e-300)).sum())
     across = np.abs(V.astype(float) @ directions[rank:].T).max(initial=0.0)
-    assert across <= 1e3 * eps * max(1.0, np.abs(V).max())
+    assert across <= np.sqrt(eps) * max(1.0, np.abs(V).max())
 
 
 # What L-BFGS alone took a thousand iterations for, with a 1-norm: features that differ.
