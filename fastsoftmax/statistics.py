@@ -12,6 +12,7 @@ intercepts nearly independent of the rest, and matrices are judged after scaling
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
@@ -331,7 +332,7 @@ def _check_options(estimator: FitParameters, covariance: str, confidence_level: 
             "its rows, so the Fisher information is not the precision of its coefficients. Fit "
             "without"
         )
-    if covariance == "fisher" and not np.isinf(estimator.C):
+    if covariance == "fisher" and not math.isinf(estimator.C):
         raise ValueError(
             f"C={estimator.C:g} is a penalty, which shrinks coefficients towards 0: tests and "
             'confidence intervals need a fit with C=numpy.inf; covariance="laplace" gives '
@@ -492,7 +493,7 @@ def _check_optimum(estimator: FitParameters, problem: Problem, contrasts: _Contr
     point = np.append((steps[:, :d] / problem.coordinates.scale).ravel(), steps[:, d:].ravel())
     by_error = float(np.max(np.abs(contrasts.step) / np.sqrt(np.diag(contrasts.covariance))))
     by_logit = problem.largest_logit_change(point)
-    if np.isinf(estimator.C) and not getattr(estimator, "converged_", False) and by_logit > _OFF:
+    if math.isinf(estimator.C) and not getattr(estimator, "converged_", False) and by_logit > _OFF:
         raise ValueError(_NO_OPTIMUM)
     if not max(by_error, by_logit) <= _OFF:
         raise ValueError(

@@ -113,6 +113,16 @@ def _exchange(path: Path, name, array):
         write_arrays(opened, arrays | dict.fromkeys(places, array))
 
 
+@pytest.mark.parametrize("parameter", ["C", "input_scale", "tol"])
+def test_integers_of_any_size(data, parameter):
+    """numpy knows none of more than 64 bits: C=10**20 was a TypeError."""
+    options = {"max_iter": 5, "tol": 1.0, parameter: 10**20}
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        model = FastSoftmax(**options).fit(*data)
+    assert np.isfinite(model.coef_).all()
+
+
 @pytest.mark.parametrize("backend", ["native", "numpy"])
 def test_rows_of_weight_0_have_no_loss(backend, request):
     """With numpy 0 times an infinite loss was NaN."""

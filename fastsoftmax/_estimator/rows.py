@@ -5,6 +5,7 @@ checks X and leaves it in place, `targets` decodes y, this module checks and sca
 `make_shard` puts them together.
 """
 
+import math
 import numbers
 from collections.abc import Callable
 from types import ModuleType
@@ -231,7 +232,7 @@ def regularisation(C: float, total: float, l1_ratio: float | None = 0.0) -> tupl
     Together they are 1 / (C total), which is 0 only where C is infinite.
     """
     ratio = float(l1_ratio or 0.0)
-    if np.isinf(C):
+    if math.isinf(C):
         return 0.0, 0.0
     share = float(C) * total
     strength = max(1.0 / share if share > 0.0 else np.inf, _LEAST_STRENGTH)

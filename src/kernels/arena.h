@@ -20,7 +20,8 @@ static inline void *take(arena *a, double n_bytes) {
     return taken;
 }
 
-/* An arena that lays out. Static analysers, which follow every path, are told that it has memory. */
+/* An arena that lays out. Static analysers, which follow every path, are told that it has memory.
+ */
 static inline arena arena_in(void *memory) {
 #ifdef __GNUC__
     if (!memory) __builtin_unreachable();

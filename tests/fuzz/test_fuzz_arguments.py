@@ -1,5 +1,7 @@
 """Bad arguments: an error that names the argument, and an estimator that is as it was."""
 
+import warnings
+
 import numpy as np
 import pandas as pd
 import pytest
@@ -9,6 +11,7 @@ from fuzz_settings import examples
 from hypothesis import given
 from hypothesis import strategies as st
 from scipy import sparse
+from sklearn.exceptions import ConvergenceWarning
 
 from fastsoftmax import FastSoftmax, cross_entropy, linear_cross_entropy, softmax
 
@@ -34,7 +37,8 @@ def test_parameters(name, value):
         return
     before = dict(vars(model))
     try:
-        with np.errstate(all="raise"):
+        with np.errstate(all="raise"), warnings.catch_warnings():
+            warnings.simplefilter("ignore", ConvergenceWarning)
             model.fit(X, y)
     except (ValueError, TypeError) as error:
         assert name in str(error), error
@@ -95,7 +99,7 @@ def _changed_weights(draw, n):
 _NAMES = {
     "X": "X|file",
     "y": "y|label|class|probabilit",
-    "sample_weight": "sample_weight",
+    "sample_weight": "sample_weight|weights",
 }
 
 

@@ -69,7 +69,8 @@ def test_fits_of_far_rows(problem, traps, solver):
        traps=st.booleans())  # fmt: skip
 def test_partial_fit(data, values, learning_rate, momentum, traps):
     """Steps leave finite coefficients, or are an error that leaves them as they were."""
-    first = data.draw(rows(values=values, reals=REALS))
+    plain = {"values": values, "reals": REALS, "forms": _FORMS}
+    first = data.draw(rows(**plain))
     d, K = first.values.shape[1], data.draw(st.sampled_from([2, 3, 12]))
     model = FastSoftmax(
         learning_rate=learning_rate, momentum=momentum, random_state=0, n_jobs=1,
@@ -92,7 +93,7 @@ def test_partial_fit(data, values, learning_rate, momentum, traps):
         assert np.isfinite(model.coef_).all() and np.isfinite(model.intercept_).all()
         assert int(model.n_iter_[0]) == step + 1
         check_predictions(model, batch.given, batch.values)
-        batch = data.draw(rows(values=values, reals=REALS, widths=(d,)))
+        batch = data.draw(rows(**plain, widths=(d,)))
 
 
 @examples(15)
