@@ -56,7 +56,8 @@ def left_alone(*inputs, traps=False):
     for given, was in zip(inputs, before, strict=True):
         assert unchanged(given, was), f"{type(given).__name__} was written to"
     ours = [w for w in caught if issubclass(w.category, ConvergenceWarning)]
-    others = [w for w in caught if w not in ours]
+    # (scikit-learn warns of as many classes as rows)
+    others = [w for w in caught if w not in ours and "unique classes" not in str(w.message)]
     assert not others, [str(w.message) for w in others]
     assert len(ours) <= 1, [str(w.message) for w in ours]
 
