@@ -1,6 +1,6 @@
 """What pyproject.toml cannot state: the extension module and the flags it is compiled with.
 
-Three environment variables steer the build. Each may be 0 (do without), 1 (an error where it
+Four environment variables steer the build. Each may be 0 (do without), 1 (an error where it
 cannot be had) or unset (use what works).
 
 FASTSOFTMAX_NATIVE
@@ -12,6 +12,9 @@ FASTSOFTMAX_OPENMP
     are serial, but for OpenMP's threads on Windows.)
 FASTSOFTMAX_WERROR
     With 1, warnings in the hand-written C are errors.
+FASTSOFTMAX_SANITIZE
+    With 1, a build for tests: not optimised, under the sanitizers of addresses and undefined
+    behaviour (gcc or clang), whose library has to be loaded before Python (tests/c/python.sh).
 """
 
 import os
@@ -27,7 +30,12 @@ from setuptools import Extension, setup
 from setuptools.command.build_ext import build_ext
 
 KERNELS = Path("src", "kernels")
-VARIABLES = ("FASTSOFTMAX_NATIVE", "FASTSOFTMAX_OPENMP", "FASTSOFTMAX_WERROR")
+VARIABLES = (
+    "FASTSOFTMAX_NATIVE",
+    "FASTSOFTMAX_OPENMP",
+    "FASTSOFTMAX_WERROR",
+    "FASTSOFTMAX_SANITIZE",
+)
 
 # No option here names an instruction set: the sources in isa/ choose theirs by pragma, and one of
 # them is picked at run time.
@@ -37,6 +45,9 @@ FLAGS = ["-std=c11", "-O3", "-g0", "-ffp-contract=off", "-fvisibility=hidden"]
 THREADS = (
     ["-pthread"] if os.name == "posix" and sys.platform not in ("darwin", "emscripten") else []
 )
+SANITIZERS = ["-fsanitize=address,undefined", "-fno-sanitize-recover=all"]
+# (gcc takes minutes to optimise sanitized code)
+FLAGS_SANITIZED = [*SANITIZERS, "-O0", "-g", "-fno-omit-frame-pointer"]
 FLAGS_MSVC = ["/std:c11", "/O2", "/fp:precise"]
 # Compilers that do not know the option ignore it. Cython's C does without.
 ATOMICS_MSVC = ["/experimental:c11atomics"]
@@ -105,6 +116,8 @@ class BuildKernels(build_ext):
         compile_flags, link_flags = self.openmp_flags(msvc)
         flags = (FLAGS_MSVC if msvc else FLAGS + THREADS) + compile_flags
         own = ATOMICS_MSVC if msvc else []
+        if wanted("FASTSOFTMAX_SANITIZE"):
+            flags, link_flags = flags + FLAGS_SANITIZED, link_flags + SANITIZERS
         strict = (STRICT_MSVC if msvc else STRICT) if wanted("FASTSOFTMAX_WERROR") else []
         if msvc and not self.compiler.initialized:  # threads would do it twice, which it refuses
             self.compiler.initialize()

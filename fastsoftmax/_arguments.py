@@ -3,6 +3,9 @@
 import math
 import numbers
 import operator
+import re
+from collections.abc import Iterator
+from contextlib import contextmanager
 from types import ModuleType
 from typing import Any
 
@@ -17,6 +20,18 @@ from fastsoftmax.processors import available_cpus, default_threads
 # in. A softmax computed in float16 is off by up to 1e-2 (ten roundings of 5e-4 in the sum of 1000
 # exponentials), one in float32 by up to 1e-6, and by more where it went through logarithms.
 _SUM_TOLERANCES = {2: 1e-2, 4: 1e-4}
+
+
+@contextmanager
+def argument_named(name: str) -> Iterator[None]:
+    """Name the argument in errors of functions of others that do not."""
+    try:
+        yield
+    except (ValueError, TypeError) as error:
+        if re.search(rf"\b{name}\b", str(error)):
+            raise
+        kind = ValueError if isinstance(error, ValueError) else TypeError
+        raise kind(f"{name}: {error}") from error
 
 
 def as_real(name: str, value: ArrayLike) -> tuple[Array, np.dtype[Any]]:

@@ -143,7 +143,7 @@ class FastSoftmax(CallbackSupportMixin, PortableEstimator, LoadableEstimator, In
         W. It is float64 if X is float64 or was converted to it, otherwise float32. If empty columns
         were left out (see Notes), the array is made when it is first read.
     intercept_ : ndarray of shape (n_classes,), or (1,)
-        b; zeros without an intercept.
+        b; without an intercept zeros, or with `standardize` what centring the features adds.
     n_iter_ : ndarray of shape (1,), int32
         Iterations, or epochs.
     gap_ : float

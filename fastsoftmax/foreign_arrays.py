@@ -37,7 +37,10 @@ def as_array(value: Any, name: str) -> Array:
     value = as_numpy(value, name)
     if is_frame(value):
         value = frame_array(value, name, lambda types: np.result_type(*types))
-    return np.asarray(value)
+    try:
+        return np.asarray(value)
+    except ValueError as error:
+        raise ValueError(f"{name} is no array: {error}") from error
 
 
 def as_numpy(value: Any, name: str) -> Any:

@@ -12,6 +12,7 @@ intercepts nearly independent of the rest, and matrices are judged after scaling
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
@@ -21,6 +22,7 @@ from scipy import linalg, special
 from sklearn.utils import check_consistent_length
 from sklearn.utils.validation import check_is_fitted
 
+from fastsoftmax._arguments import argument_named
 from fastsoftmax._estimator.features import checked_features, real_type
 from fastsoftmax._estimator.parameters import FitParameters
 from fastsoftmax._estimator.rows import (
@@ -332,7 +334,7 @@ def _check_options(estimator: FitParameters, covariance: str, confidence_level: 
             "its rows, so the Fisher information is not the precision of its coefficients. Fit "
             "without"
         )
-    if covariance == "fisher" and not np.isinf(estimator.C):
+    if covariance == "fisher" and not math.isinf(estimator.C):
         raise ValueError(
             f"C={estimator.C:g} is a penalty, which shrinks coefficients towards 0: tests and "
             'confidence intervals need a fit with C=numpy.inf; covariance="laplace" gives '
@@ -380,7 +382,8 @@ def _problem_of(
 ) -> _FittedProblem:
     """Return the problem that an estimator was fitted to, from the rows of that fit."""
     X, y = checked_features(estimator, X), label_array(as_numpy(y, "y"))
-    check_consistent_length(X, y)
+    with argument_named("y"):
+        check_consistent_length(X, y)
     row_weights = checked_sample_weights(sample_weight, X)
     targets = known_labels(y, estimator.classes_, row_weights=row_weights)
     scaled, total = scaled_to_mean_1(row_weights, real_type(X.dtype))
@@ -492,7 +495,7 @@ def _check_optimum(estimator: FitParameters, problem: Problem, contrasts: _Contr
     point = np.append((steps[:, :d] / problem.coordinates.scale).ravel(), steps[:, d:].ravel())
     by_error = float(np.max(np.abs(contrasts.step) / np.sqrt(np.diag(contrasts.covariance))))
     by_logit = problem.largest_logit_change(point)
-    if np.isinf(estimator.C) and not getattr(estimator, "converged_", False) and by_logit > _OFF:
+    if math.isinf(estimator.C) and not getattr(estimator, "converged_", False) and by_logit > _OFF:
         raise ValueError(_NO_OPTIMUM)
     if not max(by_error, by_logit) <= _OFF:
         raise ValueError(

@@ -41,7 +41,7 @@ def pytest_addoption(parser):
 @pytest.hookimpl(tryfirst=True)
 def pytest_collection_modifyitems(config, items):
     """Mark as slow what repeats other tests with other combinations of their parameters."""
-    ours = {i.nodeid: i for i in items if i.path.parent == Path(__file__).parent}
+    ours = {i.nodeid: i for i in items if i.path.is_relative_to(Path(__file__).parent)}
     with_parameters = {
         # (its indices number the tests, not the values)
         name: {key: id(value) for key, value in item.callspec.params.items()}

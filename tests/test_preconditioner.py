@@ -361,3 +361,12 @@ def test_errors_of_threads_are_raised():
 
     with pytest.raises(KeyError):
         list(in_threads(fails, range(3), 2))
+
+
+def test_rows_without_curvature_leave_the_diagonal(capfd):
+    """BLAS was given a matrix without rows, printed that, and went on."""
+    X = np.full((2, 3), 65504.0, dtype=np.float16)
+    model = FastSoftmax(C=1e-10, standardize=True, fit_intercept=False)
+    model.fit(X, np.eye(2), [1e3, 1e-6])
+    assert model.converged_
+    assert "On entry to" not in "".join(capfd.readouterr())

@@ -19,7 +19,7 @@ from fastsoftmax.columns import InColumns
 from fastsoftmax.monitor import HISTORY, Monitor
 from fastsoftmax.objective import SoftmaxObjective
 from fastsoftmax.problem.problem import Problem
-from fastsoftmax.solvers.record import Damaged, Record, State, array_in, count_in, part_of
+from fastsoftmax.solvers.record import Record, State, array_in, count_in, part_of
 
 # Parameters that change what is minimised, and for "sgd" the way; those of `early_stopping` say
 # which rows are held out.
@@ -84,7 +84,10 @@ class Course:
             monitor.stopping.go_on(part_of(left, "early_stopping"), in_columns)
         coef, intercept = problem.coordinates.coefficients_of(problem.null_point)
         if "coef" in left:  # (there is none before the first iteration)
-            coef, intercept = array_in(left, "coef", coef.shape), array_in(left, "intercept")
+            coef, intercept = (
+                array_in(left, name, like.shape)
+                for name, like in (("coef", coef), ("intercept", intercept))
+            )
             self.note(self._n_iter, lambda: (coef, intercept))
         real = problem.rows.real
         set_learnt(
@@ -145,9 +148,8 @@ def _of_history(history: dict[str, list[Any]], n_iter: int) -> State:
 def _history(state: State, n_iter: int, solver: str) -> dict[str, list[Any]]:
     history: dict[str, list[Any]] = {}
     for name in HISTORY:
-        values = array_in(state, name).tolist()
-        if len(values) != n_iter:
-            raise Damaged(f"{name} has {len(values)} values for {n_iter} iterations")
+        of_sets = name.startswith("eval_") and n_iter > 0
+        values = array_in(state, name, (n_iter, None) if of_sets else (n_iter,)).tolist()
         if name.startswith("eval_"):
             values = [tuple(row) for row in values]
         elif solver == "sgd" and name in ("objective", "gap"):

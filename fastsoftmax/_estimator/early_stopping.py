@@ -69,7 +69,7 @@ class EarlyStopping:
         set_learnt(self.estimator, best_iteration=int(n_iter), best_score=score)
         if "coef" in state:
             self._best = Learnt(
-                coef=coef_in(array_in(state, "coef")),
+                coef=coef_in(array_in(state, "coef", (None, None))),
                 intercept=array_in(state, "intercept"),
                 gap=number_in(state, "gap"),
                 objective=number_in(state, "objective"),

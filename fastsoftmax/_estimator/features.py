@@ -9,7 +9,7 @@ from scipy import sparse
 from sklearn.utils import assert_all_finite, check_array, check_consistent_length
 from sklearn.utils.validation import _check_n_features, validate_data
 
-from fastsoftmax._arguments import are_readable, features_in_place
+from fastsoftmax._arguments import are_readable, argument_named, features_in_place
 from fastsoftmax._estimator.fitted import FittedEstimator
 from fastsoftmax._estimator.targets import Given, given_targets
 from fastsoftmax.foreign_arrays import as_numpy, frame_array, is_frame
@@ -51,7 +51,8 @@ def checked_rows(
         validate_data(estimator, X, y, reset=reset, accept_sparse="csr", dtype=kept)
     X = _validated(estimator, X, reset=reset, kept=kept)
     given = given_targets(as_numpy(y, name), name)
-    check_consistent_length(X, given.values)
+    with argument_named(name):
+        check_consistent_length(X, given.values)
     X = in_place(X)
     if finite:
         check_finite(X, estimator)
@@ -60,17 +61,19 @@ def checked_rows(
 
 def _validated(estimator: FittedEstimator, X: Any, *, reset: bool, kept: list[Any]) -> Any:
     """Return X, not searched for NaN, as scikit-learn's validation has it in one of some types."""
-    # its search for NaN may take an array of the size of X, that of `check_finite` does not
-    options = {"accept_sparse": "csr", "dtype": kept, "ensure_all_finite": False}
-    stored = stored_features(X)
-    plain = is_plain(stored) and stored.dtype in kept
-    if plain and stored is X and "feature_names_in_" not in vars(estimator):
+    if is_plain(X) and X.dtype in kept and "feature_names_in_" not in vars(estimator):
         _check_n_features(estimator, X, reset=reset)
         return X
-    if stored is X or not is_frame(X):
-        return validate_data(estimator, stored, reset=reset, **options)
-    validate_data(estimator, X, reset=reset, skip_check_array=True)  # the names
-    return stored if plain else check_array(stored, input_name="X", estimator=estimator, **options)
+    # its search for NaN may take an array of the size of X, that of `check_finite` does not
+    options = {"accept_sparse": "csr", "dtype": kept, "ensure_all_finite": False}
+    with argument_named("X"):
+        stored = stored_features(X)
+        if stored is X or not is_frame(X):
+            return validate_data(estimator, stored, reset=reset, **options)
+        validate_data(estimator, X, reset=reset, skip_check_array=True)  # the names
+        if is_plain(stored) and stored.dtype in kept:
+            return stored
+        return check_array(stored, input_name="X", estimator=estimator, **options)
 
 
 def is_plain(X: Any) -> bool:

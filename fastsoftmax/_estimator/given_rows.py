@@ -14,6 +14,7 @@ from scipy import sparse
 from sklearn.utils import assert_all_finite, check_consistent_length
 from sklearn.utils.validation import check_is_fitted
 
+from fastsoftmax._arguments import argument_named
 from fastsoftmax._estimator.features import (
     backend_rows,
     check_finite,
@@ -134,7 +135,8 @@ class GivenRows(NamedTuple):
     def with_targets(self, y: Any, sample_weight: Any) -> tuple[Shard, float]:
         """Return the rows with their targets, checked, and the sum of their row weights."""
         given = given_targets(as_numpy(y, "y"))
-        check_consistent_length(self.X, given.values)
+        with argument_named("y"):
+            check_consistent_length(self.X, given.values)
         row_weights = np.ones(self.n_rows, dtype=self.coef.dtype)
         given_weights = None
         if sample_weight is not None:

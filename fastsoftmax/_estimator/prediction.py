@@ -13,6 +13,7 @@ from sklearn.utils import check_consistent_length
 from sklearn.utils.multiclass import check_classification_targets
 from sklearn.utils.validation import _check_sample_weight, check_is_fitted
 
+from fastsoftmax._arguments import argument_named
 from fastsoftmax._estimator.fitted import FittedEstimator, set_learnt, stored_coef
 from fastsoftmax._estimator.given_rows import given_rows
 from fastsoftmax._estimator.parts import each_labelled, joined, labelled_parts, weighted_mean
@@ -359,13 +360,15 @@ class PredictingEstimator(FittedEstimator):
         truth = found.values
         if truth.dtype.kind not in "biuUS":  # of others some are no labels
             check_classification_targets(truth)
-        check_consistent_length(given.X, truth)
+        with argument_named("y"):
+            check_consistent_length(given.X, truth)
         check_kind(truth, self.classes_)
         hits = self.classes_[given.top(1)[:, 0]] == truth
         if sample_weight is None:
             return float(np.mean(hits))
         sample_weight = as_numpy(sample_weight, "sample_weight")
-        row_weights = _check_sample_weight(sample_weight, given.X, dtype=np.float64)
+        with argument_named("sample_weight"):
+            row_weights = _check_sample_weight(sample_weight, given.X, dtype=np.float64)
         if not (row_weights.min() >= 0.0 and row_weights.max() > 0.0):
             raise ValueError(
                 "sample_weight must be >= 0 and not all 0, got values from "

@@ -5,6 +5,7 @@ checks X and leaves it in place, `targets` decodes y, this module checks and sca
 `make_shard` puts them together.
 """
 
+import math
 import numbers
 from collections.abc import Callable
 from types import ModuleType
@@ -13,7 +14,7 @@ from typing import Any, NamedTuple
 import numpy as np
 from sklearn.utils.validation import _check_sample_weight
 
-from fastsoftmax._arguments import thread_count
+from fastsoftmax._arguments import argument_named, thread_count
 from fastsoftmax._estimator.features import real_type
 from fastsoftmax._estimator.fitted import FittedEstimator
 from fastsoftmax._estimator.targets import Targets, with_weight
@@ -38,7 +39,8 @@ def checked_sample_weights(sample_weight: Any, X: Any) -> Array:
     if sample_weight is None:
         return np.ones(X.shape[0])
     sample_weight = as_numpy(sample_weight, "sample_weight")
-    row_weights = _check_sample_weight(sample_weight, X, dtype=np.float64)
+    with argument_named("sample_weight"):
+        row_weights = _check_sample_weight(sample_weight, X, dtype=np.float64)
     if not np.all(row_weights >= 0.0):
         raise ValueError(f"sample_weight must be >= 0, got {row_weights.min()}")
     return np.asarray(row_weights)
@@ -230,7 +232,7 @@ def regularisation(C: float, total: float, l1_ratio: float | None = 0.0) -> tupl
     Together they are 1 / (C total), which is 0 only where C is infinite.
     """
     ratio = float(l1_ratio or 0.0)
-    if np.isinf(C):
+    if math.isinf(C):
         return 0.0, 0.0
     share = float(C) * total
     strength = max(1.0 / share if share > 0.0 else np.inf, _LEAST_STRENGTH)

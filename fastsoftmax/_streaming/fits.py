@@ -108,7 +108,7 @@ def first_coefficients(estimator: FitParameters, first: Shard) -> Linear:
 
 def has_steps(estimator: FitParameters) -> bool:
     """Whether the parameters allow steps over some rows; an AttributeError where they do not."""
-    if (estimator.l1_ratio or 0.0) > 0.0 and not np.isinf(estimator.C):
+    if (estimator.l1_ratio or 0.0) > 0.0 and not math.isinf(estimator.C):
         raise AttributeError("with l1_ratio > 0 there is no partial_fit: its steps have no 1-norm")
     if estimator.standardize or estimator.class_weight == "balanced":
         name = "standardize=True" if estimator.standardize else 'class_weight="balanced"'
@@ -256,7 +256,7 @@ def fit(estimator: FitParameters, batches: Any, classes: Any, watch: fitting.Wat
 
 
 def _check(estimator: FitParameters, watch: fitting.Watch) -> None:
-    if (estimator.l1_ratio or 0.0) > 0.0 and not np.isinf(estimator.C):
+    if (estimator.l1_ratio or 0.0) > 0.0 and not math.isinf(estimator.C):
         raise ValueError("fit takes no batches with l1_ratio > 0: steps of 'sgd' have no 1-norm")
     if watch.checkpoint is not None:
         raise ValueError(

@@ -5,6 +5,7 @@ from typing import Any, NamedTuple
 import numpy as np
 from sklearn.utils.validation import check_consistent_length
 
+from fastsoftmax._arguments import argument_named
 from fastsoftmax._estimator.batch_source import Batch, BatchSource, naming
 from fastsoftmax._estimator.label_numbers import numbered_labels
 from fastsoftmax._estimator.rows import checked_class_weights
@@ -107,7 +108,8 @@ def label_masses(batch: Batch, known: Array | None, classes: Any) -> LabelMasses
     """Return the labels of a batch; known are those of all classes, where `classes` gives them."""
     given = named_columns(batch.y, classes)
     y = given.values
-    check_consistent_length(batch.X, y)
+    with argument_named("y"):
+        check_consistent_length(batch.X, y)
     row_weights = np.ones(len(y))
     if batch.sample_weight is not None:
         row_weights = np.asarray(batch.sample_weight, dtype=np.float64)

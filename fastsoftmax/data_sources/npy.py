@@ -239,7 +239,9 @@ def _file(path: Path) -> _Part:
         raise ValueError(f"{path} must be read by ParquetRows of fastsoftmax.data_sources")
     try:
         mapped = np.load(path, mmap_mode="r", allow_pickle=False)
-    except (OSError, ValueError, EOFError) as error:
+    except MemoryError:
+        raise
+    except Exception as error:  # what numpy's reader of headers raises has no common class
         raise ValueError(f"{path} must be a .npy file of numbers: {error}") from error
     if not isinstance(mapped, np.memmap):  # such as .npz
         raise ValueError(f"{path} must be a .npy file, got {type(mapped).__name__}")

@@ -1,6 +1,7 @@
 """Rows in Parquet files, read block by block by pyarrow."""
 
 from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, Self
 
@@ -49,7 +50,7 @@ class ParquetRows(Files):
         If pyarrow is not installed (``pip install pyarrow``).
     ValueError
         If there is no such file or column, or a column holds no numbers; and, while they are read,
-        if a number is missing or a file has changed since.
+        if a number is missing, or a file is damaged or has changed since.
 
     Examples
     --------
@@ -138,12 +139,16 @@ class ParquetRows(Files):
             scanner = self._dataset.scanner(
                 columns=columns, batch_size=size, batch_readahead=1, fragment_readahead=1
             )
-            for tagged in scanner.scan_batches():
-                yield getattr(tagged.fragment, "path", "the dataset"), tagged.record_batch
+            with _readable("the dataset"):
+                for tagged in scanner.scan_batches():
+                    yield getattr(tagged.fragment, "path", "the dataset"), tagged.record_batch
             return
         for file in self._files:
             # (a scanner would decode whole row groups, several at once)
-            with pq.ParquetFile(file.path, pre_buffer=False) as opened:
+            with (
+                _readable(str(file.path)),
+                pq.ParquetFile(file.path, pre_buffer=False) as opened,
+            ):
                 for batch in opened.iter_batches(size, columns=columns):
                     yield str(file.path), batch
 
@@ -209,8 +214,19 @@ def _dataset(path: Any) -> tuple[Any, bool]:
     try:
         paths = [str(p) for p in path] if isinstance(path, list | tuple) else str(path)
         return ds.dataset(paths, format="parquet"), False
-    except (OSError, pa.ArrowInvalid, TypeError) as error:
+    except (OSError, pa.ArrowException, TypeError) as error:
         raise ValueError(f"{path} must be Parquet files or a folder of them: {error}") from error
+
+
+@contextmanager
+def _readable(name: str) -> Iterator[None]:
+    """Make a ValueError that names the file of what pyarrow raises while it reads."""
+    import pyarrow as pa
+
+    try:
+        yield
+    except (OSError, pa.ArrowException) as error:
+        raise ValueError(f"{name} cannot be read: {error}") from error
 
 
 def _numbers_of(field: Any) -> tuple[np.dtype[Any], int]:

@@ -241,7 +241,7 @@ class _Inverses:
         z *= (roots * self._scale / np.sqrt(weight)).astype(z.dtype)
         z = z.astype(self._number, copy=False)
         share = _LEAST_ADDED if is_exact else _diagonal_share(z)
-        share = 1.0 if share > _MOST_SHARE else share
+        share = 1.0 if share > _MOST_SHARE or not z.size else share  # (BLAS takes no 0 rows)
         self._roots[k] = own = _inverse_roots(share * whole + self._added)
         if share > _MOST_SHARE:
             self._blocks[k] = _diagonal(self._number)

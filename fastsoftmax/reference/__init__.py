@@ -168,7 +168,7 @@ def cross_entropy_rows(loss: Array, grad: Array | None, logits: Array, targets: 
     """
     for rows, row in _shifted(logits):
         target, _, weight = targets.of(rows)
-        loss[rows] = weight * row_losses(row, target)
+        loss[rows] = np.where(weight > 0.0, weight * row_losses(row, target), 0.0)  # inf too
         if grad is not None:
             grad[rows] = residual_of(row, target, weight)
 

@@ -54,16 +54,19 @@ def part_of(state: State, name: str) -> State:
     return part
 
 
-def array_in(state: State, name: str, shape: tuple[int, ...] | None = None) -> Array:
-    """Return an array of numbers, of a shape if one is given."""
+def array_in(state: State, name: str, shape: tuple[int | None, ...] = (None,)) -> Array:
+    """Return an array of numbers, of a shape in which None stands for any length."""
     array = state.get(name)
     if array is None:
         raise Damaged(f"it lacks {name}")
     if isinstance(array, dict) or np.asarray(array).dtype.kind not in "biuf":
         raise Damaged(f"{name} holds no numbers")
     array = np.asarray(array)
-    if shape is not None and array.shape != shape:
-        raise Damaged(f"{name} has the shape {array.shape}, not {shape}")
+    found = array.shape
+    if len(found) != len(shape) or any(
+        wanted not in (None, size) for size, wanted in zip(found, shape, strict=True)
+    ):
+        raise Damaged(f"{name} has the shape {found}, not {shape}")
     return array
 
 

@@ -11,7 +11,7 @@ import numpy as np
 
 from fastsoftmax.arrays import Array
 from fastsoftmax.solvers.protocols import Steps
-from fastsoftmax.solvers.record import Damaged, State, array_in, count_in, number_in
+from fastsoftmax.solvers.record import Damaged, State, array_in, count_in, number_in, part_of
 
 
 @dataclass
@@ -39,12 +39,12 @@ def run_from(state: State, like: Array) -> Run:
     params, velocity = array_in(state, "params", like.shape).astype(like.dtype), None
     if "velocity" in state:
         velocity = array_in(state, "velocity", like.shape).astype(like.dtype)
-    left, rng = state.get("rng", {}), np.random.RandomState()
+    left, rng = part_of(state, "rng"), np.random.RandomState()
     keys = array_in(left, "keys").astype(np.uint32)
     normal = count_in(left, "has_normal"), number_in(left, "normal")
     try:
         rng.set_state(("MT19937", keys, count_in(left, "place"), *normal))
-    except ValueError as error:
+    except (ValueError, TypeError, OverflowError) as error:
         raise Damaged(f"rng is no state: {error}") from error
     return Run(params, rng, velocity, count_in(state, "n_epochs"))
 

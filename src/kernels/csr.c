@@ -223,7 +223,7 @@ fs_sums fs_csr_loss_grad(const kernels *kern, double *grad_weights, double *grad
     const ptrdiff_t n_rows = rows->n_rows, panel_rows = min_size(panel_rows_of(kern, rows), n_rows);
     const double work =
         ((double)fs_csr_entries(rows) + 8.0 * (double)n_rows) * (double)rows->n_logits;
-    arena memory = {scratch, 0};
+    arena memory = arena_in(scratch);
     csr_task task;
     void *table = begin_pass(&task, kern, rows, n_threads, &memory);
     task.table = table;

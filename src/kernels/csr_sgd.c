@@ -117,7 +117,7 @@ static int run_batch(descent *t, fs_sums *total, int n_threads) {
 fs_sums fs_csr_sgd_steps(const kernels *kern, void *params, void *velocity, const fs_rows *rows,
                          fs_order order, const fs_descent *how, void *scratch, int n_threads) {
     const ptrdiff_t d = rows->n_features, K = rows->n_logits, batch_size = how->batch_size;
-    arena memory = {scratch, 0};
+    arena memory = arena_in(scratch);
     descent t;
     begin_steps(&t, kern, rows, batch_size, velocity != NULL, n_threads, &memory);
     t.how = how;

@@ -144,7 +144,7 @@ ptrdiff_t fs_hessian_scratch(const kernels *kern, const fs_rows *rows, int with_
 void fs_hessian_sums(const kernels *kern, double *hessian, const fs_rows *rows, const void *weights,
                      const void *bias, const fs_coordinates *coordinates, void *scratch,
                      int n_threads) {
-    arena memory = {scratch, 0};
+    arena memory = arena_in(scratch);
     hessian_task task = {.kern = kern, .rows = rows, .weights = weights, .bias = bias};
     task.hessian = hessian;
     take_hessian(&task, &memory, coordinates->with_bias, n_threads);

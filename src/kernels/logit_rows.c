@@ -144,7 +144,7 @@ ptrdiff_t fs_affine_scratch(const kernels *kern, const fs_rows *rows, int n_thre
 
 void fs_affine_rows(const kernels *kern, void *logits, const fs_rows *rows, const void *weights,
                     const void *bias, ptrdiff_t logits_stride, void *scratch, int n_threads) {
-    arena memory = {scratch, 0};
+    arena memory = arena_in(scratch);
     affine_task task = {
         .kern = kern, .logits = logits, .rows = rows, .bias = bias, .logits_stride = logits_stride};
     void *table = take_affine(&task, &memory, n_threads);

@@ -62,7 +62,7 @@ ptrdiff_t fs_moments_scratch(const kernels *kern, const fs_rows *rows, int n_thr
 
 double fs_feature_moments(const kernels *kern, double *sums, double *squares, const fs_rows *rows,
                           const void *shift, const void *units, void *scratch, int n_threads) {
-    arena memory = {scratch, 0};
+    arena memory = arena_in(scratch);
     moments_task task = {.kern = kern, .rows = rows, .shift = shift, .units = units};
     const ptrdiff_t d = rows->n_features;
     double largest = 0;

@@ -357,7 +357,7 @@ static int descend(small_task *t, double *trial, const double *params, small_poi
 fs_newton_end fs_newton_steps(const kernels *kern, double *points, double *records, double *base,
                               const double *start, const fs_small *problem,
                               const fs_newton_limits *limits, void *scratch) {
-    arena memory = {scratch, 0};
+    arena memory = arena_in(scratch);
     small_task t = begin(kern, problem, base, &memory);
     set_targets(&t);
     set_panels(&t);

@@ -269,7 +269,7 @@ fs_sums fs_loss_grad(const kernels *kern, double *grad_weights, double *grad_bia
     if (rows->indptr)
         return fs_csr_loss_grad(kern, grad_weights, grad_bias, rows, weights, bias, scratch,
                                 n_threads);
-    arena memory = {scratch, 0};
+    arena memory = arena_in(scratch);
     pass_task task;
     char *copy = begin_pass(&task, kern, rows, grad_weights != NULL, n_threads, &memory);
     task.weights = align_weights(&task, weights, copy);

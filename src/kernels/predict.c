@@ -51,11 +51,10 @@ static predict_plan plan_of(const kernels *kern, const fs_rows *rows, int n_thre
 static void *begin_predict(predict_task *task, arena *memory, int n_threads) {
     const predict_plan plan = task->plan = plan_of(task->kern, task->rows, n_threads);
     const double threads = (double)plan.n_threads;
-    void *table = fs_take_csr_weights(memory, task->kern, task->rows);
     task->flags = take(memory, threads * (double)LINE);
     task->packed = take(memory, threads * plan.pack_bytes);
     task->block_logits = task->op ? NULL : take(memory, threads * (double)plan.logits_bytes);
-    return table;
+    return fs_take_csr_weights(memory, task->kern, task->rows);
 }
 
 ptrdiff_t fs_predict_scratch(const kernels *kern, const fs_rows *rows, int with_logits,
@@ -107,7 +106,7 @@ static void predict_part(void *task_, ptrdiff_t part, int thread) {
 
 static int run_predict(predict_task *task, const void *weights, void *scratch, int n_threads) {
     int finite = 1;
-    arena memory = {scratch, 0};
+    arena memory = arena_in(scratch);
     void *table = begin_predict(task, &memory, n_threads);
     task->weights = fs_csr_weights(task->kern, task->rows, weights, table, n_threads);
     memset(task->flags, 0, (size_t)(task->plan.n_threads * LINE));

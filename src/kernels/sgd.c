@@ -91,7 +91,7 @@ fs_sums fs_sgd_steps(const kernels *kern, void *params, void *velocity, const fs
     const ptrdiff_t batch_size = how->batch_size;
     if (rows->indptr)
         return fs_csr_sgd_steps(kern, params, velocity, rows, order, how, scratch, n_threads);
-    arena memory = {scratch, 0};
+    arena memory = arena_in(scratch);
     pass_task pass;
     begin_steps(&pass, kern, rows, batch_size, n_threads, &memory);
     pass.weights = params;

@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
 # Compiles check_kernels with the flags of setup.py and runs it, by each way that this machine has:
-# gcc, clang and their sanitizers. Where threads are watched, a part of the sizes and one instruction
-# set stand for all. (Other systems and processors: .ci/systems.py.)
+# gcc, clang, their sanitizers and valgrind. Where threads are watched, and under valgrind, a part of
+# the sizes and one instruction set stand for all. (Other systems and processors: .ci/systems.py.)
 # 1 on failure.
 #
 #   tests/c/run.sh                   half an hour
@@ -22,6 +22,7 @@ folder=$(mktemp -d)
 trap 'rm -rf "$folder"' EXIT
 failures=0
 running=()
+runner=()  # what a program runs under
 
 # check TITLE COMPILER [FLAG...]: builds and runs.
 check() {
@@ -38,7 +39,7 @@ check() {
         return
     fi
     echo "== $title"
-    "$@" "${flags[@]}" "${sources[@]}" -lm -o "$program" && "$program" "${arguments[@]}"
+    "$@" "${flags[@]}" "${sources[@]}" -lm -o "$program" && "${runner[@]}" "$program" "${arguments[@]}"
 }
 
 # start TITLE COMPILER [FLAG...]: a check; those of the sample run beside each other.
@@ -72,6 +73,15 @@ if [ "$mode" != --exhaustive ]; then
     arguments=(--races)
     start "gcc, data races" gcc -pthread -fsanitize=thread
     start "clang, data races" clang -pthread -fsanitize=thread
+    # (memcheck knows no AVX-512, which the kernels see)
+    if [ "$mode" != --sample ] && command -v valgrind > /dev/null; then
+        arguments=(--races float)
+        runner=(valgrind -q --error-exitcode=1 --leak-check=full)
+        start "gcc, valgrind" gcc -pthread
+        runner=()
+    else
+        echo "== valgrind: skipped, not in the sample or not installed"
+    fi
     flags=("${optimised[@]}")
 fi
 for i in "${!running[@]}"; do
