@@ -125,13 +125,10 @@ class Copy:
     @classmethod
     def made(cls, folder: Path, last_flags: tuple[str, ...] = ("-O1",)) -> "Copy":
         """Copy the tree's files, uncommitted ones too, and compile the kernels with some flags."""
-        listing = ["git", "ls-files", "-z", "--cached", "--others", "--exclude-standard"]
-        names = subprocess.run(listing, cwd=ROOT, check=True, capture_output=True).stdout
-        for name in filter(None, set(names.decode().split("\0"))):
-            source, target = ROOT / name, folder / name
-            if source.is_file():
-                target.parent.mkdir(parents=True, exist_ok=True)
-                shutil.copy2(source, target)
+        for name in files_of_tree():
+            target = folder / name
+            target.parent.mkdir(parents=True, exist_ok=True)
+            shutil.copy2(ROOT / name, target)
         copy = cls(folder)
         copy._objects.mkdir(parents=True)
         bridge = folder / "build" / "kernels.c"
@@ -196,6 +193,23 @@ class Copy:
         run([*compiler(), *words], ROOT)
 
 
+def files_of_tree() -> set[str]:
+    """Return the files of the tree but for what builds leave; also where it is no repository."""
+    if (ROOT / ".git").exists():
+        command = ["git", "ls-files", "-z", "--cached", "--others", "--exclude-standard"]
+        names = subprocess.run(command, cwd=ROOT, check=True, capture_output=True).stdout
+        found = {ROOT / name for name in names.decode().split("\0") if name}
+    else:
+        left_out = re.compile(r"\.(so|pyd|pyc|o)$|^(build|dist|\.?venv|.*\.egg-info|__pycache__)/")
+        found = {
+            path
+            for top in ROOT.iterdir()
+            for path in (top.rglob("*") if top.is_dir() else [top])
+            if not left_out.search(path.relative_to(ROOT).as_posix())
+        }
+    return {path.relative_to(ROOT).as_posix() for path in found if path.is_file()}
+
+
 def compiler() -> list[str]:
     """Return the command of the C compiler."""
     return shlex.split(os.environ.get("CC") or sysconfig.get_config_var("CC") or "cc")
@@ -243,6 +257,7 @@ def tested(copy: Copy, tests: tuple[str, ...]) -> Outcome:
     command = [sys.executable, "-m", "pytest", "-x", "-q", "-p", "no:cacheprovider", "--tb=line"]
     command += ["-m", "not long", "-rf", *tests]
     names = ("FASTSOFTMAX_NATIVE", "PYTEST_ADDOPTS", "PYTEST_XDIST_WORKER")
+    names += ("PYTHONDONTWRITEBYTECODE",)  # (so that imports are quick)
     environment = {name: value for name, value in os.environ.items() if name not in names}
     environment |= {"PYTHONPATH": str(copy.folder), "MPLBACKEND": "Agg"}
     try:
