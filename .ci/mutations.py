@@ -2,7 +2,7 @@
 
     python .ci/mutations.py                 all faults of .ci/mutations/*.toml
     python .ci/mutations.py --sample 8      eight of them, others each week
-    python .ci/mutations.py --only NAME...  these
+    python .ci/mutations.py --only NAME...  these, or all of these lists
     python .ci/mutations.py --list          their names, and what they break
 
 A fault is a text that stands exactly once in a file, what takes its place, and the tests that
@@ -50,6 +50,7 @@ class Fault(NamedTuple):
     tests: tuple[str, ...]  # arguments of pytest
     hangs: bool = False  # whether tests may also fail to end
     crashes: bool = False  # whether they may also end the process
+    group: str = ""  # the list that it is of
 
     @property
     def is_compiled(self) -> bool:
@@ -77,7 +78,7 @@ def listed() -> list[Fault]:
         for entry in entries:
             tests = entry.pop("tests")
             try:
-                fault = Fault(tests=tuple(shlex.split(tests)), **entry)
+                fault = Fault(tests=tuple(shlex.split(tests)), group=path.stem, **entry)
             except TypeError as error:
                 raise SystemExit(f"{path.name}: {entry.get('name')}: {error}") from None
             problems += [f"{path.name}: {fault.name}: {text}" for text in wrong_in(fault)]
@@ -305,14 +306,14 @@ def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--sample", type=int, metavar="N", help="N faults, others each week")
     parser.add_argument("--seed", type=int, help="which ones (otherwise the number of the week)")
-    parser.add_argument("--only", nargs="+", metavar="NAME", help="faults of these names")
+    parser.add_argument("--only", nargs="+", metavar="NAME", help="faults, or lists of them")
     parser.add_argument("--jobs", type=int, default=2, help="faults at a time (default: 2)")
     parser.add_argument("--no-baseline", action="store_true", help="trust that tests pass")
     parser.add_argument("--list", action="store_true", help="show the faults")
     asked = parser.parse_args()
     faults = listed()
     if asked.only:
-        faults = [f for f in faults if any(f.name.startswith(name) for name in asked.only)]
+        faults = [f for f in faults if f.name in asked.only or f.group in asked.only]
     elif asked.sample:
         seed = int(time.time() // WEEK) if asked.seed is None else asked.seed
         faults = sampled(faults, asked.sample, seed)

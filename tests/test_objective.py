@@ -72,9 +72,9 @@ class Plain:
         return entropy - float((grad[-self.n_logits :] ** 2).sum()) / (2.0 * self.penalty)
 
     def dual_of_mixture(self, W, b):
-        """Value of the dual at (1 - t) P + t u, P the model's probabilities; t and u make it feasible.
+        """Value of the dual at (1 - t) P + t u, with t and u that make it feasible.
 
-        The entropy is the least that a mixture of theirs can have.
+        P are the model's probabilities. The entropy is the least that a mixture can have.
         """
         logits = self.logits(W, b)
         log_probs = logits - logsumexp(logits, axis=1, keepdims=True)
@@ -191,6 +191,17 @@ class TestValueAndGradient:
                 ]
                 flat[i] = np.dot([1.0, -8.0, 8.0, -1.0], values) / (12.0 * h)
             np.testing.assert_allclose(grad.ravel(), flat, rtol=1e-8, atol=1e-10)
+
+    def test_what_all_classes_have_in_common_has_no_gradient(self, rng, real):
+        """A step of all classes changes no probability; rounding must not tell otherwise."""
+        case = Case(rng, "soft", real=real)
+        at = case.objective.evaluate(case.random_point(rng))
+        V = case.objective.problem.coordinates.matrix_of(at.gradient) - (
+            case.objective.problem.l2 * at.weights.astype(np.float64)
+        )
+        rounding = 4.0 * np.finfo(np.float64).eps
+        assert abs(at.bias_grad.sum()) <= rounding * np.abs(at.bias_grad).sum()
+        assert (np.abs(V.sum(axis=0)) <= 4.0 * rounding * np.abs(V).sum(axis=0)).all()
 
     def test_float32_is_evaluated_at_rounded_coefficients(self, rng):
         case = Case(rng, "labels", real=np.float32)
