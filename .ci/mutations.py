@@ -108,7 +108,7 @@ def wrong_in(fault: Fault) -> list[str]:
 
 def sampled(faults: list[Fault], n: int, seed: int) -> list[Fault]:
     """Return n faults in an order that the seed decides; successive seeds take successive parts."""
-    shuffled = sorted(faults, key=lambda fault: hashlib.sha256(fault.name.encode()).digest())
+    shuffled = sorted(faults, key=lambda fault: digest(fault.name))
     first = seed * n % len(faults)
     return list(itertools.islice(itertools.cycle(shuffled), first, first + min(n, len(faults))))
 
@@ -160,7 +160,7 @@ class Copy:
             mutants = self.folder / "build" / "mutants"
             shutil.rmtree(mutants, ignore_errors=True)
             mutants.mkdir()
-            for source in self._sources_that_read(fault.file):
+            for source in self._of_one_isa(fault, self._sources_that_read(fault.file)):
                 self._compile(source, mutants, ("-O0",))  # (sooner, though tests take longer)
             sound = [o for o in self.objects() if not (mutants / o.name).exists()]
             self._link(sorted([*sound, *mutants.glob("*.o")]))
@@ -181,6 +181,25 @@ class Copy:
         assert found, f"nothing is compiled of {file}"
         return found
 
+    def _of_one_isa(self, fault: Fault, sources: list[Path]) -> list[Path]:
+        """Return what is compiled of a fault: of instruction sets one that this machine has.
+
+        Compiling takes longer than testing, and the sources are the same.
+        """
+        own = [path for path in sources if path.parent.name == "isa"]
+        here = [isa for isa in self._isas() if any(path.stem.startswith(isa) for path in own)]
+        if len(here) < 2:
+            return sources
+        isa = here[digest(fault.name)[0] % len(here)]
+        return [path for path in sources if path not in own or path.stem.startswith(isa)]
+
+    def _isas(self) -> list[str]:
+        program = "from fastsoftmax import kernels; print(*kernels.available_isas())"
+        command = [sys.executable, "-c", program]
+        return subprocess.run(
+            command, cwd=self.folder, capture_output=True, text=True
+        ).stdout.split()
+
     def _compile(self, source: Path, into: Path, last_flags: tuple[str, ...]) -> None:
         name = into / f"{source.stem}.o"
         include = [f"-I{sysconfig.get_path('include')}", "-Isrc/kernels"]
@@ -192,6 +211,11 @@ class Copy:
         target.unlink(missing_ok=True)  # (a process may have it loaded)
         words = ["-shared", "-pthread", "-fopenmp", *last_flags, *objects, "-lm", "-o", target]
         run([*compiler(), *words], ROOT)
+
+
+def digest(name: str) -> bytes:
+    """Return numbers that depend on a name alone."""
+    return hashlib.sha256(name.encode()).digest()
 
 
 def files_of_tree() -> set[str]:

@@ -220,6 +220,19 @@ class TestHeldOutRows:
         )
         assert {len(values) for values in model.history_["eval_loss"]} == {1}
 
+    def test_balanced_weights_are_those_of_the_rows_that_are_fitted_to(self, noisy, rng):
+        X, y = noisy
+        weights = rng.uniform(0.5, 2.0, len(y))
+        left = np.delete(
+            np.arange(len(y)), held_out_rows(model_of("lbfgs"), X, targets_of(y), weights)
+        )
+        options = {"class_weight": "balanced", "tol": 1e-10}
+        model = model_of("lbfgs", n_iter_no_change=1000, **options).fit(X, y, weights)
+        plain = model_of("lbfgs", early_stopping=False, **options).fit(
+            X[left], y[left], weights[left]
+        )
+        assert model.history_["objective"][-1] == pytest.approx(plain.objective_, rel=1e-9)
+
     def test_random_state(self, noisy, solver):
         fits = [model_of(solver, random_state=seed).fit(*noisy) for seed in (0, 0, 1)]
         np.testing.assert_array_equal(fits[0].coef_, fits[1].coef_)
