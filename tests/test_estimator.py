@@ -275,7 +275,7 @@ class TestWeights:
         np.testing.assert_allclose(model.predict_proba(X), removed.predict_proba(X), rtol=1e-7)
 
     def test_a_class_without_weight_is_no_class_to_balance(self, rng):
-        """"balanced" divided by the number of all classes, also of those without weight."""
+        """ "balanced" divided by the number of all classes, also of those without weight."""
         X, y = make_problem(rng, 4)
         weights = rng.choice([0.5, 1.0, 4.0], len(X)) * (y != 2)
         model = exact_fit(class_weight="balanced").fit(X, y, weights)
