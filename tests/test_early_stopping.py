@@ -11,7 +11,7 @@ from sklearn.metrics import log_loss
 from sklearn.model_selection import GridSearchCV
 
 from fastsoftmax import FastSoftmax
-from fastsoftmax._estimator.early_stopping import held_out_rows
+from fastsoftmax._estimator.early_stopping import EarlyStopping, held_out_rows
 from fastsoftmax._estimator.targets import Targets
 from fastsoftmax.objective import StochasticObjective
 
@@ -185,6 +185,17 @@ class TestEvalSet:
         assert not hasattr(model, "best_score_")
         model.set_params(early_stopping=True).fit(*train, eval_set=eval_set).partial_fit(*train)
         assert not hasattr(model, "best_iteration_")
+
+
+@pytest.mark.parametrize("min_delta", [0.0, 0.5])
+def test_a_loss_that_does_not_fall_is_no_gain(min_delta):
+    model = FastSoftmax(n_iter_no_change=3, min_delta=min_delta).fit([[0.0], [1.0]], [0, 1])
+    stopping = EarlyStopping(model)
+    stopping.begin(2.0, counts=True)
+    for iteration, loss in enumerate([2.0 - min_delta] * 2, start=1):
+        assert not stopping.see(iteration, loss)
+    assert stopping.see(3, 2.0 - min_delta)
+    assert model.best_iteration_ == (1 if min_delta else 0)
 
 
 def numbered(n_rows):
