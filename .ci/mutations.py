@@ -4,6 +4,7 @@
     python .ci/mutations.py --sample 8      eight of them, others each week
     python .ci/mutations.py --only NAME...  these, or all of these lists
     python .ci/mutations.py --list          their names, and what they break
+    python .ci/mutations.py --keep FOLDER   without compiling everything again next time
 
 A fault is a text that stands exactly once in a file, what takes its place, and the tests that
 have to fail then. The same tests have to pass without it. A fault that no test sees, tests that
@@ -125,18 +126,38 @@ class Copy:
 
     @classmethod
     def made(cls, folder: Path, last_flags: tuple[str, ...] = ("-O1",)) -> "Copy":
-        """Copy the tree's files, uncommitted ones too, and compile the kernels with some flags."""
+        """Copy the tree's files, uncommitted ones too, and compile the kernels with some flags.
+
+        In a folder that has a copy, only what has changed is copied and compiled.
+        """
+        changed = set()
         for name in files_of_tree():
-            target = folder / name
-            target.parent.mkdir(parents=True, exist_ok=True)
-            shutil.copy2(ROOT / name, target)
+            source, target = ROOT / name, folder / name
+            if not target.is_file() or target.read_bytes() != source.read_bytes():
+                target.parent.mkdir(parents=True, exist_ok=True)
+                shutil.copy2(source, target)
+                changed.add(name)
         copy = cls(folder)
-        copy._objects.mkdir(parents=True)
+        copy._objects.mkdir(parents=True, exist_ok=True)
         bridge = folder / "build" / "kernels.c"
-        run([sys.executable, "-m", "cython", "-3", "fastsoftmax/kernels.pyx", "-o", bridge], folder)
+        if not bridge.exists() or any(name.startswith("fastsoftmax/kernels") for name in changed):
+            command = [
+                sys.executable,
+                "-m",
+                "cython",
+                "-3",
+                "fastsoftmax/kernels.pyx",
+                "-o",
+                bridge,
+            ]
+            run(command, folder)
+            changed.add("build/kernels.c")
         sources = [*sorted((folder / "src" / "kernels").rglob("*.c")), bridge]
+        due = [
+            s for s in sources if copy._files_read_by(s) is None or copy._files_read_by(s) & changed
+        ]
         with ThreadPoolExecutor(2) as pool:
-            list(pool.map(lambda s: copy._compile(s, copy._objects, last_flags), sources))
+            list(pool.map(lambda s: copy._compile(s, copy._objects, last_flags), due))
         copy._link(copy.objects(), last_flags)
         return copy
 
@@ -146,6 +167,7 @@ class Copy:
 
     def twin(self, folder: Path) -> "Copy":
         """Return a copy of this copy."""
+        shutil.rmtree(folder, ignore_errors=True)
         shutil.copytree(self.folder, folder, symlinks=True)
         return Copy(folder)
 
@@ -171,13 +193,18 @@ class Copy:
         if fault.is_compiled:
             self._link(self.objects())
 
+    def _files_read_by(self, source: Path) -> set[str] | None:
+        """Return the files that an object is made of; None where there is no object."""
+        noted = self._objects / f"{source.stem}.d"
+        if not noted.exists():
+            return None
+        return {
+            os.path.normpath(name) for name in noted.read_text().replace("\\\n", " ").split()[1:]
+        }
+
     def _sources_that_read(self, file: str) -> list[Path]:
-        found = []
-        for noted in sorted(self._objects.glob("*.d")):
-            read = noted.read_text().replace("\\\n", " ").split()[1:]
-            here = {os.path.normpath(name) for name in read}
-            if os.path.normpath(file) in here:
-                found.append(self.folder / read[0])
+        sources = sorted((self.folder / "src" / "kernels").rglob("*.c"))
+        found = [s for s in sources if os.path.normpath(file) in (self._files_read_by(s) or ())]
         assert found, f"nothing is compiled of {file}"
         return found
 
@@ -333,6 +360,7 @@ def main() -> int:
     parser.add_argument("--only", nargs="+", metavar="NAME", help="faults, or lists of them")
     parser.add_argument("--jobs", type=int, default=2, help="faults at a time (default: 2)")
     parser.add_argument("--no-baseline", action="store_true", help="trust that tests pass")
+    parser.add_argument("--keep", type=Path, metavar="FOLDER", help="work there, also next time")
     parser.add_argument("--list", action="store_true", help="show the faults")
     asked = parser.parse_args()
     faults = listed()
@@ -346,8 +374,9 @@ def main() -> int:
             print(f"{fault.name}: {fault.file}: {fault.breaks}")
         print(f"{len(faults)} faults")
         return 0
-    with tempfile.TemporaryDirectory(prefix="mutations-") as folder:
-        return tried(faults, Path(folder), asked.jobs, with_baseline=not asked.no_baseline)
+    with tempfile.TemporaryDirectory(prefix="mutations-") as temporary:
+        folder = asked.keep.resolve() if asked.keep else Path(temporary)
+        return tried(faults, folder, asked.jobs, with_baseline=not asked.no_baseline)
 
 
 def tried(faults: list[Fault], folder: Path, n_jobs: int, *, with_baseline: bool) -> int:
