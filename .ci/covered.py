@@ -19,7 +19,7 @@ import tempfile
 from collections import defaultdict
 from pathlib import Path
 
-from mutations import ROOT, Copy, compiler, run
+from sandbox import ROOT, Copy, compiler, run
 
 # Least share of the lines of C, in percent.
 C_LINES = 95.0

@@ -8,7 +8,7 @@ from scipy.special import expit
 
 from fastsoftmax.solvers import descent
 from fastsoftmax.solvers.lbfgs import LbfgsModel
-from fastsoftmax.solvers.line_search import Trial, backtrack, search
+from fastsoftmax.solvers.line_search import Trial, _Descent, backtrack, search
 from fastsoftmax.solvers.lower_bound import LowerBound, relative_gap
 from fastsoftmax.solvers.pairs import Pairs, pair_of, scale_from, two_loops
 from fastsoftmax.solvers.protocols import Limits, Refinement
@@ -419,6 +419,14 @@ class TestPairs:
         gamma = scale_from(pairs[-1], preconditioner, Vectors())
         step = two_loops(pairs[-1].change, pairs, preconditioner, gamma, Vectors())
         np.testing.assert_allclose(step, -pairs[-1].moved, rtol=1e-10)
+
+
+def test_where_rounding_hides_the_decrease_the_slope_has_to_be_flatter():
+    """Or a step goes up the other side, as steep as it came down."""
+    start = _Descent(1.0, 1e-12, -1e-14)
+    for slope, is_enough in ((-1e-14, True), (0.9e-14, True), (1.1e-14, False)):
+        assert start.is_enough(1.0 + 1e-13, slope) == is_enough
+    assert not start.is_enough(1.0 + 1e-11, 0.0)
 
 
 class TestLineSearch:
