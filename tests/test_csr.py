@@ -144,6 +144,13 @@ class TestAgainstTheTwin:
             assert_close(ours, task.sgd(reference, *arguments, scaled=scaled), real)
 
 
+def test_columns_of_many_entries(kernels, isa, real, rng):
+    """Their sums go on in double after 512 entries of a panel."""
+    for n_rows in (512, 513, 1600):
+        task = Task(rng, (n_rows, 3, 4, 1.0), real, real, np.int32, panel_rows=2048)
+        assert_close(task.loss_grad(kernels, isa=isa), task.loss_grad(reference), real)
+
+
 def test_the_twin_is_right(rng):
     """Against the same rows made dense, which other tests hold to account."""
     task = Task(rng, (60, 20, 4, 0.2), np.float64, np.float64, np.int64)

@@ -102,6 +102,48 @@ def test_what_classes_have_in_common_is_paid_for(rng):
     assert bound.value == pytest.approx(at.value - least, rel=1e-6)
 
 
+def test_differences_of_logits_are_within_the_radius(rng):
+    """r <= R |v|_A for every row and pair of classes; equal where F curves alike everywhere."""
+    corners = np.stack(np.meshgrid(*[[-1.0, 1.0]] * 3), axis=-1).reshape(-1, 3)
+    X, labels = np.tile(corners, (3, 1)), rng.permutation(np.arange(24) % 3).astype(np.int32)
+    shard = build_shard(X, labels, None, np.ones(24), 3, backend=reference)
+    problem = build_problem(Rows([shard]), 0.01, fit_intercept=True)
+    at = SoftmaxObjective(problem).evaluate(problem.null_point)
+    hessian = hessian_of_rows(problem, at)
+    bound = curvature_bound(problem, at, hessian.copy(), 0.0)
+    radius = bound.a / np.sqrt(2.0 * bound.estimate)
+    hessian[np.arange(9), np.arange(9)] += problem.l2
+    inverse = np.linalg.pinv(hessian)
+    largest = 0.0
+    for x in X:
+        for k, other in ((0, 1), (1, 2), (2, 0)):
+            weights, bias = np.zeros((3, 3)), np.zeros(3)
+            weights[k], weights[other], bias[k], bias[other] = x, -x, 1.0, -1.0
+            along = np.concatenate([weights.ravel(), bias])
+            largest = max(largest, float(along @ inverse @ along))
+    assert np.sqrt(largest) <= radius * (1.0 + 1e-9)
+    assert radius == pytest.approx(np.sqrt(largest), rel=0.05)
+
+
+@pytest.mark.parametrize("n_classes", [2, 3])
+def test_errors_of_the_gradient_are_allowed_for(n_classes, rng):
+    """The bound for a gradient within some length is not below that of any gradient there."""
+    problem = problem_of("normal", n_classes, rng, np.float64)
+    objective = SoftmaxObjective(problem)
+    points, _ = path_to_the_minimum(problem)
+    at = objective.evaluate(points[-1] + 1e-4 * rng.normal(size=len(points[-1])))
+    hessian, n_others = hessian_of_rows(problem, at), problem.n_params - problem.n_weights
+    sizes = np.append(np.tile(problem.sizes, problem.n_logits), np.ones(n_others))
+    noise = 0.1 * float(np.linalg.norm(at.gradient / sizes))
+    allowed = curvature_bound(problem, at, hessian.copy(), noise).value
+    for _ in range(20):
+        error = rng.normal(size=problem.n_params)
+        error *= np.sign(error @ at.gradient) * noise / np.linalg.norm(error)
+        wrong = replace(at, gradient=at.gradient + sizes * error)
+        assert allowed >= curvature_bound(problem, wrong, hessian.copy(), 0.0).value
+    assert np.isfinite(allowed)
+
+
 def test_is_tried_only_where_it_may_end_a_fit(rng):
     problem = problem_of("normal", 2, rng, np.float64, n=2000)
     objective = SoftmaxObjective(problem)

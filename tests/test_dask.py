@@ -20,8 +20,24 @@ import dask.array as da
 import pandas as pd
 from rows_on_dask import MARKS, SIZES, array, delayed, local, made_before, pieces, remote, same
 
+from fastsoftmax._dask import fits, partitions
 from fastsoftmax._dask.remote import Remote
+from fastsoftmax._estimator.batch_source import Batch
 from fastsoftmax.dask import DaskFastSoftmax
+
+
+def test_labels_are_cut_as_rows_are():
+    """Also where they come in as many chunks of other sizes."""
+    X = da.zeros((10, 2), chunks=((4, 6), (2,)))
+    blocks = partitions._beside(da.arange(10, chunks=((7, 3),)), X, "y")
+    assert [len(block.compute()) for block in blocks] == [4, 6]
+
+
+@pytest.mark.parametrize("n_rows", [2, 4])
+def test_a_partition_that_was_computed_again_with_other_rows(n_rows):
+    with pytest.raises(ValueError, match=f"it had 3 rows, and was computed again with {n_rows}"):
+        fits._shard(Batch(0, np.zeros((n_rows, 2))), None, None, (3,))
+
 
 STORAGES = [np.float64, np.float32, np.uint8, "csr"]
 

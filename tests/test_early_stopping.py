@@ -11,7 +11,7 @@ from sklearn.metrics import log_loss
 from sklearn.model_selection import GridSearchCV
 
 from fastsoftmax import FastSoftmax
-from fastsoftmax._estimator.early_stopping import held_out_rows
+from fastsoftmax._estimator.early_stopping import EarlyStopping, held_out_rows
 from fastsoftmax._estimator.targets import Targets
 from fastsoftmax.objective import StochasticObjective
 
@@ -187,6 +187,17 @@ class TestEvalSet:
         assert not hasattr(model, "best_iteration_")
 
 
+@pytest.mark.parametrize("min_delta", [0.0, 0.5])
+def test_a_loss_that_does_not_fall_is_no_gain(min_delta):
+    model = FastSoftmax(n_iter_no_change=3, min_delta=min_delta).fit([[0.0], [1.0]], [0, 1])
+    stopping = EarlyStopping(model)
+    stopping.begin(2.0, counts=True)
+    for iteration, loss in enumerate([2.0 - min_delta] * 2, start=1):
+        assert not stopping.see(iteration, loss)
+    assert stopping.see(3, 2.0 - min_delta)
+    assert model.best_iteration_ == (1 if min_delta else 0)
+
+
 def numbered(n_rows):
     """Rows that differ."""
     return np.arange(n_rows, dtype=float)[:, np.newaxis]
@@ -219,6 +230,19 @@ class TestHeldOutRows:
             expected, rel=1e-6 if real is np.float64 else 1e-4
         )
         assert {len(values) for values in model.history_["eval_loss"]} == {1}
+
+    def test_balanced_weights_are_those_of_the_rows_that_are_fitted_to(self, noisy, rng):
+        X, y = noisy
+        weights = rng.uniform(0.5, 2.0, len(y))
+        left = np.delete(
+            np.arange(len(y)), held_out_rows(model_of("lbfgs"), X, targets_of(y), weights)
+        )
+        options = {"class_weight": "balanced", "tol": 1e-10}
+        model = model_of("lbfgs", n_iter_no_change=1000, **options).fit(X, y, weights)
+        plain = model_of("lbfgs", early_stopping=False, **options).fit(
+            X[left], y[left], weights[left]
+        )
+        assert model.history_["objective"][-1] == pytest.approx(plain.objective_, rel=1e-9)
 
     def test_random_state(self, noisy, solver):
         fits = [model_of(solver, random_state=seed).fit(*noisy) for seed in (0, 0, 1)]

@@ -10,9 +10,11 @@ import numpy as np
 import pytest
 from scipy import sparse
 
-from fastsoftmax import FastSoftmax, FastSoftmaxCV, fastsoftmax_path
+from fastsoftmax import FastSoftmax, FastSoftmaxCV, fastsoftmax_path, reference
 from fastsoftmax._estimator.fitted import stored_coef
+from fastsoftmax._streaming.moving import Linear, Moving, linear
 from fastsoftmax.columns import InColumns
+from fastsoftmax.shards.rows import build_shard
 
 N_COLUMNS, N_FILLED = 1 << 16, 300
 SOLVERS = {
@@ -400,3 +402,24 @@ class TestSteps:
         assert wide.history_["loss"][-1] < wide.history_["loss"][0]
         narrow = fitted(X[:, filled])
         assert np.abs(wide.coef_[:, filled] - narrow.coef_).max() < 0.1  # their starts differ
+
+    def test_velocity_stays_with_its_columns(self, rng):
+        """Columns of a later batch join with 0, between those that have moved."""
+        X, y, _ = hashed(rng, n_columns=3000)
+        first, second = (
+            build_shard(X[rows], y[rows].astype(np.int32), None, np.ones(20), 3, backend=reference)
+            for rows in (slice(0, 20), slice(20, 40))
+        )
+        start = Linear(InColumns(np.zeros(1, np.intp), np.zeros((3, 1)), 3000), np.zeros(3))
+        moving = Moving(start, None, first, with_velocity=True)
+        moving.params[:] = rng.normal(size=len(moving.params))
+        moving.velocity[:] = rng.normal(size=len(moving.params))
+        before = [
+            linear(v.copy(), moving.columns, (3, 3000)) for v in (moving.params, moving.velocity)
+        ]
+        moving.joined_by(second)
+        for old, now in zip(before, (moving.params, moving.velocity), strict=True):
+            new = linear(now, moving.columns, (3, 3000))
+            assert len(new.weights.columns) > len(old.weights.columns)
+            np.testing.assert_array_equal(new.weights.toarray(), old.weights.toarray())
+            np.testing.assert_array_equal(new.bias, old.bias)

@@ -274,6 +274,16 @@ class TestWeights:
         np.testing.assert_array_equal(model.classes_, removed.classes_)
         np.testing.assert_allclose(model.predict_proba(X), removed.predict_proba(X), rtol=1e-7)
 
+    def test_a_class_without_weight_is_no_class_to_balance(self, rng):
+        """ "balanced" divided by the number of all classes, also of those without weight."""
+        X, y = make_problem(rng, 4)
+        weights = rng.choice([0.5, 1.0, 4.0], len(X)) * (y != 2)
+        model = exact_fit(class_weight="balanced").fit(X, y, weights)
+        kept = weights > 0.0
+        removed = exact_fit(class_weight="balanced").fit(X[kept], y[kept], weights[kept])
+        np.testing.assert_allclose(model.coef_, removed.coef_, rtol=1e-7, atol=1e-9)
+        assert model.objective_ == pytest.approx(removed.objective_, rel=1e-12)
+
     @pytest.mark.parametrize("factor", [1e-6, 0.25, 1e9])
     def test_scaling_weights_and_1_over_C_changes_nothing(self, rng, n_classes, solver, factor):
         X, y = make_problem(rng, n_classes)

@@ -35,6 +35,18 @@ def moments_of(module, X, row_weights, shift, units, **options):
     return sums, squares, largest
 
 
+@pytest.mark.parametrize("at", [0, 9_999, 19_999])
+def test_the_largest_row_of_any_part(kernels, isa, at):
+    """So many numbers are cut into parts."""
+    X = np.zeros((20_000, 128), dtype=np.float32)
+    X[at] = 1.0
+    ones = np.ones(len(X), dtype=np.float32)
+    found = moments_of(
+        kernels, X, ones, np.zeros(128, np.float32), np.ones(128, np.float32), isa=isa
+    )
+    assert found[2] == 128.0
+
+
 def test_sizes(kernels, isa, make, rng, real):
     for i in range(max(len(WIDTHS), len(ROWS))):
         problem = make(ROWS[i % len(ROWS)], WIDTHS[i % len(WIDTHS)])

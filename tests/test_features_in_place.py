@@ -330,6 +330,7 @@ def test_sparse_integers_that_float32_lacks():
         assert kept.dtype == np.float64
         np.testing.assert_array_equal(kept.toarray(), X)
         assert stored_features(sparse.csr_array((X - (X > 2**24)).astype(dtype))).dtype == "f4"
+    assert stored_features(sparse.csr_array(-X)).dtype == "f8"
     assert stored_features(sparse.csr_array(X.astype(np.longdouble))).dtype == np.float64
 
 

@@ -5,6 +5,7 @@ import pytest
 from scipy import sparse
 
 from fastsoftmax import FastSoftmax
+from fastsoftmax._estimator import features
 
 
 @pytest.fixture
@@ -34,6 +35,16 @@ def test_every_fit_refuses_what_is_not_finite(data, value, form, parameters):
     for sample_weight in (None, np.where(np.arange(90) == 30, 0.0, 1.0)):
         with pytest.raises(ValueError, match="NaN" if np.isnan(value) else "infinity"):
             FastSoftmax(**parameters).fit(form(X), y, sample_weight)
+
+
+@pytest.mark.parametrize("form", [np.asarray, sparse.csr_array])
+@pytest.mark.parametrize("row", [0, 63, 64, 89])
+def test_every_block_is_searched(data, form, row, monkeypatch):
+    monkeypatch.setattr(features, "_BLOCK_NUMBERS", 16)
+    X, _ = data
+    X[row, 3] = np.nan
+    with pytest.raises(ValueError, match="NaN"):
+        features.check_finite(form(X), FastSoftmax())
 
 
 def test_finite_features_whose_sums_are_not(data):

@@ -90,6 +90,10 @@ LACKING = {
         np.where(MISSING, np.datetime64("NaT"), np.datetime64("2020-01-01") + NUMBER),
         np.datetime64("2020-01-01") + NUMBER,
     ),
+    "durations": (
+        np.where(MISSING, np.timedelta64("NaT"), NUMBER.astype("m8[D]")),
+        NUMBER.astype("m8[D]"),
+    ),
     "masked": (np.ma.array(NUMBER, mask=MISSING), NUMBER),
 }
 
@@ -198,6 +202,7 @@ def test_missing_labels(X, form):
         (np.array(3), ValueError, r"y should be a 1d array, got an array of shape \(\)"),
         ([[0, 1], [0]] * 30, ValueError, "y must hold a label for each row, or as many"),
         (NUMBER + 0.5, ValueError, "continuous"),
+        (np.where(NUMBER == 1, 0.5, NUMBER), ValueError, "continuous"),
         (sparse.csr_array(NUMBER[:, np.newaxis]), ValueError, "1d array, got a sparse array"),
         (sparse.coo_array(NUMBER), ValueError, "1d array, got a sparse array"),
         (NUMBER[:, np.newaxis, np.newaxis], ValueError, r"1d array, got an array of shape \(60, 1"),

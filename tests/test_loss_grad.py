@@ -180,6 +180,26 @@ def test_loss_near_zero(sums, make_problem, real):
         assert grad[1] == pytest.approx(np.expm1(-exact[i]), rel=8 * eps)
 
 
+@pytest.mark.parametrize("label", [0, 1])
+def test_loss_of_one_logit_near_zero(sums, make_problem, real, label):
+    """So it is with one logit for two classes."""
+    gaps = np.array([5, 10, 20, 40, 80], dtype=real)
+    sign = 2 * label - 1
+    for gap in gaps:
+        problem = make_problem(1, 1, 2, one_logit=True)._replace(
+            X=np.array([[gap]], dtype=real),
+            labels=np.array([label], dtype=np.int32),
+            row_weights=np.ones(1, dtype=real),
+            weights=np.array([[sign]], dtype=real),
+            bias=np.zeros(1, dtype=real),
+        )
+        loss, correct, _, grad = sums(problem)
+        exact, limit = np.log1p(np.exp(-float(gap))), 8 * float(np.finfo(real).eps)
+        assert loss == pytest.approx(exact, rel=limit)
+        assert correct == 1
+        assert grad[0] == pytest.approx(sign * np.expm1(-exact), rel=limit)
+
+
 @pytest.mark.parametrize("real", [np.float64], ids=["float64"])
 def test_gradient_is_that_of_the_loss(sums, make_problem, storage, case, real):
     """Five-point differences of the loss itself."""

@@ -21,6 +21,7 @@ from sklearn.model_selection import (
 from sparse_rows import random_array
 
 from fastsoftmax import FastSoftmax, FastSoftmaxCV
+from fastsoftmax._sweep.folds import Fold
 
 CS = [0.01, 1.0, 100.0]
 # What float64 certifies even of the folds of iris at C = 100.
@@ -132,6 +133,24 @@ class TestAgainstCopies:
         share = np.bincount(y[train])[1:] / train.sum()  # class 0 is not in training
         found = np.exp(model.intercepts_paths_[0, 0, 1:])
         np.testing.assert_allclose(found / found.sum(), share, rtol=1e-12)
+
+    def test_no_start_knows_of_them_where_all_classes_are_there(self, digits, rng):
+        X, y = digits
+        train = rng.random(len(y)) < 0.7 - 0.04 * y
+        model = FastSoftmaxCV(CS, cv=[(train, ~train)], tol=1e9, n_jobs=1).fit(X, y)
+        assert not model.n_iter_.any()
+        for intercept in model.intercepts_paths_[0]:
+            found = np.exp(intercept)
+            share = np.bincount(y[train]) / train.sum()
+            np.testing.assert_allclose(found / found.sum(), share, rtol=1e-12)
+
+    def test_coefficients_of_two_classes_of_three(self):
+        """Two logits whose difference is the one that was fitted."""
+        present = np.array([True, False, True])
+        fold = Fold(None, present, np.arange(2), None, 1.0, 0.0)
+        weights, bias = fold.expanded(np.array([[1.0, -4.0]]), np.array([0.5]))
+        np.testing.assert_array_equal(weights[2] - weights[0], [1.0, -4.0])
+        assert bias[2] - bias[0] == 0.5 and bias[1] == -np.inf
 
 
 class TestAgainstScikitLearn:

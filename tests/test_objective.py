@@ -71,6 +71,24 @@ class Plain:
         grad = (share * (probs - self.targets)).T @ self.X
         return entropy - float((grad[-self.n_logits :] ** 2).sum()) / (2.0 * self.penalty)
 
+    def dual_of_mixture(self, W, b):
+        """Value of the dual at (1 - t) P + t u, with t and u that make it feasible.
+
+        P are the model's probabilities. The entropy is the least that a mixture can have.
+        """
+        logits = self.logits(W, b)
+        log_probs = logits - logsumexp(logits, axis=1, keepdims=True)
+        probs = np.exp(log_probs)
+        weights = self.weights / self.weights.sum()
+        shares, over = weights @ self.targets, weights @ (probs - self.targets)
+        t = 1.0 / (1.0 + min(s / g for s, g in zip(shares, over, strict=True) if g > 0.0))
+        u = np.maximum(shares - (1.0 - t) / t * over, 0.0)
+        entropy = (1.0 - t) * self.mean(-(probs * log_probs).sum(axis=1))
+        entropy -= t * sum(p * np.log(p) for p in u if p > 0.0)
+        Q = (1.0 - t) * probs + t * u
+        grad = (weights[:, np.newaxis] * (Q - self.targets)).T @ self.X
+        return entropy - float((grad[-self.n_logits :] ** 2).sum()) / (2.0 * self.penalty)
+
 
 class Case:
     """A random problem in both forms."""
@@ -173,6 +191,17 @@ class TestValueAndGradient:
                 ]
                 flat[i] = np.dot([1.0, -8.0, 8.0, -1.0], values) / (12.0 * h)
             np.testing.assert_allclose(grad.ravel(), flat, rtol=1e-8, atol=1e-10)
+
+    def test_what_all_classes_have_in_common_has_no_gradient(self, rng, real):
+        """A step of all classes changes no probability; rounding must not tell otherwise."""
+        case = Case(rng, "soft", real=real)
+        at = case.objective.evaluate(case.random_point(rng))
+        V = case.objective.problem.coordinates.matrix_of(at.gradient) - (
+            case.objective.problem.l2 * at.weights.astype(np.float64)
+        )
+        rounding = 4.0 * np.finfo(np.float64).eps
+        assert abs(at.bias_grad.sum()) <= rounding * np.abs(at.bias_grad).sum()
+        assert (np.abs(V.sum(axis=0)) <= 4.0 * rounding * np.abs(V).sum(axis=0)).all()
 
     def test_float32_is_evaluated_at_rounded_coefficients(self, rng):
         case = Case(rng, "labels", real=np.float32)
@@ -303,6 +332,25 @@ class TestCertificate:
         by_duality = at.value - case.plain.dual(at.weights, at.bias)
         assert bound == pytest.approx(by_gradient, rel=1e-12)
         assert bound == pytest.approx(by_duality, rel=1e-11)
+
+    def test_what_is_stored_for_an_intercept_counts_without_one(self, rng, kind):
+        """Features are shifted, and b = -W mean is rounded: <b, g> is in the duality gap."""
+        case = Case(rng, kind, fit_intercept=False)
+        W, _ = case.objective.by.coefficients(case.random_point(rng))
+        for size in (0.0, 1e-3, 0.1, 1.0):
+            b = rng.normal(0.0, size, case.n_logits)
+            at = case.objective.by.evaluate_coefficients(W, b)
+            by_duality = at.value - case.plain.dual(at.weights, at.bias)
+            assert case.objective.gap_bound(at) == pytest.approx(max(by_duality, 0.0), rel=1e-9)
+
+    @pytest.mark.parametrize("C", [1e-3, 1.0, 1e3])
+    def test_where_the_intercept_is_off_it_is_that_of_a_mixture(self, rng, kind, C):
+        case = Case(rng, kind, C=C)
+        best, _ = case.minimum()
+        for distance in (1e-3, 0.1, 1.0):
+            at = case.objective.evaluate(best + case.random_point(rng, distance))
+            by_duality = at.value - case.plain.dual_of_mixture(at.weights, at.bias)
+            assert case.objective.gap_bound(at) == pytest.approx(by_duality, rel=1e-7)
 
     def test_with_the_best_intercept_it_is_the_duality_gap(self, rng, kind):
         case = Case(rng, kind)

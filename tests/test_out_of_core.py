@@ -1,5 +1,6 @@
 """Full-batch fits to rows that are read in every pass: batches, files, maps."""
 
+import os
 import pickle
 import threading
 import warnings
@@ -14,6 +15,7 @@ from fastsoftmax import FastSoftmax
 from fastsoftmax._streaming import sample, streamed
 from fastsoftmax.backend import resolve_backend
 from fastsoftmax.data_sources import NpyFiles
+from fastsoftmax.data_sources.files import Seen
 from fastsoftmax.datasets import iter_batches
 from fastsoftmax.shards import protocol
 from fastsoftmax.shards.rows import build_shard
@@ -406,6 +408,20 @@ class TestFiles:
 
         with pytest.raises(ValueError, match=error):
             FastSoftmax(solver="lbfgs", tol=1e-9).fit(paths, rows[1], callbacks=[stir])
+
+    def test_batches_of_memory_maps_are_copies(self, paths):
+        """Of a map whose file shrinks later, reading ends the process."""
+        mapped = np.load(paths[0], mmap_mode="r")
+        for X in NpyFiles([mapped], block_bytes=50 * 8 * D):
+            assert not np.shares_memory(X, mapped)
+
+    def test_a_file_that_is_cut_while_it_is_read(self, rows, paths, monkeypatch):
+        """Between the look at its size and the read of its last rows."""
+        source = NpyFiles(paths, rows[1])
+        os.truncate(paths[1], paths[1].stat().st_size - 8)
+        monkeypatch.setattr(Seen, "check", lambda self: None)
+        with pytest.raises(ValueError, match=r"b.npy has changed: it ends before row 250"):
+            list(source)
 
     def test_errors_name_the_file_and_its_row(self, rows, paths):
         X, y, _ = rows

@@ -141,3 +141,12 @@ class TestErrors:
 
         with pytest.raises(ValueError, match=r"t.parquet (has changed|cannot be read)"):
             fitted(ParquetRows(path, weight="w"), callbacks=[stir])
+
+
+def test_probabilities_in_a_column_of_lists(rng, tmp_path):
+    """Rows and classes in their order."""
+    probs = rng.dirichlet(np.ones(3), 20)
+    lists = pa.FixedSizeListArray.from_arrays(pa.array(probs.ravel()), 3)
+    pq.write_table(pa.table({"x": rng.normal(size=20), "p": lists}), tmp_path / "p.parquet")
+    ((_, found),) = ParquetRows(tmp_path / "p.parquet", "p")
+    np.testing.assert_array_equal(found, probs)

@@ -310,3 +310,15 @@ def test_the_likelier_of_two_classes_has_what_the_other_leaves(kernels, isa, rea
     kernels.predict_top(classes, best, X, *model, 2, isa=isa)
     np.testing.assert_array_equal(probs.sum(axis=1), 1)
     np.testing.assert_array_equal(best, np.take_along_axis(probs, classes, axis=1))
+
+
+@pytest.mark.parametrize("n_classes", [3, 5, 9, 17, 33])
+def test_a_single_logit_that_is_not_finite_is_reported(n_classes, kernels, isa, real):
+    """The last one, which may be alone in a vector."""
+    weights = np.zeros((n_classes, 1), dtype=real)
+    weights[-1] = np.finfo(real).max
+    probs = np.empty((1, n_classes), dtype=real)
+    bias = np.zeros(n_classes, dtype=real)
+    for x, is_finite in ((1.0, True), (2.0, False)):
+        X = np.array([[x]], dtype=real)
+        assert kernels.predict_rows(probs, X, weights, bias, False, isa=isa) == is_finite

@@ -351,3 +351,10 @@ def test_kernels_and_twin_have_the_same_arguments():
         except ValueError:  # compiled without a signature
             continue
         assert list(signature.parameters) == list(inspect.signature(function).parameters), name
+
+
+def test_a_target_of_0_costs_nothing_at_a_logit_of_minus_infinity():
+    targets = reference.Targets(None, np.array([[0.0, 1.0, 0.0]]), np.ones(1), 0.0, 3)
+    loss = np.empty(1)
+    reference.cross_entropy_rows(loss, None, np.array([[-np.inf, 0.0, 0.0]]), targets)
+    assert loss[0] == pytest.approx(np.log(2.0))

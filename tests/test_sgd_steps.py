@@ -153,6 +153,28 @@ def run(kernels, problem, params, order, how, velocity=None, **options):
     )
 
 
+@pytest.mark.parametrize("momentum", [0.0, 0.9])
+@pytest.mark.parametrize("centered", [False, True])
+def test_scaled_features(kernels, isa, make_problem, case, real, rng, momentum, centered):
+    """Steps of the coefficients that scaled and shifted features have."""
+    problem = make_problem(70, 19, **case)
+    squared_scale = rng.uniform(0.5, 2.0, 19)
+    center = rng.normal(size=19) if centered else None
+    order = rng.permutation(70).astype(np.int64)
+    found = []
+    for module, rows, kind in ((reference, problem.exact, np.float64), (kernels, problem, real)):
+        params = rows.params.astype(kind)
+        velocity = np.zeros_like(params) if momentum else None
+        parts = [None if part is None else part.astype(kind) for part in (squared_scale, center)]
+        how = Descent(16, 0.05, momentum, 0.01, True, *parts)
+        options = {"isa": isa} if module is kernels else {}
+        module.sgd_steps(params, velocity, *rows.rows(module), order, how, **options)
+        found.append(params if velocity is None else np.concatenate([params, velocity]))
+    expected, ours = found
+    limit = 300 * float(np.finfo(real).eps) * max(1.0, np.abs(expected).max(initial=0.0))
+    np.testing.assert_allclose(ours, expected, rtol=0, atol=limit)
+
+
 def test_nothing_happens_without_rows(kernels, isa, make_problem):
     for problem in (make_problem(5, 3, 4), make_problem(0, 3, 4)):
         params = problem.params

@@ -251,6 +251,10 @@ class TestSolve:
             newton=True,
         ).result
         assert (result.reason, result.n_iter) == ("stopped", 2)
+        bounded = full_batch.solve(
+            objective, objective.problem.null_point, Limits(1e-12, 2), newton=True
+        ).result
+        np.testing.assert_array_equal(result.point, bounded.point)
 
     def test_max_iter(self, rng):
         objective = objective_of(rng)

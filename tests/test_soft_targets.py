@@ -139,8 +139,13 @@ def test_data_frames(X, probs):
 
 
 def test_nothing_is_written_to(X, probs):
-    X.flags.writeable = probs.flags.writeable = False
+    off = probs * (1.0 + 5e-6)  # which rows are divided by
+    before = off.copy()
+    FastSoftmax().fit(X, off)
+    np.testing.assert_array_equal(off, before)
+    X.flags.writeable = probs.flags.writeable = off.flags.writeable = False
     FastSoftmax(class_weight="balanced").fit(X, probs)
+    FastSoftmax().fit(X, off)
 
 
 def test_errors(X, probs, n_classes):

@@ -1,15 +1,17 @@
 """L-BFGS and its line search on functions whose minimum is known, and on some that misbehave."""
 
 from dataclasses import dataclass
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
 from scipy.special import expit
 
-from fastsoftmax.solvers import descent
+from fastsoftmax.solvers import descent, sgd
 from fastsoftmax.solvers.lbfgs import LbfgsModel
-from fastsoftmax.solvers.line_search import Trial, backtrack, search
+from fastsoftmax.solvers.line_search import Trial, _Descent, backtrack, level_step, search
 from fastsoftmax.solvers.lower_bound import LowerBound, relative_gap
+from fastsoftmax.solvers.orthant_wise import _Orthant, _orthant
 from fastsoftmax.solvers.pairs import Pairs, pair_of, scale_from, two_loops
 from fastsoftmax.solvers.protocols import Limits, Refinement
 from fastsoftmax.solvers.vectors import Vectors
@@ -419,6 +421,43 @@ class TestPairs:
         gamma = scale_from(pairs[-1], preconditioner, Vectors())
         step = two_loops(pairs[-1].change, pairs, preconditioner, gamma, Vectors())
         np.testing.assert_allclose(step, -pairs[-1].moved, rtol=1e-10)
+
+
+def test_a_step_that_is_to_tighten_the_bound_may_not_raise_the_value():
+    for value, is_taken in ((1.0, True), (1.0 + 1e-6, False)):
+        end = SimpleNamespace(value=value)
+        objective = SimpleNamespace(vectors=Vectors(), epsilon=1e-16, evaluate=lambda _, e=end: e)
+        found = level_step(objective, np.zeros(2), np.ones(2), SimpleNamespace(value=1.0))
+        assert (found is not None) == is_taken
+
+
+def test_what_would_leave_the_orthant_becomes_0():
+    """By however little; intercepts, of which no 1-norm is, may change their sign."""
+    signs = np.array([1.0, -1.0, 0.0])
+    orthant = _Orthant(np.arange(3), np.zeros(3), np.array([1e-4, -1.0, 1.0]), signs)
+    end = orthant.end(np.array([-2e-4, 0.5, -2.0]), 1.0)
+    np.testing.assert_array_equal(end, [0.0, -0.5, -1.0])
+    objective = SimpleNamespace(n_weights=2, l1=0.5)
+    at = SimpleNamespace(gradient=np.array([0.1, 0.2, 0.3, -0.4]))
+    found = _orthant(objective, np.array([1.0, -1.0, 2.0, -3.0]), at)
+    np.testing.assert_array_equal(found.signs, [1.0, -1.0, 0.0, 0.0])
+
+
+def test_no_state_is_left_where_mini_batch_descent_diverges():
+    states = []
+    objective = SimpleNamespace(n_rows=3, sgd_steps=lambda *given: (np.inf, 0.0))
+    run = sgd.Run(np.zeros(2), np.random.RandomState(0))
+    options = {"n_epochs": 5, "batch_size": 1, "learning_rate": 1.0, "momentum": 0.0}
+    assert sgd.descend(objective, run, leave=states.append, **options) == 1
+    assert not states
+
+
+def test_where_rounding_hides_the_decrease_the_slope_has_to_be_flatter():
+    """Or a step goes up the other side, as steep as it came down."""
+    start = _Descent(1.0, 1e-12, -1e-14)
+    for slope, is_enough in ((-1e-14, True), (0.9e-14, True), (1.1e-14, False)):
+        assert start.is_enough(1.0 + 1e-13, slope) == is_enough
+    assert not start.is_enough(1.0 + 1e-11, 0.0)
 
 
 class TestLineSearch:

@@ -15,7 +15,7 @@ from fastsoftmax._estimator.features import checked_rows
 from fastsoftmax._estimator.targets import new_labels
 from fastsoftmax._sweep import progress
 from fastsoftmax._sweep.folds import fold_of, sweep_rows
-from fastsoftmax._sweep.paths import has_fallen
+from fastsoftmax._sweep.paths import best_index, has_fallen
 from fastsoftmax.objective import SoftmaxObjective
 
 TOL = 1e-4
@@ -51,6 +51,14 @@ def both(digits):
         )
         for certify in (False, True)
     ]
+
+
+def test_one_standard_error_is_that_of_an_estimate_from_the_folds():
+    """Of scores 0.5 and 0.7 it is 0.1: the deviation by n - 1, over the root of n."""
+    for mean, expected in ((0.501, 0), (0.499, 1)):
+        scores = np.array([[mean, 0.5], [mean, 0.7]])
+        assert best_index(scores, one_standard_error=True) == expected
+        assert best_index(scores, one_standard_error=False) == 1
 
 
 class TestHasFallen:

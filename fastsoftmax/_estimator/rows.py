@@ -47,10 +47,13 @@ def checked_sample_weights(sample_weight: Any, X: Any) -> Array:
 
 
 def checked_class_weights(class_weight: Any, classes: Array, masses: Array) -> Array:
-    """Return scikit-learn's weight for each class; masses are their sums of row weights."""
+    """Return scikit-learn's weight for each class; masses are their sums of row weights.
+
+    A class without any is no class: "balanced" is as if there were no such rows.
+    """
     if class_weight == "balanced":
         with np.errstate(divide="ignore"):
-            balanced = masses.sum() / (len(classes) * masses)
+            balanced = masses.sum() / (np.count_nonzero(masses > 0.0) * masses)
         return np.where(masses > 0.0, balanced, 0.0)
     known = {label: k for k, label in enumerate(classes.tolist())}
     result = np.ones(len(classes))
