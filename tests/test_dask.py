@@ -25,6 +25,10 @@ from fastsoftmax._dask.remote import Remote
 from fastsoftmax._estimator.batch_source import Batch
 from fastsoftmax.dask import DaskFastSoftmax
 
+STORAGES = [np.float64, np.float32, np.uint8, "csr"]
+
+pytestmark = MARKS
+
 
 def test_labels_are_cut_as_rows_are():
     """Also where they come in as many chunks of other sizes."""
@@ -37,11 +41,6 @@ def test_labels_are_cut_as_rows_are():
 def test_a_partition_that_was_computed_again_with_other_rows(n_rows):
     with pytest.raises(ValueError, match=f"it had 3 rows, and was computed again with {n_rows}"):
         fits._shard(Batch(0, np.zeros((n_rows, 2))), None, None, (3,))
-
-
-STORAGES = [np.float64, np.float32, np.uint8, "csr"]
-
-pytestmark = MARKS
 
 
 @pytest.fixture(params=STORAGES, ids=lambda s: getattr(s, "__name__", s))

@@ -57,7 +57,7 @@ def noting(*args, **options):
 
 def kill(state):
     if state.iteration == n:
-        os.kill(os.getpid(), KILL)
+        os.kill(os.getpid(), signal.SIGKILL)
 
 if __name__ == "__main__":
     fits.DaskShards.added = noting

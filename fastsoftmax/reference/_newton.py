@@ -152,7 +152,9 @@ def newton_steps(
     whether there is nothing more to gain here).
     """
     center, scale, with_bias = settings.scaling
-    Z = (np.asarray(X, dtype=np.float64) - center) * (1.0 if scale is None else scale)
+    # (the order of memory decides the order of the sums)
+    Z = np.ascontiguousarray(X, dtype=np.float64) - center
+    Z *= 1.0 if scale is None else scale
     if with_bias:
         Z = np.concatenate([Z, np.ones((len(Z), 1))], axis=1)
     problem = _Problem(Z, *targets.of(slice(None)), settings)
