@@ -78,11 +78,11 @@ static small_task begin(const kernels *kern, const fs_small *problem, double *ba
     t.logits = take_doubles(memory, n_logits * n);
     t.along = take_doubles(memory, n_logits * n);
     t.right = take_doubles(memory, n);
-    t.z = take_doubles(memory, (n + ceil(n / BLOCK_ROWS)) * n_places);
+    t.z = take_doubles(memory, (n + ceil(n / (double)BLOCK_ROWS)) * n_places);
     t.shares = take_doubles(memory, (double)panel_numbers(&t, BLOCK_ROWS));
     t.sums = take_doubles(memory, n_sums(&t));
     t.placed = take_doubles(memory, n_logits * n_places);
-    t.panels.places = take_doubles(memory, N_PLACE_TABLES * n_places);
+    t.panels.places = take_doubles(memory, (double)N_PLACE_TABLES * n_places);
     t.packed = take(memory, fs_pack_bytes(rows, BLOCK_ROWS));
     return t;
 }
