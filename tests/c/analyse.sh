@@ -7,7 +7,8 @@
 set -u
 cd "$(dirname "$0")/../.." || exit 1
 
-flags=(-std=c11 -O1 -ffp-contract=off -Wall -Wextra -Wpedantic -Wconversion -Werror -Isrc/kernels)
+flags=(-std=c11 -O1 -ffp-contract=off -Wall -Wextra -Wpedantic -Wconversion -Werror -Isrc/kernels
+       -DFASTSOFTMAX_ANALYSED)
 failures=0
 each() { # each FILES... -- COMMAND...: all that fail are told
     local files=()
