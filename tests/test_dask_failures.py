@@ -108,7 +108,7 @@ class TestFailures:
             time.sleep(0.05)
 
     @pytest.mark.parametrize("computing", [False, True], ids=["in a callback", "computing"])
-    def test_ctrl_c(self, client, rows, computing):
+    def test_ctrl_c(self, client, rows, ctrl_c, computing):
         X, y, _ = rows
         timer = threading.Timer(0.1, os.kill, (os.getpid(), signal.SIGINT))
 
