@@ -62,7 +62,7 @@ def zig(system, triple, flags, runners):
 
 TARGETS = [
     Target("Linux x86_64", "zig cc", UNDEFINED, (), is_sampled=True, runs_in_sample=True),
-    zig("Linux x86_64, musl", "x86_64-linux-musl", ("-static",), ()),
+    Target("Linux x86_64, musl", "zig cc", ("-target", "x86_64-linux-musl", "-static"), ()),
     zig("Linux aarch64, musl", "aarch64-linux-musl", ("-static",), QEMU_ARM64),
     zig("macOS arm64", "aarch64-macos", (), None),
     zig("macOS x86_64", "x86_64-macos", (), None),

@@ -84,9 +84,11 @@ def test_neighbours_end_after_an_error():
 
 
 HOST = """
+import signal
 import time
 from measuring.neighbours import busy_neighbours
 
+signal.signal(signal.SIGINT, signal.default_int_handler)  # ignored under `nohup ... &`
 with busy_neighbours(2) as processes:
     print(*processes, flush=True)
     time.sleep(60)
