@@ -4,6 +4,7 @@ All members are stored without compression, so that none is larger than the file
 read is trusted before it is checked, sizes first.
 """
 
+import errno
 import io
 import math
 import os
@@ -80,6 +81,29 @@ def write_arrays(opened: IO[bytes], arrays: Mapping[str, Array]) -> None:
 
 
 # ---- reading ----
+
+
+@contextmanager
+def naming_damage(what: str) -> Iterator[None]:
+    """Turn whatever reading a damaged file raises into a ValueError that begins with `what`.
+
+    Errors of the disk, and a MemoryError, say nothing about the file: they stay as they are.
+    """
+    try:
+        yield
+    except OSError as error:
+        if error.errno != errno.EINVAL:  # a disk's error; EINVAL is a seek to where nothing is
+            raise
+        reason: Exception = error
+    except MemoryError:
+        raise
+    except Exception as error:  # what zipfile and json raise has no common class
+        reason = error
+    else:
+        return
+    raise ValueError(
+        f"{what}, or it is damaged: {str(reason) or type(reason).__name__}"
+    ) from reason
 
 
 def members_of(archive: zipfile.ZipFile, size: int) -> dict[str, bytes]:

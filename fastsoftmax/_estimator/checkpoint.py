@@ -30,6 +30,7 @@ from fastsoftmax._version import __version__
 from fastsoftmax.archives import (
     array_from,
     members_of,
+    naming_damage,
     remove_remains,
     replacing,
     write_arrays,
@@ -202,27 +203,16 @@ def _flat(tree: State, name: str = "") -> dict[str, Any]:
 def read_checkpoint(path: Path) -> State:
     """Return the three trees of a file; a ValueError for everything but a sound one."""
     try:
-        with open(path, "rb") as opened, zipfile.ZipFile(opened) as archive:
-            members = members_of(archive, opened.seek(0, io.SEEK_END))
-        tree = _tree({name: array_from(name, data) for name, data in members.items()})
-        _check_header(tree)
-        return tree
+        with naming_damage(f"resume={str(path)!r} is no checkpoint"):
+            with open(path, "rb") as opened, zipfile.ZipFile(opened) as archive:
+                members = members_of(archive, opened.seek(0, io.SEEK_END))
+            tree = _tree({name: array_from(name, data) for name, data in members.items()})
+            _check_header(tree)
     except FileNotFoundError:
         raise FileNotFoundError(
             errno.ENOENT, "resume names a checkpoint that there is not", str(path)
         ) from None
-    except OSError as error:
-        if error.errno != errno.EINVAL:  # a disk's error; EINVAL is a seek to where nothing is
-            raise
-        reason: Exception = error
-    except MemoryError:  # that says nothing about the file
-        raise
-    except Exception as error:  # what zipfile raises has no common class
-        reason = error
-    raise ValueError(
-        f"resume={str(path)!r} is no checkpoint, or it is damaged: "
-        f"{str(reason) or type(reason).__name__}"
-    ) from reason
+    return tree
 
 
 def _tree(arrays: dict[str, Any]) -> State:

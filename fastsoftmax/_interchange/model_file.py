@@ -18,7 +18,6 @@ A file that has none of these is of format 1. Nothing that is read is trusted be
 sizes first.
 """
 
-import errno
 import io
 import json
 import os
@@ -38,7 +37,14 @@ from fastsoftmax._interchange.coefficients import (
     coef_from,
 )
 from fastsoftmax._version import __version__
-from fastsoftmax.archives import FilePath, array_from, members_of, replacing, write_arrays
+from fastsoftmax.archives import (
+    FilePath,
+    array_from,
+    members_of,
+    naming_damage,
+    replacing,
+    write_arrays,
+)
 from fastsoftmax.arrays import Array
 
 FORMAT = "fastsoftmax model"
@@ -212,20 +218,8 @@ def read_model(file: File) -> SavedModel:
 
 
 def _read_opened(file: IO[bytes], name: str) -> SavedModel:
-    try:
+    with naming_damage(f"{name} is no model saved by FastSoftmax.save"):
         return _model_of(_members(file))
-    except OSError as error:
-        if error.errno != errno.EINVAL:  # a disk's error; EINVAL is a seek to where nothing is
-            raise
-        reason: Exception = error
-    except MemoryError:  # that says nothing about the file
-        raise
-    except Exception as error:  # what zipfile and json raise has no common class
-        reason = error
-    raise ValueError(
-        f"{name} is no model saved by FastSoftmax.save, or it is damaged: "
-        f"{str(reason) or type(reason).__name__}"
-    ) from reason
 
 
 def _members(file: IO[bytes]) -> dict[str, bytes]:
