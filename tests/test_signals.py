@@ -21,6 +21,11 @@ from fastsoftmax.kernel_arguments import Descent
 pytestmark = [
     pytest.mark.skipif(sys.platform == "win32", reason="needs a timer's signal"),
     pytest.mark.filterwarnings("ignore::sklearn.exceptions.ConvergenceWarning"),
+    # (hypothesis watches the garbage collector: Python ignores what a handler raises in there)
+    pytest.mark.filterwarnings(
+        "ignore:Exception ignored in. <function gc_cumulative_time:"
+        "pytest.PytestUnraisableExceptionWarning"
+    ),
 ]
 
 N, D, K = 200, 8, 3
