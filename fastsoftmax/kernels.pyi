@@ -57,6 +57,24 @@ class Targets:
     def n_rows(self) -> int: ...
     def __getitem__(self, rows: slice) -> Targets: ...
 
+@disjoint_base
+class FactoredBlocks:
+    def __init__(
+        self,
+        factors: list[NDArray[_Real]],
+        rows: list[NDArray[_Real] | None],
+        roots: NDArray[np.float64],
+        n_features: int,
+    ) -> None: ...
+    def solve(
+        self,
+        out: NDArray[np.float64],
+        gradient: NDArray[np.float64],
+        *,
+        isa: str | None = None,
+        n_threads: int = 1,
+    ) -> None: ...
+
 def available_isas() -> tuple[str, ...]: ...
 def openmp() -> bool: ...
 def max_threads() -> int: ...

@@ -29,6 +29,7 @@ fs_watch_forks()
 include "kernels_arguments.pxi"
 include "kernels_problem.pxi"
 include "kernels_vectors.pxi"
+include "kernels_blocks.pxi"
 
 
 def available_isas():

@@ -150,3 +150,17 @@ cdef extern from "kernels.h" nogil:
     ptrdiff_t fs_hessian_scratch(const kernels *, const fs_rows *, int with_bias, int n_threads)
     void fs_hessian_sums(const kernels *, double *hessian, const fs_rows *, const void *weights,
                          const void *bias, const fs_coordinates *, void *scratch, int n_threads)
+
+    ctypedef struct fs_factored:
+        const void *factor
+        const void *rows
+        ptrdiff_t order
+
+    ctypedef struct fs_block_diagonal:
+        const fs_factored *blocks
+        const double *roots
+        ptrdiff_t n_logits, n_features, n_columns
+
+    ptrdiff_t fs_blocks_scratch(const kernels *, const fs_block_diagonal *, int n_threads)
+    void fs_solve_blocks(const kernels *, double *result, const double *gradient,
+                         const fs_block_diagonal *, void *scratch, int n_threads)

@@ -80,7 +80,7 @@ class Function:
             return float(direction @ change)
 
     def refinement(self, most_cost):
-        return None if self._cost is None else Refinement(self._cost, self._refine)
+        return None if self._cost is None else Refinement(self._cost, self._refine, most_cost)
 
     def _refine(self, at):
         self.n_refinements += 1

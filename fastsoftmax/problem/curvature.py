@@ -132,7 +132,9 @@ def refinement(problem: Problem, span: RowSpan | None, most_passes: float) -> Re
     one_pass = pass_work(problem)
     if is_whole(problem):
         step, work = whole_plan(problem, most_passes * one_pass)
-        return Refinement(work / one_pass, lambda at: build_whole(problem, at, step, span))
+        return Refinement(
+            work / one_pass, lambda at: build_whole(problem, at, step, span), most_passes
+        )
     if problem.rows.is_dense or problem.n_features <= _DENSE_FEATURES:
         plan = plan_blocks(problem, most_passes * one_pass)
         if plan is not None:
@@ -141,13 +143,13 @@ def refinement(problem: Problem, span: RowSpan | None, most_passes: float) -> Re
                 blocks = build_sampled_blocks(problem, at, plan.n_drawn)
                 return blocks if span is None else InSpan(blocks, span, problem.n_weights)
 
-            return Refinement(plan.work / one_pass, build)
+            return Refinement(plan.work / one_pass, build, most_passes)
     if problem.n_features <= _DENSE_FEATURES:
         some = problem.rows.sample
         d, n_rows = float(problem.n_features), some.n_rows / _row_step(some)
         work = d * d * (n_rows + 20.0 * d) + n_rows * problem.n_logits * 3.0 * d
-        return Refinement(work / one_pass, lambda at: build_shared(problem, at, span))
-    return Refinement(_DIAGONAL_COST, lambda at: build_diagonals(problem, at))
+        return Refinement(work / one_pass, lambda at: build_shared(problem, at, span), most_passes)
+    return Refinement(_DIAGONAL_COST, lambda at: build_diagonals(problem, at), most_passes)
 
 
 def whole_plan(problem: Problem, most_work: float) -> tuple[int, float]:

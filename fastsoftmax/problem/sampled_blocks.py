@@ -1,4 +1,4 @@
-"""The Hessian's block of each class from a few rows, inverted.
+"""The Hessian's block of each class from a few rows, factored.
 
 For class k the block is sum_i h_ik z_i z_i^T + l2 I, with h_ik = s_i p_ik (1 - p_ik). Near an
 optimum most rows are decided about most classes, so rows are drawn in proportion to h_ik; what
@@ -9,16 +9,22 @@ the inverse is D_k^(-1/2) (I + Z^T Z)^-1 D_k^(-1/2) with
 
     (I + Z^T Z)^-1 = I - Z^T (I + Z Z^T)^-1 Z.
 
-So where m < d, a matrix of order m has to be inverted, not d (Woodbury). Because of the share, its
-condition number is at most about m / _LEAST_ADDED, and float32 is enough.
+So where m < d, a matrix of order m has to be factored, not d (Woodbury). Because of the share, its
+condition number is at most about m / _LEAST_ADDED, and float32 is enough. Factors are solved with:
+an inverse takes three times as long to make, and is no faster to apply.
 
 Passes to a certified 1e-4, blocks at iterations 6 and 18, from m = 256, 512, 1024, 2048 rows and
 from all: images 7500 x 784, K = 10, C = 1: 69, 55, 43, 37, 35; 1000 x 784: 39, 38 and 37 from all;
-embeddings 6000 x 512, K = 20: 19 with each. Real embeddings 10003 x 384, K = 77, C = 10 with 128
-and 384 rows: 38, 37 (one matrix shared by all classes: 51). Shares of 0.02 and 0.1: the same.
+embeddings 6000 x 512, K = 20: 19 with each. Real embeddings 10003 x 384, K = 77, with 64, 128, 192,
+288 and 1540 rows: C = 10: 32, 25, 23, 22, 22 passes; C = 100: 91, 64, 56, 47, 38; C = 1000: 311,
+196, 128, 96, 78. Shares of 0.02 and 0.1: the same.
+
+One basis for all classes, in which each class (or the classes' couplings, too) has a diagonal of
+its own, is far cheaper and far worse: C = 1, 10, 100 and 1000: 23, 56, 122 and 278 passes. The
+principal components of the rows as the basis whose diagonal is added: C = 10, 192 rows: 33 passes
+instead of 23.
 """
 
-from dataclasses import dataclass
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -43,34 +49,33 @@ _FEW_NUMBERS = 1 << 16
 # Most numbers of all blocks (float32, 64 MB).
 _MOST_NUMBERS = 1 << 24
 # Costs in multiply-adds: of an exponential; of what Python adds for each class; and of the
-# arithmetic of an inverse, by LAPACK.
-_EXPONENTIAL, _PER_CLASS, _PER_CUBE = 32.0, 4e6, 1.5
+# arithmetic of products and of a factor, by BLAS and LAPACK.
+_EXPONENTIAL, _PER_CLASS, _PER_PRODUCT, _PER_CUBE = 32.0, 4e6, 0.8, 0.7
 # Features up to which float64 costs nothing; mean squares, in variances, from which on it is
 # needed: the direction that features far from 0 have in common stands out by as much.
 _SMALL, _FAR = 128, 100.0
-# Numbers of all blocks from which on threads share a product.
-_SHARED_NUMBERS = 1 << 23
+# Rows that tell how large the products of all are.
+_SHARE_ROWS = 96
 _TINY = float(np.finfo(np.float64).tiny)
 
 
-@dataclass(frozen=True)
-class _Block:
-    """(I + Z^T Z)^-1 for the rows Z of a class; rows is Z where it has fewer rows than columns.
+class _Block(NamedTuple):
+    """B = I + Z^T Z: the Cholesky factor of I + Z Z^T, where rows is Z, or that of B itself.
 
-    An inverse of order 0 stands for the identity.
+    A factor of order 0 stands for the identity.
     """
 
-    inverse: Array
+    factor: Array
     rows: Array | None
 
-    def product(self, vectors: Array) -> Array:
-        """Return the products with vectors (n, d), row by row."""
-        if not len(self.inverse):
+    def solve(self, vectors: Array) -> Array:
+        """Return the products of the inverse with vectors (n, d), row by row."""
+        if not len(self.factor):
             return vectors
-        if self.rows is None:
-            return _by_symmetric(self.inverse, vectors)
-        along = _by_symmetric(self.inverse, vectors @ self.rows.T)
-        return np.asarray(vectors - along @ self.rows)
+        (potrs,) = get_lapack_funcs(("potrs",), dtype=self.factor.dtype)
+        given = vectors if self.rows is None else vectors @ self.rows.T
+        solved = potrs(self.factor.T, given.T, lower=0)[0].T
+        return np.asarray(solved if self.rows is None else vectors - solved @ self.rows)
 
 
 def _diagonal(number: np.dtype[Any]) -> _Block:
@@ -78,55 +83,47 @@ def _diagonal(number: np.dtype[Any]) -> _Block:
     return _Block(np.zeros((0, 0), number), None)
 
 
-def _by_symmetric(lower: Array, vectors: Array) -> Array:
-    """Return vectors @ matrix, of which the lower triangle is given in Fortran order."""
-    symv, symm = get_blas_funcs(("symv", "symm"), dtype=lower.dtype)
-    if len(vectors) == 1:
-        return np.asarray(symv(1.0, lower, vectors[0], lower=1))[np.newaxis]
-    return np.asarray(symm(1.0, lower, vectors.T, lower=1)).T
-
-
 class SampledBlocks:
-    """The inverse of an estimated block for each class, or of one that all classes share."""
+    """The inverse of an estimated block for each class."""
 
-    def __init__(self, blocks: list[_Block], roots: Array, sizes: tuple[int, int], n_threads: int):
-        self._blocks, self._roots = blocks, roots  # roots: D^(-1/2), a row for each block
-        self._sizes = sizes  # n_logits, n_features
-        self._number = blocks[0].inverse.dtype
-        numbers = sum(b.inverse.size + (0 if b.rows is None else b.rows.size) for b in blocks)
-        self._n_threads = n_threads if numbers >= _SHARED_NUMBERS else 1
+    def __init__(
+        self, blocks: list[_Block], roots: Array, n_features: int, backend: Any, n_threads: int
+    ):
+        factors, rows = [block.factor for block in blocks], [block.rows for block in blocks]
+        self._blocks = backend.FactoredBlocks(factors, rows, roots, n_features)
+        self._n_threads = n_threads
+        self.is_diagonal = not any(map(len, factors))
 
-    @property
-    def is_diagonal(self) -> bool:
-        """Whether the drawn rows told nothing that the diagonal does not."""
-        return not any(len(block.inverse) for block in self._blocks)
+    def apply(self, gradient: Array) -> Array:
+        """Return the product with a flat vector, in a new array."""
+        result = np.empty_like(gradient)
+        self._blocks.solve(result, gradient, n_threads=self._n_threads)
+        return result
+
+
+class SharedBlock:
+    """The inverse of one estimated block for several classes."""
+
+    def __init__(self, block: _Block, roots: Array, n_logits: int, n_features: int) -> None:
+        self._block, self._roots = block, roots  # roots: D^(-1/2)
+        self._sizes = n_logits, n_features
+        self.is_diagonal = not len(block.factor)
 
     @single_threaded_blas
     def apply(self, gradient: Array) -> Array:
         """Return the product with a flat vector, in a new array."""
         n_logits, d = self._sizes
         n_weights = n_logits * d
-        inside = np.empty((n_logits, self._roots.shape[1]))
+        inside = np.empty((n_logits, len(self._roots)))
         inside[:, :d] = gradient[:n_weights].reshape(n_logits, d)
         inside[:, d:] = gradient[n_weights:].reshape(n_logits, -1)
         inside *= self._roots
         # (float32 holds no gradient of 1e-40)
         size = float(np.abs(inside).max(initial=0.0))
         size = size if 0.0 < size < np.inf else 1.0
-        given = (inside / size).astype(self._number)
-        if len(self._blocks) == 1:
-            inside[...] = self._blocks[0].product(given)
-        else:
-
-            def multiply(k: int) -> Array:
-                return self._blocks[k].product(given[k : k + 1])
-
-            for k, product in enumerate(in_threads(multiply, range(n_logits), self._n_threads)):
-                inside[k] = product
-        inside *= self._roots
-        inside *= size
-        if n_logits > 1:  # what all classes have in common changes no probability
-            inside -= inside.mean(axis=0)
+        inside[...] = self._block.solve((inside / size).astype(self._block.factor.dtype))
+        inside *= self._roots * size
+        inside -= inside.mean(axis=0)  # what all classes have in common changes no probability
         return np.concatenate([inside[:, :d].ravel(), inside[:, d:].ravel()])
 
 
@@ -175,32 +172,32 @@ def _work(problem: Problem, n_drawn: int, columns: int) -> float:
 
 def _block_work(n_rows: int, columns: int) -> float:
     order = float(min(n_rows, columns))
-    products = 0.5 * order * order * max(n_rows, columns) + _PER_CUBE * order**3
+    products = _PER_PRODUCT * order * order * max(n_rows, columns) + _PER_CUBE * order**3
     return products + GATHERED * n_rows * columns
 
 
 def build_sampled_blocks(problem: Problem, at: Located, n_drawn: int) -> SampledBlocks:
-    """Draw the rows at a point, and invert."""
+    """Draw the rows at a point, and factor the blocks."""
     rows, coordinates = problem.rows, problem.coordinates
     with_bias = bool(coordinates.fit_intercept)
     drawn = rows.drawn(at.weights, at.bias, coordinates.center, n_drawn, with_bias=with_bias)
     weight = max(drawn.weight, _TINY)
     curvature = drawn.curvature / weight
     curvature = np.maximum(curvature, _LEAST_SHARE * float(curvature.mean()))
-    inverses = _Inverses(problem, curvature)
+    blocks = _Blocks(problem, curvature)
 
     def finish(k: int) -> Array:
-        z, drawn.rows[k] = drawn.rows[k], np.empty((0, 0))  # (the inverses need as much memory)
-        return inverses.invert(k, z, weight, is_exact=n_drawn >= rows.n_rows)
+        z, drawn.rows[k] = drawn.rows[k], np.empty((0, 0))  # (the factors need as much memory)
+        return blocks.factor(k, z, weight, is_exact=n_drawn >= rows.n_rows)
 
     work = rows.n_logits * _block_work(n_drawn, problem.n_features + with_bias)
     for _ in in_threads(finish, range(rows.n_logits), rows.n_threads, work):
         pass
-    return inverses.preconditioner()
+    return blocks.of_classes()
 
 
-def build_shared_block(problem: Problem, n_rows: int) -> SampledBlocks:
-    """Invert the block that all classes share at the model without weights, from some rows.
+def build_shared_block(problem: Problem, n_rows: int) -> SampledBlocks | SharedBlock:
+    """Factor the block that all classes share at the model without weights, from some rows.
 
     There h_ik is s_i times a number for each class; its mean over the classes is taken.
     """
@@ -209,13 +206,13 @@ def build_shared_block(problem: Problem, n_rows: int) -> SampledBlocks:
     z, weight = problem.rows.taken_evenly(
         problem.coordinates.center, n_rows, with_bias=bool(problem.fit_intercept)
     )
-    inverses = _Inverses(problem, np.array([curvature]))
+    blocks = _Blocks(problem, np.array([curvature]))
     z *= np.sqrt(curvature)
-    inverses.invert(0, z, max(weight, _TINY), is_exact=n_rows >= problem.n_rows)
-    return inverses.preconditioner()
+    blocks.factor(0, z, max(weight, _TINY), is_exact=n_rows >= problem.n_rows)
+    return blocks.of_classes() if problem.n_logits == 1 else blocks.shared()
 
 
-class _Inverses:
+class _Blocks:
     """The blocks of some classes, one by one."""
 
     def __init__(self, problem: Problem, curvature: Array) -> None:
@@ -229,33 +226,39 @@ class _Inverses:
         is_small = problem.n_features <= _SMALL and problem.rows.real == np.float64
         is_far = bool((problem.mean_squares > _FAR * problem.variances).any())
         self._number = np.dtype(np.float64 if is_small or is_far else np.float32)
-        self._blocks: dict[int, _Block] = {}
+        self._blocks = [_diagonal(self._number)] * len(curvature)
 
-    def invert(self, k: int, z: Array, weight: float, *, is_exact: bool) -> Array:
+    @single_threaded_blas
+    def factor(self, k: int, z: Array, weight: float, *, is_exact: bool) -> Array:
         """Take a block from rows, each times the root of its curvature, of rows of a weight.
 
         is_exact is whether these are all rows.
         """
         whole = self._whole[k]
-        roots = _inverse_roots(whole)
-        z *= (roots * self._scale / np.sqrt(weight)).astype(z.dtype)
+        z *= (_inverse_roots(whole) * self._scale / np.sqrt(weight)).astype(z.dtype)
         z = z.astype(self._number, copy=False)
-        share = _LEAST_ADDED if is_exact else _diagonal_share(z)
-        share = 1.0 if share > _MOST_SHARE or not z.size else share  # (BLAS takes no 0 rows)
+        # (BLAS takes nothing of size 0; of fewer rows the products wait for their scale)
+        columns = _products(z.T) if z.size and len(z) >= z.shape[1] else None
+        share = _LEAST_ADDED if is_exact and z.size else _diagonal_share(z, columns)
+        share = 1.0 if share > _MOST_SHARE else share
         self._roots[k] = own = _inverse_roots(share * whole + self._added)
-        if share > _MOST_SHARE:
-            self._blocks[k] = _diagonal(self._number)
-            return own
-        z *= (np.sqrt(1.0 - share) * own * np.sqrt(whole)).astype(self._number)
-        self._blocks[k] = _inverted(z)
+        if share <= _MOST_SHARE:
+            factors = (np.sqrt(1.0 - share) * own * np.sqrt(whole)).astype(self._number)
+            self._blocks[k] = _factored(z, columns, factors)
         return own
 
-    def preconditioner(self) -> SampledBlocks:
-        """Return all of them."""
+    def of_classes(self) -> SampledBlocks:
+        """Return the inverse of all of them."""
         problem = self._problem
-        blocks = [self._blocks[k] for k in range(len(self._roots))]
-        sizes = problem.n_logits, problem.n_features
-        return SampledBlocks(blocks, self._roots, sizes, problem.rows.n_threads)
+        rows = problem.rows
+        return SampledBlocks(
+            self._blocks, self._roots, problem.n_features, rows.backend, rows.n_threads
+        )
+
+    def shared(self) -> SharedBlock:
+        """Return the inverse of the one that all classes share."""
+        problem = self._problem
+        return SharedBlock(self._blocks[0], self._roots[0], problem.n_logits, problem.n_features)
 
 
 def _inverse_roots(diagonal: Array) -> Array:
@@ -264,35 +267,55 @@ def _inverse_roots(diagonal: Array) -> Array:
     return np.asarray(np.sqrt(inverse))
 
 
-@single_threaded_blas
-def _diagonal_share(z: Array) -> float:
+def _products(z: Array) -> Array:
+    """Return z z^T, its upper triangle in Fortran order; the other one is 0."""
+    (syrk,) = get_blas_funcs(("syrk",), dtype=z.dtype)
+    if z.flags.c_contiguous:
+        return np.asarray(syrk(1.0, z.T, trans=1, lower=0))
+    return np.asarray(syrk(1.0, z, trans=0, lower=0))
+
+
+def _diagonal_share(z: Array, columns: Array | None) -> float:
     """Return the best share of the diagonal in an estimate from rows, for features of size 1.
 
     Ledoit & Wolf (2004, J. Multivariate Analysis 88), Section 3, with the diagonal as the target:
-    the mean error of the products over what is off the diagonal.
+    the mean error of the products over what is off the diagonal. columns are `_products` of the
+    columns, where known; otherwise some of the rows tell the size of all their products.
     """
     m = len(z)
-    if not m:
+    if not z.size:
         return 1.0
-    gram = z @ z.T if m < z.shape[1] else z.T @ z
-    square = float(np.vdot(gram, gram))
-    lengths = np.einsum("ij,ij->i", z, z, dtype=np.float64)
-    columns = np.einsum("ij,ij->j", z, z, dtype=np.float64)
+    squared = np.square(z)
+    lengths = (squared @ np.ones(z.shape[1], z.dtype)).astype(np.float64)
+    if columns is None:
+        some = slice(0, m, max(1, m // _SHARE_ROWS))
+        rows = _products(z[some])
+        own = np.square(lengths[some])
+        n_pairs = len(own) * (len(own) - 1.0)
+        pairs = 2.0 * (float(np.vdot(rows, rows)) - float(own.sum()))
+        square = float(lengths @ lengths) + pairs * (m * (m - 1.0) / max(1.0, n_pairs))
+    else:
+        diagonal = columns.diagonal()
+        square = 2.0 * float(np.vdot(columns, columns)) - float(diagonal @ diagonal)
+    squares = (np.ones(m, z.dtype) @ squared).astype(np.float64)
     error = float(lengths @ lengths) - square / m
-    beside = square - float(columns @ columns)
+    beside = square - float(squares @ squares)
     return min(1.0, max(_LEAST_ADDED, error / beside)) if beside > 0.0 else 1.0
 
 
-@single_threaded_blas
-def _inverted(z: Array) -> _Block:
-    (syrk,) = get_blas_funcs(("syrk",), dtype=z.dtype)
-    potrf, potri = get_lapack_funcs(("potrf", "potri"), dtype=z.dtype)
-    is_wide = len(z) < z.shape[1]
-    matrix = syrk(1.0, z.T, trans=1 if is_wide else 0, lower=1)
-    np.fill_diagonal(matrix, np.diagonal(matrix) + z.dtype.type(1.0))
-    factor, info = potrf(matrix, lower=1, overwrite_a=1)
-    if info == 0:
-        factor, info = potri(factor, lower=1, overwrite_c=1)
-    if info != 0 or not np.isfinite(factor).all():  # rounding, or an overflow
+def _factored(z: Array, columns: Array | None, scale: Array) -> _Block:
+    """Return the block of the rows scale * z; columns are `_products` of z's columns, if known."""
+    (potrf,) = get_lapack_funcs(("potrf",), dtype=z.dtype)
+    if columns is None:
+        z *= scale
+        matrix = _products(z)
+    else:
+        matrix = columns
+        matrix *= scale
+        matrix *= scale[:, np.newaxis]
+    np.fill_diagonal(matrix, matrix.diagonal() + z.dtype.type(1.0))
+    factor, info = potrf(matrix, lower=0, overwrite_a=1, clean=0)
+    # (one that overflowed has a diagonal that is not finite)
+    if info != 0 or not np.isfinite(factor.diagonal()).all():
         return _diagonal(z.dtype)
-    return _Block(factor, z if is_wide else None)
+    return _Block(factor.T, z if columns is None else None)

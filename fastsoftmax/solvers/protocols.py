@@ -79,6 +79,7 @@ class Refinement(NamedTuple, Generic[Seen_contra]):
 
     cost: float  # in evaluations
     build: Callable[[Seen_contra], Preconditioner]
+    most_cost: float  # what it may cost: it can be had again for that, at the same point
 
 
 class Preconditioned(Objective[E], Protocol[E]):

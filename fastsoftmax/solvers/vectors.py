@@ -6,10 +6,11 @@ import numpy as np
 from scipy.linalg.blas import daxpy
 
 from fastsoftmax.arrays import Array
-from fastsoftmax.blas import LEAST_SHARED, inner, single_threaded_blas
+from fastsoftmax.blas import LEAST_SHARED, inner
 
-# Shorter ones lie in a cache, and numpy is as quick.
-_LEAST = 1 << 15
+# Shorter ones are numpy's. From these on a BLAS would have to be held to one thread, which takes
+# longer than the sums (5 microseconds a call, 80 calls in an iteration of L-BFGS).
+_LEAST = LEAST_SHARED
 
 
 class Vectors:
@@ -45,7 +46,7 @@ class Vectors:
         else:
             if out is not y:
                 out[...] = y
-            (daxpy if len(x) < LEAST_SHARED else _daxpy)(x, out, a=scale)
+            daxpy(x, out, a=scale)
         return 0.0 if other is None else inner(out, other)
 
     def multiply(self, y: Array, factor: float) -> None:
@@ -54,6 +55,3 @@ class Vectors:
             y *= factor
         else:
             self.backend.add_scaled(y, y, factor - 1.0, y, None, n_threads=self.n_threads)
-
-
-_daxpy = single_threaded_blas(daxpy)

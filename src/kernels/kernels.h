@@ -283,6 +283,22 @@ typedef struct {
     ptrdiff_t inverse_stride, n_logits, n_features;
 } fs_within;
 
+/* A block of a block-diagonal matrix, (n_columns, n_columns), all real: I + Z^T Z for rows Z
+ * (order, n_columns), factor the lower triangle L of L L^T = I + Z Z^T; without rows L L^T, of
+ * order n_columns; of order 0 the identity. Rows of Z and of L are adjacent. */
+typedef struct {
+    const void *factor, *rows; /* rows may be NULL */
+    ptrdiff_t order;
+} fs_factored;
+
+/* D^(1/2) B D^(1/2) for a block B of each logit, D^(-1/2) = roots (n_logits, n_columns): the
+ * columns are n_features, and one more for an intercept. */
+typedef struct {
+    const fs_factored *blocks;
+    const double *roots;
+    ptrdiff_t n_logits, n_features, n_columns;
+} fs_block_diagonal;
+
 /* The solvers' vectors, in double (all NULL where real is float). Of matrices the columns in
  * [begin, end) are worked on. */
 typedef struct {
@@ -381,6 +397,9 @@ typedef struct kernels {
      *   velocity[j, k] += g;  weights[j, k] -= learning_rate * g */
     void (*apply_rows)(const fs_lazy *table, void *grad, const fs_rows *rows, const fs_descent *how,
                        double scale, fs_block block);
+
+    /* vector (n_columns) = the inverse of a block times vector; inner has block->order numbers. */
+    void (*solve_block)(void *vector, void *inner, const fs_factored *block, ptrdiff_t n_columns);
 
     fs_hessian hessian;
     fs_vectors vectors;
@@ -508,6 +527,14 @@ typedef struct {
 fs_newton_end fs_newton_steps(const kernels *kern, double *points, double *records, double *base,
                               const double *start, const fs_small *problem,
                               const fs_newton_limits *limits, void *scratch);
+
+/* ---- blocks.c ---- result = the inverse of the blocks times gradient, less its mean over the
+ * logits where there is more than one. Both hold the weights of all logits, and then their
+ * intercepts. kern is the table of the number type of the factors. scratch is fs_blocks_scratch()
+ * bytes. */
+ptrdiff_t fs_blocks_scratch(const kernels *kern, const fs_block_diagonal *of, int n_threads);
+void fs_solve_blocks(const kernels *kern, double *result, const double *gradient,
+                     const fs_block_diagonal *of, void *scratch, int n_threads);
 
 /* Stochastic gradient descent over the rows order.rows[0 .. order.n - 1], batch_size at a time (the
  * last batch may be smaller). params and velocity (NULL when momentum is 0) are real and hold the

@@ -23,6 +23,8 @@
 
 #include "check_hessian.h"
 
+#include "check_factored.h"
+
 #include "check_passes.h"
 
 #include "check_pool.h"
@@ -350,6 +352,7 @@ static void check_hessian_sizes(int every) {
 
 static void check_sizes(int every) {
     check_hessian_sizes(every);
+    check_factored_sizes(every);
     check_dense_sizes(every);
     check_csr_sizes(every);
     for (ptrdiff_t k = 1; k <= 35; ++k) {

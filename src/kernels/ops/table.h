@@ -69,6 +69,8 @@
 
 #include "newton_rows.h"
 
+#include "factored_block.h"
+
 #define DENSE(type)                                                    \
     {affine_rows_##type,     residual_block_##type, grad_block_##type, \
      one_logit_block_##type, panel_rows_##type,     moment_rows_##type}
@@ -105,6 +107,7 @@ const kernels KERNELS = {
     .sum_partials = sum_partials,
     .sgd_update = sgd_update,
     .sgd_update_scaled = sgd_update_scaled,
+    .solve_block = solve_block,
     .hessian = {PANEL_WIDTH, place_columns, class_probabilities, add_hessian_rows},
 #if REAL_IS_DOUBLE
     .vectors = {dot, add_scaled, round_weights, assemble_gradient, within_product},
