@@ -280,8 +280,8 @@ def loss_grad(grad_weights, grad_bias, X, targets, weights, bias, *, isa=None, n
         check(grad_w.n_rows == w.n_rows and grad_w.n_columns == w.n_columns
               and grad_w.row_stride == w.n_columns and grad_b.size == w.n_rows,
               "grad_weights and grad_bias must have the shapes of weights and bias")
-    check(not with_grad or rows.indptr == NULL or rows.columns != NULL,
-          "a gradient over CsrRows needs set_columns")
+    check(not with_grad or rows.indptr == NULL or rows.columns != NULL or rows.n_logits == 1,
+          "a gradient by several logits over CsrRows needs set_columns")
     n_bytes = fs_loss_grad_scratch(kern, &rows, with_grad, n)
     scratch = (<CsrRows>X).take_scratch(n_bytes) if sparse else _Scratch(n_bytes)
     with nogil:

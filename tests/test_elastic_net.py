@@ -348,6 +348,28 @@ class TestWorkingSets:
                     assert seen.value == pytest.approx(at.value, rel=1e-12)
                     assert seen.loss == pytest.approx(at.loss, rel=1e-12)
 
+    @pytest.mark.parametrize("options", [{}, {"standardize": True}])
+    def test_the_same_rows_where_a_certificate_is_wanted(self, rng, options):
+        """Without an intercept a subset's rows were moved by the rounding of their mean.
+
+        Its bound was of other rows then: a gap of 2e-9 read 5e-15.
+        """
+        X = (3.0 + rng.normal(size=(150, 9))).astype(np.float32)
+        labels, ones = rng.integers(0, 3, 150).astype(np.int32), np.ones(150, np.float32)
+        shard = build_shard(X, labels, None, ones, 3, backend=reference)
+        options = {"fit_intercept": False, "input_scale": 3.0, **options}
+        problem = build_problem(Rows([shard]), 0.01, l1=0.02, **options)
+        full = SoftmaxObjective(problem, CenteredPass(problem))
+        subset = Subset(full, np.array([1, 4, 7]), fine=True)
+        inside = rng.normal(size=subset.objective.problem.n_params)
+        seen, at = subset.objective.evaluate(inside), full.evaluate(subset.outside(inside))
+        assert seen.value == pytest.approx(at.value, rel=1e-13)
+        np.testing.assert_allclose(
+            subset.objective.problem.coordinates.matrix_of(seen.gradient),
+            problem.coordinates.matrix_of(at.gradient)[:, subset.features],
+            atol=1e-13,
+        )
+
     def test_interrupted(self, wide):
         X, y = wide
 

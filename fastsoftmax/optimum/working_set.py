@@ -280,7 +280,9 @@ class Subset:
         real = np.dtype(np.float64) if fine else rows.real
         scaling = None
         if self._is_centered:
-            shift = None if full.fit_intercept else objective.by.mean_shift()
+            # (an intercept takes up what is left of the mean; as they are, features keep theirs)
+            is_mean = coordinates.standardize and not full.fit_intercept
+            shift = objective.by.mean_shift() if is_mean else None
             shift = np.zeros(full.n_features) if shift is None else shift
             scaling = (coordinates.center, coordinates.scale, shift)
         own = rows.restricted(features, real, scaling)

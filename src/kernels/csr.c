@@ -1,7 +1,10 @@
 /* Loss and gradient over rows in CSR form. The rows go by in panels: first the residuals of a
  * panel, blocks of rows in parallel; then the gradient, columns in parallel, each added up over its
  * entries in order by one thread. So nothing is added across threads, and memory is that of the
- * weights and of one panel's residuals. */
+ * weights and of one panel's residuals.
+ *
+ * With one logit and no columns, rows add to the gradient instead: parts of a panel's rows, each to
+ * one of its own. */
 #include "csr.h"
 
 #include <string.h>
@@ -18,8 +21,9 @@ enum { FEWEST_ROWS = 256, MOST_PANEL_ROWS = 1 << 20 };
 /* Multiply-adds of a pass that stays in one thread. */
 #define SERIAL_CSR ((double)(1 << 21))
 
-/* Most parts that the columns of a panel are cut into. */
-enum { COLUMN_PARTS = 64 };
+/* Most parts that the columns of a panel are cut into; most gradients that rows add to, and entries
+ * of a part for each coefficient of its own. */
+enum { COLUMN_PARTS = 64, MOST_GRADIENTS = 16, ENTRIES_PER_FEATURE = 8 };
 
 enum { TABLE_ROOM = 64, TRANSPOSE_RANGE = 1024, TRANSPOSE_TILE = 16 };
 
@@ -147,6 +151,7 @@ int fs_csr_residuals(csr_task *task, int n_threads) {
 typedef struct {
     const csr_task *pass;
     double *grad_weights, *grad_bias;
+    double *gradients; /* of rows, without columns: of all parts but the first */
     ptrdiff_t panel, n_parts;
 } column_task;
 
@@ -162,6 +167,24 @@ static ptrdiff_t column_at(const int64_t *starts, int64_t entry, ptrdiff_t begin
     return begin;
 }
 
+/* How many gradients rows add to where there are no columns. */
+static ptrdiff_t n_gradients(const fs_rows *rows) {
+    const ptrdiff_t most = fs_csr_entries(rows) / ENTRIES_PER_FEATURE;
+    return max_size(1, min_size(MOST_GRADIENTS, most / max_size(1, rows->n_features)));
+}
+
+/* Rows of one logit add to their part's gradient. */
+static void row_part(const column_task *t, ptrdiff_t part) {
+    const csr_task *pass = t->pass;
+    const fs_rows *rows = pass->rows;
+    const ptrdiff_t begin = part_begin(pass->n_rows, t->n_parts, part);
+    const ptrdiff_t end = part_begin(pass->n_rows, t->n_parts, part + 1);
+    const fs_block block = {NULL, pass->first + begin, end - begin, NULL};
+    double *gradient = part ? t->gradients + (part - 1) * rows->n_features : t->grad_weights;
+    pass->kern->sparse[rows->x_type].add_rows(
+        gradient, at(pass->residuals, begin, pass->kern->real_size), rows, block);
+}
+
 /* Part 0 adds up the bias; the others columns with about the same number of entries. */
 static void column_part(void *task_, ptrdiff_t part, int thread) {
     const column_task *t = task_;
@@ -172,6 +195,10 @@ static void column_part(void *task_, ptrdiff_t part, int thread) {
     if (part == 0) {
         t->pass->kern->sum_partials(t->grad_bias, t->pass->residuals, stride, t->pass->n_rows, 0,
                                     rows->n_logits);
+        return;
+    }
+    if (!columns) {
+        row_part(t, part - 1);
         return;
     }
     const ptrdiff_t begin = (ptrdiff_t)columns->panel_columns[t->panel];
@@ -201,20 +228,33 @@ void fs_take_residuals(csr_task *task, arena *memory, ptrdiff_t n_rows, int n_th
     task->sums = take(memory, n_blocks * (double)sizeof(fs_sums));
 }
 
-/* The task of fs_csr_loss_grad, and its memory; returns the table for the weights. */
-static void *begin_pass(csr_task *task, const kernels *kern, const fs_rows *rows, int n_threads,
-                        arena *memory) {
+/* The tasks of fs_csr_loss_grad, and their memory. */
+static void begin_pass(csr_task *task, column_task *columns, const kernels *kern,
+                       const fs_rows *rows, int with_grad, int n_threads, arena *memory) {
+    const int by_rows = with_grad && !rows->columns;
     *task = (csr_task){.kern = kern, .rows = rows};
-    void *table = fs_take_table(memory, kern, rows->n_features, rows->n_logits);
+    *columns = (column_task){.pass = task, .n_parts = by_rows ? n_gradients(rows) : COLUMN_PARTS};
+    task->table = fs_take_table(memory, kern, rows->n_features, rows->n_logits);
     fs_take_residuals(task, memory, min_size(panel_rows_of(kern, rows), rows->n_rows), n_threads);
-    return table;
+    if (by_rows)
+        columns->gradients = take(memory, ((double)columns->n_parts - 1) *
+                                              (double)rows->n_features * (double)sizeof(double));
 }
 
-ptrdiff_t fs_csr_loss_grad_scratch(const kernels *kern, const fs_rows *rows, int n_threads) {
+ptrdiff_t fs_csr_loss_grad_scratch(const kernels *kern, const fs_rows *rows, int with_grad,
+                                   int n_threads) {
     arena memory = {0};
     csr_task task;
-    begin_pass(&task, kern, rows, n_threads, &memory);
+    column_task columns;
+    begin_pass(&task, &columns, kern, rows, with_grad, n_threads, &memory);
     return taken_bytes(&memory);
+}
+
+/* Adds the gradients of all parts of the rows, in their order. */
+static void add_gradients(const column_task *t) {
+    const ptrdiff_t d = t->pass->rows->n_features;
+    for (ptrdiff_t part = 1; part < t->n_parts; ++part)
+        for (ptrdiff_t j = 0; j < d; ++j) t->grad_weights[j] += t->gradients[(part - 1) * d + j];
 }
 
 fs_sums fs_csr_loss_grad(const kernels *kern, double *grad_weights, double *grad_bias,
@@ -225,16 +265,20 @@ fs_sums fs_csr_loss_grad(const kernels *kern, double *grad_weights, double *grad
         ((double)fs_csr_entries(rows) + 8.0 * (double)n_rows) * (double)rows->n_logits;
     arena memory = arena_in(scratch);
     csr_task task;
-    void *table = begin_pass(&task, kern, rows, n_threads, &memory);
-    task.table = table;
+    column_task columns;
+    begin_pass(&task, &columns, kern, rows, grad_weights != NULL, n_threads, &memory);
+    columns.grad_weights = grad_weights;
+    columns.grad_bias = grad_bias;
     task.bias = bias;
     const ptrdiff_t n_residuals = panel_rows * fs_table_stride(rows->n_logits);
     memset(at(task.residuals, n_residuals, kern->real_size), 0,
            (size_t)(TABLE_ROOM * kern->real_size));
     if (work < SERIAL_CSR) n_threads = 1;
-    fs_weights_to_table(kern, table, weights, rows->n_features, rows->n_logits, n_threads);
+    fs_weights_to_table(kern, task.table, weights, rows->n_features, rows->n_logits, n_threads);
     fs_sums total = {0, 0};
-    column_task columns = {&task, grad_weights, grad_bias, 0, COLUMN_PARTS};
+    if (columns.gradients)
+        memset(columns.gradients, 0,
+               (size_t)((columns.n_parts - 1) * rows->n_features) * sizeof(double));
     for (; task.first < n_rows; task.first += panel_rows, ++columns.panel) {
         task.n_rows = min_size(panel_rows, n_rows - task.first);
         if ((task.first && is_interrupted(rows)) || fs_csr_residuals(&task, n_threads)) break;
@@ -248,6 +292,7 @@ fs_sums fs_csr_loss_grad(const kernels *kern, double *grad_weights, double *grad
             total.correct += task.sums[block].correct;
         }
     }
+    if (columns.gradients) add_gradients(&columns);
     return total;
 }
 
@@ -266,7 +311,7 @@ void fs_columns_product(const kernels *kern, double *sums, double *totals, const
     const ptrdiff_t row_bytes = rows->n_logits * size;
     csr_task task = {
         .kern = kern, .rows = rows, .residuals = scratch, .first = first, .n_rows = n_rows};
-    column_task columns = {&task, sums, totals, panel, COLUMN_PARTS};
+    column_task columns = {&task, sums, totals, NULL, panel, COLUMN_PARTS};
     memset(at(scratch, n_rows * stride, size), 0, (size_t)(TABLE_ROOM * size));
     for (ptrdiff_t i = 0; i < n_rows; ++i) {
         char *row = at(scratch, i * stride, size);

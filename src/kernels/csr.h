@@ -41,7 +41,8 @@ void fs_affine_block(const kernels *kern, void *logits, const fs_rows *rows,
 typedef struct {
     const kernels *kern;
     const fs_rows *rows;
-    const void *table, *bias;
+    const void *bias;
+    void *table;
     char *residuals; /* (rows of the panel or batch, table stride) */
     char *logits;    /* n_classes x CSR_BLOCK_ROWS reals for each thread */
     fs_sums *sums;   /* for each block */
@@ -55,7 +56,8 @@ void fs_take_residuals(csr_task *task, arena *memory, ptrdiff_t n_rows, int n_th
 /* Returns whether it was interrupted before the end. */
 int fs_csr_residuals(csr_task *task, int n_threads);
 
-ptrdiff_t fs_csr_loss_grad_scratch(const kernels *kern, const fs_rows *rows, int n_threads);
+ptrdiff_t fs_csr_loss_grad_scratch(const kernels *kern, const fs_rows *rows, int with_grad,
+                                   int n_threads);
 fs_sums fs_csr_loss_grad(const kernels *kern, double *grad_weights, double *grad_bias,
                          const fs_rows *rows, const void *weights, const void *bias, void *scratch,
                          int n_threads);

@@ -200,6 +200,11 @@ typedef struct {
     void (*grad_columns)(double *grad_weights, const void *residual, const fs_rows *rows,
                          ptrdiff_t residual_stride, ptrdiff_t column_begin, ptrdiff_t column_end);
 
+    /* One logit: grad_weights[j] += sum_i residual[i - first] x[i, j], rows of the block in order.
+     */
+    void (*add_rows)(double *grad_weights, const void *residual, const fs_rows *rows,
+                     fs_block block);
+
     /* weights[j, k] += scale * feature_scale[j] * sum_i x[i, j] residual[i - first, k], rows of the
      * block in order; feature_scale may be NULL, for ones. */
     void (*add_to_rows)(void *weights, const void *residual, const fs_rows *rows,
@@ -459,8 +464,9 @@ fs_sums fs_loss_grad(const kernels *kern, double *grad_weights, double *grad_bia
                      const fs_rows *rows, const void *weights, const void *bias, void *scratch,
                      int n_threads);
 
-/* Of rows in CSR form fs_loss_grad needs the columns, for a gradient, cut into panels of this many
- * rows. */
+/* Of rows in CSR form fs_loss_grad needs the columns, for a gradient by several logits, cut into
+ * panels of this many rows. By one logit, with no columns given, rows add to the gradient: as fast
+ * where there are tens of entries for each feature. */
 ptrdiff_t fs_panel_rows(const kernels *kern, ptrdiff_t n_logits);
 
 /* For one panel of such rows and factors (rows of the panel, n_logits), real: sums[k, j] += sum_i

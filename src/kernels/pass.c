@@ -242,7 +242,7 @@ static char *begin_pass(pass_task *task, const kernels *kern, const fs_rows *row
 
 ptrdiff_t fs_loss_grad_scratch(const kernels *kern, const fs_rows *rows, int with_grad,
                                int n_threads) {
-    if (rows->indptr) return fs_csr_loss_grad_scratch(kern, rows, n_threads);
+    if (rows->indptr) return fs_csr_loss_grad_scratch(kern, rows, with_grad, n_threads);
     arena memory = {0};
     pass_task task;
     begin_pass(&task, kern, rows, with_grad, n_threads, &memory);

@@ -14,6 +14,7 @@
 #define affine_rows X_JOIN(affine_rows_sparse, X_NAME)
 #define residual_block X_JOIN(residual_block_sparse, X_NAME)
 #define grad_columns X_JOIN(grad_columns_sparse, X_NAME)
+#define add_rows X_JOIN(add_rows_sparse, X_NAME)
 #define add_to_rows X_JOIN(add_to_rows_sparse, X_NAME)
 
 #ifndef SPARSE_SIZES
@@ -174,6 +175,18 @@ static void grad_columns(double *grad_weights, const void *residual_, const fs_r
     }
 }
 
+static void add_rows(double *grad_weights, const void *residual_, const fs_rows *rows,
+                     fs_block block) {
+    const real *residual = residual_;
+    const int wide = rows->wide_index;
+    for (ptrdiff_t i = 0; i < block.n_rows; ++i) {
+        const ptrdiff_t row = row_of(block, i), end = INDEX_AT(rows->indptr, row + 1, wide);
+        const double r = (double)residual[i];
+        for (ptrdiff_t p = INDEX_AT(rows->indptr, row, wide); p < end; ++p)
+            grad_weights[INDEX_AT(rows->indices, p, wide)] += r * (double)((const x_t *)rows->x)[p];
+    }
+}
+
 /* weights[j, :] += scale * feature_scale_j * x_ij residual_i for the features j of the rows of a
  * block, rows in order. */
 static void add_to_rows(void *weights_, const void *residual_, const fs_rows *rows,
@@ -206,6 +219,7 @@ static void add_to_rows(void *weights_, const void *residual_, const fs_rows *ro
 #undef affine_rows
 #undef residual_block
 #undef grad_columns
+#undef add_rows
 #undef add_to_rows
 #undef X_JOIN
 #undef X_JOIN_

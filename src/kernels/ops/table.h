@@ -76,7 +76,7 @@
      one_logit_block_##type, panel_rows_##type,     moment_rows_##type}
 #define SPARSE(type)                                                                      \
     {affine_rows_sparse_##type, residual_block_sparse_##type, grad_columns_sparse_##type, \
-     add_to_rows_sparse_##type}
+     add_rows_sparse_##type, add_to_rows_sparse_##type}
 
 const kernels KERNELS = {
     .isa = ISA_NAME,
