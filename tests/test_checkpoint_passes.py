@@ -155,14 +155,14 @@ def test_a_process_that_is_killed_in_a_pass(tmp_path, monkeypatch):
     np.save(tmp_path / "y.npy", y)
     for i, part in enumerate(np.array_split(X, N_BATCHES)):
         np.save(tmp_path / "parts" / f"{i}.npy", part)
-    n_read, read = [0], NpyFiles.__iter__
+    n_read, read = [0], NpyFiles.read
 
-    def counting(self):
-        for item in read(self):
+    def counting(self, buffers):
+        for item in read(self, buffers):
             n_read[0] += 1
             yield item
 
-    monkeypatch.setattr(NpyFiles, "__iter__", counting)
+    monkeypatch.setattr(NpyFiles, "read", counting)
     model = FastSoftmax(solver="lbfgs", C=0.01, tol=1e-6)
     whole = model.fit(tmp_path / "parts", y)
     alone, n_read[0] = n_read[0], 0

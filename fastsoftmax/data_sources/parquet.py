@@ -99,11 +99,11 @@ class ParquetRows(Files):
         self._files = [seen(Path(file)) for file in dataset.files] if is_local else []
         self._places: dict[int, tuple[str, int]] = {}  # of the batches that were read
 
-    def __iter__(self) -> Iterator[Any]:
-        """Read all batches: (X, y), (X, y, sample_weight), or X alone without a label."""
+    def read(self, buffers: Buffers) -> Iterator[Any]:
+        """As of `Files`."""
         for file in self._files:
             file.check()
-        for number, block in enumerate(self._blocks(Buffers())):
+        for number, block in enumerate(self._blocks(buffers)):
             self._places[number] = block.path, block.first
             yield (block.X, *block.others) if block.others else block.X
             del block
