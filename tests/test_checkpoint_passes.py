@@ -265,6 +265,24 @@ class TestOtherRows:
             np.testing.assert_allclose(model.objective_, whole.objective_, rtol=1e-6)
 
 
+def test_answers_of_other_weights_do_not_count(tmp_path):
+    """Sums of weights may differ by rounding; then the rows are read again for what is certain.
+
+    (Without an intercept coefficients do not depend on means, so the same is asked.)
+    """
+    X, y = digits()
+    weights, path = np.ones(len(y)), tmp_path / "a"
+    options = {"solver": "lbfgs", "max_iter": 5, "fit_intercept": False}
+    FastSoftmax(**options).fit(Batches(X, y, weights), checkpoint=path)
+    n_read = []
+    for factor in (1.0, 1.0 + 1e-9):
+        batches = Batches(X, y, factor * weights)
+        model = FastSoftmax(**options).fit(batches, resume=path)
+        assert model.n_iter_ == 5
+        n_read.append(batches.n_read / N_BATCHES)
+    assert n_read == [1, 3]
+
+
 class TestFiles:
     @pytest.fixture
     def members(self, tmp_path):
