@@ -282,7 +282,7 @@ class FastSoftmax(CallbackSupportMixin, PortableEstimator, LoadableEstimator, In
             returns True, the fit ends. If it has a method `on_fit_end`, this is called without
             arguments when the fit has ended, for whatever reason.
         checkpoint : path, optional
-            A file for the state of the fit. It is written every few seconds and at the end, for
+            A file for the state of the fit. It is written every second and at the end, for
             whatever reason the fit ends, and is always complete. It remains after the fit.
         resume : path, optional
             A checkpoint to continue from, of the same data and parameters (`tol`, `max_iter`,

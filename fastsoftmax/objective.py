@@ -3,6 +3,8 @@
 `problem.problem` states F and its conventions.
 """
 
+from dataclasses import replace
+
 import numpy as np
 
 from fastsoftmax.arrays import Array
@@ -116,6 +118,15 @@ class SoftmaxObjective:
             self.by.note_base(array_in(state, "base", shape))
         self._sharper.next_trial = number_in(state, "next_trial")
         self._intercepts.restore(part_of(state, "intercepts"))
+
+    def as_new(self, at: Evaluation) -> Evaluation:
+        """As of `solvers.protocols.Objective`; takes a pass where a gradient was restored."""
+        if self.by.known_base() is None:
+            return at
+        null = self.by.evaluate(self.problem.null_point)
+        if null.centered_residual is not None:
+            self.by.note_base(null.centered_residual)
+        return replace(at, dots=at.dots._replace(rb=None, vb=None))
 
     # ---- curvature ----
 

@@ -197,25 +197,6 @@ def _path():
     return os.pathsep.join([str(Path(archives.__file__).parents[1]), *sys.path])
 
 
-def test_passes_out_of_core(digits, tmp_path):
-    """The passes of both fits, the first one over all rows of each included."""
-    X, y = digits
-    n_passes = [0]
-
-    def batches():
-        n_passes[0] += 1
-        for start in range(0, len(X), 500):
-            yield X[start : start + 500], y[start : start + 500]
-
-    whole = FastSoftmax(**LBFGS).fit(batches)
-    alone, n_passes[0] = n_passes[0], 0
-    interrupted(tmp_path / "a", 20, batches, None, **LBFGS)
-    model = FastSoftmax(**LBFGS).fit(batches, resume=tmp_path / "a")
-    assert_same(model, whole)
-    assert n_passes[0] <= alone + 3  # the rows' survey, the point, and what Ctrl-C spoilt
-    assert n_passes[0] <= 1.1 * alone
-
-
 def test_where_rows_are_does_not_matter(digits, tmp_path):
     """What was begun in memory goes on from files, to rounding, with a certificate of its own."""
     X, y = digits
@@ -227,6 +208,30 @@ def test_where_rows_are_does_not_matter(digits, tmp_path):
     assert model.converged_
     assert model.n_iter_[0] <= 1.1 * whole.n_iter_[0] + 3
     assert abs(model.objective_ / whole.objective_ - 1.0) <= 1e-6
+
+
+def test_a_certificate_is_of_the_data_of_now(digits, tmp_path):
+    """What changes no value at the point that was left is not refused, and spoils no bound.
+
+    Certificates take the gradient of the best model without weights, which a checkpoint holds. It
+    was believed although the data had changed where coefficients are 0.
+    """
+    X, y = digits
+    assert not X[:, 0].any()
+    other, path = X.copy(), tmp_path / "a"
+    other[:, 0] = 10.0 * (y % 3 == 0)
+    parameters = {**LBFGS, "C": 1e-4, "max_iter": 3}
+    interrupted(path, 4, X, y, **parameters | {"max_iter": 9})
+    gap = FastSoftmax(**parameters).fit(other, y, resume=path).gap_
+    with zipfile.ZipFile(path) as archive:
+        members = {entry: archive.read(entry) for entry in archive.namelist()}
+    with zipfile.ZipFile(path, "w") as archive:
+        for entry, data in members.items():
+            if not entry.removesuffix(".npy").endswith(".base"):
+                archive.writestr(entry, data)
+    without = FastSoftmax(**parameters).fit(other, y, resume=path)
+    assert without.n_iter_ == 3
+    np.testing.assert_allclose(gap, without.gap_, rtol=1e-9)
 
 
 # ---- what is refused
@@ -360,25 +365,48 @@ def test_remains_of_a_killed_writer_are_removed(digits, tmp_path):
     assert all(path.exists() for path in others)
 
 
-def test_how_often(digits, tmp_path, monkeypatch):
+@pytest.mark.parametrize(
+    ("seconds_each", "at"),
+    [(1.0, [1.0, 4.025, 7.05, 8.075]), (100.0, [100.0, 200.025, 300.05, 400.075])],
+    ids=["writing takes long", "seldom enough"],
+)
+def test_how_often(digits, tmp_path, monkeypatch, seconds_each, at):
     """Seconds apart, and less often where writing takes long; always at the end."""
-    clock, written_at = [0.0], []
-
-    def write(opened, arrays):
-        written_at.append(clock[0])
-        clock[0] += 0.025
-
-    def tick(state):
-        clock[0] += 1.0
-
-    monkeypatch.setattr(checkpoints, "SECONDS", 1.5)
+    clock = Clock(monkeypatch, writing=0.025)
     monkeypatch.setattr(checkpoints, "SHARE", 0.01)
-    monkeypatch.setattr(checkpoints.time, "monotonic", lambda: clock[0])
-    monkeypatch.setattr(checkpoints, "write_arrays", write)
     FastSoftmax(solver="lbfgs", max_iter=8).fit(
-        *digits, callbacks=[tick], checkpoint=tmp_path / "a"
+        *digits, callbacks=[lambda state: clock.tick(seconds_each)], checkpoint=tmp_path / "a"
     )
-    np.testing.assert_allclose(written_at, [2.0, 5.025, 8.05])
+    np.testing.assert_allclose(clock.written_at[: len(at)], at)
+    assert clock.written_at[-1] >= 8 * seconds_each
+
+
+def test_short_fits_are_written_more_often(digits, tmp_path, monkeypatch):
+    """Not in the first moment; then as often as the share of what may be lost says."""
+    clock = Clock(monkeypatch, writing=0.0)
+    FastSoftmax(**LBFGS).fit(
+        *digits, callbacks=[lambda state: clock.tick(0.1)], checkpoint=tmp_path / "a"
+    )
+    np.testing.assert_allclose(clock.written_at[:3], [0.3, 0.4, 0.5])
+    gaps, n = np.diff(clock.written_at), len(clock.written_at)
+    assert n > 30
+    assert (gaps <= checkpoints._LOST * np.array(clock.written_at[:-1]) + 0.1001).all()
+
+
+class Clock:
+    """Stands for the time and the writing of files."""
+
+    def __init__(self, monkeypatch, writing):
+        self.now, self.written_at, self._writing = 0.0, [], writing
+        monkeypatch.setattr(checkpoints.time, "monotonic", lambda: self.now)
+        monkeypatch.setattr(checkpoints, "write_arrays", self._write)
+
+    def tick(self, seconds):
+        self.now += seconds
+
+    def _write(self, opened, arrays):
+        self.written_at.append(self.now)
+        self.now += self._writing
 
 
 # ---- what goes on

@@ -8,7 +8,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from fastsoftmax.arrays import Array
-from fastsoftmax.data_sources import Files
+from fastsoftmax.data_sources import Buffers, Files
 from fastsoftmax.floating_point import users_code, users_items
 from fastsoftmax.foreign_arrays import as_numpy
 
@@ -93,6 +93,7 @@ class BatchSource:
             )
         self._batches, self._labelled = batches, labelled
         self._last: Any = None
+        self._buffers = Buffers()
 
     @property
     def is_in_memory(self) -> bool:
@@ -102,7 +103,9 @@ class BatchSource:
     def __iter__(self) -> Iterator[Batch]:
         """Read all batches that have rows with a weight above 0."""
         batches = self._batches
-        if not isinstance(batches, Iterable):
+        if isinstance(batches, Files):
+            batches = batches.read(self._buffers)
+        elif not isinstance(batches, Iterable):
             with users_code():
                 found = batches()
             if not isinstance(found, Iterable):

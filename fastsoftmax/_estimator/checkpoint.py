@@ -1,11 +1,12 @@
 """Checkpoints: the state of a fit in a file, from which another fit goes on.
 
 A file is an archive of arrays in which nothing can be executed (`archives`). Its members are named
-by their places in three trees:
+by their places in four trees:
 
 - ``facts``: what tells whether data and parameters are the same;
 - ``course``: what is known of the iterations so far: history, coefficients, early stopping;
-- ``solver``: what the solver has left (`solvers.record`).
+- ``solver``: what the solver has left (`solvers.record`);
+- ``beside``: what was asked of rows that are read in every pass, if they are.
 
 A file is read by the format's version that has written it: it is for a fit that was interrupted,
 not for keeping.
@@ -39,9 +40,12 @@ from fastsoftmax.solvers.record import Damaged, Record, State, part_of
 from fastsoftmax.solvers.resuming import OtherObjective
 
 FORMAT, FORMAT_VERSION = "fastsoftmax checkpoint", 1
-# Seconds between two writes, and the share of a fit's time that they may take: a model of many GB
-# is written less often.
+# Most seconds between two writes, and the share of a fit's time that they may take: a model of many
+# GB is written less often.
 SECONDS, SHARE = 1.0, 0.03
+# The share of a fit's time so far that may be lost with a process: a short fit is written more
+# often. And seconds until the first write.
+_LOST, _FIRST = 0.02, 0.25
 # By how much sums over all rows in float32 may differ on another processor, as a share.
 _ROUNDING = 1e-5
 
@@ -58,9 +62,17 @@ class Checkpoint:
     def __init__(self, path: Path | None, found_in: Path | None) -> None:
         self._path, self._found_in = path, found_in
         self._found = None if found_in is None else read_checkpoint(found_in)
-        self._latest: tuple[State, Snapshot] | None = None  # what has not been written yet
+        self._latest: tuple[State, Snapshot] | None = None
+        self._is_written = True  # what is the latest
         self._complaint = ""
-        self._due = 0.0
+        self._facts: State = {}
+        self._began = self._due = time.monotonic()
+        # What the rows of a fit have to be asked again, where each pass reads them: a part of what
+        # is written.
+        self.beside: Callable[[], State] = dict
+        self.n_left = 0  # states that the solver has left
+        self._waits = False  # whether passes are announced, before which a state may be written
+        self._is_waiting = False  # whether a state that is due waits for the next pass
         if path is not None:
             _check_folder(path)
 
@@ -69,6 +81,21 @@ class Checkpoint:
         """What was known of the iterations, in the fit that is to go on."""
         return None if self._found is None else part_of(self._found, "course")
 
+    @property
+    def left_beside(self) -> State:
+        """What the fit that is to go on had beside."""
+        return {} if self._found is None else part_of(self._found, "beside")
+
+    def before_pass(self) -> None:
+        """See that a pass reads all rows, and write the latest state if it is due.
+
+        It is written before a pass rather than after one, so that `beside` knows the pass; again
+        where there are more passes before the next state.
+        """
+        self._waits = True
+        if time.monotonic() >= self._due:
+            self._write()
+
     @contextmanager
     def recording(self, facts: State, take: Callable[[], Snapshot]) -> Iterator[Record]:
         """Give a solver its record, and write what it has left last, however the fit ends.
@@ -76,23 +103,38 @@ class Checkpoint:
         take is called whenever the solver leaves a state, and returns what makes the course of the
         fit up to there. The error of a file that is of another fit, or damaged, is a `Refused`.
         """
-        self._due = time.monotonic() + SECONDS
+        self._facts = facts
+        self._due = max(self._next(), self._began + min(SECONDS, _FIRST))
 
         def leave(state: State) -> None:
-            self._latest = state, take()
-            if time.monotonic() >= self._due:
-                self._write(facts)
+            self._latest, self._is_written = (state, take()), False
+            self.n_left += 1
+            if time.monotonic() < self._due:
+                return
+            if self._waits and not self._is_waiting:
+                self._is_waiting = True
+            else:
+                self._write()
 
         found = None
         if self._found is not None:
             self._check(facts, part_of(self._found, "facts"))
             found = part_of(self._found, "solver")
         try:
-            yield Record(None if self._path is None else leave, found)
+            with self.refusing():
+                yield Record(None if self._path is None else leave, found)
+        finally:
+            if not self._is_written:
+                self._write()
+            self._latest, self.beside = None, dict  # (which may refer to this object)
+
+    @contextmanager
+    def refusing(self) -> Iterator[None]:
+        """Make a `Refused` of the errors of a state that is of another fit, or damaged."""
+        try:
+            yield
         except (OtherObjective, Damaged) as error:
             raise Refused(f"resume={str(self._found_in)!r} {_told(error)}") from error
-        finally:
-            self._write(facts)
 
     def _check(self, facts: State, left: State) -> None:
         """Raise a `Refused` where the file is of other data, or of other parameters."""
@@ -110,17 +152,28 @@ class Checkpoint:
                 differ = f"{fact} was {theirs.item()!r} and is {ours.item()!r}"
             raise Refused(f"{name} is of other data or parameters: {differ}")
 
-    def _write(self, facts: State) -> None:
-        """Write the latest state, if it has not been written; what fails is told and not raised."""
+    def _next(self) -> float:
+        """Return when the next write is due, without regard to what a write costs."""
+        now = time.monotonic()
+        return now + min(SECONDS, _LOST * (now - self._began))
+
+    def _write(self) -> None:
+        """Write the latest state, if there is one; what fails is told and not raised."""
+        self._is_waiting = False
         if self._latest is None or self._path is None:
             return
         solver, snapshot = self._latest
         began = time.monotonic()
-        tree = {"facts": facts, "course": snapshot(), "solver": solver}
+        tree = {
+            "facts": self._facts,
+            "course": snapshot(),
+            "solver": solver,
+            "beside": self.beside(),
+        }
         try:
             with replacing(self._path) as opened:
                 write_arrays(opened, {**_HEADER, **_flat(tree)})
-            self._latest, self._complaint = None, ""
+            self._is_written, self._complaint = True, ""
         except OSError as error:
             complaint = str(error)
             if complaint != self._complaint:
@@ -132,7 +185,7 @@ class Checkpoint:
                 )
             self._complaint = complaint
         now = time.monotonic()
-        self._due = now + max(SECONDS, (now - began) / SHARE)
+        self._due = max(self._next(), now + (now - began) / SHARE)
 
 
 _HEADER = {
@@ -201,7 +254,7 @@ def _flat(tree: State, name: str = "") -> dict[str, Any]:
 
 
 def read_checkpoint(path: Path) -> State:
-    """Return the three trees of a file; a ValueError for everything but a sound one."""
+    """Return the trees of a file; a ValueError for everything but a sound one."""
     try:
         with naming_damage(f"resume={str(path)!r} is no checkpoint"):
             with open(path, "rb") as opened, zipfile.ZipFile(opened) as archive:

@@ -8,6 +8,7 @@ from fastsoftmax._estimator import fitting
 from fastsoftmax._estimator.batch_source import BatchSource
 from fastsoftmax._estimator.parameters import FitParameters
 from fastsoftmax._estimator.rows import problem_of, regularisation
+from fastsoftmax._streaming.evaluations import Evaluations
 from fastsoftmax._streaming.streamed import streamed
 from fastsoftmax._streaming.survey import Found, surveyed
 from fastsoftmax.columns import in_columns, whole
@@ -21,9 +22,13 @@ def fit(estimator: FitParameters, batches: Any, classes: Any, watch: fitting.Wat
     """Fit to batches; the result says why the fit fell short, where it did."""
     check_parameters(estimator, watch)
     source = BatchSource(batches)
-    found = surveyed(estimator, source, classes, coefficients_before(estimator))
+    evaluations = Evaluations(estimator, watch.checkpoint, classes)
+    before = coefficients_before(estimator)
+    found = surveyed(estimator, source, classes, before, evaluations.see)
     check_classes(found)
-    return fit_shards(estimator, found, streamed(estimator, source, classes, found), watch)
+    evaluations.surveyed(found)
+    shards = streamed(estimator, source, classes, found, evaluations.answer)
+    return fit_shards(estimator, found, shards, watch)
 
 
 def fit_shards(

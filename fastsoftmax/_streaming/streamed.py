@@ -16,7 +16,7 @@ from fastsoftmax._streaming.survey import Found
 from fastsoftmax._streaming.totals import named_columns
 from fastsoftmax.arrays import Array
 from fastsoftmax.columns import numbers_of
-from fastsoftmax.shards import protocol
+from fastsoftmax.shards import protocol, tree
 from fastsoftmax.shards.held import Held
 from fastsoftmax.shards.protocol import Facts, Survey
 from fastsoftmax.shards.rows import with_columns
@@ -28,6 +28,8 @@ _MOST_HELD, _BYTES_PER_NUMBER = 1 << 27, 16
 
 T = TypeVar("T")
 Item = tuple[Batch, Shard]
+# Returns the sum of all answers to a question with its arguments; None where that is not known.
+Known = Callable[[Callable[..., Any], tuple[Any, ...]], Any]
 
 
 class Streamed:
@@ -37,9 +39,14 @@ class Streamed:
     """
 
     def __init__(
-        self, read: Callable[[bool], Iterator[Item]], facts: Facts, survey: Survey
+        self,
+        read: Callable[[bool], Iterator[Item]],
+        facts: Facts,
+        survey: Survey,
+        known: Known | None = None,
     ) -> None:
         self._read, self._facts, self._survey = read, facts, survey
+        self._known = known
 
     @property
     def like(self) -> Shard:
@@ -64,6 +71,13 @@ class Streamed:
                 check_finite(batch, shard.X, shard.columns)
             del batch, shard  # their memory may be used for the next ones
             yield answer
+
+    def added(
+        self, add: Callable[[T, T], T], question: Callable[..., T], *args: Any, **options: Any
+    ) -> T:
+        """As of `protocol.Adding`: some sums are known, without a pass."""
+        known: T | None = None if self._known is None else self._known(question, args)
+        return tree.added(add, self.ask(question, *args, **options)) if known is None else known
 
     def changed(self, change: Callable[..., Shard], *args: Any) -> protocol.Shards:
         """Return other shards: change(shard, *args) in the place of each.
@@ -118,7 +132,9 @@ def survey_of(estimator: FitParameters, found: Found) -> Survey:
     )
 
 
-def streamed(estimator: FitParameters, source: BatchSource, classes: Any, found: Found) -> Streamed:
+def streamed(
+    estimator: FitParameters, source: BatchSource, classes: Any, found: Found, known: Known
+) -> Streamed:
     """Return the batches of a fit as shards, by what the first pass has found of them."""
     passes = _Passes(estimator, source, classes, found)
 
@@ -126,7 +142,7 @@ def streamed(estimator: FitParameters, source: BatchSource, classes: Any, found:
         items = passes.read(with_grad and not found.is_dense)
         return items if source.is_in_memory else read_ahead(items)
 
-    return Streamed(read, facts_of(found), survey_of(estimator, found))
+    return Streamed(read, facts_of(found), survey_of(estimator, found), known)
 
 
 class Recipe(NamedTuple):

@@ -4,7 +4,7 @@ It finds classes, weights, means and second moments of the features, which spars
 entries, and draws the rows that stand for all where a few are enough (`sample`).
 """
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -94,9 +94,16 @@ class Part(NamedTuple):
 
 
 def surveyed(
-    estimator: FitParameters, source: BatchSource, classes: Any, beside: Any = None
+    estimator: FitParameters,
+    source: BatchSource,
+    classes: Any,
+    beside: Any = None,
+    also: Callable[[Batch], None] = lambda batch: None,
 ) -> Found:
-    """Read all batches once. beside holds coefficients to start from, whose columns count."""
+    """Read all batches once. beside holds coefficients to start from, whose columns count.
+
+    also is called with every batch, once it is checked.
+    """
     gathered = Gathered(estimator, classes, beside)
     sample, first = RowSample(), None
     given = _all_checked(estimator, source, classes)
@@ -104,6 +111,7 @@ def surveyed(
         first = first_of(item) if first is None else first
         gathered.add(part_of(estimator, item, first))
         sample.see(*to_draw_from(estimator, item))
+        also(item.batch)
         del item
     return gathered.found(first, sample.drawn())
 

@@ -5,8 +5,8 @@ of `fastsoftmax.FastSoftmax`, and for loops of your own. A fit reads all blocks 
 in their order, and holds only a few of them.
 """
 
-from fastsoftmax.data_sources.files import Files
+from fastsoftmax.data_sources.files import Buffers, Files
 from fastsoftmax.data_sources.npy import NpyFiles, are_npy_files
 from fastsoftmax.data_sources.parquet import ParquetRows
 
-__all__ = ["Files", "NpyFiles", "ParquetRows", "are_npy_files"]
+__all__ = ["Buffers", "Files", "NpyFiles", "ParquetRows", "are_npy_files"]

@@ -20,9 +20,13 @@ BLOCK_BYTES = 3 << 24
 class Files(ABC):
     """Batches that are read from files, and that errors name by these."""
 
-    @abstractmethod
     def __iter__(self) -> Iterator[Any]:
-        """Read all batches, in their order."""
+        """Read all batches: (X, y), (X, y, sample_weight), or X alone without y."""
+        return self.read(Buffers())
+
+    @abstractmethod
+    def read(self, buffers: "Buffers") -> Iterator[Any]:
+        """Read all batches, in their order, into buffers, which may be those of an earlier pass."""
 
     @abstractmethod
     def place_of(self, number: int) -> tuple[str, int]:
@@ -56,29 +60,61 @@ def seen(path: Path) -> Seen:
     return Seen(path, found.st_size, found.st_mtime_ns)
 
 
-def _holders(items: list[Any], i: int) -> int:
-    """Return how many references there are to an item, those of the list and the call included."""
-    return sys.getrefcount(items[i])
+def _holders(item: Any) -> int:
+    """Return how many references there are to an item, with those of the caller and the call."""
+    return sys.getrefcount(item)
 
 
-_ALONE = _holders([object()], 0)  # where only the list holds it
+_PAGE = 4096
+
+
+def _alone() -> int:
+    item = object()
+    return _holders(item)
+
+
+_ALONE = _alone()  # where only the caller holds it
 
 
 class Buffers:
-    """Memory for blocks, used again when nobody holds an array of it any more."""
+    """Memory for blocks, used again when nobody holds an array of it any more.
+
+    New memory costs as much as half of reading it: the system fills it with zeros. So all are large
+    enough for every block, and passes use those of the passes before. Threads may take at the same
+    time: what one looks at is not in the list.
+    """
 
     def __init__(self) -> None:
         self._held: list[Array] = []
+        self._least = 0
 
-    def take(self, shape: tuple[int, ...], dtype: np.dtype[Any]) -> Array:
-        """Return an array of any content."""
+    def reserve(self, n_bytes: int) -> None:
+        """Make new ones large enough for blocks of so many bytes."""
+        self._least = max(self._least, n_bytes)
+
+    def take(self, shape: tuple[int, ...], dtype: np.dtype[Any], place: int = 0) -> Array:
+        """Return an array of any content.
+
+        place is that of the content in its file. Copies are a fifth faster where both begin at the
+        same place of a page.
+        """
         n_bytes = int(np.prod(shape)) * dtype.itemsize
-        free = None
-        for i in range(len(self._held)):
-            if _holders(self._held, i) <= _ALONE and self._held[i].nbytes >= n_bytes:
-                free = self._held[i]
+        others: list[Array] = []
+        found = None
+        while found is None and self._held:
+            try:
+                free = self._held.pop()
+            except IndexError:  # another thread has taken it
                 break
-        if free is None:
-            free = np.empty(n_bytes, dtype=np.uint8)
-            self._held.append(free)
-        return free[:n_bytes].view(dtype).reshape(shape)
+            if _holders(free) <= _ALONE and free.nbytes >= n_bytes + _PAGE:
+                found = free
+            else:
+                others.append(free)
+            del free
+        if found is None:
+            found = np.empty(max(n_bytes, self._least) + _PAGE, dtype=np.uint8)
+        first = (place - found.ctypes.data) % _PAGE
+        first -= (found.ctypes.data + first) % dtype.alignment
+        taken = found[first : first + n_bytes].view(dtype).reshape(shape)
+        self._held += [*others, found]
+        return taken

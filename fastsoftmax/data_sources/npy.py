@@ -100,9 +100,10 @@ class NpyFiles(Files):
         """Return the number of batches."""
         return len(self._blocks)
 
-    def __iter__(self) -> Iterator[Any]:
-        """Read all batches: (X, y), (X, y, sample_weight), or X alone without y."""
-        buffers = Buffers()
+    def read(self, buffers: Buffers) -> Iterator[Any]:
+        """As of `Files`."""
+        most = max((block.stop - block.start for block in self._blocks), default=0)
+        buffers.reserve(most * self.n_features * self.dtype.itemsize)
         for block in self._blocks:
             X = self._parts[block.part].read(block.start, block.stop, buffers)
             if not self._others:
@@ -179,11 +180,12 @@ class _File:
     def read(self, start: int, stop: int, buffers: Buffers) -> Array:
         """Return some rows; a ValueError where the file is not as it was."""
         self._seen.check()
-        found = buffers.take((stop - start, *self.shape[1:]), self.dtype)
+        place = self._offset + start * self._row_bytes
+        found = buffers.take((stop - start, *self.shape[1:]), self.dtype, place)
         into = memoryview(found.reshape(-1).view(np.uint8).data)
         try:
             with open(self._seen.path, "rb", buffering=0) as file:
-                file.seek(self._offset + start * self._row_bytes)
+                file.seek(place)
                 while into.nbytes:
                     n_bytes = file.readinto(into)
                     if not n_bytes:

@@ -99,11 +99,11 @@ class ParquetRows(Files):
         self._files = [seen(Path(file)) for file in dataset.files] if is_local else []
         self._places: dict[int, tuple[str, int]] = {}  # of the batches that were read
 
-    def __iter__(self) -> Iterator[Any]:
-        """Read all batches: (X, y), (X, y, sample_weight), or X alone without a label."""
+    def read(self, buffers: Buffers) -> Iterator[Any]:
+        """As of `Files`."""
         for file in self._files:
             file.check()
-        for number, block in enumerate(self._blocks(Buffers())):
+        for number, block in enumerate(self._blocks(buffers)):
             self._places[number] = block.path, block.first
             yield (block.X, *block.others) if block.others else block.X
             del block
@@ -168,7 +168,8 @@ class _Block:
     def fill(self, batch: Any, features: list[str], others: list[str]) -> int:
         """Add the first rows of a batch, as many as there is room for; return their number."""
         batch = batch.slice(0, len(self.X) - self.n_rows)
-        columns = {name: self._column(batch, name) for name in (*features, *others)}
+        places = {name: i for i, name in enumerate(batch.schema.names)}
+        columns = {name: self._column(batch, places, name) for name in (*features, *others)}
         rows, first = self.X[self.n_rows : self.n_rows + batch.num_rows], 0
         for name in features:
             values = _matrix(columns[name])
@@ -183,10 +184,10 @@ class _Block:
         self.n_rows += batch.num_rows
         return int(batch.num_rows)
 
-    def _column(self, batch: Any, name: str) -> Any:
-        if name not in batch.schema.names:
+    def _column(self, batch: Any, places: dict[str, int], name: str) -> Any:
+        if name not in places:
             raise ValueError(f"there is no column {name!r} in {self.path}")
-        column = batch.column(name)
+        column = batch.column(places[name])
         if column.null_count:
             row = int(column.is_null().to_numpy(zero_copy_only=False).argmax())
             row += self.first + self.n_rows

@@ -186,6 +186,7 @@ def _begun(full: SoftmaxObjective, start: Array, left: State | None) -> _State:
         if is_same(full, at, left):
             lower.value = number_in(left, "lower")
             return _State(point, at, lower, number_in(left, "gap"), n_iter)
+        at = full.as_new(at)
     return _certified(full, point, at, full.gap_bound(at) + full.noise(at), lower, n_iter)
 
 

@@ -163,7 +163,10 @@ def _begun(
     point = start if left is None else array_in(left, "point", start.shape)
     at, known, n_iter = objective.evaluate(point), None, 0
     if left is not None:
-        known = part_of(left, "progress") if is_same(objective, at, left) else None
+        if is_same(objective, at, left):
+            known = part_of(left, "progress")
+        else:
+            at = objective.as_new(at)
         method.restore(part_of(left, "method"))
         n_iter = count_in(left, "n_iter")
         left.clear()  # its arrays are large, and the model has those that it needs

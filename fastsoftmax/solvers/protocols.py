@@ -59,6 +59,12 @@ class Objective(Protocol[E]):
     def tightening(self, at: E, wanted: float) -> Array | None:
         """Return a step that lowers the bound but hardly the value; None if that is not due."""
 
+    def as_new(self, at: E) -> E:
+        """Forget sums over the data that were restored from a run whose data may be others.
+
+        Returns the evaluation without them, so that every certificate is of the data of now.
+        """
+
 
 class TwiceDifferentiable(Objective[E], Protocol[E]):
     """What `newton.NewtonModel` asks of an objective besides."""
