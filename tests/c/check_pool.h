@@ -79,7 +79,7 @@ static int run_callers(int n_loops) {
 
 #if HAS_POOL
 
-enum { MOST_MET = 5, PATIENCE_SECONDS = 60, N_MEETINGS = 150 };
+enum { MOST_MET = 5, PATIENCE_SECONDS = 30, N_MEETINGS = 150 };
 
 /* A loop each of whose parts waits until all of them have begun. */
 typedef struct {
@@ -102,7 +102,7 @@ static void meet(void *meeting_, ptrdiff_t part, int thread) {
  * a number of its own; and a loop has ended when the last part has. The number of failures. */
 static int run_meetings(int n_meetings) {
     int n_failures = 0;
-    for (int i = 0; i < n_meetings && n_failures < 3; ++i) {
+    for (int i = 0; i < n_meetings && !n_failures; ++i) {
         const int n_threads = 2 + i % (MOST_MET - 1);
         meeting m = {.n_threads = n_threads, .rest_of_workers = i % 7 == 0 ? 5 : 0};
         if (i % 5 == 0) rest(5); /* threads that find no work fall asleep */
@@ -116,10 +116,38 @@ static int run_meetings(int n_meetings) {
     return n_failures;
 }
 
+enum { MANY_CALLERS = 70 }; /* more than the pool has places for */
+
+/* As `meet`, of several callers. */
+static void meet_callers(void *n_callers, ptrdiff_t part, int thread) {
+    const int64_t end = fs_nanoseconds() + (int64_t)PATIENCE_SECONDS * 1000000000;
+    if (part == 0 && thread == 0) atomic_fetch_add((atomic_int *)n_callers, 1);
+    while (atomic_load((atomic_int *)n_callers) < MANY_CALLERS && fs_nanoseconds() < end) rest(1);
+}
+
+static fs_thread_result FS_THREAD_CALL call_with_others(void *n_callers) {
+    fs_for_parts(meet_callers, n_callers, 2, 2, WAKE_PRODUCTS);
+    return 0;
+}
+
+/* So many loops at once that some have no place in the pool: all of them run. */
+static int run_many_callers(void) {
+    check_thread threads[MANY_CALLERS];
+    atomic_int n_callers = 0;
+    int n_started = 0;
+    while (n_started < MANY_CALLERS &&
+           start_check(&threads[n_started], call_with_others, &n_callers))
+        ++n_started;
+    if (n_started < MANY_CALLERS) atomic_store(&n_callers, MANY_CALLERS); /* none waits */
+    for (int i = 0; i < n_started; ++i) join_check(threads[i]);
+    return atomic_load(&n_callers) < MANY_CALLERS;
+}
+
 #else
 
 enum { N_MEETINGS = 0 };
 static int run_meetings(int n_meetings) { return n_meetings; }
+static int run_many_callers(void) { return 0; }
 
 #endif
 
@@ -132,7 +160,8 @@ static int run_forked(int n_loops) {
     int status = 1;
     fflush(stdout);
     const pid_t child = fork();
-    if (child == 0) _exit(run_meetings(N_MEETINGS) + run_callers(n_loops) != 0);
+    /* (exit, not _exit: what was run is counted where coverage is measured) */
+    if (child == 0) exit(run_meetings(N_MEETINGS) + run_callers(n_loops) != 0);
     return child < 0 || waitpid(child, &status, 0) != child || status != 0;
 #endif
 }
@@ -141,6 +170,7 @@ static int run_forked(int n_loops) {
 static int check_pool(int n_loops, int with_fork) {
     fs_watch_forks();
     int n_failures = run_callers(n_loops), n_missed = run_meetings(N_MEETINGS);
+    n_missed += run_many_callers();
     if (with_fork) {
         n_failures += run_forked(n_loops / 10) + run_callers(n_loops / 10);
         n_missed += run_meetings(N_MEETINGS);
