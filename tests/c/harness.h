@@ -85,12 +85,13 @@ enum { N_THREAD_COUNTS = sizeof thread_counts / sizeof thread_counts[0] };
 
 /* ---- random numbers and arrays of them ---- */
 
+static uint64_t random_state = 0x9e3779b97f4a7c15u;
+
 static uint64_t random_bits(void) {
-    static uint64_t state = 0x9e3779b97f4a7c15u;
-    state ^= state << 13;
-    state ^= state >> 7;
-    state ^= state << 17;
-    return state * 0x2545f4914f6cdd1du;
+    random_state ^= random_state << 13;
+    random_state ^= random_state >> 7;
+    random_state ^= random_state << 17;
+    return random_state * 0x2545f4914f6cdd1du;
 }
 static ptrdiff_t random_below(ptrdiff_t n) { return (ptrdiff_t)(random_bits() >> 33) % n; }
 static double uniform(double low, double high) {
