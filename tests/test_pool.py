@@ -25,5 +25,5 @@ def test_loops(tmp_path):
     files = [source, KERNELS / "parallel.c", KERNELS / "pool.c"]
     flags = ["-std=c11", "-O1", "-pthread", f"-I{KERNELS}", f"-I{source.parent}"]
     subprocess.run([compiler(), *flags, *files, "-o", program], check=True)
-    done = subprocess.run([program], timeout=150, stdout=subprocess.PIPE, text=True)
+    done = subprocess.run([program], timeout=60, stdout=subprocess.PIPE, text=True)
     assert done.returncode == 0, done.stdout
