@@ -85,8 +85,10 @@ def test_any_number_in_any_place(fit, max_iter, tmp_path):
         def change(key, array, name=name, number=number):
             if key != name or array.dtype.kind not in "iuf" or not array.size:
                 return None
-            if array.dtype.kind != "f" and not -(2**31) <= number <= np.iinfo(array.dtype).max:
-                return None
+            if array.dtype.kind != "f":
+                limits = np.iinfo(array.dtype)
+                if not limits.min <= number <= limits.max:
+                    return None
             array = array.copy()
             with np.errstate(over="ignore"):
                 array.reshape(-1)[-1] = number
