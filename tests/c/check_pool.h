@@ -22,7 +22,7 @@
 #define END_OF_CHILD _exit
 #endif
 
-enum { MOST_POOL_PARTS = 300, MOST_POOL_THREADS = 9, N_CALLERS = 5 };
+enum { MOST_POOL_PARTS = 300, MOST_POOL_THREADS = 9, N_CALLERS = 5, PATIENCE_SECONDS = 30 };
 
 typedef struct {
     int done[MOST_POOL_PARTS];     /* by part: how many times */
@@ -85,7 +85,7 @@ static int run_callers(int n_loops) {
 
 #if HAS_POOL
 
-enum { MOST_MET = 5, PATIENCE_SECONDS = 30, N_MEETINGS = 150 };
+enum { MOST_MET = 5, N_MEETINGS = 150 };
 
 /* A loop each of whose parts waits until all of them have begun. */
 typedef struct {
@@ -166,7 +166,10 @@ static int run_forked(int n_loops) {
     int status = 1;
     fflush(stdout);
     const pid_t child = fork();
-    if (child == 0) END_OF_CHILD(run_meetings(N_MEETINGS) + run_callers(n_loops) != 0);
+    if (child == 0) {
+        alarm(10 * PATIENCE_SECONDS); /* one that hangs ends, also where its parent was killed */
+        END_OF_CHILD(run_meetings(N_MEETINGS) + run_callers(n_loops) != 0);
+    }
     return child < 0 || waitpid(child, &status, 0) != child || status != 0;
 #endif
 }
