@@ -109,9 +109,12 @@ class TestOneCall:
             kernels.hessian_sums(out, X, row_weights, *given, n_threads=n_threads)
         assert (out == -1.0).all()
 
-    def test_feature_moments(self, model, n_threads):
+    def test_feature_moments(self, n_threads):
+        X, sums = sliding(3 << 20, 512), np.zeros((2, 512))
+        ones = np.ones(len(X), np.float32)
         with interrupted_soon():
-            moments(model, n_threads)
+            given = X, ones, 0 * ones[:512], ones[:512]
+            kernels.feature_moments(*sums, *given, n_threads=n_threads)
 
     def test_one_step(self, model, n_threads):
         """A step over a batch of any size is taken wholly or not at all."""
@@ -217,12 +220,12 @@ def hessian(model):
     return (out,)
 
 
-def moments(model, n_threads=2):
+def moments(model):
     d, sums = 512, np.zeros((2, 512))
     X = sliding(3 << 20, d)
     ones = np.ones(len(X), np.float32)
     given = X, ones, 0 * ones[:d], ones[:d]
-    return *sums, kernels.feature_moments(*sums, *given, n_threads=n_threads)
+    return *sums, kernels.feature_moments(*sums, *given, n_threads=2)
 
 
 # Calls that are cut into pieces in the main thread.
