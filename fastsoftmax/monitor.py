@@ -314,7 +314,7 @@ def _tqdm() -> Any:
 def _evaluated(shard: EvaluationRows, weights: Any, bias: Array) -> tuple[float, float]:
     """Return (mean cross-entropy, accuracy) of rows whose row weights have mean 1."""
     loss, correct = shard.metrics(in_columns(weights, shard.columns), bias)
-    return loss / shard.n_rows, correct / shard.n_rows
+    return loss / shard.n_rows, min(correct / shard.n_rows, 1.0)  # (the sums are rounded)
 
 
 def _line(state: FitState, n_bytes: float = 0.0) -> str:

@@ -370,6 +370,26 @@ class TestWorkingSets:
             atol=1e-13,
         )
 
+    def test_the_same_values_where_means_are_inexact(self, rng):
+        """Features of float32 that are far from 0: the centred ones have means of their own."""
+        X = (rng.normal(size=(500, 9)) + 1e5).astype(np.float32)
+        labels, ones = rng.integers(0, 3, 500).astype(np.int32), np.ones(500)
+
+        def objective(X):
+            shard = build_shard(X, labels, None, ones.astype(X.dtype), 3, backend=reference)
+            problem = build_problem(Rows([shard]), 0.01, l1=0.02, fit_intercept=True)
+            return SoftmaxObjective(problem)
+
+        full, exact = objective(X), objective(X.astype(np.float64))
+        subset = Subset(full, np.array([1, 4, 7]), fine=True)
+        assert (np.abs(subset.objective.problem.coordinates.center) > 1e-9).any()
+        inside = 10.0 * rng.normal(size=subset.objective.problem.n_params)
+        point = subset.outside(inside)
+        np.testing.assert_allclose(subset.inside(point), inside, rtol=1e-12)
+        coefficients = full.problem.coordinates.coefficients_of(point)
+        at = exact.evaluate(exact.problem.coordinates.point_of(*coefficients))
+        assert subset.objective.evaluate(inside).value == pytest.approx(at.value, rel=1e-10)
+
     def test_interrupted(self, wide):
         X, y = wide
 

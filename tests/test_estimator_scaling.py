@@ -1,5 +1,7 @@
 """standardize and input_scale: the same models as on features that were scaled beforehand."""
 
+import itertools
+
 import numpy as np
 import pytest
 from scipy import sparse
@@ -145,6 +147,45 @@ class TestSgd:
         other = FastSoftmax(**options).fit(X * 0.1, y)
         model = FastSoftmax(input_scale=0.1, **options).fit(storage(X), y)
         np.testing.assert_allclose(model.coef_, other.coef_ * 0.1, rtol=1e-9, atol=1e-12)
+
+
+@pytest.mark.parametrize("fit_intercept", [True, False])
+@pytest.mark.parametrize(
+    ("storage", "real", "far", "size"),
+    [
+        *itertools.product([np.asarray, sparse.csr_array], ["f8", "f4"], [0, 1e3], [8]),
+        (np.asarray, "f8", 1e7, 8), (np.asarray, "f4", 1e6, 8), (np.asarray, "f4", 1e6, 0.2),
+    ],
+)  # fmt: skip
+def test_means_and_deviations_have_all_digits(storage, real, far, size, fit_intercept):
+    """Also where the first mean has the digits of float32, and of a column that is constant."""
+    rng = np.random.default_rng(2)
+    X = (size * rng.normal(size=(301, 6)) + far).astype(real)
+    X[:, -1] = np.array(far + 0.3, real)  # constant
+    weights = rng.uniform(0.5, 1.5, 301)
+    weights = (weights / weights.mean()).astype(real)
+    labels = (np.arange(301) % 3).astype(np.int32)
+    rows = Rows([build_shard(storage(X), labels, None, weights, 3, backend=reference)])
+    problem = build_problem(rows, 1e-3, standardize=True, fit_intercept=fit_intercept)
+    wide, share = X.astype(np.longdouble), weights.astype(np.longdouble)
+    share /= share.sum()
+    means = share @ wide
+    deviations = np.sqrt(share @ (wide - means) ** 2)
+    deviations[-1] = 1.0
+    found = problem.coordinates
+    np.testing.assert_allclose(found.scale * deviations.astype(float), 1.0, rtol=1e-6)
+    little = 1e-6 if fit_intercept else 1e-8  # without an intercept the objective changes by it
+    room = np.abs(np.spacing(found.center)) + little * deviations
+    assert (np.abs(found.center - means) <= room).all()
+
+
+def test_deviation_where_no_float64_is_near_the_mean():
+    x = 2.0**53 + np.array([0.0, 0.0, 14.0])
+    labels = np.arange(3, dtype=np.int32)
+    rows = Rows([build_shard(x[:, np.newaxis], labels, None, np.ones(3), 3, backend=reference)])
+    problem = build_problem(rows, 1e-3, standardize=True, fit_intercept=True)
+    deviation = np.std([0.0, 0.0, 14.0])
+    np.testing.assert_allclose(problem.coordinates.scale, 1.0 / deviation, rtol=1e-12)
 
 
 @pytest.mark.parametrize("fit_intercept", [True, False])

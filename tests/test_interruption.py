@@ -17,6 +17,7 @@ from scipy import sparse
 from fastsoftmax import FastSoftmax
 from fastsoftmax.backend import resolve_backend
 from fastsoftmax.kernel_arguments import Descent, Scaling
+from fastsoftmax.shards.csr_shard import columns_of
 from fastsoftmax.threads import answering_signals, in_threads
 
 kernels = pytest.importorskip("fastsoftmax.kernels")
@@ -108,6 +109,13 @@ class TestOneCall:
             kernels.hessian_sums(out, X, row_weights, *given, n_threads=n_threads)
         assert (out == -1.0).all()
 
+    def test_feature_moments(self, n_threads):
+        X, sums = sliding(3 << 20, 512), np.zeros((2, 512))
+        ones = np.ones(len(X), np.float32)
+        with interrupted_soon():
+            given = X, ones, 0 * ones[:512], ones[:512]
+            kernels.feature_moments(*sums, *given, n_threads=n_threads)
+
     def test_one_step(self, model, n_threads):
         """A step over a batch of any size is taken wholly or not at all."""
         params = np.zeros(K * (D + 1), dtype=np.float32)
@@ -164,17 +172,88 @@ def test_partial_fit_is_as_before(model):
     np.testing.assert_array_equal(other._velocity, plain._velocity)
 
 
-def test_pieces_change_nothing(model):
+def sliding(n_rows, n_features=D):
+    """Many rows of bytes in little memory: they overlap."""
+    numbers = np.random.default_rng(1).integers(0, 5, n_rows + n_features - 1, dtype=np.uint8)
+    return np.lib.stride_tricks.sliding_window_view(numbers, n_features)
+
+
+def targets_of(n_rows, n_classes):
+    labels = (np.arange(n_rows) % n_classes).astype(np.int32)
+    weights = np.ones(n_rows, dtype=np.float32)
+    return kernels.Targets(labels, None, weights, 0.0, n_classes)
+
+
+def loss_grad(model, X, n_classes):
+    out = np.empty((n_classes, D)), np.empty(n_classes)
+    coefficients = model["weights"][:n_classes] / D, model["bias"][:n_classes]
+    loss = kernels.loss_grad(*out, X, targets_of(X.shape[0], n_classes), *coefficients, n_threads=2)
+    return *out, loss
+
+
+def every_third(model):
+    """Sparse rows of the model's, each other columns."""
+    at = np.arange(D) - np.arange(N)[:, np.newaxis]
+    csr = sparse.csr_array(np.where(at % 3 == 0, model["X"], np.float32(0)))
+    rows = kernels.CsrRows(csr.data, csr.indices, csr.indptr, D)
+    rows.set_columns(*columns_of(csr, slice(0, N), kernels.panel_rows(64, 4)))
+    return rows
+
+
+def sgd_step(model):
+    params = np.zeros(K * (D + 1), dtype=np.float32)
+    given = model["X"], targets_of(N, K), np.arange(N), Descent(N, 0.1, 0.0, 0.0, True)
+    kernels.sgd_steps(params, None, *given, n_threads=2)
+    return (params,)
+
+
+def logits(model, function, *more):
+    out = np.zeros((N, K), dtype=np.float32)
+    function(out, model["X"], model["weights"], model["bias"], *more, n_threads=2)
+    return (out,)
+
+
+def hessian(model):
+    out, X = np.zeros((D, D)), sliding(1 << 14)
+    given = model["weights"][:1] / D, model["bias"][:1], Scaling(np.zeros(D), None, False)
+    kernels.hessian_sums(out, X, np.ones(len(X), dtype=np.float32), *given, n_threads=2)
+    return (out,)
+
+
+def moments(model):
+    d, sums = 512, np.zeros((2, 512))
+    X = sliding(3 << 20, d)
+    ones = np.ones(len(X), np.float32)
+    given = X, ones, 0 * ones[:d], ones[:d]
+    return *sums, kernels.feature_moments(*sums, *given, n_threads=2)
+
+
+# Calls that are cut into pieces in the main thread.
+CUT = {
+    "a pass by parts": lambda model: loss_grad(model, sliding(40_000), 64),
+    "a pass by panels": lambda model: loss_grad(model, sliding(4096), K),
+    "a pass over sparse rows": lambda model: loss_grad(model, every_third(model), 64),
+    "a step": sgd_step,
+    "logits": lambda model: logits(model, kernels.affine_rows),
+    "probabilities": lambda model: logits(model, kernels.predict_rows, False),
+    "a Hessian": hessian,
+    "moments": moments,
+}
+
+
+@pytest.mark.parametrize("name", CUT)
+def test_pieces_change_nothing(name, model):
     """Threads but the main one are not asked, so their work is not cut: the same bits."""
-    targets = kernels.Targets(model["labels"], None, model["row_weights"], 0.0, K)
-    args = None, model["X"], targets, np.arange(N), Descent(N, 0.1, 0.0, 0.0, True)
-    here, there = np.zeros((2, K * (D + 1)), dtype=np.float32)
-    thread = threading.Thread(target=kernels.sgd_steps, args=(there, *args))
+    there = []
+    thread = threading.Thread(target=lambda: there.extend(CUT[name](model)))
     thread.start()
-    kernels.sgd_steps(here, *args)
     thread.join()
-    assert here.any()
-    np.testing.assert_array_equal(here, there)
+    for here, other in zip(CUT[name](model), there, strict=True):
+        assert np.any(here)
+        np.testing.assert_array_equal(here, other)
+
+
+def test_the_backend_is_the_compiled_one():
     assert resolve_backend("native") is kernels
 
 

@@ -12,6 +12,7 @@ import numpy as np
 import pytest
 
 from fastsoftmax import FastSoftmax
+from fastsoftmax.archives import members_of
 
 HOSTILE = "is no model saved by FastSoftmax.save, or it is damaged"
 
@@ -175,6 +176,17 @@ class TestArchive:
         first, last = (find(b"PK\x01\x02") for find in (data.index, data.rindex))
         data[last + 42 : last + 46] = data[first + 42 : first + 46]
         refused(bytes(data))
+
+    def test_members_that_are_larger_together_than_the_file(self):
+        """Each of them would be read, one after the other."""
+        file = io.BytesIO()
+        with zipfile.ZipFile(file, "w") as archive:
+            archive.writestr("x.npy", npy(np.zeros(1000)))
+            archive.filelist.extend(archive.filelist * 99)
+        with zipfile.ZipFile(file) as archive:
+            assert len(archive.infolist()) == 100
+            with pytest.raises(ValueError, match="said to be larger than the file"):
+                members_of(archive, file.getbuffer().nbytes)
 
     def test_encrypted(self, members):
         data = bytearray(zipped(members))

@@ -3,6 +3,7 @@
 import os
 import pickle
 import threading
+import tracemalloc
 import warnings
 
 import numpy as np
@@ -456,6 +457,25 @@ class TestFiles:
             fitted(NpyFiles(paths, y), y)
         with pytest.raises(TypeError, match="NpyFiles brings its own labels"):
             fitted(X, y).score(NpyFiles(paths), y)
+
+    @pytest.mark.parametrize("version", [2, 3])
+    def test_headers_that_are_said_to_be_long(self, version, tmp_path):
+        """Regression: numpy reserved up to 4 GB before it found the end of the file."""
+        path = tmp_path / "x.npy"
+        path.write_bytes(b"\x93NUMPY" + bytes([version, 0]) + b"\0\0\0\x20{'descr'")
+        tracemalloc.start()
+        try:
+            with pytest.raises(ValueError, match=r"x\.npy must be a \.npy file.*536870912 bytes"):
+                NpyFiles(path)
+            assert tracemalloc.get_traced_memory()[1] < 10_000_000
+        finally:
+            tracemalloc.stop()
+
+    @pytest.mark.parametrize("version", [(1, 0), (2, 0), (3, 0)])
+    def test_versions_of_the_format(self, rows, version, tmp_path):
+        with open(tmp_path / "x.npy", "wb") as file:
+            np.lib.format.write_array(file, rows[0], version)
+        np.testing.assert_array_equal(np.concatenate(list(NpyFiles(tmp_path / "x.npy"))), rows[0])
 
     def test_blocks_share_memory_only_when_nobody_holds_them(self, rows, paths):
         X, _, _ = rows

@@ -66,6 +66,20 @@ def test_a_folder(rows, table, tmp_path):
     assert expected.score(sources[0]) == pytest.approx(expected.score(X, y, weights))
 
 
+@pytest.mark.parametrize("table", [columns, lists])
+@pytest.mark.parametrize("block_rows", [1, 7, 9, 100, 107])
+def test_blocks_that_cut_what_is_read_at_once(rows, table, block_rows, tmp_path):
+    """A part of an array of pyarrow: of lists, `values` would be those of all of it."""
+    pq.write_table(table(*rows), tmp_path / "t.parquet", row_group_size=50)
+    features = ["features"] if table is lists else [f"x{j}" for j in range(D)]
+    options = {"weight": "w", "features": features, "block_bytes": 4 * D * block_rows}
+    for path in (tmp_path / "t.parquet", ds.dataset(tmp_path, format="parquet")):
+        blocks = list(ParquetRows(path, **options))
+        assert {len(X) for X, *_ in blocks[:-1]} == {block_rows}
+        for found, expected in zip(zip(*blocks, strict=True), rows, strict=True):
+            np.testing.assert_array_equal(np.concatenate(found), expected)
+
+
 def test_columns_by_default_and_number_types(rng, tmp_path):
     table = pa.table({"a": pa.array([1, 2, 3, 4], pa.uint8()), "b": [0.5, 1.0, 2.0, 1.0],
                       "c": [True, False, True, True], "label": [0, 1, 0, 1]})  # fmt: skip

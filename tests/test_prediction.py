@@ -368,3 +368,14 @@ def test_scores_as_scikit_learns_model(data, model):
     theirs = LogisticRegression(max_iter=10_000).fit(*data)
     ours = FastSoftmax(n_jobs=1, tol=1e-10, backend=model.backend).fit(*data)
     assert ours.score(*data) == theirs.score(*data)
+
+
+def test_no_accuracy_is_above_1():
+    """Regression: 1.0000000000000002, as sums of row weights are rounded in different orders."""
+    right = np.eye(3)[np.arange(24) % 3]
+    model = FastSoftmax(C=1e4).fit(1e3 * right, 0.9 * right + 0.1 / 3)
+    for seed in range(40):
+        weights = np.random.default_rng(seed).uniform(1e11, 1e12, 24)
+        given = 1e3 * right, 0.9 * right + 0.1 / 3, weights
+        assert model.score(*given) <= 1.0
+        assert model.evaluate(*given).accuracy <= 1.0

@@ -121,6 +121,21 @@ class TestKernel:
         np.testing.assert_allclose(points[last], expected[0][expected[2][0] - 1], atol=1e-9)
         assert records[last, 2] == pytest.approx(expected[1][expected[2][0] - 1, 2], rel=1e-13)
 
+    @pytest.mark.parametrize("seed", [4, 9, 22, 31, 56])
+    def test_where_rounding_hides_what_a_step_gains(self, kernels, isa, seed):
+        """Far features: steps are halved, to nothing in the end, and the value never rises."""
+        rng = np.random.default_rng(seed)
+        start, Z, *others = arguments_of(rng, l2=10.0 ** rng.uniform(-12, 0))
+        Z[:, :3] = Z[:, :3] * 10.0 ** rng.integers(0, 8) + 10.0 ** rng.integers(0, 8)
+        start = rng.normal(size=start.shape) * 10.0 ** rng.integers(-6, 3)
+        points, records, base = np.full((40, 12), np.nan), np.full((40, 4), np.nan), start.copy()
+        given = passed(kernels, (start, Z, *others), 0.0, 0.0)
+        n, reached, stuck = kernels.newton_steps(points, records, base, *given, isa=isa)
+        values = records[:n, 2]
+        assert reached or stuck or n == 40
+        assert np.isfinite(points[:n]).all() and np.isfinite(values).all()
+        assert (np.diff(values) <= 1e-12 * np.abs(values[:-1])).all()
+
     def test_steps_are_as_long_as_they_should_be(self, kernels, rng):
         # classes that lie apart: each full step brings the logits nearer by no more than 1 or so
         _, Z, _, _, row_weights, *_ = arguments_of(rng)

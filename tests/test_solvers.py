@@ -509,6 +509,18 @@ class TestLineSearch:
         )
         assert step < 0.6
 
+    @pytest.mark.parametrize(
+        ("value", "slope"), [(-np.inf, -0.1), (np.nan, -0.1), (None, np.nan), (None, -np.inf)]
+    )
+    def test_what_descends_but_is_not_finite(self, value, slope):
+        """A step does not end there, nor is it a step that was too short."""
+        _, (step, _, new) = self.along(
+            lambda x: 0.5 * x * x - x if x < 0.6 or value is None else value,
+            lambda x: x - 1.0 if x < 0.6 else slope,
+        )
+        assert step < 0.6
+        assert np.isfinite(new.value) and np.isfinite(new.gradient[0])
+
     def test_never_finite(self):
         function, found = self.along(
             lambda x: np.nan if x else 0.0, lambda x: -1.0 if x == 0.0 else np.nan
@@ -558,6 +570,15 @@ class TestBacktrack:
         )
         assert 0.0 < end[0] < 0.6
         assert new.value < 0.0
+
+    @pytest.mark.parametrize(("value", "slope"), [(-np.inf, -0.1), (None, np.nan), (None, -np.inf)])
+    def test_what_descends_but_is_not_finite(self, value, slope):
+        _, (end, new) = self.along(
+            lambda x: 0.5 * x * x - x if x < 0.6 or value is None else value,
+            lambda x: x - 1.0 if x < 0.6 else slope,
+        )
+        assert 0.0 < end[0] < 0.6
+        assert np.isfinite(new.value) and np.isfinite(new.gradient[0])
 
     def test_what_ascends_is_not_evaluated(self):
         def trial_of(step):

@@ -19,7 +19,7 @@ from fastsoftmax.columns import InColumns
 from fastsoftmax.monitor import HISTORY, Monitor
 from fastsoftmax.objective import SoftmaxObjective
 from fastsoftmax.problem.problem import Problem
-from fastsoftmax.solvers.record import Record, State, array_in, count_in, part_of
+from fastsoftmax.solvers.record import Record, State, array_in, count_in, finite_in, part_of
 
 # Parameters that change what is minimised, and for "sgd" the way; those of `early_stopping` say
 # which rows are held out.
@@ -83,13 +83,13 @@ class Course:
             in_columns = partial(coef_of, self._estimator, problem.rows.columns)
             monitor.stopping.go_on(part_of(left, "early_stopping"), in_columns)
         coef, intercept = problem.coordinates.coefficients_of(problem.null_point)
+        real = problem.rows.real
         if "coef" in left:  # (there is none before the first iteration)
             coef, intercept = (
-                array_in(left, name, like.shape)
+                finite_in(left, name, like.shape, real)
                 for name, like in (("coef", coef), ("intercept", intercept))
             )
             self.note(self._n_iter, lambda: (coef, intercept))
-        real = problem.rows.real
         set_learnt(
             self._estimator,
             coef=coef_of(self._estimator, problem.rows.columns, coef.astype(real)),

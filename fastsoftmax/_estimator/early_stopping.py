@@ -12,7 +12,7 @@ from fastsoftmax._estimator.parameters import FitParameters
 from fastsoftmax._estimator.row_hash import row_hashes
 from fastsoftmax._estimator.targets import Targets
 from fastsoftmax.arrays import Array
-from fastsoftmax.solvers.record import State, array_in, number_in
+from fastsoftmax.solvers.record import Damaged, State, array_in, finite_in, number_in
 
 # Shares of weights that differ by less count as equal: the difference is rounding.
 _ROUNDING = 2.0**-32
@@ -65,12 +65,14 @@ class EarlyStopping:
     def go_on(self, state: State, coef_in: Callable[[Array], Any]) -> None:
         """Go on from a state; coef_in makes coefficients of those of the columns in use."""
         best_loss, reference, last_gain, n_iter, score = array_in(state, "numbers", (5,)).tolist()
+        if not (last_gain.is_integer() and n_iter.is_integer()):
+            raise Damaged("numbers holds no counts of iterations")
         self._best_loss, self._reference, self._last_gain = best_loss, reference, int(last_gain)
         set_learnt(self.estimator, best_iteration=int(n_iter), best_score=score)
         if "coef" in state:
             self._best = Learnt(
-                coef=coef_in(array_in(state, "coef", (None, None))),
-                intercept=array_in(state, "intercept"),
+                coef=coef_in(finite_in(state, "coef", (None, None))),
+                intercept=finite_in(state, "intercept", (None,)),
                 gap=number_in(state, "gap"),
                 objective=number_in(state, "objective"),
             )

@@ -310,7 +310,7 @@ class PredictingEstimator(FittedEstimator):
         loss, correct = shard.metrics(given.coef, given.intercept, given.model)
         # With one logit a row of -inf has a loss of 0, if class 0 is its true one.
         given.check(math.isfinite(loss) and len(given.coef) > 1)
-        return Metrics(loss / total, correct / total)
+        return Metrics(loss / total, min(correct / total, 1.0))  # (the sums are rounded)
 
     @own_arithmetic
     def score(

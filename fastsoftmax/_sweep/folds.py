@@ -112,7 +112,7 @@ class Fold(NamedTuple):
         """Return "accuracy" or "neg_log_loss" of the rows left out, in one pass."""
         loss, correct = self.test_shard.metrics(weights, bias)
         if scoring == "accuracy":
-            return correct / self.test_weight
+            return min(correct / self.test_weight, 1.0)  # (the sums are rounded)
         return -(loss + _LARGEST_LOSS * self.unseen_weight) / self.test_weight
 
     def expanded(self, weights: Array, bias: Array) -> tuple[Array, Array]:

@@ -10,6 +10,9 @@ import numpy as np
 from fastsoftmax.arrays import Array
 from fastsoftmax.data_sources.files import BLOCK_BYTES, Buffers, Files, Seen, seen
 
+# Bytes of a header, as in numpy.
+_MOST_HEADER = 10_000
+
 
 class NpyFiles(Files):
     """Rows in ``.npy`` files or memory maps, as batches of some megabytes.
@@ -240,6 +243,7 @@ def _file(path: Path) -> _Part:
     if path.suffix in (".parquet", ".pq"):
         raise ValueError(f"{path} must be read by ParquetRows of fastsoftmax.data_sources")
     try:
+        _check_header(path)
         mapped = np.load(path, mmap_mode="r", allow_pickle=False)
     except MemoryError:
         raise
@@ -250,6 +254,15 @@ def _file(path: Path) -> _Part:
     if mapped.flags.c_contiguous:
         return _File(path, mapped)
     return _Mapped(mapped, str(path), unchanged)
+
+
+def _check_header(path: Path) -> None:
+    """Refuse a header that is said to be long: numpy refuses it too, but reserves its memory."""
+    with open(path, "rb") as file:
+        begin = file.read(12)
+    n_bytes = int.from_bytes(begin[8:12], "little")  # from version 2 of the format on
+    if begin[:6] == np.lib.format.MAGIC_PREFIX and begin[6:7] > b"\x01" and n_bytes > _MOST_HEADER:
+        raise ValueError(f"its header is said to have {n_bytes} bytes")
 
 
 class _Beside:

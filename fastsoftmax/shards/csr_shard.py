@@ -10,8 +10,8 @@ from fastsoftmax.arrays import Array, slices
 from fastsoftmax.shards.curvature import curvatures
 from fastsoftmax.shards.shard import Shard
 
-# Numbers of a feature from which on rows of one logit add to gradients as they are. (5000 x 3000, 59
-# numbers a row: without the copy a fit takes a fifth less time.)
+# Numbers of a feature from which on rows of one logit add to gradients as they are. (5000 x 3000,
+# 59 numbers a row: without the copy a fit takes a fifth less time.)
 _MANY = 32
 # Stored numbers whose weighted sums are taken at a time.
 _MOMENT_NUMBERS = 1 << 20

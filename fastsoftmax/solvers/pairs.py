@@ -13,7 +13,7 @@ import numpy as np
 
 from fastsoftmax.arrays import Array
 from fastsoftmax.solvers.protocols import Preconditioner
-from fastsoftmax.solvers.record import State, array_in
+from fastsoftmax.solvers.record import Damaged, State, array_in, finite_in
 from fastsoftmax.solvers.vectors import Vectors
 
 # Least curvature of a pair, as a share of its lengths' product. Differences of gradients are wrong
@@ -65,7 +65,9 @@ class Pairs(deque[Pair]):
     def restore(self, state: State) -> None:
         """Hold the pairs of a state, in place of others."""
         self.clear()
-        for i, curvature in enumerate(array_in(state, "curvature").tolist()):
+        for i, curvature in enumerate(finite_in(state, "curvature", (None,)).tolist()):
+            if curvature <= 0.0:
+                raise Damaged("a pair has no curvature")
             moved = array_in(state, f"moved{i}")
             self.append(Pair(moved, array_in(state, f"change{i}", moved.shape), curvature))
 

@@ -70,14 +70,25 @@ def array_in(state: State, name: str, shape: tuple[int | None, ...] = (None,)) -
     return array
 
 
+def finite_in(
+    state: State, name: str, shape: tuple[int | None, ...], real: Any = np.float64
+) -> Array:
+    """Return an array of numbers that are finite, also as numbers of the type real."""
+    array = array_in(state, name, shape)
+    with np.errstate(over="ignore"):
+        if not np.isfinite(array.astype(real)).all():
+            raise Damaged(f"{name} is not finite")
+    return array
+
+
 def number_in(state: State, name: str) -> float:
     """Return a number."""
     return float(array_in(state, name, ()))
 
 
 def count_in(state: State, name: str) -> int:
-    """Return an integer."""
+    """Return an integer of 0 to 2^31 - 1."""
     number = number_in(state, name)
-    if not number.is_integer():
-        raise Damaged(f"{name} is no integer")
+    if not (number.is_integer() and 0.0 <= number < 2.0**31):
+        raise Damaged(f"{name} is no count: {number:g}")
     return int(number)

@@ -11,7 +11,15 @@ import numpy as np
 
 from fastsoftmax.arrays import Array
 from fastsoftmax.solvers.protocols import Steps
-from fastsoftmax.solvers.record import Damaged, State, array_in, count_in, number_in, part_of
+from fastsoftmax.solvers.record import (
+    Damaged,
+    State,
+    array_in,
+    count_in,
+    finite_in,
+    number_in,
+    part_of,
+)
 
 
 @dataclass
@@ -36,9 +44,10 @@ class Run:
 
 def run_from(state: State, like: Array) -> Run:
     """Return a run that goes on from a state; like has the shape and the number type of params."""
-    params, velocity = array_in(state, "params", like.shape).astype(like.dtype), None
+    real = like.dtype
+    params, velocity = finite_in(state, "params", like.shape, real).astype(real), None
     if "velocity" in state:
-        velocity = array_in(state, "velocity", like.shape).astype(like.dtype)
+        velocity = finite_in(state, "velocity", like.shape, real).astype(real)
     left, rng = part_of(state, "rng"), np.random.RandomState()
     keys = array_in(left, "keys").astype(np.uint32)
     normal = count_in(left, "has_normal"), number_in(left, "normal")

@@ -1,19 +1,28 @@
-/* Loops of fs_for_parts by several callers at once, and in forked children. */
+/* Loops of fs_for_parts by several callers at once, with the threads that they ask for, and in
+ * forked children. */
 #ifndef CHECK_POOL_H
 #define CHECK_POOL_H
+
+#include "pages.h"
 
 #include <stdio.h>
 #include <stdlib.h>
 
-#include "pages.h"
-
 #include "parallel.h"
+
+#include "pool.h"
 
 #if !defined(_WIN32)
 #include <sys/wait.h>
 #endif
 
-enum { MOST_POOL_PARTS = 300, MOST_POOL_THREADS = 9, N_CALLERS = 5 };
+/* Coverage is written at a program's end by `exit` alone; there a leak sanitizer would look for
+ * threads that a child has not. */
+#if !defined(END_OF_CHILD)
+#define END_OF_CHILD _exit
+#endif
+
+enum { MOST_POOL_PARTS = 300, MOST_POOL_THREADS = 9, N_CALLERS = 5, PATIENCE_SECONDS = 30 };
 
 typedef struct {
     int done[MOST_POOL_PARTS];     /* by part: how many times */
@@ -74,6 +83,80 @@ static int run_callers(int n_loops) {
     return n_failures;
 }
 
+#if HAS_POOL
+
+enum { MOST_MET = 5, N_MEETINGS = 150 };
+
+/* A loop each of whose parts waits until all of them have begun. */
+typedef struct {
+    atomic_int n_begun, n_ended, by[MOST_MET]; /* by thread: parts */
+    int n_threads, rest_of_workers;            /* milliseconds, after all have met */
+} meeting;
+
+static void meet(void *meeting_, ptrdiff_t part, int thread) {
+    meeting *m = meeting_;
+    const int64_t end = fs_nanoseconds() + (int64_t)PATIENCE_SECONDS * 1000000000;
+    (void)part;
+    atomic_fetch_add(&m->by[thread], 1);
+    atomic_fetch_add(&m->n_begun, 1);
+    while (atomic_load(&m->n_begun) < m->n_threads && fs_nanoseconds() < end) rest(0);
+    if (thread && m->rest_of_workers) rest(m->rest_of_workers);
+    atomic_fetch_add(&m->n_ended, 1);
+}
+
+/* Long loops have the threads that they ask for, whether those sleep or look out for work; each has
+ * a number of its own; and a loop has ended when the last part has. The number of failures. */
+static int run_meetings(int n_meetings) {
+    int n_failures = 0;
+    for (int i = 0; i < n_meetings && !n_failures; ++i) {
+        const int n_threads = 2 + i % (MOST_MET - 1);
+        meeting m = {.n_threads = n_threads, .rest_of_workers = i % 7 == 0 ? 5 : 0};
+        if (i % 5 == 0) rest(5); /* threads that find no work fall asleep */
+        fs_for_parts(meet, &m, n_threads, n_threads, WAKE_PRODUCTS);
+        const int n_ended = atomic_load(&m.n_ended);
+        int n_numbers = 0;
+        for (int t = 0; t < n_threads; ++t) n_numbers += atomic_load(&m.by[t]) == 1;
+        n_failures += n_ended != n_threads || n_numbers != n_threads;
+        if (n_ended != n_threads) rest(100); /* m is still in use */
+    }
+    return n_failures;
+}
+
+enum { MANY_CALLERS = 70 }; /* more than the pool has places for */
+
+/* As `meet`, of several callers. */
+static void meet_callers(void *n_callers, ptrdiff_t part, int thread) {
+    const int64_t end = fs_nanoseconds() + (int64_t)PATIENCE_SECONDS * 1000000000;
+    if (part == 0 && thread == 0) atomic_fetch_add((atomic_int *)n_callers, 1);
+    while (atomic_load((atomic_int *)n_callers) < MANY_CALLERS && fs_nanoseconds() < end) rest(1);
+}
+
+static fs_thread_result FS_THREAD_CALL call_with_others(void *n_callers) {
+    fs_for_parts(meet_callers, n_callers, 2, 2, WAKE_PRODUCTS);
+    return 0;
+}
+
+/* So many loops at once that some have no place in the pool: all of them run. */
+static int run_many_callers(void) {
+    check_thread threads[MANY_CALLERS];
+    atomic_int n_callers = 0;
+    int n_started = 0;
+    while (n_started < MANY_CALLERS &&
+           start_check(&threads[n_started], call_with_others, &n_callers))
+        ++n_started;
+    if (n_started < MANY_CALLERS) atomic_store(&n_callers, MANY_CALLERS); /* none waits */
+    for (int i = 0; i < n_started; ++i) join_check(threads[i]);
+    return atomic_load(&n_callers) < MANY_CALLERS;
+}
+
+#else
+
+enum { N_MEETINGS = 0 };
+static int run_meetings(int n_meetings) { return n_meetings; }
+static int run_many_callers(void) { return 0; }
+
+#endif
+
 /* The same in a child that is forked; whether it failed. */
 static int run_forked(int n_loops) {
 #if defined(_WIN32)
@@ -83,7 +166,10 @@ static int run_forked(int n_loops) {
     int status = 1;
     fflush(stdout);
     const pid_t child = fork();
-    if (child == 0) _exit(run_callers(n_loops) != 0);
+    if (child == 0) {
+        alarm(10 * PATIENCE_SECONDS); /* one that hangs ends, also where its parent was killed */
+        END_OF_CHILD(run_meetings(N_MEETINGS) + run_callers(n_loops) != 0);
+    }
     return child < 0 || waitpid(child, &status, 0) != child || status != 0;
 #endif
 }
@@ -91,10 +177,15 @@ static int run_forked(int n_loops) {
 /* The number of failures. Sanitizers that watch threads do not follow them into a child. */
 static int check_pool(int n_loops, int with_fork) {
     fs_watch_forks();
-    int n_failures = run_callers(n_loops);
-    if (with_fork) n_failures += run_forked(n_loops / 10) + run_callers(n_loops / 10);
+    int n_failures = run_callers(n_loops), n_missed = run_meetings(N_MEETINGS);
+    n_missed += run_many_callers();
+    if (with_fork) {
+        n_failures += run_forked(n_loops / 10) + run_callers(n_loops / 10);
+        n_missed += run_meetings(N_MEETINGS);
+    }
     printf("loops by %d callers at once: %d wrong\n", N_CALLERS, n_failures);
-    return n_failures;
+    printf("loops with the threads that they ask for: %d wrong\n", n_missed);
+    return n_failures + n_missed;
 }
 
 #endif

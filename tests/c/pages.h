@@ -64,6 +64,8 @@ static void join_check(check_thread thread) {
     CloseHandle(thread);
 }
 
+static void rest(int milliseconds) { Sleep((DWORD)milliseconds); }
+
 #else
 
 #include <sys/mman.h>
@@ -103,6 +105,11 @@ static int start_check(check_thread *thread, fs_thread_result (*body)(void *), v
 }
 
 static void join_check(check_thread thread) { pthread_join(thread, NULL); }
+
+static void rest(int milliseconds) {
+    const struct timespec time = {0, 1000000L * milliseconds};
+    nanosleep(&time, NULL);
+}
 
 #endif
 #endif

@@ -12,6 +12,8 @@ import io
 import sys
 import tempfile
 import warnings
+import zipfile
+from functools import cache
 from pathlib import Path
 
 import atheris
@@ -35,11 +37,59 @@ def load(data, folder):
     assert np.isfinite(model.predict_proba(np.ones((2, model.n_features_in_)))).all()
 
 
-def checkpoint(data, folder):
+def checkpoint(data, folder, number=0):
+    """Go on from a file, by the fit of this number."""
     path = folder / "state.npz"
     path.write_bytes(data)
-    read_checkpoint(path)
-    FastSoftmax(max_iter=6, solver="lbfgs", tol=0.0).fit(*files._rows(), resume=path)
+    with contextlib.suppress(ValueError):
+        read_checkpoint(path)
+    model = FastSoftmax(max_iter=6, tol=0.0, **files._FITS[number])
+    assert np.isfinite(model.fit(*files._rows(), resume=path).coef_).all()
+
+
+class Members:
+    """The members of sound archives, numbered; bytes are a number and a member's bytes.
+
+    A change of an archive itself rarely comes past its checksums.
+    """
+
+    def __init__(self, archives):
+        self._found = []
+        for number, content in enumerate(archives):
+            with zipfile.ZipFile(io.BytesIO(content)) as archive:
+                whole = {name: archive.read(name) for name in archive.namelist()}
+            self._found += [(number, whole, name) for name in whole]
+
+    def sound(self):
+        return [bytes([i]) + whole[name] for i, (_, whole, name) in enumerate(self._found)]
+
+    def archive(self, data):
+        """Return the number of an archive, and its bytes with another member."""
+        number, whole, changed = self._found[data[0] % len(self._found)]
+        file = io.BytesIO()
+        with zipfile.ZipFile(file, "w") as archive:
+            for name, content in whole.items():
+                archive.writestr(name, data[1:] if name == changed else content)
+        return number, file.getvalue()
+
+
+@cache
+def checkpoints():
+    return [files._checkpoint(number) for number in range(len(files._FITS))]
+
+
+@cache
+def members(archives):
+    return Members(archives())
+
+
+def load_member(data, folder):
+    load(members(files._models).archive(data or b"0")[1], folder)
+
+
+def checkpoint_member(data, folder):
+    number, content = members(checkpoints).archive(data or b"0")
+    checkpoint(content, folder, number)
 
 
 def npy(data, folder):
@@ -78,7 +128,9 @@ def csr(data, folder):
 # (reader, sound files, errors that it promises)
 READERS = {
     "load": (load, lambda: files._models(), ValueError),
-    "checkpoint": (checkpoint, lambda: [files._checkpoint(0)], ValueError),
+    "load-member": (load_member, lambda: members(files._models).sound(), ValueError),
+    "checkpoint": (checkpoint, lambda: checkpoints()[:1], ValueError),
+    "checkpoint-member": (checkpoint_member, lambda: members(checkpoints).sound(), ValueError),
     "npy": (npy, lambda: files._ARRAYS, (ValueError, TypeError)),
     "parquet": (parquet, lambda: files._parquet(), ValueError),
     "idx": (idx, lambda: [files._IMAGES], (ValueError, OSError)),

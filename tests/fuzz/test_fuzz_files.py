@@ -153,6 +153,11 @@ def _parquet():
         table = pa.table({"a": X[:, 0], "b": X[:, 1].astype(float), "label": y})
         pq.write_table(table, file, compression=compression)
         found.append(file.getvalue().to_pybytes())
+    file = pa.BufferOutputStream()
+    rows = pa.FixedSizeListArray.from_arrays(pa.array(X.ravel()), X.shape[1])
+    label = pa.array(np.array([*"abc"])[y]).dictionary_encode()
+    pq.write_table(pa.table({"rows": rows, "label": label}), file, row_group_size=5)
+    found.append(file.getvalue().to_pybytes())
     return found
 
 
