@@ -139,7 +139,10 @@ def _ratios(results: dict[str, Any]) -> Iterable[str]:
 
 
 def _scaling(results: dict[str, Any]) -> Iterable[str]:
-    yield "Times quicker than with one thread; in brackets, the gain of the floor."
+    yield (
+        "The time with one thread divided by the time with more threads. In brackets: the same "
+        "ratio of the floor."
+    )
     yield ""
     rows = results["rows"]
     counts = rows[0]["threads"] if rows else [1]
@@ -161,10 +164,11 @@ def _fits(results: dict[str, Any]) -> Iterable[str]:
     yield "Rivals: " + ", ".join(f"{name} {version}" for name, version in named if version) + "."
     yield ""
     yield (
-        "`reached`: seconds of a fit with as many iterations as the gap needs; `certified`: of the "
-        f"fit that proves the gap. `default` is {DEFAULT_RIVAL}. MB: the peak of memory without X. "
-        "Where no rival reached the gap, the table has the shortest time after which one of them "
-        "was ended (`>`), and the nearest rival with its gap."
+        "`reached`: seconds of our fit with the number of iterations that the gap needs. "
+        "`certified`: seconds of our fit that proves the gap. "
+        f"`default`: {DEFAULT_RIVAL}. `MB`: the peak of memory, without X. "
+        "`>`: no rival reached the gap. The table then has the shortest time after which a rival "
+        "was ended, and the rival with the smallest gap, with this gap."
     )
     yield ""
     yield from fit_lines(results["rows"])
