@@ -44,7 +44,7 @@ def table(rows: Sequence[dict[str, Any]]) -> Iterable[str]:
     for i, load in enumerate(loads):
         columns += [f"{load:g} a core, ms" if load else "quiet, ms"]
         columns += ["slower"] * (i > 0) + ["ratio"]
-    yield from head(("task", "", *columns))
+    yield from head(("task", "contestant", *columns))
     for row in rows:
         ours = next(iter(row["contestants"].values()))
         for name, points in row["contestants"].items():

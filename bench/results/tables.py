@@ -35,15 +35,15 @@ COMMITTED = (
     "ratios",
     "scaling",
 )  # files of results
-TITLES = {
-    "busy": "Results: fits and epochs on a busy machine",
-    "cluster": "Results: evaluations on a cluster",
-    "everyday": "Results: everyday data",
+TITLES = {  # in the order of the page: what most readers look for comes first
     "fit_to_optimum": "Results: fits to the optimum",
     "probes": "Results: probes of embeddings",
+    "everyday": "Results: everyday data",
     "ratios": "Results: parts of a fit, predictions and functions",
     "scaling": "Results: number of threads",
+    "busy": "Results: fits and epochs on a busy machine",
     "scale": "Results: the cost of a large fit",
+    "cluster": "Results: evaluations on a cluster",  # docs/scale.md includes it, as the last one
 }
 CHARTS = {
     "cluster": "Seconds of an evaluation against the number of workers, both logarithmic",
@@ -288,10 +288,11 @@ BODIES: dict[str, Callable[[dict[str, Any]], Iterable[str]]] = {
 
 
 def read_all(folder: Path) -> str:
-    """The tables and charts of every file in a folder, in the order of their names."""
+    """The tables and charts of every file in a folder, in the order of `TITLES`."""
     parts = []
     names = {path.stem for path in folder.glob("*.json")}
-    for name in sorted(names | set(COMMITTED)):
+    order = [*TITLES, *sorted(names - TITLES.keys())]
+    for name in (name for name in order if name in names or name in COMMITTED):
         parts += [f"## {TITLES.get(name, name)}", ""]
         if name not in names:
             parts += ["Not measured yet.", ""]
