@@ -36,10 +36,9 @@ class FastSoftmax(CallbackSupportMixin, PortableEstimator, LoadableEstimator, In
     For rows x_i with labels y_i and weights s_i, the fit minimises
 
     .. math::
-        F(W, b) = \frac{1}{\sum_i s_i} \sum_i s_i \,\mathrm{CE}(W x_i + b,\, y_i)
-                  + \frac{1}{C \sum_i s_i}
-                    \left(\frac{1 - r}{2} \|V\|^2 + r \|V\|_1\right),
-        \qquad \mathrm{CE}(o, y) = \log \sum_k e^{o_k} - o_y,
+        F(W, b) = \frac{1}{S} \sum_i s_i \,\mathrm{CE}(W x_i + b,\, y_i) \\
+        {} + \frac{1}{C S} \left(\frac{1 - r}{2} \|V\|^2 + r \|V\|_1\right), \\
+        \mathrm{CE}(o, y) = \log \sum_k e^{o_k} - o_y, \quad S = \sum_i s_i,
 
     where r is `l1_ratio`, and V = W unless the features are scaled (`standardize`,
     `input_scale`). The intercept b is not penalised. This is the objective of scikit-learn's

@@ -226,10 +226,10 @@ class InferringEstimator(FitParameters):
 
         The covariance of the estimates is the inverse of the Fisher information,
 
-        .. math:: I = \sum_i s_i \, (\mathrm{diag}\, p_i - p_i p_i^T) \otimes x_i x_i^T
-                      \;+\; \text{(for a finite } C\text{) the Hessian of the penalty,}
+        .. math:: I = \sum_i s_i \, (\mathrm{diag}\, p_i - p_i p_i^T) \otimes x_i x_i^T,
 
-        without the row and column of the reference class.
+        without the row and column of the reference class. For a finite C, the Hessian of the
+        penalty is added to I.
 
         Parameters
         ----------
