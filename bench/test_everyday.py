@@ -143,9 +143,10 @@ def test_losses_and_rivals_without_an_end_are_shown():
     ]
     lines = list(standings.lines({"rows": rows}))
     assert lines[0].startswith(
-        "3 shapes. By CPU time of one thread, our default is the fastest on 2;"
+        "3 shapes. By CPU time of one thread, our default is the fastest on 2. "
     )
-    assert lines[0].endswith("within 1.2 times our fastest solver on 2 of 3.")
+    best = "On 2 of 3 shapes, our default takes at most 1.2 times the time of our fastest solver."
+    assert lines[0].endswith(best)
     assert lines[2] == "A rival is quicker on: lost."
     shown = [
         [cell.strip() for cell in line.split("|")[1:7]] for line in lines if "| 1e-05 |" in line

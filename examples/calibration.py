@@ -2,7 +2,7 @@
 Calibrated probabilities
 ========================
 
-A model with little regularisation is too confident; one number, fitted later, mends it.
+A model with little regularisation is too confident. One number, fitted later, corrects this.
 
 Decisions under costs need probabilities that are right: of all rows with a probability of 0.8, 80 %
 should have that class. ``calibrate_temperature`` divides all logits by a number, the temperature,
@@ -44,7 +44,7 @@ print(f"log-loss before {before.loss:.3f}, after {after.loss:.3f}")
 print(f"accuracy before {before.accuracy:.3f}, after {after.accuracy:.3f}")
 
 # %%
-# On the diagonal the model is as often right as it says.
+# A model on the diagonal is right as often as its probabilities say.
 ax = plt.figure(figsize=(4.5, 4), layout="constrained").subplots()
 ax.plot([0, 1], [0, 1], color="0.6", label="as often right as it says")
 ax.plot(*zip(*curve_before, strict=True), "o--", label="before")

@@ -2,7 +2,7 @@
 Images, and the templates of their classes
 ==========================================
 
-The coefficients of a class are an image: what the model looks for in its pictures.
+The coefficients of a class are an image. It shows which pixels speak for the class.
 
 Pictures of clothes are classified by their pixels. With one coefficient for each pixel, red pixels
 raise the logit of a class and blue ones lower it. Stronger regularisation makes smoother templates.
@@ -20,7 +20,7 @@ X, y = load_fashion_mnist_sample("train")
 X_test, y_test = load_fashion_mnist_sample("test")
 
 # %%
-# Bytes are read in place; ``input_scale`` makes numbers from 0 to 1 of them.
+# Bytes are read in place. ``input_scale`` converts them to numbers from 0 to 1.
 models = {}
 for C in (0.001, 0.1) if SMALL else (0.001, 0.1, 10.0):
     models[C] = FastSoftmax(C=C, input_scale=1 / 255, tol=1e-3).fit(X, y)

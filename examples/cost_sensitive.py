@@ -2,11 +2,11 @@
 Decisions where errors differ
 =============================
 
-Where errors differ in cost, the best decision is not the most likely class.
+If errors differ in cost, the best decision may differ from the most likely class.
 
 Some of 569 tumours are malignant. To send a malignant one home is far worse than to examine a
 benign one again. The best decision is the one with the lowest expected cost under the model's
-probabilities. A third decision, another test, is worth its price where the model is unsure.
+probabilities. A third decision is another test. It is worth its price if the model is unsure.
 """
 
 import sys
@@ -28,7 +28,7 @@ model = FastSoftmax(C=0.1, standardize=True).fit(X, y)
 print(f"test accuracy of the most likely class: {model.score(X_test, y_test):.3f}\n")
 
 # %%
-# The cost of each decision, by the true class. The third way of deciding may ask for a test.
+# The cost of each decision, by the true class. The third decision is to ask for a test.
 costs = {
     "benign": {"send home": 0, "operate": 20, "test again": 2},
     "malignant": {"send home": 200, "operate": 0, "test again": 2},
@@ -43,7 +43,7 @@ ways = {
 }
 
 # %%
-# What each way of deciding would have cost on tumours that the model has not seen.
+# The costs of three ways to decide, for tumours that the model has not seen.
 average = {}
 for name, decided in ways.items():
     paid = [costs[truth][decision] for truth, decision in zip(y_test, decided, strict=True)]

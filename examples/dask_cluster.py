@@ -2,7 +2,7 @@
 A fit on a Dask cluster
 =======================
 
-Each worker loads its rows and keeps them; only sums travel, and a worker may die.
+Each worker loads and keeps its rows. Only sums are sent, and a worker may die.
 
 The solver runs in this process. For every evaluation it asks all workers for the sums over their
 rows. The result has the same bits as a fit in one process to the same partitions, even if a

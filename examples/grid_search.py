@@ -39,7 +39,7 @@ grid = {
 search = GridSearchCV(pipeline, grid, scoring="neg_log_loss", cv=3).fit(X, y)
 
 # %%
-# The five best, and the chosen pipeline on rows that the search has not seen.
+# The five best results, and the test accuracy of the chosen pipeline.
 results = search.cv_results_
 print("log-loss  gamma  components      C")
 for i in results["rank_test_score"].argsort()[:5]:

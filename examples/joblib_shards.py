@@ -2,11 +2,11 @@
 Shards in other processes
 =========================
 
-The rows lie in files that other processes read; the fit has the bits of a fit here.
+Other processes read the rows from files. The fit has the same bits as in one process.
 
-A fit asks each shard of its rows questions and adds up the answers
-(``fastsoftmax/shards/protocol.py``), so the shards may be anywhere. A cluster needs no more than
-such a class. These modules are internal: they may change between versions.
+The rows of a fit are cut into shards. The fit asks each shard the same questions, and adds up the
+answers (``fastsoftmax/shards/protocol.py``). So shards may be in other processes or on other
+machines. These modules are internal: they may change between versions.
 """
 
 import sys

@@ -5,7 +5,7 @@ Linear probe of embeddings, with a sweep over C
 A linear classifier on a frozen network's features measures how good the features are.
 
 The result depends on the regularisation strength. ``FastSoftmaxCV`` chooses it by
-cross-validation; no fold copies rows, and no fit stops far from its optimum.
+cross-validation. No rows are copied for a fold, and no fit stops far from its optimum.
 
 If the folder in the environment variable ``FASTSOFTMAX_TEST_DATA`` holds real embeddings of
 sentences (``embeddings/banking77_minilm.npz``), they are used. Otherwise the "network" is a random

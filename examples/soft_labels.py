@@ -2,7 +2,7 @@
 Soft labels from an ensemble
 ============================
 
-Voters disagree about the labels of rows; a fit to the shares of their votes uses that.
+Voters disagree about the labels of rows. A fit to the shares of their votes uses this.
 
 Several models, or several people, label the same rows. The shares of their votes are
 probabilities of the classes, and ``y`` may hold probabilities. The label of the majority would

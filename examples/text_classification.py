@@ -2,7 +2,7 @@
 Text classification with sparse features
 ========================================
 
-A sparse matrix with a column for each word is read in place; coefficients name words.
+A sparse matrix with a column for each word is read in place. Coefficients belong to words.
 
 The texts are paragraphs of scipy's own documentation, and the task is to guess the subpackage.
 Whole functions are held out, so no paragraph of a test function is in the training set.

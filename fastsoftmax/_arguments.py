@@ -34,6 +34,11 @@ def argument_named(name: str) -> Iterator[None]:
         raise kind(f"{name}: {error}") from error
 
 
+def plain(value: Any) -> Any:
+    """Return a number, bool or string of numpy as Python's, whose repr is not np.int64(0)."""
+    return value.item() if isinstance(value, np.generic) and value.dtype.kind in "biufSU" else value
+
+
 def as_real(name: str, value: ArrayLike) -> tuple[Array, np.dtype[Any]]:
     """Return (value in the dtype of the computation, dtype of the result)."""
     array = as_array(value, name)

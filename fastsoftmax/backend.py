@@ -11,7 +11,7 @@ from types import ModuleType
 
 _PACKAGE = Path(__file__).parent
 _BACKENDS = ("auto", "native", "numpy")
-# What works as long as no index has a release.
+# The advice until there is a release on an index.
 _HOW_TO_INSTALL = "run `pip install -e .` in a clone of the repository"
 
 

@@ -58,9 +58,9 @@ class DaskFastSoftmax(FastSoftmax):
     Parameters
     ----------
     C : float, default=1.0
-        As of `FastSoftmax`.
+        As for `FastSoftmax`.
     client : dask.distributed.Client, default=None
-        The cluster; None for the current client. It is left out of pickles.
+        The client of the cluster. None means the current client. It is left out of pickles.
     **parameters
         Those of `FastSoftmax`, except that solver="sgd" is not available. `n_jobs` is the largest
         number of threads for each worker. None means the threads that Dask has given it.
@@ -80,8 +80,9 @@ class DaskFastSoftmax(FastSoftmax):
     ``fastsoftmax.no-workers-timeout`` of `dask.config`, by default "60 s", limits the wait. Then a
     `TimeoutError` ends the fit.
 
-    Of large problems only some rows, 32 MB at most, come to the calling process. Small ones come
-    as a whole: up to 250 coefficients and 260,000 numbers, or up to 2048 rows of more features.
+    Only some rows of a large problem, 32 MB at most, are sent to the calling process. All rows of a
+    small problem are sent there. A problem is small if it has up to 250 coefficients and 260,000
+    numbers, or up to 2048 rows and more features than rows.
 
     Examples
     --------
@@ -162,13 +163,12 @@ class DaskFastSoftmax(FastSoftmax):
         Warns
         -----
         ConvergenceWarning
-            As of `FastSoftmax.fit`.
+            As for `FastSoftmax.fit`.
         """
         self._validate_params()
         if self.solver == "sgd":
             raise ValueError(
-                "solver='sgd' takes its steps row after row, and the rows are on many workers: use "
-                "'auto' or 'lbfgs'"
+                "solver='sgd' is not available for rows on many workers: use 'auto' or 'lbfgs'"
             )
         watch = fitting.watch_of(eval_set, (X_val, y_val), callbacks, self.max_time)
         watch = fitting.with_checkpoint(self, watch, checkpoint, resume)
@@ -207,7 +207,7 @@ class DaskFastSoftmax(FastSoftmax):
     # ---- predictions ----
 
     def decision_function(self, X: Any) -> Any:
-        """Logits of rows, as of `FastSoftmax`, lazily.
+        """Logits of rows, as for `FastSoftmax`, computed lazily.
 
         Parameters
         ----------
@@ -223,23 +223,23 @@ class DaskFastSoftmax(FastSoftmax):
         Raises
         ------
         NotFittedError, ValueError
-            As of `FastSoftmax`; a ValueError when it is computed.
+            As for `FastSoftmax`. A ValueError is raised when the result is computed.
         """
         return self._lazily("decision_function", X)
 
     def predict(self, X: Any) -> Any:
-        """Return the most likely class of each row, as `FastSoftmax` does, lazily.
+        """Return the most likely class of each row, as `FastSoftmax` does, computed lazily.
 
         Parameters and results are as for `decision_function`; for a frame the result is a series.
         """
         return self._lazily("predict", X)
 
     def predict_proba(self, X: Any) -> Any:
-        """Probabilities of the classes, as of `FastSoftmax`, lazily; see `decision_function`."""
+        """Probabilities of the classes, computed lazily; see `decision_function`."""
         return self._lazily("predict_proba", X)
 
     def predict_log_proba(self, X: Any) -> Any:
-        """Return logarithms of the probabilities, lazily; see `decision_function`."""
+        """Return logarithms of the probabilities, computed lazily; see `decision_function`."""
         return self._lazily("predict_log_proba", X)
 
     def _lazily(self, method: str, X: Any) -> Any:
@@ -257,14 +257,14 @@ class DaskFastSoftmax(FastSoftmax):
         return predictions.predicted(local, X, outcome)
 
     def evaluate(self, X: Any, y: Any = None, sample_weight: Any = None) -> Metrics:
-        """Mean log-loss and accuracy, as of `FastSoftmax`, computed at once where the rows are.
+        """Mean log-loss and accuracy, computed at once on the workers.
 
         Parameters are as for `fit`. Rows that are not on a cluster are evaluated in this process.
         """
         return Metrics(*self._means("evaluate", X, y, sample_weight).tolist())
 
     def score(self, X: Any, y: Any = None, sample_weight: Any = None) -> float:
-        """Accuracy, as of `FastSoftmax`, computed at once where the rows are; see `evaluate`."""
+        """Accuracy, computed at once on the workers; see `evaluate`."""
         return float(self._means("score", X, y, sample_weight))
 
     def _means(self, method: str, X: Any, y: Any, sample_weight: Any) -> Any:

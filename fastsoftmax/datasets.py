@@ -118,14 +118,14 @@ def load_fashion_mnist(
     subset : {"train", "test"}, default="train"
         Which of the two official sets.
     download : bool, default=False
-        Fetch missing files from the official addresses into `data_home`, which is created if
+        Download missing files from the official addresses into `data_home`, which is created if
         necessary. A file is stored only if it is complete and has the official MD5. Files that are
         present are used as they are.
     resize : int or (height, width), default=None
-        Size of the images returned; None keeps 28 x 28 and an int means a square. Interpolation is
-        linear along each axis between pixel centres; along an axis that shrinks, the interpolation
-        kernel is widened by the same factor, so that every pixel has an effect. The result agrees
-        with Pillow's ``BILINEAR`` to one grey level.
+        Size of the images returned. None keeps 28 x 28, and an int means a square. Interpolation is
+        linear along each axis, between the centres of pixels. Along an axis that becomes shorter,
+        the interpolation kernel is wider by the same factor, so that every pixel has an effect. The
+        result agrees with Pillow's ``BILINEAR`` to one grey level.
     return_X_y : bool, default=True
         Return ``(X, y)``; otherwise a `sklearn.utils.Bunch`.
 
@@ -166,10 +166,10 @@ def load_fashion_mnist(
         paths = _locate(home, names)
     if paths is None:
         raise FileNotFoundError(
-            f"No {' and no '.join(absent)} in {home}, nor both files in "
-            f"{home / _OTHER_LAYOUT} (gzipped or not). Load with download=True to fetch them, or "
-            f"put the official files from {_BASE_URLS[0]} there; load_fashion_mnist_sample() needs "
-            "no files."
+            f"There is no {' and no '.join(absent)} in {home}, and {home / _OTHER_LAYOUT} does not "
+            "hold both files (gzipped or not). Load with download=True to download them, or put "
+            f"the official files from {_BASE_URLS[0]} there. load_fashion_mnist_sample() needs no "
+            "files."
         )
     remedy = (
         "Delete it and load with download=True, or get the official file "

@@ -36,33 +36,33 @@ class FastSoftmax(CallbackSupportMixin, PortableEstimator, LoadableEstimator, In
     For rows x_i with labels y_i and weights s_i, the fit minimises
 
     .. math::
-        F(W, b) = \frac{1}{\sum_i s_i} \sum_i s_i \,\mathrm{CE}(W x_i + b,\, y_i)
-                  + \frac{1}{C \sum_i s_i}
-                    \left(\frac{1 - r}{2} \|V\|^2 + r \|V\|_1\right),
-        \qquad \mathrm{CE}(o, y) = \log \sum_k e^{o_k} - o_y,
+        F(W, b) = \frac{1}{S} \sum_i s_i \,\mathrm{CE}(W x_i + b,\, y_i) \\
+        {} + \frac{1}{C S} \left(\frac{1 - r}{2} \|V\|^2 + r \|V\|_1\right), \\
+        \mathrm{CE}(o, y) = \log \sum_k e^{o_k} - o_y, \quad S = \sum_i s_i,
 
     where r is `l1_ratio`, and V = W unless the features are scaled (`standardize`,
     `input_scale`). The intercept b is not penalised. This is the objective of scikit-learn's
     `LogisticRegression`, divided by C times the sum of the weights. So `C`, `coef_` and
     `intercept_` mean the same there and here.
 
-    Conventions: two classes have one row of coefficients, the log-odds of ``classes_[1]``, with
-    the penalty of scikit-learn's binary model. Losses are in nats. Weights are relative: to
-    multiply all of them and 1 / C by one number changes nothing.
+    Conventions: two classes have one row of coefficients. It gives the log-odds of
+    ``classes_[1]``, and has the penalty of scikit-learn's binary model. Losses are in nats
+    (natural logarithms). If all weights and 1 / C are multiplied by the same number, the fit does
+    not change.
 
     Parameters
     ----------
     C : float, default=1.0
-        Inverse strength of the penalty, > 0; `numpy.inf` for none (see Notes).
+        Inverse strength of the penalty, > 0. `numpy.inf` means no penalty (see Notes).
     l1_ratio : float or None, default=0.0
-        In [0, 1]: the share of the 1-norm in the penalty, which makes coefficients exactly 0. 0 (or
-        None) means the squared norm alone, 1 the 1-norm alone (lasso), and a number between them
-        an elastic net.
+        In [0, 1]: the share of the 1-norm in the penalty. The 1-norm makes coefficients exactly 0.
+        0 (or None) means the squared norm alone, and 1 means the 1-norm alone (lasso). A number
+        between them is an elastic net.
     fit_intercept : bool, default=True
         Whether the logits have an intercept.
     class_weight : dict or "balanced", default=None
-        Weights of the classes, multiplied with `sample_weight`; "balanced" gives every class the
-        same total.
+        Weights of the classes, which are multiplied with `sample_weight`. "balanced" gives every
+        class the same sum of weights.
     label_smoothing : float, default=0.0
         In [0, 1): the target of a row is (1 - label_smoothing) y + label_smoothing / n_classes
         instead of y, which has 1 for the label and 0 for other classes.
@@ -97,11 +97,12 @@ class FastSoftmax(CallbackSupportMixin, PortableEstimator, LoadableEstimator, In
         checked between iterations (or epochs), so a fit may take one iteration longer. None means
         no limit.
     batch_size : int, default=256
-        Rows in a mini-batch, for "sgd".
+        For "sgd" and `partial_fit`: the number of rows in a mini-batch.
     learning_rate : float, default=0.1
-        For "sgd".
+        For "sgd" and `partial_fit`: the factor of the gradient in a step.
     momentum : float, default=0.0
-        In [0, 1), for "sgd".
+        For "sgd" and `partial_fit`, in [0, 1): the share of the previous step that is added to each
+        step.
     early_stopping : bool, default=False
         Stop when the validation loss (mean cross-entropy) has not fallen by more than `min_delta`
         for `n_iter_no_change` iterations (or epochs), and keep the coefficients of the iteration
@@ -116,9 +117,11 @@ class FastSoftmax(CallbackSupportMixin, PortableEstimator, LoadableEstimator, In
         like two copies. The rows that are held out are copied, and are weighted by `sample_weight`
         and `class_weight`. The fit uses the other rows alone.
     n_iter_no_change : int, default=5
-        For `early_stopping`.
+        For `early_stopping`: the number of iterations without a lower validation loss after which
+        a fit stops.
     min_delta : float, default=1e-4
-        >= 0, in nats, for `early_stopping`.
+        For `early_stopping`, >= 0: a validation loss counts as lower if it is lower by more than
+        this, in nats.
     warm_start : bool, default=False
         Start from the coefficients of the previous fit, if their shape fits. The full-batch
         solvers do so only if the objective is lower there than with coefficients of 0.
@@ -138,14 +141,15 @@ class FastSoftmax(CallbackSupportMixin, PortableEstimator, LoadableEstimator, In
     Attributes
     ----------
     classes_ : ndarray of shape (n_classes,)
-        Labels, sorted.
+        The labels, sorted.
     coef_ : ndarray of shape (n_classes, n_features), or (1, n_features) for two classes
         W. It is float64 if X is float64 or was converted to it, otherwise float32. If empty columns
         were left out (see Notes), the array is made when it is first read.
     intercept_ : ndarray of shape (n_classes,), or (1,)
-        b; without an intercept zeros, or with `standardize` what centring the features adds.
+        b. With ``fit_intercept=False`` it is 0, or with `standardize` the number that comes from
+        centring the features.
     n_iter_ : ndarray of shape (1,), int32
-        Iterations, or epochs.
+        The number of iterations, or of epochs.
     gap_ : float
         A proven upper bound on (F - min F) / F at the result. It is at most 1; a value of 1 means
         that nothing could be certified. It is infinite if C is infinite.
@@ -172,7 +176,7 @@ class FastSoftmax(CallbackSupportMixin, PortableEstimator, LoadableEstimator, In
     n_features_in_ : int
         Features seen in `fit`.
     feature_names_in_ : ndarray of shape (n_features,)
-        Their names, where X has any.
+        Their names, if X has any.
 
     Notes
     -----

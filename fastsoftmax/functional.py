@@ -5,17 +5,18 @@ Conventions
 - float32 and float64 are computed and returned in their own precision. float16 is computed in
   float32 and returned as float16; integers and booleans count as float64. Any other dtype is a
   TypeError.
-- Frames, tensors and other arrays in the memory of the CPU are taken as arrays of numpy, views of
-  them where there can be any (bfloat16 becomes float32). Results are arrays of numpy.
+- Frames, tensors and other arrays in the memory of the CPU are read as arrays of numpy, without a
+  copy if possible (bfloat16 becomes float32). Results are arrays of numpy.
 - Arrays may have any strides and either byte order, and may be read-only. Inputs are never written
   to, unless one is given as `out`. They are copied only if the computation uses another dtype, or
   if the numbers of a row are not adjacent.
-- Special rows: a NaN, a +inf, or only -inf make softmax and log_softmax of that row NaN. -inf
-  beside finite numbers has probability exactly 0.
+- Special rows: softmax and log_softmax of a row are NaN if the row has a NaN or a +inf, or if all
+  its logits are -inf. A logit of -inf beside finite ones has a probability of exactly 0.
 - Logarithms are natural.
-- `backend` is "auto" (the compiled kernels where they were built), "native" or "numpy"; `n_jobs`
-  is a number of threads, None for as many as are allowed, -1 for all CPUs (-2 for all but one).
-  `backend` changes results by rounding errors only, `n_jobs` changes no bit.
+- `backend` is "native" (the compiled kernels), "numpy", or "auto" (the compiled kernels if they
+  were built). It changes results by rounding errors only.
+- `n_jobs` is the number of threads. None means as many as are allowed, -1 all CPUs, and -2 all but
+  one. It changes no bit of a result.
 """
 
 from __future__ import annotations

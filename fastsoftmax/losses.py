@@ -92,9 +92,9 @@ def cross_entropy(
     logits : array_like of shape (n, K)
         Logits z, K >= 1.
     y : array_like of shape (n,) or (n, K)
-        Class indices in [0, K), of any integer type or bool; or one distribution over the classes
-        for each row, that sums to 1 within 1e-5 (float32 1e-4, float16 1e-2). A row whose sum
-        differs from 1 by more than rounding is divided by it.
+        Class indices in [0, K), of any integer type or bool. Or a distribution over the classes for
+        each row. Its sum must be 1 within 1e-5 (float32: 1e-4, float16: 1e-2). If the sum differs
+        from 1 by more than rounding, the row is divided by it.
     sample_weight : array_like of shape (n,), optional
         Row weights s, finite and >= 0; 1 by default. A row of weight 0 counts as absent, for any
         logits and any target.
@@ -130,7 +130,8 @@ def cross_entropy(
 
     Notes
     -----
-    For a logit of -inf a target of 0 contributes nothing, a positive one inf.
+    A class with a logit of -inf adds nothing to the loss if its target is 0, and inf if its target
+    is positive.
 
     Examples
     --------

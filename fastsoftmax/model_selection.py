@@ -88,8 +88,8 @@ def fastsoftmax_path(
     y : array-like of shape (n_rows,), or (n_rows, n_classes)
         Labels of any type, at least two classes; or probabilities, as for `FastSoftmax.fit`.
     Cs : int or array-like of shape (n_Cs,), default=10
-        Inverse strengths of the penalty, finite and > 0, in any order; a number of them stands for
-        ``numpy.logspace(-4, 4, Cs)``.
+        Inverse strengths of the penalty, finite and > 0, in any order. An integer is the number of
+        values in ``numpy.logspace(-4, 4, Cs)``.
     sample_weight : array-like of shape (n_rows,), optional
         Weights >= 0.
     l1_ratio, fit_intercept, class_weight, standardize, input_scale, tol, max_iter, n_jobs, backend
@@ -171,18 +171,19 @@ class FastSoftmaxCV(PortableEstimator):
     Parameters
     ----------
     Cs : int or array-like of shape (n_Cs,), default=10
-        Inverse strengths of the penalty, finite and > 0, in any order; a number of them stands for
-        ``numpy.logspace(-4, 4, Cs)``.
+        Inverse strengths of the penalty, finite and > 0, in any order. An integer is the number of
+        values in ``numpy.logspace(-4, 4, Cs)``.
     cv : int, splitter or iterable of (train, test), default=5
-        A number of folds of `StratifiedKFold`, a splitter of scikit-learn, or pairs of arrays of
-        row numbers or masks. A row that occurs twice counts twice.
+        The number of folds of `StratifiedKFold`, a splitter of scikit-learn, or pairs of arrays
+        that hold row numbers or masks. A row that occurs twice counts twice.
     scoring : str, callable or None, default=None
-        None for "accuracy", or as everywhere in scikit-learn. "accuracy" and "neg_log_loss" take
-        one pass over X; for other scorers the rows left out are copied, a fold at a time. Where y
-        holds probabilities, those two or a callable, which gets rows of y.
+        None means "accuracy". Otherwise the name of a scorer of scikit-learn, or a scorer.
+        "accuracy" and "neg_log_loss" take one pass over X. For other scorers, the rows that are
+        left out of a fold are copied. If y holds probabilities, `scoring` is one of these two, or a
+        callable, which gets rows of y.
     refit : bool, default=True
-        Whether `coef_` is fitted to all rows at `C_`; otherwise it is the mean of the folds'
-        coefficients there.
+        If True, `coef_` is fitted to all rows with the C `C_`. If False, `coef_` is the mean of the
+        coefficients of the folds with this C.
     full_path : bool or "auto", default="auto"
         Whether all of `Cs` are tried. With False the path ends when the mean score has clearly
         fallen: the latest two means are below the best so far by more than one standard error of
@@ -213,8 +214,9 @@ class FastSoftmaxCV(PortableEstimator):
     C_ : float
         The chosen C, ``Cs_[best_index_]``.
     Cs_ : ndarray of shape (n_Cs,)
-        All of them, ascending.
+        All C, ascending.
     best_index_ : int
+        The index of `C_` in `Cs_`.
     scores_ : ndarray of shape (n_folds, n_Cs)
         Scores of the rows that were left out, weighted by `sample_weight` if it was given. For C
         that were not tried (see `full_path`), `scores_`, `coefs_paths_`, `intercepts_paths_` and
@@ -337,7 +339,7 @@ class FastSoftmaxCV(PortableEstimator):
             stratified by the class of the largest probability, and scores are computed as in
             `evaluate`.
         sample_weight : array-like of shape (n_rows,), optional
-            Weights >= 0, in fits and scores.
+            Weights >= 0 of the rows, in fits and in scores.
         groups : array-like of shape (n_rows,), optional
             For a `cv` such as `GroupKFold`.
 

@@ -85,14 +85,14 @@ class SoftmaxObjective:
             return null
         weights, bias = coefficients
         if len(bias) > 1:
-            # What all classes have in common changes no probability, and the preconditioners leave
-            # it alone (a start that had some took 261 iterations instead of 9).
+            # A part that all classes have in common changes no probability, and preconditioners do
+            # not change it. (A start with such a part took 261 iterations instead of 9.)
             # (With a 1-norm some coefficients are 0 and should remain so.)
             bias = bias - bias.mean()
             weights = weights - weights.mean(axis=0) if self.l1 == 0.0 else weights
         start = self.problem.coordinates.point_of(weights, bias)
         span = self.problem.row_span
-        if span is not None:  # no step would ever change what is outside
+        if span is not None:  # no step changes the part outside of the span
             own = self.problem.coordinates.matrix_of(start)
             own[...] = span.project(own)
         with np.errstate(over="ignore", invalid="ignore"):

@@ -53,9 +53,9 @@ _TAKES_PART = 1e-3
 # A sum below this share of its terms counts as rounding.
 _NO_SUM = 1e-6
 _NO_OPTIMUM = (
-    "the coefficients are not identifiable: the fit did not converge, as the classes are "
-    "separable, wholly or in part, and their likelihood has no maximum (or as max_iter, max_time "
-    "or solver ended it early). A finite C makes the optimum unique"
+    "the coefficients are not identifiable: the fit did not converge. Either the classes are "
+    "separable, completely or in part, and their likelihood has no maximum. Or max_iter, max_time "
+    "or solver ended the fit early. A finite C makes the optimum unique"
 )
 
 
@@ -98,15 +98,15 @@ class FitStatistics:
     @property
     @own_arithmetic
     def p_values(self) -> Array:
-        """Probabilities of a z at least as far from 0 if the coefficient were 0 (Wald's test).
+        """Two-sided p-values of Wald's test that a coefficient is 0.
 
         Raises
         ------
         ValueError
-            For "laplace", as a posterior tests nothing.
+            For "laplace", because a posterior distribution has no p-values.
         """
         if self.covariance_type != "fisher":
-            raise ValueError('there are p-values for covariance="fisher" alone')
+            raise ValueError('there are p-values only for covariance="fisher"')
         return np.asarray(2.0 * special.ndtr(-np.abs(self.z)))
 
     @property
@@ -226,10 +226,10 @@ class InferringEstimator(FitParameters):
 
         The covariance of the estimates is the inverse of the Fisher information,
 
-        .. math:: I = \sum_i s_i \, (\mathrm{diag}\, p_i - p_i p_i^T) \otimes x_i x_i^T
-                      \;+\; \text{(for a finite } C\text{) the Hessian of the penalty,}
+        .. math:: I = \sum_i s_i \, (\mathrm{diag}\, p_i - p_i p_i^T) \otimes x_i x_i^T,
 
-        without the row and column of the reference class.
+        without the row and column of the reference class. For a finite C, the Hessian of the
+        penalty is added to I.
 
         Parameters
         ----------

@@ -58,7 +58,7 @@ def in_threads(
         while waiting:
             yield _first(waiting, calls)
     finally:
-        for outcome in waiting:  # after Ctrl-C, for example: nobody needs the results
+        for outcome in waiting:  # after Ctrl-C, for example, when the results are not needed
             outcome.cancel()
         calls.put(None)
 

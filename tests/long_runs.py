@@ -23,6 +23,7 @@ from pathlib import Path
 
 import numpy as np
 from scipy import sparse
+from sparse_rows import random_array
 
 from fastsoftmax import (
     FastSoftmax,
@@ -59,7 +60,7 @@ def rows():
     y = (X @ rng.normal(size=(D, K)) + rng.gumbel(size=(N, K))).argmax(axis=1)
     y[:K] = np.arange(K)
     scaled = np.clip(40.0 * X, -128, 127)
-    wide = sparse.random_array((N, 2000), density=0.004, rng=rng, format="csr")
+    wide = random_array((N, 2000), density=0.004, rng=rng, format="csr")
     some = np.where(np.abs(X) > 0.5, X, 0.0)
     stored = {
         "float64": X,

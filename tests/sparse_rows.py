@@ -1,5 +1,6 @@
 """Random sparse matrices, by any scipy that is supported."""
 
+import numpy as np
 import scipy
 from scipy import sparse
 
@@ -8,5 +9,12 @@ _RNG = "rng" if tuple(map(int, scipy.__version__.split(".")[:2])) >= (1, 15) els
 
 
 def random_array(shape, *, rng, **keywords):
-    """As `scipy.sparse.random_array`, with the newer name of its random numbers."""
-    return sparse.random_array(shape, **{_RNG: rng}, **keywords)
+    """As `scipy.sparse.random_array`, with the newer name of its random numbers.
+
+    Indices of CSR and CSC have 32 bits, as in newer releases: scipy 1.13 makes them of 64 bits.
+    """
+    made = sparse.random_array(shape, **{_RNG: rng}, **keywords)
+    for name in ("indices", "indptr"):
+        if hasattr(made, name):
+            setattr(made, name, getattr(made, name).astype(np.int32))
+    return made

@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 
 CALLS = Path(__file__).parent / "array_api_calls.py"
+SKIPPED = 77  # of CALLS, where scikit-learn cannot dispatch
 
 
 @pytest.mark.parametrize("dispatch", ["0", "1"])
@@ -28,4 +29,6 @@ def test_arrays_of_other_libraries(library, dispatch, tmp_path):
         timeout=300,
         check=False,
     )
+    if done.returncode == SKIPPED:
+        pytest.skip(done.stdout.strip())
     assert done.returncode == 0, done.stdout + done.stderr

@@ -8,6 +8,7 @@ from rows_in_parts import PARTS, D, K, N, cut, form_of, made_rows
 from scipy import sparse
 from sklearn.base import clone
 from sklearn.exceptions import ConvergenceWarning
+from sparse_rows import random_array
 
 from fastsoftmax import FastSoftmax
 from fastsoftmax._streaming import sample, streamed
@@ -102,7 +103,7 @@ class TestFits:
         same(remote(delayed(X, y, weights), **options), local(X, y, weights, **options))
 
     def test_sparse_columns_without_entries(self, client, rng):
-        X = sparse.random_array((N, 3000), density=0.002, rng=rng, format="csr")
+        X = random_array((N, 3000), density=0.002, rng=rng, format="csr")
         y = np.arange(N) % 3
         same(remote(delayed(X, y), solver="lbfgs"), local(X, y, solver="lbfgs"))
 

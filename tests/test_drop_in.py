@@ -104,8 +104,8 @@ EXCEPTIONS = (
         {"test_newton_cholesky_fallback_to_lbfgs": ""},
     ),
     Failing(
-        "`max_iter=0` leaves the start, which here has the intercepts at the log-frequencies of "
-        "the classes and there at 0",
+        "`max_iter=0` leaves the start, where the intercepts are the log-frequencies of the "
+        "classes here, and 0 in scikit-learn",
         {"test_zero_max_iter": "liblinear|newton|sag"},
     ),
     Failing(
@@ -113,7 +113,7 @@ EXCEPTIONS = (
         {"test_logreg_predict_proba_multinomial": "", "test_get_default_scorer": ""},
     ),
     Failing(
-        "Compares, to six decimals, with a fit by scikit-learn that stops before that many are "
+        "Compares to six decimals with a fit by scikit-learn that stops before six decimals are "
         "right",
         {"test_logistic_cv_multinomial_score": "neg_log_loss"},
     ),
@@ -145,9 +145,9 @@ EXCEPTIONS = (
         },
     ),
     Failing(
-        "`set_callbacks`: the number of tasks (scikit-learn has an empty one at the end), what a "
-        "task is given at its beginning (here the fitted estimator is there at its end), and a "
-        "warning for solvers without callbacks (here all have them)",
+        "`set_callbacks`: the number of tasks (scikit-learn has an empty one at the end), the "
+        "arguments at the beginning of a task (here the fitted estimator is passed at its end), "
+        "and a warning for solvers without callbacks (here all solvers have them)",
         {
             "test_logistic_regression_callback_support": "",
             "test_logistic_regression_callback_fitted_estimator": "",

@@ -10,6 +10,7 @@ import io
 import numpy as np
 import pytest
 from scipy import sparse
+from sparse_rows import random_array
 
 from fastsoftmax import (
     FastSoftmax,
@@ -55,8 +56,8 @@ y[:K] = np.arange(K)
 PROBS = frozen(rng.dirichlet(np.ones(K), N))
 WEIGHTS = frozen(rng.choice([0.0, 1.0, 2.0], N))
 BYTES = frozen(rng.integers(0, 256, size=(N, 2 * D)).astype(np.uint8))[:, ::2]
-CSR = sparse.random_array((N, 40), density=0.2, rng=rng, format="csr")
-WIDE = sparse.random_array((N, 3000), density=0.002, rng=rng, format="csr")
+CSR = random_array((N, 40), density=0.2, rng=rng, format="csr")
+WIDE = random_array((N, 3000), density=0.002, rng=rng, format="csr")
 FEW = frozen(rng.normal(size=(20, 300)))
 BATCHES = [(X[i : i + 30], y[i : i + 30]) for i in range(0, N, 30)]
 EVAL = {"eval_set": [(X[:20], y[:20])], "callbacks": [lambda state: state.coef_ is None]}

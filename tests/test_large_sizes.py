@@ -8,6 +8,7 @@ import re
 import numpy as np
 import pytest
 from scipy import sparse
+from sparse_rows import random_array
 
 from fastsoftmax import (
     FastSoftmax,
@@ -154,9 +155,7 @@ class TestEstimator:
     @pytest.mark.parametrize("solver", ["lbfgs", "sgd"])
     def test_sparse_features(self, solver, n_features):
         """Of so many columns few have entries: a fit is to those, and the same."""
-        small = sparse.random_array(
-            (30, 5), density=0.5, rng=np.random.default_rng(0), format="csr"
-        )
+        small = random_array((30, 5), density=0.5, rng=np.random.default_rng(0), format="csr")
         columns = np.array([0, 7, 2**20, 2**30 + 1, n_features - 1])
         X = sparse.csr_array(
             (small.data, columns[small.indices], small.indptr.astype(np.int64)),

@@ -11,6 +11,7 @@ import pytest
 from rows_in_parts import PARTS, D, K, N, cut, form_of, made_rows
 from scipy import sparse
 from sklearn.exceptions import ConvergenceWarning
+from sparse_rows import random_array
 
 from fastsoftmax import FastSoftmax
 from fastsoftmax._streaming import sample, streamed
@@ -105,7 +106,7 @@ def test_two_classes_and_strings(rows):
 
 
 def test_sparse_columns_without_entries(rng):
-    X = sparse.random_array((300, 3000), density=0.002, rng=rng, format="csr")
+    X = random_array((300, 3000), density=0.002, rng=rng, format="csr")
     y = np.arange(300) % 3
     parts = [(X[:100], y[:100]), (X[100:], y[100:])]
     near(fitted(parts, solver="lbfgs"), fitted(X, y, solver="lbfgs"))
@@ -204,7 +205,7 @@ class TestSample:
         monkeypatch.setattr(sample, "_MOST_BYTES", 1 << 14)
         rows = sample.RowSample()
         for density in (0.0, 0.5, 0.5):
-            rows.see(sparse.random_array((200, 50), density=density, rng=rng, format="csr"))
+            rows.see(random_array((200, 50), density=density, rng=rng, format="csr"))
         (X,) = rows.drawn()
         assert 64 <= X.shape[0] <= 150 and X.data.nbytes + X.indices.nbytes <= 1 << 14
 

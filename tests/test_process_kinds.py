@@ -6,7 +6,7 @@ from importlib.util import find_spec
 
 import numpy as np
 import pytest
-from scipy import sparse
+from sparse_rows import random_array
 
 from fastsoftmax import FastSoftmax
 
@@ -174,7 +174,7 @@ def data():
     rng = np.random.default_rng(0)
     X = rng.normal(size=(400, 20))
     y = X[:, :3].argmax(axis=1)
-    wide = sparse.random_array((400, 5000), density=0.001, rng=rng, format="csr")
+    wide = random_array((400, 5000), density=0.001, rng=rng, format="csr")
     return X, wide, y
 
 

@@ -253,7 +253,7 @@ class TestLaplace:
 
     def test_tests_nothing(self, wine):
         result = fitted(*wine, C=1.0).statistics(*wine, covariance="laplace")
-        with pytest.raises(ValueError, match='p-values for covariance="fisher" alone'):
+        with pytest.raises(ValueError, match='p-values only for covariance="fisher"'):
             _ = result.p_values
 
 

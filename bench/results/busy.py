@@ -12,15 +12,16 @@ def lines(results: dict[str, Any]) -> Iterable[str]:
     """What the columns are, and the table."""
     rows = results["rows"]
     yield (
-        "`ms`: median, beside so many busy processes a core. `slower`: times as long as on the "
-        "quiet machine. `ratio`: times as long as our default in the same turns; a bold number is "
-        "below 1."
+        "`quiet`: on a machine that does nothing else. `1 a core`, `2 a core`: beside that many "
+        "busy processes for each core. `ms`: the median. `slower`: the time divided by the quiet "
+        "time. `ratio`: the time divided by that of our default in the same turns. A bold number "
+        "is below 1."
     )
     yield ""
     yield from table(rows)
     if rows:
         yield ""
-        yield f"{rows[0]['cores']} cores; {rows[0]['threads']} threads are our default."
+        yield f"{rows[0]['cores']} cores. Our default is {rows[0]['threads']} threads."
         yield ""
     notes = [(row["workload"], *note) for row in rows for note in row["notes"].items()]
     for note in notes:
@@ -43,7 +44,7 @@ def table(rows: Sequence[dict[str, Any]]) -> Iterable[str]:
     for i, load in enumerate(loads):
         columns += [f"{load:g} a core, ms" if load else "quiet, ms"]
         columns += ["slower"] * (i > 0) + ["ratio"]
-    yield from head(("task", "", *columns))
+    yield from head(("task", "contestant", *columns))
     for row in rows:
         ours = next(iter(row["contestants"].values()))
         for name, points in row["contestants"].items():

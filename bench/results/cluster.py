@@ -14,8 +14,8 @@ def lines(results: dict[str, Any]) -> Iterable[str]:
     predicted = [row for row in results["rows"] if "measured, s" not in row]
     yield (
         "An evaluation (loss and gradient of all rows) on local Dask workers of one thread each, 8 "
-        f"partitions. All share {results['machine_info']['threads']} cores with the client. `sums` "
-        "is how many arrays of the model's size come from the workers."
+        f"partitions. All share {results['machine_info']['threads']} cores with the client. "
+        "`sums`: the number of arrays of the model's size that come from the workers."
     )
     yield ""
     parts = ("computing", "messages", "traffic")
@@ -54,11 +54,12 @@ def lines(results: dict[str, Any]) -> Iterable[str]:
 def _assumed(row: dict[str, Any]) -> str:
     assumed = row["assumed"]
     return (
-        f"Predicted, not measured: an evaluation with workers of {assumed['cores']} cores (each "
-        f"doubling of the cores keeps {assumed['efficiency']:g} of the speed of a core), a network "
-        f"of {assumed['link, GB/s']:g} GB/s and memory of {assumed['memory, GB/s']:g} GB/s, which "
-        "are assumed. Speeds of one core and messages are those of the machine above: "
-        f"{row['first worker, ms']:g} ms, and {row['each worker, ms']:g} ms for each worker more."
+        "The next table is predicted, not measured. These are assumed: workers of "
+        f"{assumed['cores']} cores (each doubling of the cores keeps {assumed['efficiency']:g} of "
+        f"the speed of a core), a network of {assumed['link, GB/s']:g} GB/s and memory of "
+        f"{assumed['memory, GB/s']:g} GB/s. The speed of one core and the time of messages are "
+        f"those of the machine above. Messages take {row['first worker, ms']:g} ms with one "
+        f"worker, and {row['each worker, ms']:g} ms more for each further worker."
     )
 
 

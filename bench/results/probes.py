@@ -16,17 +16,17 @@ def lines(results: dict[str, Any]) -> Iterable[str]:
     """All tables."""
     fits = [row for row in results["rows"] if "turns" in row]
     yield (
-        "`reached`: seconds of our fit with as many iterations as a gap of 1e-4 needs; "
-        "`certified`: of the one that proves the gap. `passes`: the same in units of one pass over "
-        "the rows. `iterations`: of the fit that proves the gap."
+        "`reached`: seconds of our fit with the number of iterations that a gap of 1e-4 needs. "
+        "`certified`: seconds of our fit that proves the gap. `passes`: these seconds divided by "
+        "those of one pass over the rows. `iterations`: those of the fit that proves the gap."
     )
     yield ""
     yield from fit_lines(fits)
     yield ""
     yield (
         "Seconds of each rival to the gap, with a tolerance of 0 and the number of iterations that "
-        "the gap needs. `>`: it did not finish; the seconds are those of its longest fit, and the "
-        "gap of its best fit is in brackets."
+        "the gap needs. `>`: the rival did not reach the gap. The seconds are then those of its "
+        "longest fit, and its smallest gap is in brackets."
     )
     yield ""
     yield from _rival_lines(fits)
@@ -115,8 +115,9 @@ def sweep_lines(rows: Sequence[dict[str, Any]]) -> Iterable[str]:
     """The sweeps."""
     for row in rows:
         yield (
-            f"A sweep: {row['task']}; at most {row['limit, s']:g} s. `ran out`: fits that ended at "
-            "their largest number of iterations. `accuracy`: of the rows left out, at the chosen C."
+            f"A sweep: {row['task']}; at most {row['limit, s']:g} s. `ran out`: the number of fits "
+            "that ended at their largest number of iterations. `accuracy`: that of the rows that "
+            "were left out, at the chosen C."
         )
         yield ""
         columns = ("s", "ratio", "chosen C", "accuracy", "fits", "ran out", "iterations", "MB")

@@ -13,11 +13,11 @@ def lines(results: dict[str, Any]) -> Iterable[str]:
     """Predictions and measurements, and the parts of each prediction."""
     rows = results["rows"]
     yield (
-        "Fits to a certified 1e-4 at C = 10. Speeds of a pass, and what is under `measured`, are "
-        "measured; `predicted` is computed from the speeds and the number of iterations: that of "
-        "the measured fit of the row, otherwise of the fit named below. MB: the peak of memory "
-        "without X. A row with more cores than the machine has is an "
-        "extrapolation."
+        "Fits to a certified gap of 1e-4 at C = 10. The speeds of a pass and the columns "
+        "`measured` are measured. The columns `predicted` are computed from the speeds and the "
+        "number of iterations. This number is that of the measured fit of the row, or that of the "
+        "fit named below. `MB`: the peak of memory, without X. A row with more cores than the "
+        "machine has is an extrapolation."
     )
     yield ""
     figures = ("pass, GFLOP/s", "predicted, s", "measured, s", "predicted / measured")

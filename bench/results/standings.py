@@ -98,8 +98,8 @@ def lines(results: dict[str, Any]) -> Iterable[str]:
         yield cells(row["workload"], *_figures(row)[: len(titles) + len(walls)])
     yield ""
     yield (
-        "Milliseconds of CPU time of one thread, by solver. `>`: was ended there. In brackets: "
-        "the smallest gap that it came to. Empty: does not take part."
+        "Milliseconds of CPU time of one thread, by solver. `>`: the fit was ended at this time. "
+        "In brackets: its smallest gap. Empty: the solver does not take part."
     )
     yield ""
     names = list(dict.fromkeys(name for row in rows for name in row["contestants"]))
@@ -120,9 +120,9 @@ def _summary(rows: Sequence[dict[str, Any]]) -> Iterable[str]:
     kept = sum(share <= OWN_SHARE for share in shares)
     yield (
         f"{len(rows)} shapes. By CPU time of one thread, our default is the fastest on "
-        f"{len(ratios) - len(lost)}; the ratio's geometric mean is "
-        f"{digits(geometric_mean(ratios.values()))}. It is within {OWN_SHARE:g} times our fastest "
-        f"solver on {kept} of {len(shares)}."
+        f"{len(ratios) - len(lost)}. The geometric mean of the ratios is "
+        f"{digits(geometric_mean(ratios.values()))}. On {kept} of {len(shares)} shapes, our "
+        f"default takes at most {OWN_SHARE:g} times the time of our fastest solver."
     )
     yield ""
     if lost:

@@ -35,15 +35,15 @@ COMMITTED = (
     "ratios",
     "scaling",
 )  # files of results
-TITLES = {
-    "busy": "Results: fits and epochs on a busy machine",
-    "cluster": "Results: evaluations on a cluster",
-    "everyday": "Results: everyday data",
+TITLES = {  # in the order of the page: what most readers look for comes first
     "fit_to_optimum": "Results: fits to the optimum",
     "probes": "Results: probes of embeddings",
+    "everyday": "Results: everyday data",
     "ratios": "Results: parts of a fit, predictions and functions",
     "scaling": "Results: number of threads",
+    "busy": "Results: fits and epochs on a busy machine",
     "scale": "Results: the cost of a large fit",
+    "cluster": "Results: evaluations on a cluster",  # docs/scale.md includes it, as the last one
 }
 CHARTS = {
     "cluster": "Seconds of an evaluation against the number of workers, both logarithmic",
@@ -139,7 +139,10 @@ def _ratios(results: dict[str, Any]) -> Iterable[str]:
 
 
 def _scaling(results: dict[str, Any]) -> Iterable[str]:
-    yield "Times quicker than with one thread; in brackets, the gain of the floor."
+    yield (
+        "The time with one thread divided by the time with more threads. In brackets: the same "
+        "ratio of the floor."
+    )
     yield ""
     rows = results["rows"]
     counts = rows[0]["threads"] if rows else [1]
@@ -161,10 +164,11 @@ def _fits(results: dict[str, Any]) -> Iterable[str]:
     yield "Rivals: " + ", ".join(f"{name} {version}" for name, version in named if version) + "."
     yield ""
     yield (
-        "`reached`: seconds of a fit with as many iterations as the gap needs; `certified`: of the "
-        f"fit that proves the gap. `default` is {DEFAULT_RIVAL}. MB: the peak of memory without X. "
-        "Where no rival reached the gap, the table has the shortest time after which one of them "
-        "was ended (`>`), and the nearest rival with its gap."
+        "`reached`: seconds of our fit with the number of iterations that the gap needs. "
+        "`certified`: seconds of our fit that proves the gap. "
+        f"`default`: {DEFAULT_RIVAL}. `MB`: the peak of memory, without X. "
+        "`>`: no rival reached the gap. The table then has the shortest time after which a rival "
+        "was ended, and the rival with the smallest gap, with this gap."
     )
     yield ""
     yield from fit_lines(results["rows"])
@@ -284,10 +288,11 @@ BODIES: dict[str, Callable[[dict[str, Any]], Iterable[str]]] = {
 
 
 def read_all(folder: Path) -> str:
-    """The tables and charts of every file in a folder, in the order of their names."""
+    """The tables and charts of every file in a folder, in the order of `TITLES`."""
     parts = []
     names = {path.stem for path in folder.glob("*.json")}
-    for name in sorted(names | set(COMMITTED)):
+    order = [*TITLES, *sorted(names - TITLES.keys())]
+    for name in (name for name in order if name in names or name in COMMITTED):
         parts += [f"## {TITLES.get(name, name)}", ""]
         if name not in names:
             parts += ["Not measured yet.", ""]

@@ -7,6 +7,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+from fastsoftmax._estimator.features import not_finite
 from fastsoftmax.arrays import Array
 from fastsoftmax.data_sources import Buffers, Files
 from fastsoftmax.floating_point import users_code, users_items
@@ -165,30 +166,6 @@ def naming(batch: Batch) -> Iterator[None]:
         if batch.first_row:
             place = f"{place}, rows counted from {batch.first_row}"
         raise kind(f"{place}: {error}") from error
-
-
-def not_finite(X: Any, columns: Array | None = None) -> tuple[int, int, float] | None:
-    """Return row, column and value of the first number that is not finite, or None.
-
-    X is as a shard takes it; columns are those of the users' X that it has, None for all.
-    """
-    if X.dtype.kind != "f":
-        return None
-    if isinstance(X, np.ndarray):
-        step = max(1, (1 << 18) // max(1, X.shape[1]))
-        for start in range(0, len(X), step):
-            part = X[start : start + step]
-            bad = ~np.isfinite(part)
-            if bad.any():
-                i, j = np.argwhere(bad)[0]
-                return start + int(i), int(j), float(part[i, j])
-        return None
-    places = np.flatnonzero(~np.isfinite(X.data[X.indptr[0] : X.indptr[-1]])) + X.indptr[0]
-    if not places.size:
-        return None
-    row = int(np.searchsorted(X.indptr, places[0], side="right")) - 1
-    j = int(X.indices[places[0]])
-    return row, j if columns is None else int(columns[j]), float(X.data[places[0]])
 
 
 def check_finite(batch: Batch, X: Any, columns: Array | None = None) -> None:

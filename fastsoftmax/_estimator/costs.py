@@ -5,7 +5,7 @@ from typing import Any
 
 import numpy as np
 
-from fastsoftmax._arguments import as_real
+from fastsoftmax._arguments import as_real, plain
 from fastsoftmax.arrays import Array
 
 _COST_FORMS = (
@@ -79,16 +79,11 @@ def labels_of(values: Sequence[Any]) -> Array:
     if any(np.ndim(value) for value in values):
         raise ValueError(f"labels of decisions must be scalars, got {values!r}")
     kinds = {np.asarray(value).dtype.kind for value in values}
-    exact = [_plain(value) for value in values]
+    exact = [plain(value) for value in values]
     if len(kinds) == 1 or kinds <= set("iuf"):
         labels = np.asarray(values)
-        if all(_plain(a) == b or a != a for a, b in zip(labels, exact, strict=True)):
+        if all(plain(a) == b or a != a for a, b in zip(labels, exact, strict=True)):
             return labels
     objects = np.empty(len(values), dtype=object)
     objects[:] = exact
     return objects
-
-
-def _plain(value: Any) -> Any:
-    """Return a number, bool or string of numpy as Python's."""
-    return value.item() if isinstance(value, np.generic) and value.dtype.kind in "biufSU" else value

@@ -1,17 +1,19 @@
 """Users' features, checked and in the form that shards take, without a copy if possible."""
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from types import ModuleType
 from typing import Any
 
 import numpy as np
 from scipy import sparse
-from sklearn.utils import assert_all_finite, check_array, check_consistent_length
+from sklearn.utils import check_array, check_consistent_length
 from sklearn.utils.validation import _check_n_features, validate_data
 
-from fastsoftmax._arguments import are_readable, argument_named, features_in_place
+from fastsoftmax._arguments import are_readable, argument_named, features_in_place, plain
 from fastsoftmax._estimator.fitted import FittedEstimator
 from fastsoftmax._estimator.targets import Given, given_targets
+from fastsoftmax.arrays import Array
 from fastsoftmax.foreign_arrays import as_numpy, frame_array, is_frame
 
 # The number types that X may keep; the first is what any other is converted to.
@@ -66,7 +68,7 @@ def _validated(estimator: FittedEstimator, X: Any, *, reset: bool, kept: list[An
         return X
     # its search for NaN may take an array of the size of X, that of `check_finite` does not
     options = {"accept_sparse": "csr", "dtype": kept, "ensure_all_finite": False}
-    with argument_named("X"):
+    with _text_named(X), argument_named("X"):
         stored = stored_features(X)
         if stored is X or not is_frame(X):
             return validate_data(estimator, stored, reset=reset, **options)
@@ -74,6 +76,32 @@ def _validated(estimator: FittedEstimator, X: Any, *, reset: bool, kept: list[An
         if is_plain(stored) and stored.dtype in kept:
             return stored
         return check_array(stored, input_name="X", estimator=estimator, **options)
+
+
+@contextmanager
+def _text_named(X: Any) -> Iterator[None]:
+    """Say which column of a frame holds text, and what to do about text."""
+    try:
+        yield
+    except ValueError as error:
+        if "could not convert string" not in str(error):
+            raise
+        column = f" (column {plain(_text_column(X))!r})" if is_frame(X) else ""
+        raise ValueError(
+            f"{error}{column}. X must hold numbers: encode text and categories first, for example "
+            "by OneHotEncoder or TfidfVectorizer of scikit-learn"
+        ) from error
+
+
+def _text_column(frame: Any) -> Any:
+    """Return the name of the first column of a frame that is not of numbers."""
+    names = frame.columns if hasattr(frame, "iloc") else getattr(frame, "column_names", None)
+    for name in frame.columns if names is None else names:
+        try:
+            np.asarray(frame[name], dtype=np.float64)
+        except (ValueError, TypeError):
+            return name
+    return None
 
 
 def is_plain(X: Any) -> bool:
@@ -159,15 +187,52 @@ def _stored_matrix(X: Any) -> Any:
 # ---- finite numbers ----
 
 
-def check_finite(X: Any, estimator: FittedEstimator) -> None:
-    """Raise scikit-learn's error where features are not finite, without a copy of them."""
-    values = X.data if sparse.issparse(X) else X
-    if values.dtype.kind != "f":
+def check_finite(X: Any, estimator: FittedEstimator, columns: Array | None = None) -> None:
+    """Raise a ValueError that names the first number of X that is not finite.
+
+    X and columns are as in `not_finite`.
+    """
+    found = not_finite(X, columns)
+    if found is None:
         return
-    n_rows = max(1, _BLOCK_NUMBERS // max(1, values.size // max(1, len(values))))
-    for start in range(0, len(values), n_rows):
-        if not np.isfinite(values[start : start + n_rows]).all():
-            assert_all_finite(X, estimator_name=type(estimator).__name__, input_name="X")
+    row, column, value = found
+    names = vars(estimator).get("feature_names_in_")
+    named = f" ({names[column]!r})" if names is not None and column < len(names) else ""
+    what, advice = "infinity", "replace infinite numbers"
+    if np.isnan(value):
+        what, advice = "NaN", "fill missing values, for example by SimpleImputer of scikit-learn"
+    raise ValueError(
+        f"Input X contains {what} in row {row}, column {column}{named}. "
+        f"{type(estimator).__name__} takes finite numbers only: {advice}, or leave such rows out"
+    )
+
+
+def not_finite(X: Any, columns: Array | None = None) -> tuple[int, int, float] | None:
+    """Return row, column and value of the first number that is not finite, or None.
+
+    X is as a shard takes it; columns are those of the users' X that it has, None for all. No array
+    of the size of X is made.
+    """
+    if X.dtype.kind != "f":
+        return None
+    if not sparse.issparse(X):
+        step = max(1, _BLOCK_NUMBERS // max(1, X.shape[1]))
+        for start in range(0, len(X), step):
+            part = X[start : start + step]
+            bad = ~np.isfinite(part)
+            if bad.any():
+                i, j = np.argwhere(bad)[0]
+                return start + int(i), int(j), float(part[i, j])
+        return None
+    first, last = int(X.indptr[0]), int(X.indptr[-1])
+    for start in range(first, last, _BLOCK_NUMBERS):
+        bad = ~np.isfinite(X.data[start : min(start + _BLOCK_NUMBERS, last)])
+        if bad.any():
+            place = start + int(bad.argmax())
+            row = int(np.searchsorted(X.indptr, place, side="right")) - 1
+            j = int(X.indices[place])
+            return row, j if columns is None else int(columns[j]), float(X.data[place])
+    return None
 
 
 # ---- the form that shards take ----

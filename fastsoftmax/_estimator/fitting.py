@@ -92,7 +92,10 @@ def watch_of(
     if not (isinstance(given, Iterable) and all(map(callable, found))):
         raise TypeError(f"callbacks must be an iterable of callables, got {callbacks!r}")
     if not isinstance(eval_set, list | tuple | None):
-        raise TypeError(f"eval_set must be a list of (X, y) pairs, got {type(eval_set).__name__}")
+        raise TypeError(
+            "eval_set must be a list of (X, y) pairs, such as [(X, y)], got "
+            f"{type(eval_set).__name__}"
+        )
     return Watch(eval_set or (), name, found, time.perf_counter(), end)
 
 
@@ -170,7 +173,10 @@ def eval_shards(
             shards.append(pair)
             continue
         if not (isinstance(pair, tuple | list) and len(pair) == 2):
-            raise TypeError(f"eval_set must be a list of (X, y) pairs, got {type(pair).__name__}")
+            raise TypeError(
+                "eval_set must be a list of (X, y) pairs, such as [(X, y)], got "
+                f"{type(pair).__name__} as one of the pairs"
+            )
         name = watch.set_name.format(i=i)
         X, y = checked_rows(estimator, *pair, reset=False, real=like.real, name=name)
         targets = known_targets(y, classes, like.real, name, seen=seen)
@@ -381,8 +387,8 @@ def _fit_sgd(
 
 # What to do where steps are too large for the features.
 _SCALE = (
-    "scale the features (input_scale=1 / 255 for bytes, standardize=True for other features) or "
-    "lower learning_rate"
+    "Scale the features (input_scale=1 / 255 for bytes, standardize=True for other features) or "
+    "lower learning_rate."
 )
 # A model without weights is mostly as good as one of this many times its loss, which is rounding
 # and the noise of the last steps.
@@ -407,8 +413,8 @@ def _run(
 def diverged(estimator: FitParameters, epoch: int) -> str:
     """Return the message that descent diverged, and what to do."""
     return (
-        f"solver='sgd' diverged in epoch {epoch}: learning_rate={estimator.learning_rate:g} "
-        f"is too large for these features: {_SCALE}."
+        f"solver='sgd' diverged in epoch {epoch}, because learning_rate="
+        f"{estimator.learning_rate:g} is too large for these features. {_SCALE}"
     )
 
 
@@ -417,9 +423,9 @@ def worse_than_shares(estimator: FitParameters, loss: float, null_loss: float) -
     if loss <= _AS_GOOD * null_loss:
         return None
     return (
-        f"solver='sgd' ended at a loss of {loss:.4g}, and a model that ignores the features has "
-        f"{null_loss:.4g}: steps with learning_rate={estimator.learning_rate:g} are too large for "
-        f"these features, or max_iter={estimator.max_iter} epochs are too few: {_SCALE}; where "
+        f"solver='sgd' ended at a loss of {loss:.4g}. A model that ignores the features has "
+        f"{null_loss:.4g}. The steps with learning_rate={estimator.learning_rate:g} are too large "
+        f"for these features, or max_iter={estimator.max_iter} epochs are too few. {_SCALE} If "
         "the features are scaled, raise max_iter."
     )
 

@@ -11,7 +11,7 @@ from typing import Any, NamedTuple, Self
 
 import numpy as np
 from scipy import sparse
-from sklearn.utils import assert_all_finite, check_consistent_length
+from sklearn.utils import check_consistent_length
 from sklearn.utils.validation import check_is_fitted
 
 from fastsoftmax._arguments import argument_named
@@ -57,8 +57,9 @@ class GivenRows(NamedTuple):
     intercept: Array  # (n_logits,) of it
     classes: Array
     computing: Computing
-    name: str  # of the estimator, for errors
+    estimator: FittedEstimator  # for errors
     model: Model  # the coefficients as they were learnt, and the temperature
+    columns: Array | None  # those of the users' X that X has; None for all
 
     @property
     def n_rows(self) -> int:
@@ -75,9 +76,9 @@ class GivenRows(NamedTuple):
         return self._replace(X=X, rows=backend_rows(X, self.computing.backend))
 
     def check(self, finite: bool) -> None:
-        """Raise scikit-learn's error where logits are not finite because X is not."""
+        """Raise an error where logits are not finite because X is not."""
         if not finite:
-            assert_all_finite(self.X, estimator_name=self.name, input_name="X")
+            check_finite(self.X, self.estimator, self.columns)
 
     def far(self) -> Iterator[FarLogits]:
         """Yield the logits of rows in which they overflow, where a kernel reported such rows."""
@@ -186,9 +187,9 @@ def given_rows(estimator: FittedEstimator, X: Any, temperature: float | None = N
         if not 0.0 < divisor < math.inf:
             raise ValueError(f"temperature_ must be finite and > 0, got {temperature!r}")
         coef, intercept = coef / divisor, intercept / divisor
-    name = type(estimator).__name__
     model = Model(*learnt, float(temperature))
-    return GivenRows(X, rows, coef, intercept, estimator.classes_, computing, name, model)
+    classes = estimator.classes_
+    return GivenRows(X, rows, coef, intercept, classes, computing, estimator, model, columns)
 
 
 def _columns_to_read(X: Any, coef: Any) -> Array | None:

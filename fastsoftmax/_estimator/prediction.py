@@ -38,8 +38,8 @@ class PredictingEstimator(FittedEstimator):
     def sparsify(self) -> Self:
         """Convert ``coef_`` to a sparse array, which saves memory if most coefficients are 0.
 
-        They are after a fit with ``l1_ratio`` > 0. Every method works with a sparse ``coef_``;
-        predictions are a little slower. A new fit makes a dense one.
+        This is so after a fit with ``l1_ratio`` > 0. Every method works with a sparse ``coef_``.
+        Predictions are a little slower. A new fit makes a dense array.
 
         Returns
         -------
@@ -89,7 +89,8 @@ class PredictingEstimator(FittedEstimator):
     def decision_function(self, X: ArrayLike) -> Array:
         """Logits W x + b, divided by `temperature_`.
 
-        Logits that are too large for the dtype become its largest numbers, and keep their order.
+        A logit that is too large for the dtype becomes one of the largest numbers of the dtype. The
+        order of the logits is kept.
 
         Parameters
         ----------
@@ -231,7 +232,8 @@ class PredictingEstimator(FittedEstimator):
         labels : ndarray of shape (n_rows, k)
             Of the dtype of `classes_`. If two logits are equal, the first class comes first.
         probabilities : ndarray of shape (n_rows, k)
-            Theirs among all classes; float64 if X or `coef_` is float64, otherwise float32.
+            The probabilities of these classes. The dtype is float64 if X or `coef_` is float64,
+            otherwise float32.
 
         Raises
         ------
@@ -266,7 +268,7 @@ class PredictingEstimator(FittedEstimator):
     def evaluate(
         self, X: ArrayLike, y: ArrayLike | None = None, sample_weight: ArrayLike | None = None
     ) -> Metrics:
-        """Mean log-loss and accuracy, in one pass that keeps nothing as large as X or the logits.
+        """Mean log-loss and accuracy, in one pass that makes no array of the size of X.
 
         Parameters
         ----------

@@ -59,8 +59,10 @@ def checked_class_weights(class_weight: Any, classes: Array, masses: Array) -> A
     result = np.ones(len(classes))
     unknown = [label for label in class_weight if label not in known]
     if unknown and len(class_weight) - len(unknown) < len(classes):  # one may stand for another
+        lacking = [label for label in known if label not in class_weight]
         raise ValueError(
-            f"class_weight names classes that y does not hold ({unknown}), and not all that it does"
+            f"class_weight names classes that y does not hold ({unknown}), and lacks classes that "
+            f"y holds ({lacking})"
         )
     for label, weight in class_weight.items():
         if not (isinstance(weight, numbers.Real) and 0.0 <= float(weight) < np.inf):

@@ -13,7 +13,7 @@ from typing import Any, NamedTuple, Self
 import numpy as np
 from sklearn.exceptions import DataConversionWarning
 
-from fastsoftmax._arguments import checked_targets
+from fastsoftmax._arguments import checked_targets, plain
 from fastsoftmax._estimator.label_numbers import numbered_labels, numbers_among
 from fastsoftmax.arrays import MOST_CLASSES, Array
 from fastsoftmax.blas import product
@@ -292,8 +292,8 @@ def new_labels(given: Given) -> Targets:
     classes, labels = numbered_labels(y)
     if len(classes) < 2:
         raise ValueError(
-            "y must hold at least 2 classes: this classifier needs samples of at least two, but "
-            f"the data contains only one class: {classes[0]!r}"
+            "y must hold at least 2 classes, but the data contains only one class: "
+            f"{plain(classes[0])!r}"
         )
     return Targets(classes, labels)
 
@@ -337,7 +337,7 @@ def with_weight(targets: Targets, row_weights: Array, *, smoothed: bool) -> Targ
     if present.sum() < 2:
         raise ValueError(
             "y must hold at least 2 classes with a weight above 0: sample_weight and class_weight "
-            f"leave only one class: {classes[present][0]!r}"
+            f"leave only one class: {plain(classes[present][0])!r}"
         )
     return Targets(classes[present], numbers_among(present)[labels])
 
@@ -396,7 +396,7 @@ def known_labels(
         unknown &= row_weights > 0.0
     if unknown.any():
         row = int(unknown.argmax())
-        label = y[row]
+        label = plain(y[row])
         if seen is not None and (seen == label).any():
             raise ValueError(
                 f"{name} holds a label that the fit leaves out, as all rows of it have weight 0: "
@@ -413,7 +413,7 @@ def check_kind(y: Array, classes: Array, name: str = "y") -> None:
     found, known = kind_of(y), kind_of(classes)
     if found != known and len(y):
         raise ValueError(
-            f"{name} holds a label that is none of the classes: {y[0]!r}. It holds {found}, "
+            f"{name} holds a label that is none of the classes: {plain(y[0])!r}. It holds {found}, "
             f"and the classes are {known}"
         )
 

@@ -137,7 +137,7 @@ def step_over(estimator: FitParameters, X: Any, y: Any, classes: Any, sample_wei
     if not (np.isfinite(moving.params).all() and np.isfinite(loss)):
         raise NotFinite(
             f"partial_fit diverged: learning_rate={estimator.learning_rate:g} is too large for "
-            "these features. Lower it, or scale the features."
+            "these features and row weights. Lower it, or scale the features or sample_weight."
         )
     seconds = time.perf_counter() - clock
     set_learnt(

@@ -25,15 +25,16 @@ if TYPE_CHECKING:
     Rows: TypeAlias = tuple[NDArray[np.float32], NDArray[np.int64]]
 
 _DESCRIPTION = """\
-Train softmax regression on Fashion-MNIST and watch it: a line per epoch with the loss and the
-accuracies, then a fit to the optimum for comparison, then three pictures: training_curve.png,
-predictions.png and weights.png (the last two of the watched run).
+Train softmax regression on Fashion-MNIST in a "watched run", and print the loss and the accuracies
+of each epoch. Then make a fit to the optimum for comparison. Then draw three pictures:
+training_curve.png, predictions.png and weights.png, all of the watched run.
 """
 _EPILOG = """\
-Without --data-home and --download the files are looked for in $FASTSOFTMAX_DATA, or in the user's
-cache; where there are none, the 1,000 + 500 images inside the package are used. Pictures need
-matplotlib (pip install matplotlib). Without it the demo trains all the same and ends with exit
-code 0. Exit code 2 means that the command cannot be carried out as given.
+Without --data-home and --download, the demo looks for the files of Fashion-MNIST in the folder
+$FASTSOFTMAX_DATA, or else in your cache. If there are none, it uses the 1,000 + 500 images inside
+the package. Pictures need matplotlib (pip install matplotlib). Without matplotlib the demo trains,
+draws nothing, and ends with exit code 0. Exit code 2 means that an option has a wrong value, or
+that a file cannot be read or written.
 """
 _N_PREDICTIONS = 32
 _N_COLUMNS = 8
@@ -80,18 +81,19 @@ def add_parser(commands: Any) -> None:
     )
     parser.set_defaults(run=run)
     data = parser.add_argument_group("data")
-    _option(data, "--data-home", "DIR", Path, None, "folder of the official files")
+    _option(data, "--data-home", "DIR", Path, None, "folder of the official Fashion-MNIST files")
     data.add_argument(
-        "--download", action="store_true", help="fetch the files that are absent (30 MB)"
+        "--download", action="store_true", help="download the files that are missing (30 MB)"
     )
     fit = parser.add_argument_group("watched run")
     fit.add_argument(
         "--solver",
         choices=("sgd", "lbfgs", "auto"),
         default="sgd",
-        help="sgd: the textbook's mini-batches, a line per epoch; lbfgs or auto: full batch, a "
-        "line per iteration, --epochs of them at most, and no use of --batch-size, "
-        "--learning-rate and --momentum. The second fit is always auto's (default: sgd)",
+        help="sgd (the default): mini-batches, with a line for each epoch. lbfgs or auto: all rows "
+        "in each iteration, with a line for each iteration; --epochs is then the largest number "
+        "of iterations, and --batch-size, --learning-rate and --momentum have no effect. The "
+        "second fit always uses auto",
     )
     whole = _number(int, lambda n: n >= 1, "a whole number, 1 or more")
     positive = _number(float, lambda value: 0.0 < value < math.inf, "a number above 0")
@@ -103,19 +105,20 @@ def add_parser(commands: Any) -> None:
     both = parser.add_argument_group("both runs")
     seed = _number(int, lambda n: 0 <= n < 2**32, "a whole number below 2**32")
     n_jobs = _number(int, lambda n: n != 0, "a whole number other than 0")
-    _option(both, "--seed", "N", seed, 0, "fixes the start and the order of the images")
+    _option(both, "--seed", "N", seed, 0, "of the random numbers: start and order of the images")
     both.add_argument(
         "--backend",
         choices=("auto", "native", "numpy"),
         default="auto",
-        help="what computes (default: auto, the compiled kernels where there are any)",
+        help="native: the compiled kernels; numpy: slower, needs no compiler; auto (the default): "
+        "native if the kernels are there",
     )
     _option(
         both, "--n-jobs", "N", n_jobs, None, "number of threads (default: all that are allowed)"
     )
     output = parser.add_argument_group("pictures")
     _option(output, "--output", "DIR", Path, Path("fastsoftmax-demo"), "folder for the pictures")
-    output.add_argument("--no-plots", action="store_true", help="draw none")
+    output.add_argument("--no-plots", action="store_true", help="draw no pictures")
 
 
 def run(args: argparse.Namespace) -> int:
@@ -130,7 +133,7 @@ def run(args: argparse.Namespace) -> int:
             args.output.mkdir(parents=True, exist_ok=True)
     if kernels.__name__.endswith("reference"):
         how = "" if args.backend == "numpy" else f". {how_to_get_kernels()}"
-        print(f"numpy computes: the compiled kernels are many times faster{how}")
+        print(f"numpy computes. The compiled kernels are many times faster{how}")
     watched = _watched_run(args, data)
     print("\nto the optimum, with the default solver ...", flush=True)
     optimum = _fit("to the optimum", data, args, {}, solver="auto")

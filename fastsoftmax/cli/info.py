@@ -50,13 +50,13 @@ def run(args: argparse.Namespace) -> int:
     try:
         kernels = resolve_backend("native")
     except ImportError:
-        print("\nself-check: nothing to compare, numpy computes")
+        print("\nself-check: skipped, because there are no compiled kernels")
         return 0
     # Flushed, so that the description of the machine is printed before a kernel may crash.
     print(
-        "\nself-check of the compiled kernels against numpy in float64: largest error / largest "
-        f"value,\nto be at most {LIMIT_EPS} times the machine epsilon; 1 and 2 threads to give the "
-        "same bits",
+        "\nself-check: the compiled kernels are compared with numpy in float64. The table shows "
+        "the\nlargest error divided by the largest value. A kernel is right if this is at most "
+        f"{LIMIT_EPS} times\nthe machine epsilon, and if 1 and 2 threads give the same bits.",
         flush=True,
     )
     start = time.perf_counter()

@@ -17,24 +17,25 @@ _MOST_HEADER = 10_000
 class NpyFiles(Files):
     """Rows in ``.npy`` files or memory maps, as batches of some megabytes.
 
-    Files are read in order, by plain reads. The memory of a batch is used again for a later one
-    when nothing holds the batch or a view of it any more. `FastSoftmax.fit` makes one of these
-    where X is a path, or a list of paths, memory maps or arrays.
+    Files are read in order, by plain reads. When nothing refers to a batch any more, its memory is
+    used for a later batch. `FastSoftmax.fit` makes an `NpyFiles` if X is a path, or a list of
+    paths, memory maps or arrays.
 
     Parameters
     ----------
     X : path, memory map, or list of them
-        Each holds rows of shape (rows, n_features), all of one dtype. Arrays in memory may be among
-        them. The path of a folder stands for its ``.npy`` files in the order of their names. Files
-        in Fortran order are read several times as slowly.
+        Each holds rows of shape (rows, n_features), all of one dtype. The list may also contain
+        arrays in memory. The path of a folder means its ``.npy`` files in the order of their names.
+        Files in Fortran order take several times as long to read.
     y : array-like of shape (n_rows,) or (n_rows, n_classes), or list of paths or arrays, optional
         The targets of all rows in one array, or for each part of X a path or an array. Without
         them the rows can be predicted.
     sample_weight : array-like of shape (n_rows,), or list of paths or arrays, optional
         Row weights, given as y is.
     block_bytes : int, default=50331648
-        Most bytes of the features of a batch (at least one row). Sums are added batch by batch, so
-        it decides the last bits of a fit, as the sizes of the files do.
+        The largest number of bytes of the features of a batch (at least one row). Sums are added
+        batch by batch. So the last bits of a fit depend on this number, and on the sizes of the
+        files.
 
     Attributes
     ----------

@@ -42,7 +42,7 @@ from fastsoftmax.solvers import descent
 from fastsoftmax.solvers.lbfgs import LbfgsModel
 from fastsoftmax.solvers.newton import NewtonModel
 from fastsoftmax.solvers.protocols import Preconditioner
-from fastsoftmax.solvers.record import count_in
+from fastsoftmax.solvers.record import Damaged, count_in
 
 # Without a penalty, the loss per row and log(number of classes) at which classes count as
 # separable. Margins are about 14 then, and further steps only let the coefficients grow.
@@ -105,6 +105,7 @@ def solve(
     """
     limits = in_errstate_of_caller(limits)
     point, n_iter, n_passed = start, 0, 0
+    last = None
     if limits.record.found is not None:
         left = limits.record.found
         n_passed, n_iter = count_in(left, "stage"), count_in(left, "before")
@@ -121,6 +122,8 @@ def solve(
             point, n_iter = found.point, n_iter + found.n_iter
             if not stage.hands_over(found, limits.tol):
                 break
+        if last is None:
+            raise Damaged(f"stage is {n_passed}, and this fit has not so many")
         return last.conclude(result._replace(n_iter=n_iter), limits.tol)
 
 

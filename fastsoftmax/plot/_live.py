@@ -62,7 +62,7 @@ class LivePlot:
         A file to write, replaced as a whole with each picture; the suffix is the format (.png,
         .svg, .pdf). In a notebook the file is written in addition to the output.
     every : int, default=1
-        Draw every so many iterations (epochs, for ``solver="sgd"``).
+        Draw after every `every` iterations (epochs, for ``solver="sgd"``).
     seconds : float, default=None
         Least time between two pictures; 0 means no limit. None means 0.2 seconds or ten times the
         drawing time of the last picture, whichever is longer, so that drawing hardly slows a fit.

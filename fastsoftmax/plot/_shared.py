@@ -109,9 +109,9 @@ def add_legend(ax: Axes, **options: Any) -> Any:
 
 
 def write_figure(path: Path, figure: Any, dpi: float) -> None:
-    """Write a figure in the format that the name ends with; the file is replaced when it is there.
+    """Write a figure in the format that the name ends with; an old file is replaced at the end.
 
-    A full disk or a kill leaves the picture of before.
+    If the disk is full or the process is killed, the old file remains.
     """
     with replacing(path) as opened:
         figure.savefig(opened, format=path.suffix[1:].lower(), dpi=dpi)

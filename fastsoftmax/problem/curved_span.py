@@ -168,6 +168,8 @@ def _graded_qr(matrix: Array, order: Array) -> tuple[Array, Array]:
     1998, BIT 38, "Stability of Householder QR factorization for weighted least squares problems").
     R is not triangular: its columns are in the order of the matrix.
     """
+    if not matrix.size:  # scipy 1.13 gives LAPACK no workspace then, which LAPACK refuses
+        return np.zeros((len(matrix), 0)), np.zeros((0, matrix.shape[1]))
     sorted_axes, sorted_factor, columns = qr(matrix[order], mode="economic", pivoting=True)
     axes, factor = np.empty_like(sorted_axes), np.empty_like(sorted_factor)
     axes[order] = sorted_axes

@@ -15,7 +15,7 @@ from fastsoftmax.solvers.lower_bound import share_of
 from fastsoftmax.solvers.protocols import E, Limits, Model, Objective, Result
 from fastsoftmax.solvers.record import State, array_in, part_of
 
-# A step that lowers the bound has helped where this share of it is left.
+# A step that lowers the bound counts as a success if the bound becomes at most this share of it.
 _HELPED = 0.5
 
 
@@ -64,8 +64,8 @@ class _AlongDirections(Generic[E]):
         self._floor, self._least_gain, self._estimate = floor, least_gain, estimate
         self.target, self.patience = model.target, model.patience
         self._tol = tol
-        # the excess before the latest iteration, where that was to lower the bound alone; and the
-        # one up to which that is worth trying
+        # the excess before the latest iteration, if its purpose was only to lower the bound; and
+        # the largest excess at which such an iteration is tried
         self._tightened_from = self._most_excess = np.inf
         self._calm = 0  # iterations in a row with hardly any gain
         self.direction: Array | None = None
@@ -131,7 +131,7 @@ class _AlongDirections(Generic[E]):
         """Return what is needed to go on, where a certified gap is asked for."""
         own = [self._tightened_from, self._most_excess, self._calm, self.gain, self._tol]
         state: State = {"model": self._model.state(), "own": np.array(own, dtype=np.float64)}
-        if self._least_gain > 0.0 and self.direction is not None:  # the last one tells how it ended
+        if self._least_gain > 0.0 and self.direction is not None:  # it shows how the run ended
             state["direction"] = self.direction
         return state
 

@@ -2,12 +2,12 @@
 
 import numpy as np
 
-# The gain that a model expects counts as the gap where it was at most this share of tol twice in a
-# row, as one small expectation may be the fault of a bad pair.
+# The gap counts as small if the model has expected a gain of at most this share of tol twice in a
+# row. One small expectation is not enough: a bad pair may cause it.
 _SHARE = 1.0 / 3.0
-# A model that knows little expects too little: gains of 2e-6 where the gap was 1.5e-4. Then values
-# fall slowly, and the run is long. Where they converge linearly, from 1 to a gap g, the last fifth
-# of the iterations has lowered them by g (g^(-1/5) - 1): 5 g where g is 1e-4.
+# A model with few pairs expects too small gains (2e-6 at a gap of 1.5e-4). Its values then fall
+# slowly, and the run is long. If values converge linearly, from 1 to a gap g, the last fifth of the
+# iterations has lowered them by g (g^(-1/5) - 1), which is 5 g for g = 1e-4.
 _LATEST = 0.2
 _LEAST_LATEST = 2
 
@@ -16,11 +16,11 @@ class EstimatedGap:
     """Whether (value - minimum) / value is at most tol, by the values of a run and its gains.
 
     The minimum of the model is half a squared Newton decrement below the value (Boyd & Vandenberghe
-    2004, "Convex Optimization", Section 9.5.1). A quasi-Newton model knows that decrement the less
-    the fewer its pairs, so the latest decrease of the values has to be small, too.
+    2004, "Convex Optimization", Section 9.5.1). A quasi-Newton model with few pairs estimates that
+    decrement badly. So the latest decrease of the values has to be small, too.
 
-    Of 21 fits (images 500 and 1000 x 784, K = 10, C from 0.05 to 1e4) that ended so at tol = 1e-4
-    none was above 7e-5; they took 800 iterations, and 3300 to a certified gap.
+    21 fits (images 500 and 1000 x 784, K = 10, C from 0.05 to 1e4) ended in this way at tol = 1e-4.
+    Their true gaps were at most 7e-5. They took 800 iterations; to a certified gap they took 3300.
     """
 
     def __init__(self, tol: float) -> None:
@@ -29,7 +29,7 @@ class EstimatedGap:
         self._gain = np.inf
 
     def is_small(self, value: float, gain: float) -> bool:
-        """See the next point of the run; gain is what was expected of the step to it, relative."""
+        """Record the next point; gain is the relative gain that was expected of the step to it."""
         before, self._gain = self._gain, gain
         values = self._values
         values.append(value)

@@ -17,17 +17,17 @@ from fastsoftmax.arrays import Array
 from fastsoftmax.blas import single_threaded_blas
 
 _MOST_STEPS = 60
-# The sum of all products p z_p, as a share of the objective, and what the slopes lack, as one of
-# l1, at which the minimum is found.
+# The minimum counts as found if the sum of all products p z_p is at most this share of the
+# objective, and if the residuals of the slopes are at most this share of l1.
 _GAP, _SLOPE = 1e-14, 1e-9
 # Rounding of a slope, as a share of the size of its terms.
 _NOISE = 4.0 * float(np.finfo(np.float64).eps)
-# How far a step goes to where the first of the variables would be 0.
+# A step goes this share of the way to the point where the first variable becomes 0.
 _INSIDE = 0.995
-# A coefficient counts as 0 where both p and q, as shares of its usual size, are less than this
-# times their slopes, as shares of l1.
+# A coefficient counts as 0 if p and q, relative to its usual size, are both less than this number
+# times their slopes, relative to l1.
 _ZERO = 1e-3
-# Added to a matrix of diagonal 1, and again where it has no Cholesky factor.
+# Added to the diagonal of a matrix with diagonal 1; the second, if there is no Cholesky factor.
 _ADDED, _MORE = 1e-14, 1e-10
 
 

@@ -11,8 +11,9 @@ from fastsoftmax.solvers.protocols import E, Limits, Objective, Result
 from fastsoftmax.solvers.record import State, array_in, count_in, part_of
 from fastsoftmax.solvers.resuming import is_same, seen_at
 
-# Iterations of patience where rounding forbids the certificate. (Points in time, C = 7e3: 195
-# passes over raw rows before one over centred rows, which found the certificate at once.)
+# Iterations without progress after which a solver gives up, if rounding prevents the certificate.
+# (Points in time, C = 7e3: without this limit, 195 passes over raw rows came before the one over
+# centred rows, which found the certificate at once.)
 _HOPELESS = 10
 
 
@@ -126,7 +127,7 @@ def iterate(
     point, at, progress, n_before = _begun(objective, start, method, limits)
     target = min(tol, max(method.target, objective.epsilon))
     for n_iter in range(n_before, limits.max_iter):
-        # beyond tol there is no point in aiming at less than what cancels
+        # below tol, rounding hides every further gain
         if progress.gap <= max(target, min(tol, share_of(ROUNDING * progress.noise, at.value))):
             return Result(point, at, progress.gap, n_iter, "converged")
         reason = method.is_done(at)
@@ -139,7 +140,7 @@ def iterate(
             return Result(point, at, progress.gap, n_iter, "precision")
         before = at
         point, at = found
-        # the old point is gone by now: that of a text takes 32 MB
+        # (the old point is no longer in memory: for text it takes 32 MB)
         method.learn(before, at)
         progress.note(before.value, at)
         del before
@@ -169,7 +170,7 @@ def _begun(
             at = objective.as_new(at)
         method.restore(part_of(left, "method"))
         n_iter = count_in(left, "n_iter")
-        left.clear()  # its arrays are large, and the model has those that it needs
+        left.clear()  # its arrays are large, and the model holds those that it needs
     progress = _Progress(objective, at, limits.tol, known)
     if leave is not None:
         leave(_state(n_iter, point, at, progress, method))

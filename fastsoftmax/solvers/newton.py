@@ -20,11 +20,11 @@ from fastsoftmax.solvers.record import State
 class NewtonModel(Generic[E]):
     """The quadratic model of the objective, in the span of a basis (n, rank) if one is given."""
 
-    # A step more than most tolerances need (see above), and above the rounding of float64.
+    # One step more than most tolerances need (see above), but above the rounding of float64.
     target = 1e-13
-    # Steps that converge quadratically do not pause.
+    # Newton steps converge quadratically: ten steps without progress are enough to give up.
     patience = 10
-    # The model's expectation is right near a minimum: it is asked once more.
+    # Near a minimum the expectation of the model is right, so one confirmation is enough.
     confirmations = 1
 
     def __init__(self, objective: TwiceDifferentiable[E], basis: Array | None = None) -> None:
@@ -37,7 +37,7 @@ class NewtonModel(Generic[E]):
         hessian = self.objective.hessian(at)
         if self._basis is not None:
             hessian = product(product(self._basis.T, hessian), self._basis)
-        self._inverse = hessian  # the old one's memory is free while this one is inverted
+        self._inverse = hessian  # (the memory of the old inverse is released before the inversion)
         invert(hessian, np.zeros(len(hessian)))
 
     def directions(self, gradient: Array) -> Iterator[Array]:

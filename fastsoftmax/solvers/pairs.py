@@ -22,11 +22,11 @@ _LEAST_CURVATURE = 1e-10
 
 
 class Pair(NamedTuple):
-    """A step and what it told."""
+    """A step, and the change of the gradient along it."""
 
     moved: Array
     change: Array  # of the gradient
-    curvature: float  # their product, > 0
+    curvature: float  # the product of both, > 0
 
 
 def pair_of(moved: Array, change: Array, vectors: Vectors) -> Pair | None:

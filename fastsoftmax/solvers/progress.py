@@ -1,4 +1,4 @@
-"""The progress of a solver, and the iterations that it lets expect."""
+"""The progress of a solver, and a prediction of the iterations that are left."""
 
 import math
 
@@ -6,7 +6,7 @@ import numpy as np
 
 from fastsoftmax.arrays import Array
 
-# Iterations that a prediction looks back at least.
+# A prediction uses at least this many past iterations.
 _LEAST = 3
 
 
@@ -21,7 +21,7 @@ class Progress:
         return len(self._logs)
 
     def note(self, excess: float) -> None:
-        """See the bound of an iteration; a larger one than before tells nothing."""
+        """Record the bound of an iteration; a bound that is larger than the last one is ignored."""
         log = math.log(excess) if excess > 0.0 else -math.inf
         self._logs.append(min(log, self._logs[-1]) if self._logs else log)
 
@@ -30,7 +30,7 @@ class Progress:
         return np.array(self._logs)
 
     def restore(self, logs: Array, growth: float) -> None:
-        """Go on after some bounds, in units that are smaller by a factor."""
+        """Continue after earlier bounds, in units that are smaller by a factor."""
         self._logs = (logs + math.log(growth)).tolist() if 0.0 < growth < math.inf else []
 
     def remaining(self) -> float | None:

@@ -24,11 +24,11 @@ from fastsoftmax.solvers.record import (
 
 @dataclass
 class Run:
-    """What epochs change; params and velocity in place."""
+    """The state of a run, which epochs change (params and velocity in place)."""
 
     params: Array
     rng: np.random.RandomState
-    velocity: Array | None = None  # at rest
+    velocity: Array | None = None  # None means 0
     n_epochs: int = 0
 
     def state(self) -> State:

@@ -329,6 +329,18 @@ static void check_csr_sizes(int every) {
     for (int draw = 0; draw < 4 && every == 1; ++draw) check_many_steps(CSR, 4096 + 12 * draw);
 }
 
+/* Around four rows at a time, vectors of 4 to 16 and ranges of 256 columns. */
+static void check_factored_sizes(int every) {
+    static const ptrdiff_t sizes[] = {0, 1, 3, 4, 5, 7, 8, 9, 15, 16, 17, 33, 40};
+    for (int j = 0; j < (int)(sizeof sizes / sizeof sizes[0]); ++j)
+        for (ptrdiff_t n_logits = 1; n_logits <= 6; n_logits += 2)
+            for (ptrdiff_t n_rows = 0; n_rows <= 9; n_rows += 3)
+                if (is_chosen(every) && sizes[j] + (n_rows & 1) > 0)
+                    check_blocks_solve(n_logits, sizes[j], (int)(n_rows & 1), n_rows);
+    check_blocks_solve(3, 257, 1, 20);
+    check_blocks_solve(7, 150, 1, 0); /* by threads */
+}
+
 /* Around panels of 8 or 16 columns, and blocks of 128 rows. */
 static void check_hessian_sizes(int every) {
     static const ptrdiff_t n_features[] = {0, 1, 2, 6, 7, 8, 9, 15, 16, 17, 25, 33, 40};
@@ -424,6 +436,8 @@ int main(int argc, char **argv) {
             for (int type = FS_X_U8; type <= FS_X_F16; ++type) check_stored_values((fs_x_type)type);
             check_sizes(brief ? 29 : 1);
         }
+        if (real_size == 8 && !knows_doubles())
+            printf("errors of doubles are not known: long double tells no more here\n");
         n_failures += report(exhaustive);
     }
     if (!exhaustive) n_failures += check_pool(races ? 300 : 3000, !races);
