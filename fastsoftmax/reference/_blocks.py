@@ -1,7 +1,6 @@
 """Block-diagonal matrices, factored, in plain numpy."""
 
 import numpy as np
-from scipy.linalg import get_lapack_funcs
 
 from fastsoftmax.arrays import Array
 from fastsoftmax.reference._rows import threaded
@@ -59,6 +58,8 @@ class FactoredBlocks:
 
 
 def _solved(factor: Array, rows: Array | None, given: Array) -> Array:
+    from scipy.linalg import get_lapack_funcs  # (functions of arrays do without it)
+
     if not len(factor):
         return given
     (potrs,) = get_lapack_funcs(("potrs",), dtype=factor.dtype)

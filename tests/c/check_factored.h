@@ -59,8 +59,9 @@ static sized naive_solve(const double *gradient, const fs_block_diagonal *of) {
         for (ptrdiff_t j = 0; j < n; ++j)
             add_product(want, place_in(of, k, j), (wide)of->roots[k * n + j], v, j);
     }
+    const sized sum = new_sized(1);
     for (ptrdiff_t j = 0; j < n && n_logits > 1; ++j) {
-        const sized sum = new_sized(1);
+        sum.value[0] = sum.size[0] = 0;
         for (ptrdiff_t k = 0; k < n_logits; ++k)
             add_product(sum, 0, (wide)1 / (wide)n_logits, want, place_in(of, k, j));
         for (ptrdiff_t k = 0; k < n_logits; ++k) add_product(want, place_in(of, k, j), -1, sum, 0);

@@ -375,7 +375,6 @@ static void check_ends_of_tiles(void) {
 static void check_sizes(int every) {
     check_ends_of_tiles();
     check_hessian_sizes(every);
-    check_factored_sizes(every);
     check_dense_sizes(every);
     check_csr_sizes(every);
     for (ptrdiff_t k = 1; k <= 35; ++k) {
@@ -396,6 +395,7 @@ static void check_sizes(int every) {
     check_row_ops(4000, 10, 1, 10, 1); /* several parts */
     check_row_ops(20, 1000, 0, 10, 0);
     for (int draw = 0; draw < 4; ++draw) check_row_ops(2, 50021, 0, 10, 0);
+    check_factored_sizes(every);
 }
 
 static int report(int exhaustive) {
