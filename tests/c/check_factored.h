@@ -81,7 +81,7 @@ static void *random_factor(ptrdiff_t n) {
     return L;
 }
 
-/* kind: 0 for blocks without rows, else of so many rows, or fewer. Every fifth is the identity. */
+/* Of n_rows rows or fewer; of none: blocks without rows. Every fifth is the identity. */
 static fs_factored *random_blocks(ptrdiff_t n_logits, ptrdiff_t n, ptrdiff_t n_rows) {
     fs_factored *blocks =
         new_buffer(n_logits * (ptrdiff_t)sizeof *blocks, (ptrdiff_t)sizeof(void *));

@@ -331,6 +331,7 @@ static void check_csr_sizes(int every) {
 
 /* Around four rows at a time, vectors of 4 to 16 and ranges of 256 columns. */
 static void check_factored_sizes(int every) {
+    const uint64_t state = random_state; /* the checks that follow draw what they drew before */
     static const ptrdiff_t sizes[] = {0, 1, 3, 4, 5, 7, 8, 9, 15, 16, 17, 33, 40};
     for (int j = 0; j < (int)(sizeof sizes / sizeof sizes[0]); ++j)
         for (ptrdiff_t n_logits = 1; n_logits <= 6; n_logits += 2)
@@ -339,6 +340,7 @@ static void check_factored_sizes(int every) {
                     check_blocks_solve(n_logits, sizes[j], (int)(n_rows & 1), n_rows);
     check_blocks_solve(3, 257, 1, 20);
     check_blocks_solve(7, 150, 1, 0); /* by threads */
+    random_state = state;
 }
 
 /* Around panels of 8 or 16 columns, and blocks of 128 rows. */

@@ -48,7 +48,7 @@ static const struct {
     {"fs_predict_top", "ulp", 0, 0},
     {"fs_hessian_sums", "roundings", 8, 8},
     {"fs_feature_moments", "roundings", 12, 12},
-    {"fs_solve_blocks", "roundings", 8, 8},
+    {"fs_solve_blocks", "roundings", 16, 16},
 };
 
 enum { MOST_TABLES = 4 };
