@@ -90,12 +90,12 @@ class Task:
         module.affine_rows(out, self.rows(module, with_columns=False), self.W, self.b, **options)
         return out
 
-    def loss_grad(self, module, *, with_grad=True, **options):
+    def loss_grad(self, module, *, with_grad=True, with_columns=True, **options):
         grad_W = np.full(self.W.shape, 7.0) if with_grad else None
         grad_b = np.full(self.b.shape, 7.0) if with_grad else None
         sums = module.loss_grad(
-            grad_W, grad_b, self.rows(module, with_columns=with_grad), self.targets(module),
-            self.W, self.b, **options,
+            grad_W, grad_b, self.rows(module, with_columns=with_grad and with_columns),
+            self.targets(module), self.W, self.b, **options,
         )  # fmt: skip
         return [np.array(sums)] + ([grad_W, grad_b] if with_grad else [])
 
@@ -132,6 +132,9 @@ class TestAgainstTheTwin:
             assert_close(task.loss_grad(kernels, isa=isa, n_threads=2), expected, real)
             loss_only = task.loss_grad(kernels, isa=isa, with_grad=False)
             assert_close(loss_only, expected[:1], real)
+            if one_logit:
+                by_rows = task.loss_grad(kernels, with_columns=False, isa=isa, n_threads=2)
+                assert_close(by_rows, expected, real)
 
     @pytest.mark.parametrize("scaled", [False, True])
     @pytest.mark.parametrize("momentum", [0.0, 0.9])
@@ -171,6 +174,7 @@ def test_bits_do_not_depend_on_threads(kernels, real, rng, one_logit):
         return [
             task.logits(kernels, **options),
             *task.loss_grad(kernels, **options),
+            *(task.loss_grad(kernels, with_columns=False, **options) if one_logit else ()),
             *task.sgd(kernels, 0.9, 0.01, True, batch=256, **options),
         ]
 
@@ -178,6 +182,8 @@ def test_bits_do_not_depend_on_threads(kernels, real, rng, one_logit):
     for n_threads in (2, 3, 7):
         for a, e in zip(results(n_threads), expected, strict=True):
             np.testing.assert_array_equal(a, e)
+    if one_logit:  # rows that add to sixteen gradients
+        assert_close(expected[4:7], task.loss_grad(reference), real)
 
 
 def test_a_row_does_not_depend_on_the_others(kernels, isa, real, rng):

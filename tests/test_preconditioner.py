@@ -8,10 +8,11 @@ import pytest
 from scipy import sparse
 
 from fastsoftmax import FastSoftmax, reference
+from fastsoftmax.objective import SoftmaxObjective
 from fastsoftmax.problem import curvature
 from fastsoftmax.problem.coordinates import Coordinates
 from fastsoftmax.problem.curvature import build_diagonals, build_shared, build_whole
-from fastsoftmax.problem.problem import Problem
+from fastsoftmax.problem.problem import Problem, build_problem
 from fastsoftmax.problem.raw_pass import RawPass
 from fastsoftmax.problem.sampled_blocks import (
     build_sampled_blocks,
@@ -370,3 +371,31 @@ def test_rows_without_curvature_leave_the_diagonal(capfd):
     model.fit(X, np.eye(2), [1e3, 1e-6])
     assert model.converged_
     assert "On entry to" not in "".join(capfd.readouterr())
+
+
+@pytest.mark.parametrize("kind", ["components", "normal"])
+def test_features_without_correlations(kind):
+    """All rows together tell of no direction; those of a class do so, or not."""
+    rng = np.random.default_rng(5)
+    n_classes, n, d = 12, 3000, 60
+    labels = rng.integers(0, n_classes, n).astype(np.int32)
+    X = rng.normal(size=(n, d))
+    if kind == "components":
+        shapes = rng.normal(size=(n_classes, d, d)) * np.logspace(0, -2, d)
+        X = np.einsum("ij,ikj->ik", X, shapes[labels])
+        _, _, axes = np.linalg.svd(X - X.mean(axis=0), full_matrices=False)
+        X = (X - X.mean(axis=0)) @ axes.T
+        X /= X.std(axis=0)
+    shard = build_shard(X, labels, None, np.ones(n), n_classes, backend=reference)
+    problem = build_problem(Rows([shard]), 1e-4, fit_intercept=True)
+    objective = SoftmaxObjective(problem)
+    assert objective.preconditioner().is_diagonal
+    at = objective.evaluate(rng.normal(size=problem.n_params) * (kind == "components"))
+    first = objective.refinement(1e9)
+    assert first.most_cost == 0.0 and first.cost < 100.0  # the cheapest one finds out
+    assert first.build(at).is_diagonal == (kind == "normal")
+    again = objective.refinement(1e9)
+    if kind == "normal":
+        assert again is None
+    else:
+        assert again.most_cost == 1e9 and again.cost > first.cost
