@@ -97,9 +97,9 @@ void fs_solve_blocks(const kernels *kern, double *result, const double *gradient
         const double order = (double)of->blocks[k].order;
         numbers += order * (of->blocks[k].rows ? order + (double)of->n_columns : order);
     }
-    if (numbers < LEAST_SHARED) n_threads = 1;
-    fs_for_parts(solve_logit, &task, of->n_logits, n_threads, numbers * NUMBER_PRODUCTS);
+    if (numbers < (double)LEAST_SHARED) n_threads = 1;
+    fs_for_parts(solve_logit, &task, of->n_logits, n_threads, numbers * (double)NUMBER_PRODUCTS);
     if (of->n_logits > 1)
         fs_for_parts(center_columns, &task, ceil_div(of->n_columns, COLUMNS), n_threads,
-                     (double)of->n_logits * (double)of->n_columns * NUMBER_PRODUCTS);
+                     (double)of->n_logits * (double)of->n_columns * (double)NUMBER_PRODUCTS);
 }
