@@ -370,6 +370,26 @@ class TestWorkingSets:
             atol=1e-13,
         )
 
+    def test_the_bound_allows_for_the_rounding_of_the_loss(self, rng):
+        """In float32: where the dual point is the targets' mixture, the loss is all of the bound."""
+        errors = []
+        for n_rows in (20, 60, 400):
+            X = rng.normal(size=(n_rows, 30)).astype(np.float32)
+            labels = rng.integers(0, 3, n_rows).astype(np.int32)
+            point = rng.normal(size=90).astype(np.float32).astype(np.float64)
+            at = {}
+            for real in (np.float32, np.float64):
+                ones = np.ones(n_rows, real)
+                shard = build_shard(X.astype(real), labels, None, ones, 3, backend=reference)
+                problem = build_problem(Rows([shard]), 0.01, l1=0.02, fit_intercept=False)
+                objective = SoftmaxObjective(problem)
+                at[real] = objective.evaluate(point), objective.noise(objective.evaluate(point))
+            (rounded, noise), (exact, least) = at[np.float32], at[np.float64]
+            assert abs(rounded.loss - exact.loss) <= noise <= 1e-6 * exact.loss
+            assert 0.0 < least < 1e-14
+            errors.append(abs(rounded.loss - exact.loss))
+        assert max(errors) > 0.0
+
     def test_the_same_values_where_means_are_inexact(self, rng):
         """Features of float32 that are far from 0: the centred ones have means of their own."""
         X = (rng.normal(size=(500, 9)) + 1e5).astype(np.float32)

@@ -11,7 +11,6 @@ copied in float64, and centred, if that copy is not large. Otherwise passes over
 without a copy (`problem.centered_pass`).
 """
 
-import math
 from collections.abc import Iterator
 from dataclasses import replace
 from typing import NamedTuple
@@ -49,9 +48,6 @@ _ROUND = 0.2
 _LAST = 0.5
 # Rounds in a row without an iteration: what is left is rounding in the pass over all features.
 _MOST_IDLE = 5
-# Errors of F, in roundings of the number type divided by the root of the number of rows. (60 rows
-# in float32: F was 2e-8 too small, and a gap of 9.633e-5 read 9.631e-5.)
-_VALUE_ROUNDINGS = 4.0
 # Most bytes of a copy in float64.
 _COPY_BYTES = 1 << 29
 
@@ -223,9 +219,7 @@ def _outside(full: SoftmaxObjective, subset: "Subset", inner: Result, before: _S
     noise = subset.objective.noise(inner.evaluation)
     lower = inner.evaluation.value - noise
     lower -= elastic_net.gap_bound(known, full.problem.l1, full.problem.l2)
-    # (unlike the bound of one pass, this one has the value itself, whose rows are rounded)
-    rounding = _VALUE_ROUNDINGS * full.epsilon / math.sqrt(max(1, full.problem.n_rows))
-    bound = at.value - lower + full.noise(at) + rounding * at.value
+    bound = at.value - lower + full.noise(at)
     return _certified(full, point, at, bound, before.lower, before.n_iter + inner.n_iter)
 
 

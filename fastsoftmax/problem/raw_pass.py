@@ -16,6 +16,9 @@ _LITTLE = 1e-7
 # Of `RawPass._gradient_noise`: the size of an error in units of it, and how many numbers of X tell
 # their size.
 _ROUNDINGS = 10.0
+# Errors of the loss, in roundings of the number type divided by the root of the number of rows. (60
+# rows in float32: F was 2.6e-8 too small, and a gap of 9.633e-5 read 9.631e-5.)
+_VALUE_ROUNDINGS = 4.0
 _FLOAT64 = float(np.finfo(np.float64).eps)
 _SAMPLED_NUMBERS = 1 << 17
 _TINY = float(np.finfo(np.float64).tiny)
@@ -159,7 +162,11 @@ class RawPass:
         And |p - y|^2 <= 2 loss.)
         """
         problem = self.problem
-        if problem.l2 <= 0.0 or problem.l1 > 0.0:
+        if problem.l1 > 0.0:
+            # its bound has the loss itself: of rows whose loss is rounded
+            unit = _VALUE_ROUNDINGS * self.epsilon / math.sqrt(max(1, problem.n_rows))
+            return unit * at.loss
+        if problem.l2 <= 0.0:
             return 0.0
         scaled = self._scaled_squares
 
