@@ -371,7 +371,7 @@ class TestWorkingSets:
         )
 
     def test_the_bound_allows_for_the_rounding_of_the_loss(self, rng):
-        """In float32: where the dual point is the targets' mixture, the loss is all of the bound."""
+        """In float32. Bounds may have the loss itself."""
         errors = []
         for n_rows in (20, 60, 400):
             X = rng.normal(size=(n_rows, 30)).astype(np.float32)
