@@ -35,7 +35,7 @@ from fastsoftmax.problem.evaluation import Evaluation, Seen
 from fastsoftmax.problem.problem import Problem, build_problem
 from fastsoftmax.solvers.lower_bound import LowerBound, share_of
 from fastsoftmax.solvers.orthant_wise import OrthantModel, minimise
-from fastsoftmax.solvers.record import Damaged, State, array_in, count_in, number_in
+from fastsoftmax.solvers.record import Damaged, State, array_in, count_in, finite_in, number_in
 from fastsoftmax.solvers.resuming import is_same, seen_at
 
 # From this number of features on, most are left out until they are needed, in the type of X.
@@ -179,7 +179,7 @@ class _Rounds(_Ending):
 
 def _begun(full: SoftmaxObjective, start: Array, left: State | None) -> _State:
     """Return what is known at the start of the first round, or of the one that left a state."""
-    point = start if left is None else array_in(left, "point", start.shape)
+    point = start if left is None else finite_in(left, "point", start.shape)
     at, lower, n_iter = full.evaluate(point), LowerBound(full.epsilon), 0
     if left is not None:
         n_iter = count_in(left, "n_iter")

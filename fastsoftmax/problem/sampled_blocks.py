@@ -68,15 +68,6 @@ class _Block(NamedTuple):
     factor: Array
     rows: Array | None
 
-    def solve(self, vectors: Array) -> Array:
-        """Return the products of the inverse with vectors (n, d), row by row."""
-        if not len(self.factor):
-            return vectors
-        (potrs,) = get_lapack_funcs(("potrs",), dtype=self.factor.dtype)
-        given = vectors if self.rows is None else vectors @ self.rows.T
-        solved = potrs(self.factor.T, given.T, lower=0)[0].T
-        return np.asarray(solved if self.rows is None else vectors - solved @ self.rows)
-
 
 def _diagonal(number: np.dtype[Any]) -> _Block:
     """Return the block that is the diagonal alone."""
@@ -105,9 +96,13 @@ class SharedBlock:
     """The inverse of one estimated block for several classes."""
 
     def __init__(self, block: _Block, roots: Array, n_logits: int, n_features: int) -> None:
-        self._block, self._roots = block, roots  # roots: D^(-1/2)
+        self._rows, self._roots = block.rows, roots  # roots: D^(-1/2)
         self._sizes = n_logits, n_features
         self.is_diagonal = not len(block.factor)
+        self._inverse = block.factor  # of one block it costs little, for products of many vectors
+        if not self.is_diagonal:
+            (potri,) = get_lapack_funcs(("potri",), dtype=block.factor.dtype)
+            self._inverse, _ = potri(block.factor.T, lower=0)
 
     @single_threaded_blas
     def apply(self, gradient: Array) -> Array:
@@ -121,10 +116,19 @@ class SharedBlock:
         # (float32 holds no gradient of 1e-40)
         size = float(np.abs(inside).max(initial=0.0))
         size = size if 0.0 < size < np.inf else 1.0
-        inside[...] = self._block.solve((inside / size).astype(self._block.factor.dtype))
+        inside[...] = self._product((inside / size).astype(self._inverse.dtype))
         inside *= self._roots * size
         inside -= inside.mean(axis=0)  # what all classes have in common changes no probability
         return np.concatenate([inside[:, :d].ravel(), inside[:, d:].ravel()])
+
+    def _product(self, vectors: Array) -> Array:
+        """Return the products of the block's inverse with vectors (n, d), row by row."""
+        if self.is_diagonal:
+            return vectors
+        (symm,) = get_blas_funcs(("symm",), dtype=self._inverse.dtype)
+        given = vectors if self._rows is None else vectors @ self._rows.T
+        along = symm(1.0, self._inverse, given.T, lower=0).T
+        return np.asarray(along if self._rows is None else vectors - along @ self._rows)
 
 
 class Plan(NamedTuple):

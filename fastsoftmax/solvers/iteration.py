@@ -8,7 +8,7 @@ import numpy as np
 from fastsoftmax.arrays import Array
 from fastsoftmax.solvers.lower_bound import ROUNDING, LowerBound, share_of
 from fastsoftmax.solvers.protocols import E, Limits, Objective, Result
-from fastsoftmax.solvers.record import State, array_in, count_in, part_of
+from fastsoftmax.solvers.record import State, array_in, count_in, finite_in, part_of
 from fastsoftmax.solvers.resuming import is_same, seen_at
 
 # Iterations without progress after which a solver gives up, if rounding prevents the certificate.
@@ -161,7 +161,7 @@ def _begun(
 ) -> tuple[Array, E, _Progress[E], int]:
     """Return the point that a run begins with, what is known of it, and the iterations before."""
     left, leave = limits.record.found, limits.record.leave
-    point = start if left is None else array_in(left, "point", start.shape)
+    point = start if left is None else finite_in(left, "point", start.shape)
     at, known, n_iter = objective.evaluate(point), None, 0
     if left is not None:
         if is_same(objective, at, left):
