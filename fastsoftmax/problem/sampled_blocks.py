@@ -101,8 +101,7 @@ class SharedBlock:
         self.is_diagonal = not len(block.factor)
         self._inverse = block.factor  # of one block it costs little, for products of many vectors
         if not self.is_diagonal:
-            (potri,) = get_lapack_funcs(("potri",), dtype=block.factor.dtype)
-            self._inverse, _ = potri(block.factor.T, lower=0)
+            self._inverse = _inverse_of(block.factor)
 
     @single_threaded_blas
     def apply(self, gradient: Array) -> Array:
@@ -129,6 +128,13 @@ class SharedBlock:
         given = vectors if self._rows is None else vectors @ self._rows.T
         along = symm(1.0, self._inverse, given.T, lower=0).T
         return np.asarray(along if self._rows is None else vectors - along @ self._rows)
+
+
+@single_threaded_blas
+def _inverse_of(factor: Array) -> Array:
+    """Return the upper triangle, in Fortran order, of the inverse from a Cholesky factor."""
+    (potri,) = get_lapack_funcs(("potri",), dtype=factor.dtype)
+    return np.asarray(potri(factor.T, lower=0)[0])
 
 
 class Plan(NamedTuple):
