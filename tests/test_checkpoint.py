@@ -11,6 +11,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from refused_rows import other_rows
 from scipy import sparse
 from sklearn import config_context
 from sklearn.datasets import load_digits
@@ -254,14 +255,8 @@ class TestRefused:
 
     def test_other_data(self, path, digits):
         X, y = digits
-        self.refuse(path, "the number of rows was 1797 and is 1796", X[1:], y[1:])
-        self.refuse(path, "the number of features was 64 and is 63", X[:, 1:], y)
-        self.refuse(path, "the classes of its fit", X, y + 1)
-        self.refuse(path, "the number type was 'float64' and is 'float32'", X.astype("f4"), y)
-        other = X.copy()
-        other[7, 30] += 1.0
-        self.refuse(path, "of other data: the objective at its point", other, y)
-        self.refuse(path, "of other data: the objective at its point", X, y[::-1])
+        for message, *arrays in other_rows(X, y):
+            self.refuse(path, message, *arrays)
         weights = np.ones(len(y))
         weights[0] = 2.0
         self.refuse(path, "the sum of the weights was 1797.0 and is 1798.0", X, y, weights)
