@@ -69,7 +69,7 @@ def test_predictions_are_written_beside_measurements(tmp_path, monkeypatch):
     assert checked["predicted, s"] > 0 < checked["measured, s"]
     assert [row["task"] for row in predicted] == [*cluster.LARGE]
     made = tables.tables(results)
-    assert "\n| probe, small | 1 | 1 |" in made and "Predicted, not measured" in made
+    assert "\n| probe, small | 1 | 1 |" in made and "predicted, not measured" in made
     chart.main([str(file), "--out", str(tmp_path / "cluster.svg")])
     text = (tmp_path / "cluster.svg").read_text()
     assert "<svg" in text
