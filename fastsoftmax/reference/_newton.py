@@ -5,6 +5,8 @@ has a twin that it is compared with. Where nothing could be compiled it also com
 kernel exists, with the figures, is said at the head of newton.c.
 """
 
+import math
+from collections import deque
 from typing import NamedTuple
 
 import numpy as np
@@ -16,6 +18,9 @@ from fastsoftmax.reference._rows import Targets, all_logits, row_losses, serial,
 
 _EPSILON = float(np.finfo(np.float64).eps)
 _MOST_HALVINGS, _MOST_LENGTHS, _LEVEL, _SLOPE_LEFT = 30, 6, 64.0, 0.1
+# Of the model: see newton_model.c.
+_MOST_PAIRS, _OWN_STEPS, _CHEAP, _LEAST_CURVATURE = 6, 3.0, 0.5, 1e-10
+_HESSIAN_SPEED, _PROBABILITY = 3.0, 40.0
 
 
 class _Line(NamedTuple):
@@ -129,6 +134,74 @@ class _Problem(NamedTuple):
         return max(bound, 0.0)
 
 
+class _Model:
+    """An inverse Hessian, and the pairs of steps and changes of the gradient since then."""
+
+    def __init__(self, problem: _Problem, n_logits: int) -> None:
+        self._problem = problem
+        n, m = problem.Z.shape
+        size = n_logits * m
+        n_pairs = max(1, n_logits * (n_logits - 1) // 2)
+        step = n * (2 * n_logits * m + _PROBABILITY * problem.targets.shape[1]) + size**2
+        self._steps_for = (n * n_pairs * m**2 / 2 + size**3 / 6) / (_HESSIAN_SPEED * step)
+        self._pairs: deque[tuple[Array, Array, float]] = deque(maxlen=_MOST_PAIRS)
+        self._hessian: Array | None = None
+        self._decrement = self._first_decrement = math.inf
+        self.age = 0  # steps since the Hessian
+
+    def forget(self) -> None:
+        """Let the next direction have a Hessian of its own."""
+        self._hessian = None
+
+    def direction(self, at: _Point, wanted: float) -> Array | None:
+        """Return a direction; wanted is the decrement that ends the fit."""
+        if self._hessian is None:
+            return self.renewed(at)
+        before, step = self._decrement, self._step(at, self._hessian)
+        return self.renewed(at) if self._is_slow(before, wanted) else step
+
+    def renewed(self, at: _Point) -> Array | None:
+        """Return a direction by the Hessian of here; None where that has no factors."""
+        hessian = self._problem.hessian(at)
+        self._pairs.clear()
+        self._hessian, self.age = None, 0
+        try:
+            np.linalg.cholesky(hessian)
+            step = self._step(at, hessian)
+        except np.linalg.LinAlgError:
+            return None
+        self._hessian, self._first_decrement = hessian, self._decrement
+        return step
+
+    def _step(self, at: _Point, hessian: Array) -> Array:
+        step, shares = -at.gradient.ravel(), []
+        for moved, change, curvature in reversed(self._pairs):
+            shares.append(float(moved @ step) / curvature)
+            step -= shares[-1] * change
+        step = np.linalg.solve(hessian, step)
+        for moved, change, curvature in self._pairs:
+            step += (shares.pop() - float(change @ step) / curvature) * moved
+        self._decrement = -float(step @ at.gradient.ravel())
+        return step.reshape(at.params.shape)
+
+    def _is_slow(self, before: float, wanted: float) -> bool:
+        now = self._decrement
+        if not 0.0 < now < before or self._steps_for < _CHEAP:
+            return True
+        pace = math.log(self._first_decrement / now) / self.age
+        return now > wanted and math.log(now / wanted) > (_OWN_STEPS + self._steps_for) * pace
+
+    def learn(self, before: _Point, at: _Point) -> None:
+        """See a step."""
+        self.age += 1
+        moved = (at.params - before.params).ravel()
+        change = (at.gradient - before.gradient).ravel()
+        curvature = float(moved @ change)
+        lengths = float(moved @ moved) * float(change @ change)
+        if curvature > _LEAST_CURVATURE * math.sqrt(lengths):
+            self._pairs.append((moved, change, curvature))
+
+
 @serial
 @single_threaded_blas
 def newton_steps(
@@ -160,30 +233,39 @@ def newton_steps(
     problem = _Problem(Z, *targets.of(slice(None)), settings)
     base[:] = problem.base(len(start))
     logits = Z @ start.T
-    at = problem.point(start, problem.line(logits, logits, 0.0))
+    at, model = problem.point(start, problem.line(logits, logits, 0.0)), _Model(problem, len(start))
     for i in range(len(points)):
         if at.bound <= settings.target * at.value:
             return i, True, False
-        found = _descend(problem, at)
+        found = _stepped(problem, model, at)
         if found is None:
             return i, False, True
         before, at = at, found
         points[i] = at.params.ravel()
         records[i] = at.line.loss, at.line.accuracy, at.value, at.bound
         if before.value - at.value <= _EPSILON * abs(before.value):
+            if model.age > 1 and at.bound > settings.target * at.value:
+                model.forget()
+                continue
             done = at.bound <= settings.tol * at.value
             return i + 1, done, not done
     return len(points), at.bound <= settings.target * at.value, False
 
 
-def _descend(problem: _Problem, at: _Point) -> _Point | None:
-    """Take a step of Newton's method, of the length that suits it."""
-    hessian = problem.hessian(at)
-    try:
-        np.linalg.cholesky(hessian)
-        step = -np.linalg.solve(hessian, at.gradient.ravel()).reshape(at.params.shape)
-    except np.linalg.LinAlgError:
-        return None
+def _stepped(problem: _Problem, model: _Model, at: _Point) -> _Point | None:
+    """Take a step along the model's direction, or along one with a Hessian of here."""
+    step = model.direction(at, 2.0 * problem.settings.target * at.value)
+    found = None if step is None else _descend(problem, at, step)
+    if found is None and step is not None and model.age > 0:
+        step = model.renewed(at)
+        found = None if step is None else _descend(problem, at, step)
+    if found is not None:
+        model.learn(at, found)
+    return found
+
+
+def _descend(problem: _Problem, at: _Point, step: Array) -> _Point | None:
+    """Take a step along a direction, of the length that suits it."""
     first_slope = float(np.vdot(step, at.gradient))
     if not (first_slope < 0.0 and np.isfinite(first_slope)):
         return None

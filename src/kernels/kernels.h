@@ -245,9 +245,12 @@ typedef struct {
      * of a block in panels. */
     void (*gradient)(double *gradient, const fs_curved_rows *block, const double *targets);
 
-    /* step = -hessian^-1 gradient by Cholesky's factors, which replace the upper triangle of
-     * hessian (n, n), the only one that is read; returns whether there are any. */
-    int (*step)(double *step, double *hessian, const double *gradient, ptrdiff_t n);
+    /* Cholesky's factor replaces the upper triangle of hessian (n, n), the only one that is read;
+     * returns whether there is one. diagonal (n) is scratch. */
+    int (*factor)(double *hessian, double *diagonal, ptrdiff_t n);
+
+    /* vector = hessian^-1 vector, by its factor. */
+    void (*solve)(double *vector, const double *factor, ptrdiff_t n);
 } fs_newton;
 
 /* Sums over coefficients that assemble_gradient returns, of V (scaled weights), g (its result) and
@@ -513,12 +516,12 @@ void fs_hessian_sums(const kernels *kern, double *hessian, const fs_rows *rows, 
                      const void *bias, const fs_coordinates *coordinates, void *scratch,
                      int n_threads);
 
-/* ---- newton.c ---- At most most_steps of Newton's method from start. points[i] are the params
- * after step i, records[i] their mean loss, accuracy, objective and the bound on its distance to
- * the minimum. It stops where that is at most target times the objective, or, if at most tol, where
- * the objective no longer falls: DONE. STUCK: something for a more careful method. base gets the
- * gradient of the mean cross-entropy where every row has the class shares. scratch is
- * fs_newton_scratch() bytes. */
+/* ---- newton.c ---- At most most_steps of Newton's method from start, of which several may go by
+ * one Hessian (newton_model.c). points[i] are the params after step i, records[i] their mean loss,
+ * accuracy, objective and the bound on its distance to the minimum. It stops where that is at most
+ * target times the objective, or, if at most tol, where the objective no longer falls: DONE. STUCK:
+ * something for a more careful method. base gets the gradient of the mean cross-entropy where every
+ * row has the class shares. scratch is fs_newton_scratch() bytes. */
 enum { FS_NEWTON_RECORD = 4 };
 typedef enum { FS_NEWTON_DONE, FS_NEWTON_LIMIT, FS_NEWTON_STUCK } fs_newton_status;
 typedef struct {

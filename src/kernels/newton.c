@@ -10,50 +10,40 @@
 #include "arena.h"
 #include "pack.h"
 #include "panels.h"
+#include "small.h"
 
 enum { MOST_HALVINGS = 30, MOST_LENGTHS = 6, LEVEL = 64 };
 
-/* Rows of a block for the Hessian, as in hessian.c, and the room behind the last row that vectors
- * of rows may take. */
-enum { BLOCK_ROWS = 128, ROOM = 16, N_PLACE_TABLES = 2 };
+/* Room behind the last row that vectors of rows may take. */
+enum { ROOM = 16, N_PLACE_TABLES = 2 };
+
+/* Multiply-adds of a Hessian in the time of one of a step; and what a probability costs in those of
+ * a step. */
+#define HESSIAN_SPEED 3.0
+#define PROBABILITY 40.0
+
+typedef struct {
+    double value, loss, accuracy, bound;
+} small_point;
 
 /* A step is long enough where so little of its slope is left. A length costs the exponentials of
  * the rows, a step their products with each other: breast cancer (569 x 30) takes 6 steps for 9,
  * wine 5 for 8. */
 #define SLOPE_LEFT 0.1
 
-typedef struct {
-    double value, loss, accuracy, bound;
-} small_point;
-
-typedef struct {
-    const kernels *kern;
-    const fs_small *problem;
-    const fs_rows *rows;
-    ptrdiff_t n_columns, size;
-    double *hessian, *gradient, *step, *base, *mixture;      /* of the coefficients */
-    double *targets, *probs, *rest, *logits, *along, *right; /* of the rows */
-    double *z, *shares, *sums; /* blocks of rows in panels, scratch for one, sums of the Hessian */
-    double *placed;            /* coefficients by place */
-    void *packed;
-    fs_panels panels;
-    ptrdiff_t n_places;
-    double base_square;
-} small_task;
-
 static double *take_doubles(arena *memory, double n) {
     return take(memory, n * (double)sizeof(double));
 }
 
-/* Numbers of rows in panels; each block has a row more. */
-static ptrdiff_t panel_numbers(const small_task *t, ptrdiff_t n_rows) {
-    return (n_rows + ceil_div(n_rows, BLOCK_ROWS)) * t->n_places;
-}
-
-/* Sums of all pairs of logits. */
-static double n_sums(const small_task *t) {
-    const double n_logits = (double)t->rows->n_logits, n_places = (double)t->n_places;
-    return n_logits * (n_logits + 1) / 2 * n_places * n_places;
+/* Steps that take as long as a Hessian with its factor. */
+static double hessian_steps(const small_task *t) {
+    const double n = (double)t->rows->n_rows, m = (double)t->n_columns, size = (double)t->size;
+    const double n_logits = (double)t->rows->n_logits;
+    const double pairs = n_logits > 1 ? n_logits * (n_logits - 1) / 2 : 1;
+    const double hessian = n * pairs * m * m / 2 + size * size * size / 6;
+    const double step =
+        n * (2 * n_logits * m + PROBABILITY * (double)t->rows->n_classes) + size * size;
+    return hessian / (HESSIAN_SPEED * step);
 }
 
 static small_task begin(const kernels *kern, const fs_small *problem, double *base, arena *memory) {
@@ -68,8 +58,8 @@ static small_task begin(const kernels *kern, const fs_small *problem, double *ba
     t.panels.n_panels = ceil_div(t.n_columns, width);
     t.n_places = t.panels.n_panels * width;
     const double size = n_logits * (double)t.n_columns, n_places = (double)t.n_places;
-    t.hessian = take_doubles(memory, size * size);
     t.gradient = take_doubles(memory, size);
+    t.before = take_doubles(memory, size);
     t.step = take_doubles(memory, size);
     t.mixture = take_doubles(memory, n_classes);
     t.targets = take_doubles(memory, n_classes * n);
@@ -84,6 +74,10 @@ static small_task begin(const kernels *kern, const fs_small *problem, double *ba
     t.placed = take_doubles(memory, n_logits * n_places);
     t.panels.places = take_doubles(memory, (double)N_PLACE_TABLES * n_places);
     t.packed = take(memory, fs_pack_bytes(rows, BLOCK_ROWS));
+    t.model.hessian = take_doubles(memory, size * size);
+    t.model.steps = take_doubles(memory, MOST_PAIRS * size);
+    t.model.changes = take_doubles(memory, MOST_PAIRS * size);
+    t.model.steps_for = hessian_steps(&t);
     return t;
 }
 
@@ -109,24 +103,6 @@ static void set_targets(const small_task *t) {
         }
         t->right[i] = (double)right;
     }
-}
-
-/* The logits' first row in matrices of classes. */
-static ptrdiff_t n_skipped(const small_task *t) {
-    return (t->rows->n_classes - t->rows->n_logits) * t->rows->n_rows;
-}
-
-/* The block of rows that begins with `first`. */
-static fs_curved_rows block_of(const small_task *t, ptrdiff_t first) {
-    const ptrdiff_t n = t->rows->n_rows, skipped = n_skipped(t);
-    return (fs_curved_rows){t->z + panel_numbers(t, first),
-                            t->probs + skipped + first,
-                            t->rest + skipped + first,
-                            (const double *)t->rows->row_weights + first,
-                            n,
-                            min_size(BLOCK_ROWS, n - first),
-                            t->n_columns,
-                            t->rows->n_logits};
 }
 
 /* The rows in panels, block after block. */
@@ -167,13 +143,6 @@ static void set_gradient(const small_task *t, double *gradient) {
     for (ptrdiff_t k = 0; k < n_logits; ++k)
         for (ptrdiff_t j = 0; j < m; ++j)
             gradient[k * m + j] = t->placed[k * t->n_places + place_of(&t->panels, width, j)];
-}
-
-/* Columns that are penalised: all but that of the intercept. */
-static ptrdiff_t n_penalised(const small_task *t) { return t->rows->n_features; }
-
-static double along(const small_task *t, const double *a, const double *b, ptrdiff_t n) {
-    return t->kern->vectors.dot(a, b, n);
 }
 
 /* Of a matrix (n_logits, n_columns), the products of what is penalised. */
@@ -252,60 +221,6 @@ static small_point point_at(const small_task *t, const double *params, const fs_
                          gap_bound(t, params, loss, square)};
 }
 
-/* The sums of a logit's pair with itself. */
-static double *own_pair(const small_task *t, ptrdiff_t k) {
-    return t->sums + (k * t->rows->n_logits - k * (k - 1) / 2) * t->n_places * t->n_places;
-}
-
-/* The sums over the rows of the Hessian of the loss, a pair of logits after the other. */
-static void sum_hessian(const small_task *t) {
-    memset(t->sums, 0, (size_t)n_sums(t) * sizeof *t->sums);
-    for (ptrdiff_t first = 0; first < t->rows->n_rows; first += BLOCK_ROWS) {
-        const fs_curved_rows block = block_of(t, first);
-        t->kern->hessian.add_rows(t->sums, t->shares, &block);
-    }
-    const ptrdiff_t n_logits = t->rows->n_logits, n = t->n_places * t->n_places;
-    double *sums = t->sums;
-    for (ptrdiff_t k = 0; k < n_logits; ++k)
-        for (ptrdiff_t l = k; l < n_logits; ++l, sums += n)
-            for (ptrdiff_t c = 0; k < l && c < n; ++c) {
-                own_pair(t, k)[c] -= sums[c];
-                own_pair(t, l)[c] -= sums[c];
-            }
-}
-
-/* The upper triangle of the Hessian of the mean loss. */
-static void set_hessian(const small_task *t) {
-    const ptrdiff_t m = t->n_columns, n_logits = t->rows->n_logits, n = t->n_places;
-    const ptrdiff_t width = t->kern->hessian.panel_width;
-    const double scale = 1 / (double)t->rows->n_rows, *sums = t->sums;
-    sum_hessian(t);
-    for (ptrdiff_t k = 0; k < n_logits; ++k)
-        for (ptrdiff_t l = k; l < n_logits; ++l, sums += n * n)
-            for (ptrdiff_t a = 0; a < m; ++a) {
-                double *row = t->hessian + (k * m + a) * t->size + l * m;
-                const ptrdiff_t at = place_of(&t->panels, width, a);
-                for (ptrdiff_t j = k == l ? a : 0; j < m; ++j) {
-                    const ptrdiff_t other = place_of(&t->panels, width, j);
-                    row[j] = scale * sums[min_size(at, other) * n + max_size(at, other)];
-                }
-            }
-}
-
-/* step = -hessian^-1 gradient; whether there are Cholesky's factors. The objective gets the
- * curvature 1 along the direction that all intercepts have in common, where it is flat. */
-static int newton_step(const small_task *t) {
-    const ptrdiff_t m = t->n_columns, d = n_penalised(t), size = t->size;
-    const ptrdiff_t n_logits = t->rows->n_logits;
-    set_hessian(t);
-    for (ptrdiff_t k = 0; k < n_logits; ++k) {
-        for (ptrdiff_t j = 0; j < d; ++j) t->hessian[(k * m + j) * (size + 1)] += t->problem->l2;
-        for (ptrdiff_t l = k; d < m && n_logits > 1 && l < n_logits; ++l)
-            t->hessian[(k * m + d) * size + l * m + d] += 1 / (double)n_logits;
-    }
-    return t->kern->newton.step(t->step, t->hessian, t->gradient, size);
-}
-
 /* The next length to try: a step of Newton's method for the slope, within what is known. */
 static double next_length(double length, double slope, double curvature, double low, double high) {
     const double next = length - slope / curvature;
@@ -313,10 +228,11 @@ static double next_length(double length, double slope, double curvature, double 
     return next > low && next < high ? next : (low + high) / 2;
 }
 
-/* Move params (room for the new ones is `trial`) down along the step; whether that succeeded. The
- * objective is convex along it: lengths are tried until little of the slope is left, then halved
- * while the objective has not fallen (Nocedal & Wright 2006, section 3.1). */
-static int descend(small_task *t, double *trial, const double *params, small_point *at) {
+/* Move params (room for the new ones is `trial`) down along the step, and return its length, 0
+ * where that does not succeed. The objective is convex along it: lengths are tried until little of
+ * the slope is left, then halved while the objective has not fallen (Nocedal & Wright 2006,
+ * section 3.1). */
+static double descend(small_task *t, double *trial, const double *params, small_point *at) {
     const double n_rows = (double)t->rows->n_rows, l2 = t->problem->l2;
     const double first_slope = along(t, t->step, t->gradient, t->size);
     const double across = along_weights(t, params, t->step);
@@ -346,12 +262,36 @@ static int descend(small_task *t, double *trial, const double *params, small_poi
             const ptrdiff_t n_numbers = t->rows->n_logits * t->rows->n_rows;
             t->kern->vectors.add_scaled(t->logits, t->logits, length, t->along, NULL, n_numbers);
             *at = end;
-            return 1;
+            return length;
         }
         length /= 2;
         ++halvings;
     }
     return 0;
+}
+
+/* What the task knows of the point where `descend` did not succeed. */
+static void go_back(const small_task *t) {
+    memcpy(t->gradient, t->before, (size_t)t->size * sizeof *t->before);
+    t->kern->newton.line(t->probs, t->rest, t->rows, t->targets, t->right, t->logits, t->logits, 0);
+}
+
+/* A step from params to `next`; whether it succeeded. Where one with a Hessian of an earlier point
+ * does not, there is another. */
+static int make_step(small_task *t, double *next, const double *params, small_point *at,
+                     double wanted) {
+    memcpy(t->before, t->gradient, (size_t)t->size * sizeof *t->before);
+    if (!fs_newton_direction(t, wanted)) return 0;
+    const int is_new = !t->model.age;
+    double length = descend(t, next, params, at);
+    if (length <= 0 && !is_new) {
+        go_back(t);
+        if (!fs_newton_renew(t)) return 0;
+        length = descend(t, next, params, at);
+    }
+    if (length <= 0) return 0;
+    fs_newton_learn(t, length);
+    return 1;
 }
 
 fs_newton_end fs_newton_steps(const kernels *kern, double *points, double *records, double *base,
@@ -374,7 +314,7 @@ fs_newton_end fs_newton_steps(const kernels *kern, double *points, double *recor
         double *next = points + end.n_steps * t.size;
         if (end.n_steps == limits->most_steps) return end;
         end.status = FS_NEWTON_STUCK;
-        if (!newton_step(&t) || !descend(&t, next, params, &at)) return end;
+        if (!make_step(&t, next, params, &at, 2 * limits->target * at.value)) return end;
         double *record = records + end.n_steps * FS_NEWTON_RECORD;
         record[0] = at.loss;
         record[1] = at.accuracy;
@@ -384,6 +324,10 @@ fs_newton_end fs_newton_steps(const kernels *kern, double *points, double *recor
         ++end.n_steps;
         end.status = FS_NEWTON_LIMIT;
         if (before - at.value <= DBL_EPSILON * fabs(before)) {
+            if (t.model.age > 1 && at.bound > limits->target * at.value) {
+                t.model.is_known = 0; /* a Hessian of here may lower the bound */
+                continue;
+            }
             /* as far as rounding allows */
             end.status = at.bound <= limits->tol * at.value ? FS_NEWTON_DONE : FS_NEWTON_STUCK;
             return end;

@@ -158,13 +158,13 @@ FORCE_INLINE void subtract_rows(double *y, const double *x, ptrdiff_t i, ptrdiff
     }
 }
 
-static int newton_step(double *step, double *hessian, const double *gradient, ptrdiff_t n) {
-    for (ptrdiff_t i = 0; i < n; ++i) step[i] = hessian[i * n + i];
+static int newton_factor(double *hessian, double *diagonal, ptrdiff_t n) {
+    for (ptrdiff_t i = 0; i < n; ++i) diagonal[i] = hessian[i * n + i];
     for (ptrdiff_t first = 0; first < n; first += NEWTON_PIVOTS) {
         const ptrdiff_t end = min_size(first + NEWTON_PIVOTS, n);
         for (ptrdiff_t k = first; k < end; ++k) {
             double *row = hessian + k * n;
-            if (!(row[k] > 1e-14 * step[k])) return 0;
+            if (!(row[k] > 1e-14 * diagonal[k])) return 0;
             const double scale = 1 / sqrt(row[k]);
             for (ptrdiff_t j = k; j < n; ++j) row[j] *= scale;
             for (ptrdiff_t i = k + 1; i < end; ++i) add_row(hessian + i * n, -row[i], row, i, n);
@@ -172,16 +172,18 @@ static int newton_step(double *step, double *hessian, const double *gradient, pt
         for (ptrdiff_t i = end; i < n; ++i)
             subtract_rows(hessian + i * n, hessian + first * n, i, n);
     }
-    for (ptrdiff_t i = 0; i < n; ++i) step[i] = -gradient[i];
+    return 1;
+}
+
+static void newton_solve(double *vector, const double *factor, ptrdiff_t n) {
     for (ptrdiff_t i = 0; i < n; ++i) {
-        const double *row = hessian + i * n;
-        step[i] /= row[i];
-        for (ptrdiff_t j = i + 1; j < n; ++j) step[j] -= step[i] * row[j];
+        const double *row = factor + i * n;
+        vector[i] /= row[i];
+        for (ptrdiff_t j = i + 1; j < n; ++j) vector[j] -= vector[i] * row[j];
     }
     for (ptrdiff_t i = n - 1; i >= 0; --i) {
-        const double *row = hessian + i * n;
-        step[i] = (step[i] - dot(row + i + 1, step + i + 1, n - i - 1)) / row[i];
+        const double *row = factor + i * n;
+        vector[i] = (vector[i] - dot(row + i + 1, vector + i + 1, n - i - 1)) / row[i];
     }
-    return 1;
 }
 #endif

@@ -111,6 +111,6 @@ const kernels KERNELS = {
     .hessian = {PANEL_WIDTH, place_columns, class_probabilities, add_hessian_rows},
 #if REAL_IS_DOUBLE
     .vectors = {dot, add_scaled, round_weights, assemble_gradient, within_product},
-    .newton = {newton_logits, newton_line, newton_gradient, newton_step},
+    .newton = {newton_logits, newton_line, newton_gradient, newton_factor, newton_solve},
 #endif
 };
