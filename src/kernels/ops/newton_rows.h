@@ -27,12 +27,50 @@ static void newton_logits(double *logits, const fs_curved_rows *block, const dou
     }
 }
 
+/* newton_line for two classes with one logit o: p of class 1 and of class 0 come from one
+ * exponential, exp(-|o|). */
+static fs_line newton_line_of_one(double *probs, double *rest, const fs_rows *rows,
+                                  const double *targets, const double *right, const double *logits,
+                                  const double *along, double length) {
+    const double *row_weights = rows->row_weights;
+    const ptrdiff_t n = rows->n_rows;
+    const vec zero = v_set1(0), one = v_set1(1), t = v_set1(length);
+    vec loss = zero, correct = zero, slope = zero, curvature = zero;
+    for (ptrdiff_t i = 0; i < n; i += VEC_WIDTH) {
+        const ptrdiff_t lanes = min_size(VEC_WIDTH, n - i);
+        const vec a = v_load_tail(along + i, lanes, 0);
+        const vec o = v_fma(t, a, v_load_tail(logits + i, lanes, 0));
+        const mask is_higher = v_lt(zero, o);
+        const vec below = v_select(is_higher, v_sub(zero, o), o), e = v_exp(below);
+        const vec share = v_div(one, v_add(one, e)), others = v_mul(e, share);
+        const vec p0 = v_select(is_higher, others, share);
+        const vec p1 = v_select(is_higher, share, others);
+        v_store_tail(probs + i, p0, lanes);
+        v_store_tail(probs + n + i, p1, lanes);
+        v_store_tail(rest + i, p1, lanes);
+        v_store_tail(rest + n + i, p0, lanes);
+
+        const vec target0 = v_load_tail(targets + i, lanes, 0);
+        const vec target1 = v_load_tail(targets + n + i, lanes, 0);
+        const vec gap = v_mul(v_select(is_higher, target0, target1), below);
+        const vec weight = v_load_tail(row_weights + i, lanes, 0);
+        const mask hit = v_eq(v_select(is_higher, one, zero), v_load_tail(right + i, lanes, 0));
+        loss = v_fma(weight, v_sub(v_log1p_by(e, share), gap), loss);
+        correct = v_add(correct, v_select(hit, weight, zero));
+        slope = v_fma(weight, v_mul(v_sub(p1, target1), a), slope);
+        curvature = v_fma(weight, v_mul(v_mul(p0, p1), v_mul(a, a)), curvature);
+    }
+    return (fs_line){v_sum_lanes(loss), v_sum_lanes(correct), v_sum_lanes(slope),
+                     v_sum_lanes(curvature)};
+}
+
 static fs_line newton_line(double *probs, double *rest, const fs_rows *rows, const double *targets,
                            const double *right, const double *logits, const double *along,
                            double length) {
     const double *row_weights = rows->row_weights;
     const ptrdiff_t n_rows = rows->n_rows, n_classes = rows->n_classes;
     const ptrdiff_t first = n_classes - rows->n_logits; /* class 0 may have the logit 0 */
+    if (first) return newton_line_of_one(probs, rest, rows, targets, right, logits, along, length);
     const vec zero = v_set1(0), t = v_set1(length);
     vec loss = zero, correct = zero, slope = zero, curvature = zero;
     for (ptrdiff_t i = 0; i < n_rows; i += VEC_WIDTH) {
