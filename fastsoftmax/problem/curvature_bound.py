@@ -23,7 +23,7 @@ import math
 from typing import NamedTuple
 
 import numpy as np
-from scipy.linalg import solve
+from scipy.linalg.lapack import dpotrf, dpotrs
 
 from fastsoftmax.arrays import Array
 from fastsoftmax.blas import inner, single_threaded_blas
@@ -41,6 +41,10 @@ from fastsoftmax.threads import answering_signals
 
 # Eigenvalues below this share of the largest may be rounding.
 _RESOLVED = 1e-10
+# Values of a that are tried, where a least eigenvalue of A that is large enough is asked for: with
+# them the bound is 1.09 and 1.4 times nu^2 / 2. What errors of the gradient may add to nu then; where
+# it is more, the least eigenvalue itself is taken.
+_TRIED, _ERRORS = (0.25, 0.75), 0.1
 # A penalty up to here was raised from less, so the optimum is not quite the one that is asked for.
 _LEAST_L2 = 1e-300
 # Where less of F is wanted, the coefficients are, whose error is the root of the gap: the fit goes
@@ -128,23 +132,47 @@ def curvature_bound(problem: Problem, at: Evaluation, hessian: Array, noise: flo
         _fill_common(A, problem)
     if not np.isfinite(A).all():
         return Bound(math.inf, math.inf, math.inf)
-    values = answering_signals(len(A), np.linalg.eigvalsh, A)
-    rounding = _RESOLVED * float(values[-1])
-    least = float(values[0]) - 2.0 * rounding
-    if not least > 0.0:
-        return Bound(math.inf, math.inf, math.inf)
+    # (Gershgorin: no eigenvalue is larger)
+    rounding = _RESOLVED * float(np.abs(A).sum(axis=0).max())
     A[np.diag_indices(len(A))] -= rounding
+    factor, failed = dpotrf(A, lower=1, clean=0)
+    if failed or not np.isfinite(factor.diagonal()).all():
+        return Bound(math.inf, math.inf, math.inf)
     g, common = _without_common(problem, at)
     g = g / sizes
-    nu = math.sqrt(max(inner(g, solve(A, g, assume_a="pos", check_finite=False)), 0.0))
+    nu = math.sqrt(max(inner(g, dpotrs(factor, g, lower=1)[0]), 0.0))
+    radius = problem.row_radius * math.sqrt(1.0 if k == 1 else 2.0)
+    least = _least_curvature(A, rounding, nu, radius, noise)
+    if not least > 0.0:
+        return Bound(math.inf, math.inf, math.inf)
     nu += noise / math.sqrt(least)
-    R = problem.row_radius * math.sqrt((1.0 if k == 1 else 2.0) / least)
+    R = radius / math.sqrt(least)
     a = nu * R
     if not a < 1.0:
         return Bound(math.inf, a, 0.5 * nu * nu)
     # (the series where the closed form cancels)
     share = (1.0 - a) * math.log1p(-a) + a if a > 1e-3 else a * a * (0.5 + a / 6.0 + a * a / 11.0)
     return Bound(share / R**2 + common, a, 0.5 * nu * nu)
+
+
+def _least_curvature(A: Array, rounding: float, nu: float, radius: float, noise: float) -> float:
+    """Return a number that all eigenvalues of A exceed, by the size of rounding at least.
+
+    nu radius / sqrt(number) is a: a large number is tried first, as Cholesky's factors of A less a
+    multiple of the identity take less time than eigenvalues.
+    """
+    diagonal = np.diag_indices(len(A))
+    for a in _TRIED:
+        wanted = (nu * radius / a) ** 2
+        if noise > _ERRORS * nu * math.sqrt(wanted):
+            continue
+        shifted = A.copy()
+        shifted[diagonal] -= wanted + rounding
+        factor, failed = dpotrf(shifted, lower=1, clean=0, overwrite_a=1)
+        if not failed and np.isfinite(factor.diagonal()).all():
+            return wanted
+    values = answering_signals(len(A), np.linalg.eigvalsh, A)
+    return float(values[0]) - rounding
 
 
 def _sizes(problem: Problem) -> Array:
