@@ -27,32 +27,38 @@ from fastsoftmax.solvers.lower_bound import share_of
 from fastsoftmax.solvers.record import State, array_in, count_in
 from fastsoftmax.solvers.resuming import is_same, seen_at
 
-# Where L-BFGS becomes the quicker one, by measurement: coefficients, multiply-adds of a Hessian (of
-# which half are left out) and numbers that a gradient reads. The last bounds the memory of a call,
-# to 10 MB; a step takes 3 ms, and 10 ms without vectors.
+# Where L-BFGS by passes becomes the quicker one, by measurement: coefficients, multiply-adds of a
+# Hessian (of which half are left out), and products of a row with each logit, whose exponential
+# costs as much as so many. Rows of few bytes are quickest read as they are.
 _MOST_PARAMS = 250
-_MOST_WORK = 4e7
-_MOST_NUMBERS = 2.6e5
-# A row costs no less than one of so many columns.
-_LEAST_COLUMNS = 8
+_MOST_WORK = 1.1e8
+_MOST_PRODUCTS = {8: 1.5e6, 4: 1e6}  # by the bytes of a number that is computed with
+_MOST_SPARSE_PRODUCTS = 3e5
+_EXPONENTIAL = 16
 # Steps of a call: all that are needed, nearly always.
 _STEPS = 24
-# Relative gap to go on to: the last steps cost little. (They are of L-BFGS, so the last one does
-# not lead far beyond it, as a step of Newton's method does. At 1e-14 coefficients of equal problems
-# differed by 1e-8.)
-_TARGET = 1e-18
+# Relative gap to go on to, and products up to which the last digits cost so little. (The last steps
+# are of L-BFGS, so none leads far beyond, as a step of Newton's method does. At 1e-14 coefficients
+# of equal problems differed by 1e-8.)
+_TARGET, _FEW_PRODUCTS = 1e-18, 1e5
 
 
 def suits(problem: Problem) -> bool:
     """Whether a problem is that small, and has a penalty."""
-    n, n_params = problem.n_rows, problem.n_params
-    numbers = n * max(n_params, _LEAST_COLUMNS * problem.n_logits)
+    n, n_params, rows = problem.n_rows, problem.n_params, problem.rows
+    most = _MOST_SPARSE_PRODUCTS if rows.is_sparse else _MOST_PRODUCTS[rows.real.itemsize]
     return (
         0.0 < problem.l2 < np.inf
         and 0 < n_params <= _MOST_PARAMS
         and n * n_params**2 <= _MOST_WORK
-        and numbers <= _MOST_NUMBERS
+        and _products(problem) <= most
     )
+
+
+def _products(problem: Problem) -> float:
+    """Multiply-adds of all logits, with their exponentials."""
+    columns = problem.n_features + problem.fit_intercept
+    return float(problem.n_rows) * problem.n_logits * (columns + _EXPONENTIAL)
 
 
 class OneArray:
@@ -154,7 +160,8 @@ class SmallStage:
         n_steps = min(_STEPS, limits.max_iter - n_iter)
         points, records = np.empty((n_steps, params.size)), np.empty((n_steps, 4))
         base = np.empty(params.shape)
-        target = min(limits.tol, _TARGET)
+        few = _products(problem) <= _FEW_PRODUCTS
+        target = min(limits.tol, _TARGET) if few else limits.tol
         settings = NewtonSettings(view.scaling, problem.class_share, problem.l2, limits.tol, target)
         done, reached, stuck = problem.rows.backend.newton_steps(
             points, records, base, params, view.X, view.targets, settings

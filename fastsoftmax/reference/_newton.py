@@ -21,6 +21,7 @@ _MOST_HALVINGS, _MOST_LENGTHS, _LEVEL, _SLOPE_LEFT = 30, 6, 64.0, 0.1
 # Of the model: see newton_model.c.
 _MOST_PAIRS, _OWN_STEPS, _CHEAP, _LEAST_CURVATURE = 6, 3.0, 0.5, 1e-10
 _HESSIAN_SPEED, _PROBABILITY = 3.0, 40.0
+_DEAR, _FIRST_ROWS, _BLOCK_ROWS = 4.0, 20, 128
 
 
 class _Line(NamedTuple):
@@ -78,16 +79,18 @@ class _Problem(NamedTuple):
         bound = self.gap_bound(params, gradient, line.loss, square)
         return _Point(params, value, bound, gradient, line)
 
-    def hessian(self, at: _Point) -> Array:
-        Z, d, (n_logits, m) = self.Z, self.n_penalised, at.params.shape
-        n, p = len(Z), at.line.probs[:, -n_logits:]
-        rows = (p[:, :, np.newaxis] * Z[:, np.newaxis]).reshape(n, -1)
-        hessian = -(rows.T @ (rows * self.row_weights[:, np.newaxis])).reshape(
-            n_logits, m, n_logits, m
-        )
+    def hessian(self, at: _Point, step: int = 1) -> Array:
+        """Return the Hessian, from every step-th block of rows."""
+        d, (n_logits, m) = self.n_penalised, at.params.shape
+        some = np.arange(len(self.Z)) // _BLOCK_ROWS % step == 0
+        Z, weights = self.Z[some], self.row_weights[some]
+        p = at.line.probs[some, -n_logits:]
+        rows = (p[:, :, np.newaxis] * Z[:, np.newaxis]).reshape(len(Z), -1)
+        hessian = -(rows.T @ (rows * weights[:, np.newaxis])).reshape(n_logits, m, n_logits, m)
         for k in range(n_logits):
-            hessian[k, :, k] += (Z * (p[:, k] * self.row_weights)[:, np.newaxis]).T @ Z
-        hessian /= n
+            hessian[k, :, k] += (Z * (p[:, k] * weights)[:, np.newaxis]).T @ Z
+        weight = float(weights.sum())
+        hessian /= weight if step > 1 and weight > 0.0 else len(self.Z)
         for k in range(n_logits):
             hessian[k, range(d), k, range(d)] += self.settings.l2
         if n_logits > 1:
@@ -156,13 +159,15 @@ class _Model:
     def direction(self, at: _Point, wanted: float) -> Array | None:
         """Return a direction; wanted is the decrement that ends the fit."""
         if self._hessian is None:
-            return self.renewed(at)
+            n, m = self._problem.Z.shape
+            is_first = self._decrement == math.inf and self._steps_for >= _DEAR
+            return self.renewed(at, max(1, n // (_FIRST_ROWS * m)) if is_first else 1)
         before, step = self._decrement, self._step(at, self._hessian)
         return self.renewed(at) if self._is_slow(before, wanted) else step
 
-    def renewed(self, at: _Point) -> Array | None:
+    def renewed(self, at: _Point, row_step: int = 1) -> Array | None:
         """Return a direction by the Hessian of here; None where that has no factors."""
-        hessian = self._problem.hessian(at)
+        hessian = self._problem.hessian(at, row_step)
         self._pairs.clear()
         self._hessian, self.age = None, 0
         try:

@@ -18,6 +18,11 @@
 /* Where a Hessian takes less than this share of a step, each step has its own. */
 #define CHEAP 0.5
 
+/* Where a Hessian takes more than so many steps, the first one is of so many rows for each column:
+ * steps show what it lacks. */
+#define DEAR 4.0
+enum { FIRST_ROWS = 20 };
+
 /* Least curvature of a pair, as a share of its lengths' product: less is rounding. */
 #define LEAST_CURVATURE 1e-10
 
@@ -26,12 +31,16 @@ static double *own_pair(const small_task *t, ptrdiff_t k) {
     return t->sums + (k * t->rows->n_logits - k * (k - 1) / 2) * t->n_places * t->n_places;
 }
 
-/* The sums over the rows of the Hessian of the loss, a pair of logits after the other. */
-static void sum_hessian(const small_task *t) {
+/* The sums over the rows of the Hessian of the loss, a pair of logits after the other, of every
+ * step-th block. Returns the weight of these rows. */
+static double sum_hessian(const small_task *t, ptrdiff_t step) {
+    double weight = 0;
     memset(t->sums, 0, (size_t)n_sums(t) * sizeof *t->sums);
-    for (ptrdiff_t first = 0; first < t->rows->n_rows; first += BLOCK_ROWS) {
+    for (ptrdiff_t first = 0; first < t->rows->n_rows; first += step * BLOCK_ROWS) {
         const fs_curved_rows block = block_of(t, first);
+        const double *weights = block.row_weights;
         t->kern->hessian.add_rows(t->sums, t->shares, &block);
+        for (ptrdiff_t i = 0; i < block.n_rows; ++i) weight += weights[i];
     }
     const ptrdiff_t n_logits = t->rows->n_logits, n = t->n_places * t->n_places;
     double *sums = t->sums;
@@ -41,14 +50,15 @@ static void sum_hessian(const small_task *t) {
                 own_pair(t, k)[c] -= sums[c];
                 own_pair(t, l)[c] -= sums[c];
             }
+    return weight;
 }
 
-/* The upper triangle of the Hessian of the mean loss. */
-static void set_hessian(const small_task *t) {
+/* The upper triangle of the Hessian of the mean loss, from every step-th block of rows. */
+static void set_hessian(const small_task *t, ptrdiff_t step) {
     const ptrdiff_t m = t->n_columns, n_logits = t->rows->n_logits, n = t->n_places;
     const ptrdiff_t width = t->kern->hessian.panel_width;
-    const double scale = 1 / (double)t->rows->n_rows, *sums = t->sums;
-    sum_hessian(t);
+    const double n_rows = (double)t->rows->n_rows, weight = sum_hessian(t, step);
+    const double scale = 1 / (step > 1 && weight > 0 ? weight : n_rows), *sums = t->sums;
     for (ptrdiff_t k = 0; k < n_logits; ++k)
         for (ptrdiff_t l = k; l < n_logits; ++l, sums += n * n)
             for (ptrdiff_t a = 0; a < m; ++a) {
@@ -63,11 +73,11 @@ static void set_hessian(const small_task *t) {
 
 /* The Hessian's factor, in its place; whether there is one. The objective gets the curvature 1
  * along the direction that all intercepts have in common, where it is flat. */
-static int factor_hessian(const small_task *t) {
+static int factor_hessian(const small_task *t, ptrdiff_t step) {
     const ptrdiff_t m = t->n_columns, d = n_penalised(t), size = t->size;
     const ptrdiff_t n_logits = t->rows->n_logits;
     double *hessian = t->model.hessian;
-    set_hessian(t);
+    set_hessian(t, step);
     for (ptrdiff_t k = 0; k < n_logits; ++k) {
         for (ptrdiff_t j = 0; j < d; ++j) hessian[(k * m + j) * (size + 1)] += t->problem->l2;
         for (ptrdiff_t l = k; d < m && n_logits > 1 && l < n_logits; ++l)
@@ -105,14 +115,17 @@ static void set_step(small_task *t) {
     model->decrement = -along(t, t->step, t->gradient, t->size);
 }
 
-int fs_newton_renew(small_task *t) {
+/* A Hessian of here, from every step-th block of rows. */
+static int renew(small_task *t, ptrdiff_t step) {
     t->model.n_pairs = t->model.age = 0;
-    t->model.is_known = factor_hessian(t);
+    t->model.is_known = factor_hessian(t, step);
     if (!t->model.is_known) return 0;
     set_step(t);
     t->model.first_decrement = t->model.decrement;
     return 1;
 }
+
+int fs_newton_renew(small_task *t) { return renew(t, 1); }
 
 /* Whether the pace since the Hessian, from its own decrement on, asks for another one. */
 static int is_slow(const fs_newton_model *model, double before, double wanted) {
@@ -124,7 +137,12 @@ static int is_slow(const fs_newton_model *model, double before, double wanted) {
 
 int fs_newton_direction(small_task *t, double wanted) {
     const double before = t->model.decrement;
-    if (!t->model.is_known) return fs_newton_renew(t);
+    if (!t->model.is_known) {
+        const ptrdiff_t step = t->model.steps_for < DEAR || before > 0
+                                   ? 1
+                                   : t->rows->n_rows / (FIRST_ROWS * t->n_columns);
+        return renew(t, max_size(1, step));
+    }
     set_step(t);
     return !is_slow(&t->model, before, wanted) || fs_newton_renew(t);
 }

@@ -16,8 +16,8 @@ typedef struct {
     int n_pairs, newest, is_known, age; /* age: steps since the Hessian */
     /* of the latest direction, and of that by the Hessian alone, squared: minus the product with
      * the gradient */
-    double decrement, first_decrement;
-    double steps_for; /* steps that take as long as a Hessian */
+    double decrement, first_decrement; /* 0 before the first one */
+    double steps_for;                  /* steps that take as long as a Hessian */
 } fs_newton_model;
 
 typedef struct {
