@@ -18,7 +18,7 @@ Nothing here depends on how many threads, processes or machines there are.
 
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-from typing import Any, NamedTuple, Protocol, TypeVar, runtime_checkable
+from typing import Any, NamedTuple, Protocol, TypeVar
 
 import numpy as np
 
@@ -76,7 +76,6 @@ class Shards(Protocol):
         """Return other shards: change(shard, *args) in the place of each."""
 
 
-@runtime_checkable
 class Adding(Protocol):
     """Shards that also add up answers where they are, so that fewer are sent: not needed."""
 

@@ -324,8 +324,10 @@ class Rows:
     ) -> T:
         """Return the sum of the answers, added where the shards are, if they do that."""
         shards = self._shards
-        if isinstance(shards, protocol.Adding):
-            return shards.added(add, question, *args, **options)
+        # (isinstance of a protocol takes 20 microseconds before Python 3.12)
+        if hasattr(shards, "added"):
+            total: T = shards.added(add, question, *args, **options)
+            return total
         return tree.added(add, shards.ask(question, *args, **options))
 
     def drawn(
