@@ -13,6 +13,10 @@ logit. Newton's method and the Hessian's blocks are affordable there, and not fo
 2000 features that differ in scale, K = 3: 16 iterations in 0.03 s, instead of 1000 iterations in
 3 s that do not reach a gap of 0.4.
 
+Where so few coefficients remain that Newton's method follows, which needs no eigenvectors, a
+Cholesky factor of the Gram matrix with pivots takes their place: Z = L, T = L^-1 S of the rows that
+are pivots (200 x 1000, K = 2: 0.2 ms in place of 2.9, of 9).
+
 The Gram matrix squares the condition number of S, so directions of small size are lost. The point
 that is found is judged by the objective itself.
 """
@@ -20,9 +24,10 @@ that is found is judged by the objective itself.
 from collections.abc import Iterator
 
 import numpy as np
+from scipy.linalg.lapack import dpstrf, dtrtri
 
 from fastsoftmax.arrays import Array
-from fastsoftmax.blas import product
+from fastsoftmax.blas import product, single_threaded_blas
 from fastsoftmax.problem.problem import Problem, build_problem
 from fastsoftmax.threads import answering_signals
 
@@ -31,8 +36,10 @@ _MOST_ROWS = 2048
 _ROWS_PER_FEATURE = 0.8
 # Multiply-adds of eigenvectors, for each cube of the order.
 _PER_CUBE = 10.0
-# Numbers of rows at a time that are brought to float64 (8 MB).
+# Numbers of rows at a time that are brought to float64 (8 MB); of fewer rows they are kept.
 _BLOCK_NUMBERS = 1 << 20
+# Coefficients up to which no eigenvectors are needed.
+_MOST_BY_NEWTON = 250
 
 
 class RowSpace:
@@ -42,16 +49,14 @@ class RowSpace:
         self._full = full
         n_rows = full.n_rows
         gram = np.zeros((n_rows, n_rows))
-        for _, s in self._columns():
+        self._kept: Array | None = None  # S
+        for columns, s in self._columns():
             gram += product(s, s.T)
-        values, vectors = answering_signals(n_rows, np.linalg.eigh, gram)
-        kept = values > n_rows * np.finfo(np.float64).eps * values[-1]
-        roots = np.sqrt(values[kept])
-        self._to_rows = vectors[:, kept] / roots  # A = B of this, transposed
+            self._kept = s if columns == slice(0, full.n_features) else None
+        is_small = full.n_logits * (n_rows + full.fit_intercept) <= _MOST_BY_NEWTON
+        z, self._to_rows = (_by_pivots if is_small else _by_eigenvectors)(gram)
         self.problem = build_problem(
-            full.rows.with_features(vectors[:, kept] * roots),
-            full.l2,
-            fit_intercept=full.fit_intercept,
+            full.rows.with_features(z), full.l2, fit_intercept=full.fit_intercept
         )
 
     @staticmethod
@@ -69,6 +74,9 @@ class RowSpace:
     def _columns(self) -> Iterator[tuple[slice, Array]]:
         """Yield blocks of columns of S, all rows of each."""
         coordinates, d = self._full.coordinates, self._full.n_features
+        if self._kept is not None:
+            yield slice(0, d), self._kept
+            return
         step = max(1, _BLOCK_NUMBERS // max(1, self._full.n_rows))
         for start in range(0, d, step):
             columns = slice(start, min(start + step, d))
@@ -103,3 +111,26 @@ class RowSpace:
         if full.fit_intercept:
             result[full.n_weights :] = bias
         return result
+
+
+def _by_eigenvectors(gram: Array) -> tuple[Array, Array]:
+    """Return Z, row by row, and the matrix that A is B times, transposed."""
+    n_rows = len(gram)
+    values, vectors = answering_signals(n_rows, np.linalg.eigh, gram)
+    kept = values > n_rows * np.finfo(np.float64).eps * values[-1]
+    roots = np.sqrt(values[kept])
+    return vectors[:, kept] * roots, vectors[:, kept] / roots
+
+
+@single_threaded_blas
+def _by_pivots(gram: Array) -> tuple[Array, Array]:
+    """Return the same by a Cholesky factor."""
+    resolved = len(gram) * np.finfo(np.float64).eps * float(np.trace(gram))
+    factor, numbers, rank, _ = dpstrf(gram, tol=resolved, lower=1)
+    order = numbers - 1
+    z, to_rows = np.zeros((2, len(gram), rank))
+    z[order] = np.tril(factor)[:, :rank]
+    if rank:  # (LAPACK takes nothing of size 0)
+        inverse, _ = dtrtri(factor[:rank, :rank], lower=1)
+        to_rows[order[:rank]] = np.tril(inverse).T
+    return z, to_rows
