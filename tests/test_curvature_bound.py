@@ -9,6 +9,7 @@ from scipy import sparse
 from fastsoftmax import reference
 from fastsoftmax.objective import SoftmaxObjective
 from fastsoftmax.optimum import full_batch
+from fastsoftmax.problem import curvature_bound as curvature_bound_module
 from fastsoftmax.problem.curvature import hessian_of_rows
 from fastsoftmax.problem.curvature_bound import SharperBound, curvature_bound, is_possible
 from fastsoftmax.problem.problem import build_problem
@@ -142,6 +143,21 @@ def test_errors_of_the_gradient_are_allowed_for(n_classes, rng):
         wrong = replace(at, gradient=at.gradient + sizes * error)
         assert allowed >= curvature_bound(problem, wrong, hessian.copy(), 0.0).value
     assert np.isfinite(allowed)
+
+
+@pytest.mark.parametrize("spread", [1.0, 1e3, 1e8])
+@pytest.mark.parametrize("nu", [1e-9, 1e-3, 0.05, 0.2, 5.0])
+@pytest.mark.parametrize("noise", [0.0, 1e-9, 1e-2])
+def test_least_curvature_is_no_more_than_the_least_eigenvalue(spread, nu, noise, rng):
+    vectors = np.linalg.qr(rng.normal(size=(12, 12)))[0]
+    values = np.append(np.geomspace(1.0, spread, 11), 1.0)
+    A = vectors * values @ vectors.T
+    least = curvature_bound_module._least_curvature(A, 1e-13 * spread, nu, 1.5, noise)
+    assert least <= np.linalg.eigvalsh(A)[0] + 1e-12 * spread
+    if nu * 1.5 / np.sqrt(least) < 0.7:  # where the bound is of use, it is not far off
+        a = (nu + noise / np.sqrt(least)) * 1.5 / np.sqrt(least)
+        exact = (nu + noise) * 1.5
+        assert least > 0.0 and (a < 1.0) >= (exact < 0.7)
 
 
 def test_is_tried_only_where_it_may_end_a_fit(rng):

@@ -79,6 +79,34 @@ class TestKernel:
         np.testing.assert_allclose(points, expected[0], rtol=1e-6, atol=1e-9)
         np.testing.assert_allclose(records, expected[1], rtol=1e-9, atol=1e-13)
 
+    @pytest.mark.parametrize(
+        ("n", "d", "k"),
+        [(900, 40, 2), (700, 30, 3), (500, 20, 5), (6500, 101, 2)],
+        ids=["two classes", "three", "five", "the first Hessian of some rows"],
+    )
+    @pytest.mark.parametrize("intercept", [True, False])
+    def test_a_hessian_serves_several_steps(self, kernels, isa, rng, n, d, k, intercept):
+        arguments = arguments_of(rng, n, d, k, intercept=intercept, l2=1e-3)
+        points, records, end = run(kernels, arguments, 20, target=1e-16, isa=isa)
+        twin = run(reference, arguments, 20, target=1e-16)
+        assert end == twin[2]
+        assert end[1]
+        n_steps = end[0]
+        np.testing.assert_allclose(points[:n_steps], twin[0][:n_steps], rtol=1e-4, atol=1e-6)
+        np.testing.assert_allclose(records[:n_steps, :3], twin[1][:n_steps, :3], rtol=1e-9)
+        assert (np.diff(records[:n_steps, 2]) <= 1e-14).all()
+
+    def test_a_hessian_that_is_of_no_use_is_computed_again(self, kernels, isa, rng):
+        """The rows of its blocks, every second one, say nothing of the others."""
+        arguments = list(arguments_of(rng, 6500, 101, 2, l2=1e-4))
+        is_first = np.arange(6500) // 128 % 2 == 0
+        arguments[1][is_first, :50] *= 1e-3
+        arguments[1][~is_first, 50:100] *= 1e-3
+        _, records, end = run(kernels, arguments, 40, target=1e-14, isa=isa)
+        assert end[1]
+        twin = run(reference, arguments, 40, target=1e-14)
+        assert records[end[0] - 1, 2] == pytest.approx(twin[1][twin[2][0] - 1, 2], rel=1e-12)
+
     @pytest.mark.parametrize("dtype", ["f8", "f4", "f2", "u1", "i1"])
     @pytest.mark.parametrize("order", ["C", "F", "strided"])
     @pytest.mark.parametrize("scaled", [True, False])
@@ -302,6 +330,37 @@ class TestSolve:
         with np.errstate(over="ignore", invalid="ignore"):
             stage = small.SmallStage(objective)
             assert stage.run(objective.problem.null_point, Limits(1e-4, 9)) is None
+
+
+@pytest.mark.parametrize(
+    ("n", "d", "k", "real", "is_small"),
+    [
+        (10_000, 100, 2, np.float64, True),
+        (12_000, 100, 2, np.float64, False),
+        (20_000, 25, 2, np.float64, True),
+        (20_000, 40, 2, np.float32, False),
+        (10_000, 30, 3, np.float64, True),
+        (10_000, 60, 3, np.float64, False),
+        (300, 300, 2, np.float64, False),
+    ],
+)
+def test_which_problems_are_small(rng, n, d, k, real, is_small):
+    X, labels = np.zeros((n, d), real), (np.arange(n) % k).astype(np.int32)
+    backend = resolve_backend("auto")
+    shard = build_shard(X, labels, None, np.ones(n, real), k, backend=backend)
+    assert small.suits(build_problem(Rows([shard]), 0.02, fit_intercept=True)) == is_small
+
+
+def test_the_last_digits_come_where_they_cost_little(rng):
+    """Larger problems end at tol, those of many steps a second at the last digits."""
+    for n, least, most in ((500, 0.0, 1e-16), (10_000, 1e-12, 1e-4)):
+        X = rng.normal(size=(n, 40))
+        y = X @ rng.normal(size=40) / 6.0 + rng.normal(size=n) > 0.0
+        model = FastSoftmax().fit(X, y)
+        assert model.solver_ == "newton-cholesky"
+        assert least <= model.gap_ <= most
+        best = FastSoftmax(tol=1e-13).fit(X, y).objective_
+        assert model.objective_ * (1.0 - model.gap_) <= best <= model.objective_ * (1.0 + 1e-15)
 
 
 def test_the_same_with_and_without_an_observer(rng):

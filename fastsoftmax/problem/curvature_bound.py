@@ -42,8 +42,8 @@ from fastsoftmax.threads import answering_signals
 # Eigenvalues below this share of the largest may be rounding.
 _RESOLVED = 1e-10
 # Values of a that are tried, where a least eigenvalue of A that is large enough is asked for: with
-# them the bound is 1.09 and 1.4 times nu^2 / 2. What errors of the gradient may add to nu then; where
-# it is more, the least eigenvalue itself is taken.
+# them the bound is 1.09 and 1.4 times nu^2 / 2. What errors of the gradient may add to nu then;
+# where it is more, the least eigenvalue itself is taken.
 _TRIED, _ERRORS = (0.25, 0.75), 0.1
 # A penalty up to here was raised from less, so the optimum is not quite the one that is asked for.
 _LEAST_L2 = 1e-300
