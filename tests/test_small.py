@@ -89,9 +89,9 @@ class TestKernel:
         arguments = arguments_of(rng, n, d, k, intercept=intercept, l2=1e-3)
         points, records, end = run(kernels, arguments, 20, target=1e-11, isa=isa)
         twin = run(reference, arguments, 20, target=1e-11)
-        assert end == twin[2]
-        assert end[1]
-        n_steps = end[0]
+        assert end[1:] == twin[2][1:] == (True, False)
+        n_steps = min(end[0], twin[2][0])  # (at the target, rounding decides)
+        assert max(end[0], twin[2][0]) <= n_steps + 1
         np.testing.assert_allclose(points[:n_steps], twin[0][:n_steps], rtol=1e-4, atol=1e-6)
         np.testing.assert_allclose(records[:n_steps, :3], twin[1][:n_steps, :3], rtol=1e-9)
         assert (np.diff(records[:n_steps, 2]) <= 1e-14).all()
