@@ -114,7 +114,7 @@ def _feasible_mixture(problem: Problem, at: Evaluation) -> tuple[float, Array] |
     """(t, u) of `gap_bound`; None where the model's own probabilities are feasible."""
     excess, class_share = at.bias_grad, problem.class_share
     if problem.n_logits < problem.n_classes:
-        excess = np.concatenate([-excess, excess])
+        return _feasible_of_two(float(excess[0]), class_share)
     over = excess > 0.0
     if not over.any():
         return None
@@ -123,6 +123,17 @@ def _feasible_mixture(problem: Problem, at: Evaluation) -> tuple[float, Array] |
     return 1.0 / (1.0 + room), u / u.sum()
 
 
+def _feasible_of_two(excess: float, class_share: Array) -> tuple[float, Array] | None:
+    """Return the same for two classes, of which the one with too much gets nothing of u."""
+    if not 0.0 < abs(excess) < np.inf:
+        return None
+    k = int(excess > 0.0)
+    share = abs(excess) / (abs(excess) + float(class_share[k]))
+    return share, np.array([1.0, 0.0]) if k else np.array([0.0, 1.0])
+
+
 def _entropy(u: Array) -> float:
     """Entropy of a distribution, in nats."""
+    if len(u) == 2 and u[0] * u[1] == 0.0:
+        return 0.0
     return float(-np.sum(u * np.log(u, where=u > 0, out=np.zeros_like(u))))

@@ -11,8 +11,8 @@ from fastsoftmax.kernel_arguments import GradientTerms
 from fastsoftmax.problem.evaluation import BaseGradient, Dots, Evaluation, square_of
 from fastsoftmax.problem.problem import Problem
 
-# A share of F that does not matter.
-_LITTLE = 1e-7
+# A share of F that does not matter, and one of the bound.
+_LITTLE, _SMALL = 1e-7, 1e-5
 # Of `RawPass._gradient_noise`: the size of an error in units of it, and how many numbers of X tell
 # their size.
 _ROUNDINGS = 10.0
@@ -150,8 +150,10 @@ class RawPass:
         return self.problem.rows.mean_squares(_SAMPLED_NUMBERS) + _TINY
 
     @cached_property
-    def _scaled_squares(self) -> Array:
-        return np.asarray(self._mean_squares * self.problem.coordinates.scale**2)
+    def _scaled_squares(self) -> tuple[float, float]:
+        """The sum and the largest of the mean squares of scaled features."""
+        scaled = self._mean_squares * self.problem.coordinates.scale**2
+        return float(scaled.sum()), float(scaled.max(initial=0.0))
 
     def _gradient_noise(self, at: Evaluation) -> float:
         """Return what rounding of gradients can hide of the bound ||r||^2 / (2 l2).
@@ -168,14 +170,15 @@ class RawPass:
             return unit * at.loss
         if problem.l2 <= 0.0:
             return 0.0
-        scaled = self._scaled_squares
+        size, largest = self._scaled_squares
 
         def noise(terms: float) -> float:
-            error = self._error(at, float(scaled.sum()), terms)
+            error = self._error(at, size, terms)
             return float(error * (2.0 * np.sqrt(at.dots.rr) + error) / (2.0 * problem.l2))
 
-        most = noise(at.square * float(scaled.max(initial=0.0)))
-        if most <= _LITTLE * at.value:  # an upper bound on the next, which costs more
+        most = noise(at.square * largest)
+        # an upper bound on the next, which costs more
+        if most <= max(_LITTLE * at.value, _SMALL * at.dots.rr / (2.0 * problem.l2)):
             return most
         return noise(self._largest_terms(at))
 
