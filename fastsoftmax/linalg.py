@@ -1,6 +1,7 @@
 """Small linear algebra that numpy and scipy do not have."""
 
 import math
+from collections.abc import Callable
 
 import numpy as np
 from scipy.linalg import lapack
@@ -28,6 +29,23 @@ def invert(matrix: Array, added: Array) -> None:
     """
     if not len(matrix):  # LAPACK takes none of order 0
         return
+    inverse = _raised(matrix, added, _lower_inverse)
+    # only the lower triangle is filled, so that the sum with its transpose doubles the diagonal
+    matrix[...] = inverse
+    matrix += inverse.T
+    np.fill_diagonal(matrix, np.diagonal(inverse))
+
+
+def factored(matrix: Array, added: Array) -> Array:
+    """Return the lower Cholesky factor of matrix + diag(added); the matrix is overwritten.
+
+    The diagonal is raised as in `invert`. The upper triangle of the result is undefined.
+    """
+    return _raised(matrix, added, _lower_factor) if len(matrix) else matrix
+
+
+def _raised(matrix: Array, added: Array, function: Callable[[Array], tuple[Array, int]]) -> Array:
+    """Return what a function makes of a matrix, whose diagonal is raised until it succeeds."""
     diagonal = np.diagonal(matrix) + added
     size = float(diagonal.mean())
     # in proportion to each element, so that the scale of a feature does not matter; from little
@@ -36,22 +54,25 @@ def invert(matrix: Array, added: Array) -> None:
     steps = np.where(diagonal > 0.0, diagonal, size if size > 0.0 else 1.0)
     while True:
         np.fill_diagonal(matrix, diagonal + extra * steps)
-        inverse, info = answering_signals(len(matrix), _lower_inverse, matrix)
-        if info == 0 and np.isfinite(inverse).all():
-            break
+        found, info = answering_signals(len(matrix), function, matrix)
+        if info == 0 and np.isfinite(found).all():
+            return found
         if not np.isfinite(size) or extra > 1e6:
-            inverse = np.eye(len(matrix)) / (size if np.isfinite(size) and size > 0.0 else 1.0)
-            break
+            matrix[...] = 0.0
+            np.fill_diagonal(matrix, size if np.isfinite(size) and size > 0.0 else 1.0)
+            return function(matrix)[0]
         extra *= 100.0
-    # only the lower triangle is filled, so that the sum with its transpose doubles the diagonal
-    matrix[...] = inverse
-    matrix += inverse.T
-    np.fill_diagonal(matrix, np.diagonal(inverse))
+
+
+def _lower_factor(matrix: Array) -> tuple[Array, int]:
+    """Return the lower Cholesky factor, and a number other than 0 where there is none."""
+    factor, info = lapack.dpotrf(matrix.T, lower=1, clean=1)
+    return factor, info
 
 
 def _lower_inverse(matrix: Array) -> tuple[Array, int]:
-    """Return the lower triangle of the inverse, and a number other than 0 where there is none."""
-    factor, info = lapack.dpotrf(matrix.T, lower=1, clean=1)
+    """Return the lower triangle of the inverse, and such a number."""
+    factor, info = _lower_factor(matrix)
     if info == 0:
         factor, info = lapack.dpotri(factor, lower=1, overwrite_c=1)
     return factor, info

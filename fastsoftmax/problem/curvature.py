@@ -16,11 +16,13 @@ In the last two, what the mean features of a class add is exact and the remainde
 (`preconditioner.WithinPreconditioner`).
 """
 
+from typing import Any
+
 import numpy as np
 
 from fastsoftmax.arrays import Array
 from fastsoftmax.blas import inner, product
-from fastsoftmax.linalg import invert
+from fastsoftmax.linalg import factored
 from fastsoftmax.problem.curved_span import RowSpan, spread_of
 from fastsoftmax.problem.evaluation import Located
 from fastsoftmax.problem.preconditioner import (
@@ -73,6 +75,9 @@ _LEAST_SHARE, _LEAST_CURVATURE = 1e-3, 1e-10
 _PER_PROBABILITY, _PER_ITERATION = 20.0, 1e7
 # Classes whose means are copied at a time.
 _CLASSES_AT_A_TIME = 256
+# Mean squares, in variances, from which on features are far from 0; powers of ten of mean squares
+# whose products float32 can hold.
+_FAR, _RANGE = 100.0, 12.0
 _TINY = float(np.finfo(float).tiny)
 
 
@@ -185,7 +190,8 @@ def build_whole(
     Along what all classes have in common, and outside the span, it gets any curvature: no steps go
     there.
     """
-    matrix = build_hessian(problem, at, step)
+    number = np.float64 if step == 1 else _number_for(problem)  # (of some rows it is rough)
+    matrix = build_hessian(problem, at, step, number)
     k, d = problem.n_logits, problem.n_features
     added = np.zeros(len(matrix))
     if step > 1:  # a feature that occurs in few rows may occur in none of these
@@ -200,9 +206,16 @@ def build_whole(
         outside *= float(diagonal.mean())
         for own in numbers:
             matrix[own[:, np.newaxis], own] += outside
-    invert(matrix, added)
-    whole = WholeInverse(matrix)
+    whole = WholeInverse(factored(matrix, added))
     return whole if span is None else InSpan(whole, span, problem.n_weights)
+
+
+def _number_for(problem: Problem) -> type[np.floating[Any]]:
+    """Return the number type that the rows of a Hessian need, where rounding costs steps alone."""
+    squares, variances = problem.mean_squares, problem.variances
+    if (squares > _FAR * variances).any() or not (np.abs(np.log10(squares)) < _RANGE).all():
+        return np.float64
+    return np.float32
 
 
 def _leave_constants(problem: Problem, inverse: Array) -> None:
@@ -305,10 +318,13 @@ def hessian_cost(problem: Problem) -> float:
     return float(problem.n_rows + problem.n_params) * problem.n_params**2
 
 
-def hessian_of_rows(problem: Problem, at: Located, step: int = 1) -> Array:
+def hessian_of_rows(
+    problem: Problem, at: Located, step: int = 1, number: type[np.floating[Any]] = np.float64
+) -> Array:
     """Return the share that every step-th row has of the Hessian of the mean loss, in a new array.
 
-    In the solver's coordinates; the rows are divided by the number of all.
+    In the solver's coordinates; the rows are divided by the number of all. The products of a row
+    are computed in a number type.
     """
     rows, coordinates = problem.rows, problem.coordinates
     k, d = at.weights.shape
@@ -316,7 +332,7 @@ def hessian_of_rows(problem: Problem, at: Located, step: int = 1) -> Array:
     some, step = rows.every(step)
     total = some.sum(
         hessian,
-        at.weights.astype(np.float64, copy=False),
+        at.weights.astype(number, copy=False),
         at.bias,
         coordinates.center,
         step,
@@ -332,14 +348,16 @@ def hessian_of_rows(problem: Problem, at: Located, step: int = 1) -> Array:
     return np.asarray(total[np.ix_(by_weights, by_weights)])
 
 
-def build_hessian(problem: Problem, at: Located, step: int = 1) -> Array:
+def build_hessian(
+    problem: Problem, at: Located, step: int = 1, number: type[np.floating[Any]] = np.float64
+) -> Array:
     """Return the Hessian of F in the solver's coordinates, from every step-th row, in a new array.
 
     Softmax does not see a number added to all logits, so the intercepts' common direction is flat
     (and without a penalty that of each feature): there the Hessian gets the curvature 1 of an
     objective with the same minimum.
     """
-    hessian, rows = hessian_of_rows(problem, at, step), problem.rows
+    hessian, rows = hessian_of_rows(problem, at, step, number), problem.rows
     if step > 1:
         some, own_step = rows.every(step)
         weight = some.sum(protocol.total_weight, own_step)

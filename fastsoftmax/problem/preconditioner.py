@@ -8,9 +8,10 @@ from types import ModuleType
 from typing import Any, Protocol
 
 import numpy as np
+from scipy.linalg.lapack import dpotrs
 
 from fastsoftmax.arrays import Array
-from fastsoftmax.blas import product
+from fastsoftmax.blas import product, single_threaded_blas
 from fastsoftmax.problem.curved_span import RowSpan
 from fastsoftmax.solvers.protocols import Preconditioner
 from fastsoftmax.threads import answering_signals, in_threads
@@ -52,13 +53,14 @@ class DiagonalPreconditioner:
 
 @dataclass(frozen=True)
 class WholeInverse:
-    """The inverse of the whole matrix, for all coefficients together."""
+    """The inverse of the whole matrix, for all coefficients together, by its Cholesky factor."""
 
-    inverse: Array
+    factor: Array  # the lower triangle
 
+    @single_threaded_blas
     def apply(self, gradient: Array) -> Array:
         """Return the product with a flat vector, in a new array."""
-        return np.asarray(product(self.inverse, gradient))
+        return np.asarray(dpotrs(self.factor, gradient, lower=1)[0])
 
 
 @dataclass(frozen=True)

@@ -187,15 +187,17 @@ def class_curvature(shard: Shard, weights: Array, bias: Array, step: int) -> tup
 def hessian(
     shard: Shard, weights: Array, bias: Array, center: Array, step: int = 1, *, with_bias: bool
 ) -> Array:
-    """Sum of s (diag(p) - p p^T) (x) z z^T over every step-th row, in float64.
+    """Sum of s (diag(p) - p p^T) (x) z z^T over every step-th row, float64.
 
     It is (n_logits m, n_logits m); z has m numbers, and the coefficients of a logit lie together.
+    The products are computed in the number type of the weights, if that holds the numbers of X.
     """
     size = len(bias) * (shard.n_features + with_bias)
     total = np.zeros((size, size))
-    model = [np.ascontiguousarray(part, dtype=np.float64) for part in (weights, bias)]
+    number = weights.dtype if shard.is_dense else np.dtype(np.float64)
+    model = [np.ascontiguousarray(part, dtype=number) for part in (weights, bias)]
     scaling = Scaling(center, None, with_bias)
-    row_weights = shard.row_weights.astype(np.float64, copy=False)
+    row_weights = shard.row_weights.astype(number, copy=False)
     every = slice(0, shard.n_rows, step)
 
     def add(out: Array, X: Array, row_weights: Array) -> Array:
@@ -203,7 +205,10 @@ def hessian(
         return out
 
     if shard.is_dense:
-        return add(total, shard.X[every], np.ascontiguousarray(row_weights[every]))
+        X = shard.X[every]
+        if number == np.float32 and X.dtype == np.float64:
+            X = X.astype(number)
+        return add(total, X, np.ascontiguousarray(row_weights[every]))
     part = np.empty_like(total)
     for rows in shard.blocks(step):
         total += add(part, shard.dense(rows), np.ascontiguousarray(row_weights[rows]))
