@@ -341,7 +341,8 @@ class TestSolve:
         (20_000, 40, 2, np.float32, False),
         (10_000, 30, 3, np.float64, True),
         (10_000, 60, 3, np.float64, False),
-        (300, 300, 2, np.float64, False),
+        (300, 340, 2, np.float64, True),
+        (300, 360, 2, np.float64, False),
     ],
 )
 def test_which_problems_are_small(rng, n, d, k, real, is_small):

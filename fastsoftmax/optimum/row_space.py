@@ -39,7 +39,7 @@ _PER_CUBE = 10.0
 # Numbers of rows at a time that are brought to float64 (8 MB); of fewer rows they are kept.
 _BLOCK_NUMBERS = 1 << 20
 # Coefficients up to which no eigenvectors are needed.
-_MOST_BY_NEWTON = 250
+_MOST_BY_NEWTON = 350
 
 
 class RowSpace:

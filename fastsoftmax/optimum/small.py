@@ -31,14 +31,14 @@ from fastsoftmax.solvers.resuming import is_same, seen_at
 # Where L-BFGS by passes becomes the quicker one, by measurement: coefficients, multiply-adds of a
 # Hessian (of which half are left out), and products of a row with each logit, whose exponential
 # costs as much as so many. Rows of few bytes are quickest read as they are.
-_MOST_PARAMS = 250
+_MOST_PARAMS = 350
 _MOST_WORK = 1.1e8
 _MOST_PRODUCTS = {8: 1.5e6, 4: 1e6}  # by the bytes of a number that is computed with
 _MOST_SPARSE_PRODUCTS = 3e5
 _EXPONENTIAL = 16
 # Steps of a call: all that are needed, nearly always.
 _STEPS = 24
-# Relative gap to go on to, and products up to which the last digits cost so little. (The last steps
+# Relative gap to go on to, and products of a step up to which the last digits cost so little. (The last steps
 # are of L-BFGS, so none leads far beyond, as a step of Newton's method does. At 1e-14 coefficients
 # of equal problems differed by 1e-8.)
 _TARGET, _FEW_PRODUCTS = 1e-18, 1e5
@@ -161,7 +161,7 @@ class SmallStage:
         n_steps = min(_STEPS, limits.max_iter - n_iter)
         points, records = np.empty((n_steps, params.size)), np.empty((n_steps, 4))
         base = np.empty(params.shape)
-        few = _products(problem) <= _FEW_PRODUCTS
+        few = _products(problem) + problem.n_params**2 <= _FEW_PRODUCTS
         target = min(limits.tol, _TARGET) if few else limits.tol
         settings = NewtonSettings(view.scaling, problem.class_share, problem.l2, limits.tol, target)
         done, reached, stuck = problem.rows.backend.newton_steps(
