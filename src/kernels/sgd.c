@@ -4,7 +4,11 @@
 #include "pass.h"
 #include "rows.h"
 
-/* A batch is cut into even blocks of whole vectors, a part for each block's worth of work. */
+/* A batch is cut into even blocks of whole vectors, a part for each block's worth of work, and from
+ * eight parts on for two of them: each part has a gradient of its own, which is set to 0 and added
+ * up (20000 x 784, K = 10, batch 1024: 15 parts 10.2 ms, 8 parts 8.3 ms by one thread, 5.3 and 4.5
+ * by two). */
+enum { FREE_PARTS = 8 };
 static pass_plan plan_batch(const kernels *kern, const fs_rows *rows, ptrdiff_t batch_size) {
     pass_plan plan = fs_plan_pass(kern, rows);
     const double most_parts =
@@ -15,7 +19,8 @@ static pass_plan plan_batch(const kernels *kern, const fs_rows *rows, ptrdiff_t 
     plan.block_rows = ceil_div(ceil_div(batch_size, max_size(1, n_blocks)), 16) * 16;
     plan.n_blocks = ceil_div(batch_size, plan.block_rows);
     plan.residual_size = rows->n_classes * plan.block_rows;
-    plan.n_parts = min_size(min_size(MOST_PARTS, plan.n_blocks), max_size(1, by_work));
+    const ptrdiff_t parts = max_size(min_size(FREE_PARTS, by_work), by_work / 2);
+    plan.n_parts = min_size(min_size(MOST_PARTS, plan.n_blocks), max_size(1, parts));
     if (most_parts < (double)plan.n_parts) plan.n_parts = max_size(1, (ptrdiff_t)most_parts);
     plan.pack_bytes = fs_pack_bytes(rows, plan.block_rows);
     plan.panel_blocks = 0;
