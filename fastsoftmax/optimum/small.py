@@ -38,9 +38,9 @@ _MOST_SPARSE_PRODUCTS = 3e5
 _EXPONENTIAL = 16
 # Steps of a call: all that are needed, nearly always.
 _STEPS = 24
-# Relative gap to go on to, and products of a step up to which the last digits cost so little. (The last steps
-# are of L-BFGS, so none leads far beyond, as a step of Newton's method does. At 1e-14 coefficients
-# of equal problems differed by 1e-8.)
+# Relative gap to go on to, and products of a step up to which the last digits cost so little. (The
+# last steps are of L-BFGS, so none leads far beyond, as a step of Newton's method does. At 1e-14
+# coefficients of equal problems differed by 1e-8.)
 _TARGET, _FEW_PRODUCTS = 1e-18, 1e5
 
 
