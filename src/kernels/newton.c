@@ -75,8 +75,8 @@ static small_task begin(const kernels *kern, const fs_small *problem, double *ba
     t.panels.places = take_doubles(memory, (double)N_PLACE_TABLES * n_places);
     t.packed = take(memory, fs_pack_bytes(rows, BLOCK_ROWS));
     t.model.hessian = take_doubles(memory, size * size);
-    t.model.steps = take_doubles(memory, MOST_PAIRS * size);
-    t.model.changes = take_doubles(memory, MOST_PAIRS * size);
+    t.model.steps = take_doubles(memory, (double)MOST_PAIRS * size);
+    t.model.changes = take_doubles(memory, (double)MOST_PAIRS * size);
     t.model.steps_for = hessian_steps(&t);
     return t;
 }
