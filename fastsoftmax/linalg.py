@@ -39,7 +39,7 @@ def invert(matrix: Array, added: Array) -> None:
 def factored(matrix: Array, added: Array) -> Array:
     """Return the lower Cholesky factor of matrix + diag(added); the matrix is overwritten.
 
-    The diagonal is raised as in `invert`. The upper triangle of the result is undefined.
+    The diagonal is raised as in `invert`.
     """
     return _raised(matrix, added, _lower_factor) if len(matrix) else matrix
 

@@ -239,6 +239,26 @@ def test_whole(problem, fit_intercept, rng):
     np.testing.assert_allclose(built.apply(matrix @ direction), direction, rtol=1e-6, atol=1e-6)
 
 
+@pytest.mark.parametrize(
+    ("size", "shift", "number"),
+    [
+        (1.0, 0.0, np.float32),
+        (0.0, 3.0, np.float32),  # a constant feature
+        (1e5, 0.0, np.float32),
+        (1e-7, 0.0, np.float64),
+        (1e7, 0.0, np.float64),
+        (1.0, 1e4, np.float64),  # far from 0, and without an intercept not centred
+    ],
+)
+def test_some_rows_are_taken_in_float32_where_that_is_enough(rng, size, shift, number):
+    X = rng.normal(size=(50, 3)) * [1.0, size, 2.0] + [0.0, shift, 0.0]
+    labels = (np.arange(50) % 2).astype(np.int32)
+    shard = build_shard(X, labels, None, np.ones(50), 2, backend=reference)
+    fit_intercept = shift < 100.0
+    problem = build_problem(Rows([shard]), 0.1, fit_intercept=fit_intercept)
+    assert curvature._number_for(problem) is number
+
+
 def test_curvature_along(problem, rng):
     """That of the Hessian of the loss."""
     shard, weights, bias = problem

@@ -75,9 +75,9 @@ _LEAST_SHARE, _LEAST_CURVATURE = 1e-3, 1e-10
 _PER_PROBABILITY, _PER_ITERATION = 20.0, 1e7
 # Classes whose means are copied at a time.
 _CLASSES_AT_A_TIME = 256
-# Mean squares, in variances, from which on features are far from 0; powers of ten of mean squares
-# whose products float32 can hold.
-_FAR, _RANGE = 100.0, 12.0
+# Mean squares, in variances, from which on features are far from 0; and up to which float32 holds
+# their products, as it does from the reciprocal on.
+_FAR, _RANGE = 100.0, 1e12
 _TINY = float(np.finfo(float).tiny)
 
 
@@ -212,10 +212,10 @@ def build_whole(
 
 def _number_for(problem: Problem) -> type[np.floating[Any]]:
     """Return the number type that the rows of a Hessian need, where rounding costs steps alone."""
-    squares, variances = problem.mean_squares, problem.variances
-    if (squares > _FAR * variances).any() or not (np.abs(np.log10(squares)) < _RANGE).all():
-        return np.float64
-    return np.float32
+    squares = problem.mean_squares
+    held = (squares == 0.0) | ((1.0 / _RANGE < squares) & (squares < _RANGE))
+    is_far = squares > _FAR * problem.variances
+    return np.float32 if held.all() and not is_far.any() else np.float64
 
 
 def _leave_constants(problem: Problem, inverse: Array) -> None:
