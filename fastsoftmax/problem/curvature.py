@@ -213,7 +213,7 @@ def build_whole(
 def _number_for(problem: Problem) -> type[np.floating[Any]]:
     """Return the number type that the rows of a Hessian need, where rounding costs steps alone."""
     squares = problem.mean_squares
-    held = (squares == 0.0) | ((1.0 / _RANGE < squares) & (squares < _RANGE))
+    held = (squares == 0.0) | ((squares > 1.0 / _RANGE) & (squares < _RANGE))
     is_far = squares > _FAR * problem.variances
     return np.float32 if held.all() and not is_far.any() else np.float64
 
