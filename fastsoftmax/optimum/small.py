@@ -43,6 +43,8 @@ _STEPS = 24
 # last steps are of L-BFGS, so none leads far beyond, as a step of Newton's method does. At 1e-14
 # coefficients of equal problems differed by 1e-8.)
 _TARGET, _FEW_PRODUCTS = 1e-18, 1e5
+# What others aim at, as a share of `tol`: the objective sees the coefficients rounded.
+_ROUNDED = 0.9
 
 
 def suits(problem: Problem) -> bool:
@@ -163,7 +165,7 @@ class SmallStage:
         points, records = np.empty((n_steps, params.size)), np.empty((n_steps, 4))
         base = np.empty(params.shape)
         few = _products(problem) + problem.n_params**2 <= _FEW_PRODUCTS
-        target = min(limits.tol, _TARGET) if few else limits.tol
+        target = min(limits.tol, _TARGET) if few else _ROUNDED * limits.tol
         settings = NewtonSettings(view.scaling, problem.class_share, problem.l2, limits.tol, target)
         done, reached, stuck = problem.rows.backend.newton_steps(
             points, records, base, params, view.X, view.targets, settings
