@@ -87,11 +87,11 @@ LACKING = {
     ),
     "floats": (np.where(MISSING, np.nan, NUMBER), NUMBER),
     "dates": (
-        np.where(MISSING, np.datetime64("NaT"), np.datetime64("2020-01-01") + NUMBER),
+        np.where(MISSING, np.datetime64("NaT", "D"), np.datetime64("2020-01-01") + NUMBER),
         np.datetime64("2020-01-01") + NUMBER,
     ),
     "durations": (
-        np.where(MISSING, np.timedelta64("NaT"), NUMBER.astype("m8[D]")),
+        np.where(MISSING, np.timedelta64("NaT", "D"), NUMBER.astype("m8[D]")),
         NUMBER.astype("m8[D]"),
     ),
     "masked": (np.ma.array(NUMBER, mask=MISSING), NUMBER),
