@@ -81,8 +81,9 @@ class DaskFastSoftmax(FastSoftmax):
     `TimeoutError` ends the fit.
 
     Only some rows of a large problem, 32 MB at most, are sent to the calling process. All rows of a
-    small problem are sent there. A problem is small if it has up to 250 coefficients and 260,000
-    numbers, or up to 2048 rows and more features than rows.
+    small problem are sent there. A problem is small if ``solver="auto"`` chooses Newton's method
+    for it (up to 350 coefficients, and 12 MB of rows), or if it has up to 2048 rows and more
+    features than rows.
 
     Examples
     --------

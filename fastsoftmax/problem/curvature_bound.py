@@ -164,7 +164,7 @@ def _least_curvature(A: Array, rounding: float, nu: float, radius: float, noise:
     diagonal = np.diag_indices(len(A))
     for a in _TRIED:
         wanted = (nu * radius / a) ** 2
-        if noise > _ERRORS * nu * math.sqrt(wanted):
+        if wanted == 0.0 or noise > _ERRORS * nu * math.sqrt(wanted):
             continue
         shifted = A.copy()
         shifted[diagonal] -= wanted + rounding
