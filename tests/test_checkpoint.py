@@ -21,6 +21,7 @@ from sklearn.preprocessing import StandardScaler
 from fastsoftmax import FastSoftmax, archives
 from fastsoftmax._estimator import checkpoint as checkpoints
 from fastsoftmax.data_sources import NpyFiles
+from fastsoftmax.optimum import float32_copy
 
 pytestmark = pytest.mark.filterwarnings("ignore::sklearn.exceptions.ConvergenceWarning")
 
@@ -96,19 +97,29 @@ def assert_same(model, other):
         {"solver": "newton-cholesky", "tol": 1e-9, "few": 400},
         {**LBFGS, "real": np.float32, "tol": 1e-8, "few": 400},
         {**LBFGS, "few": 50},
+        {**LBFGS, "in_float32": 4},
+        {**LBFGS, "in_float32": 99},
+        {**LBFGS, "in_float32": 4, "few": 50, "tol": 1e-4},
     ],
-    ids=["lbfgs", "unpenalised", "no intercept", "scaled", "newton", "centred", "few rows"],
+    ids=[
+        *("lbfgs", "unpenalised", "no intercept", "scaled", "newton", "centred", "few rows"),
+        *("float32", "float32 later", "few rows in float32"),
+    ],
 )
-def test_the_same_bits(digits, tmp_path, parameters):
+def test_the_same_bits(digits, tmp_path, parameters, monkeypatch):
     """A fit that was interrupted ends as one that was not, whichever stage it was in."""
     X, y = digits
     parameters = dict(parameters)
+    is_copied = "in_float32" in parameters
+    if is_copied:
+        monkeypatch.setattr(float32_copy, "_LEAST_NUMBERS", 0)
+        monkeypatch.setattr(float32_copy, "_LEAST_LOGITS", parameters.pop("in_float32"))
     X = X.astype(parameters.pop("real", np.float64))
     few = parameters.pop("few", len(X))
     X, y = X[:few], y[:few]
     whole = FastSoftmax(**parameters).fit(X, y)
     n_iter, path = int(whole.n_iter_[0]), tmp_path / "a"
-    for n in {2, n_iter // 2, n_iter}:
+    for n in {2, n_iter // 2, n_iter} | ({*range(5, 12), n_iter - 1} if is_copied else set()):
         first = interrupted(path, n, X, y, **parameters)
         assert first.n_iter_[0] == n
         model = FastSoftmax(**parameters).fit(X, y, resume=path)

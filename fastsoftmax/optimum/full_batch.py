@@ -3,6 +3,7 @@
     few rows of many features    L-BFGS, as long as it makes progress
                                  the problem in the span of the rows (`row_space`)
     tiny problems                Newton's method in one call of a kernel (`small`)
+    dense float64 rows           L-BFGS by passes over a copy in float32 (`float32_copy`)
     all                          Newton's method or L-BFGS, by passes over the rows as they are
                                  the same by passes in float64, over centred rows where affordable
                                  L-BFGS instead of Newton's method
@@ -19,7 +20,9 @@ import numpy as np
 
 from fastsoftmax.arrays import Array
 from fastsoftmax.objective import SoftmaxObjective
-from fastsoftmax.optimum import small, working_set
+from fastsoftmax.optimum import float32_copy, small, working_set
+from fastsoftmax.optimum.float32_copy import Float32Copy
+from fastsoftmax.optimum.pass_stages import BEFORE_ROUNDING, CopyStage, DescentStage, Lbfgs
 from fastsoftmax.optimum.row_space import RowSpace
 from fastsoftmax.optimum.stage import (
     Limits,
@@ -28,31 +31,17 @@ from fastsoftmax.optimum.stage import (
     Stage,
     after,
     in_errstate_of_caller,
-    in_type_of_rows,
     judged,
     seen_outside,
-    with_objective,
 )
 from fastsoftmax.problem.centered_pass import CenteredPass
 from fastsoftmax.problem.curvature import hessian_cost, pass_work
-from fastsoftmax.problem.evaluation import Evaluation, Seen
+from fastsoftmax.problem.evaluation import Seen
 from fastsoftmax.problem.float64_pass import Float64Pass
 from fastsoftmax.problem.problem import Problem
-from fastsoftmax.solvers import descent
-from fastsoftmax.solvers.lbfgs import LbfgsModel
-from fastsoftmax.solvers.newton import NewtonModel
 from fastsoftmax.solvers.protocols import Preconditioner
 from fastsoftmax.solvers.record import Damaged, count_in
 
-# Without a penalty, the loss per row and log(number of classes) at which classes count as
-# separable. Margins are about 14 then, and further steps only let the coefficients grow.
-_SEPARATED = 1e-6
-# Without a penalty nothing can be certified. Where half the squared Newton decrement is at most
-# this share of F, one more step of Newton's method finds the last digits.
-_LEAST_GAIN = 1e-12
-# A Newton step from a minimum to within rounding changes no logit by as much as this; where the
-# minimum is at infinity, each changes those of the separable rows by 1.
-_SEPARATING_CHANGE = 0.1
 # Newton's method suits up to this many coefficients, and multiply-adds of a Hessian. Ten classes of
 # 64 features (digits) are just over: there both methods take about as long.
 _NEWTON_PARAMS = 320
@@ -60,10 +49,9 @@ _NEWTON_WORK = 5e8
 # How many times as fast multiply-adds of large matrices are as those of a pass, times the bytes of
 # a float32; and what its iterations cost in the span of the rows, in iterations by passes.
 _FAST, _IN_ROW_SPACE = 16.0, 12.0
-# Passes that the span of the rows costs from which on L-BFGS is tried first.
-_LEAST_COST = 16.0
-# Share of the tolerance for stages whose result is rounded, which costs the rest.
-_BEFORE_ROUNDING = 0.5
+# Passes that the span of the rows costs from which on L-BFGS is tried first; and how many passes
+# over a copy in float32 take the time of one.
+_LEAST_COST, _COPY_SPEED = 16.0, 2.0
 
 
 def solver_for(problem: Problem, asked: str) -> str:
@@ -111,7 +99,7 @@ def solve(
         n_passed, n_iter = count_in(left, "stage"), count_in(left, "before")
     # What overflows is seen by the line searches, and does not become a result.
     with np.errstate(over="ignore", invalid="ignore"):
-        for number, stage in enumerate(_stages(objective, newton, first)):
+        for number, stage in enumerate(_stages(objective, newton, first, limits.tol)):
             if number < n_passed:
                 continue
             inside = _of_stage(limits, number, n_iter, is_found=number == n_passed)
@@ -134,7 +122,7 @@ def _of_stage(limits: Limits, number: int, n_iter: int, *, is_found: bool) -> Li
 
 
 def _stages(
-    objective: SoftmaxObjective, newton: bool, first: Preconditioner | None
+    objective: SoftmaxObjective, newton: bool, first: Preconditioner | None, tol: float
 ) -> Iterator[Stage]:
     """Yield the stages of a fit, in their order."""
     problem = objective.problem
@@ -146,154 +134,48 @@ def _stages(
     if problem.l1 > 0.0:
         yield from working_set.stages(objective, precise)
         return
+    copy = None if newton else float32_copy.copy_for(problem, tol)
+    soon = copy if copy is not None and copy.pays_at_once else None
+    lbfgs = Lbfgs(objective if soon is None else soon, first)
     is_raw_worthwhile = True
     if first is None and RowSpace.is_worthwhile(problem):
-        cost = _row_space_cost(problem)
-        if cost >= _LEAST_COST and not newton:
-            yield _BeforeRowSpace(objective, cost)
-        yield _InRowSpace(objective)
-        is_raw_worthwhile = precise is None  # only rounding can have ended the stage before
+        before = None if newton else _before_row_space(objective, soon, lbfgs)
+        if before is not None:
+            yield before
+        yield _InRowSpace(objective, before)
+        # only rounding can have ended that stage, if it was needed
+        is_raw_worthwhile = precise is None or soon is not None
+        lbfgs = Lbfgs(objective, first) if soon is None else lbfgs
     elif newton and small.suits(problem):
         yield small.SmallStage(objective)
-    lbfgs = _Lbfgs(objective, first)
+    elif soon is not None:
+        yield CopyStage(objective, soon, lbfgs)
+    elif copy is not None:
+        quick = DescentStage(objective, objective, lbfgs, float32_copy.MANY_ITERATIONS)
+        yield quick
+        yield CopyStage(objective, copy, lbfgs, before=quick)
     passes = [objective] * is_raw_worthwhile + ([] if precise is None else [precise])
     for by in passes:
-        yield _Descent(objective, by, None if newton else lbfgs)
+        yield DescentStage(objective, by, None if newton else lbfgs)
     if newton:
-        yield _Descent(objective, passes[-1], lbfgs)
+        yield DescentStage(objective, passes[-1], lbfgs)
 
 
-class _Lbfgs:
-    """The model of L-BFGS. What it has learnt in one stage is true of the next, too.
-
-    Where the passes of the next stage can tell more directions from 0, a new one begins.
-    """
-
-    def __init__(self, objective: SoftmaxObjective, first: Preconditioner | None) -> None:
-        self._objective, self._first = objective, first
-        self._model: LbfgsModel[Evaluation] | None = None
-
-    def model_of(self, by: SoftmaxObjective) -> LbfgsModel[Evaluation]:
-        """Return the model for the passes of a stage; made where the first stage needs it."""
-        if by.row_span is not self._objective.row_span:
-            self._objective, self._model = by, None
-        if self._model is None:
-            self._model = LbfgsModel(self._objective, first=self._first)
-        return self._model
-
-    def inverse(self) -> Preconditioner | None:
-        """Return what has been learnt of the inverse Hessian, if anything."""
-        return None if self._model is None else self._model.inverse()
-
-
-class _Descent:
-    """Newton's method, or L-BFGS if its model is given, for the fit's objective.
-
-    by is the same problem, by the passes of this stage.
-    """
-
-    def __init__(
-        self, objective: SoftmaxObjective, by: SoftmaxObjective, lbfgs: _Lbfgs | None
-    ) -> None:
-        self._objective, self._by, self._lbfgs = objective, by, lbfgs
-        self._unpenalised = objective.problem.l2 <= 0.0
-
-    def run(self, start: Array, limits: Limits) -> Result | None:
-        by, unpenalised = self._by, self._unpenalised
-        limits = with_objective(limits, by)
-        tol = limits.tol if by is self._objective else _BEFORE_ROUNDING * limits.tol
-        options = {}
-        if unpenalised:
-            floor = _SEPARATED * np.log(by.problem.n_classes)
-            options = {"floor": floor, "least_gain": max(_LEAST_GAIN, by.epsilon)}
-        if self._lbfgs is None:
-            newton = NewtonModel(by, by.curved_span() if unpenalised else None)
-            return descent.minimise(by, start, newton, replace(limits, tol=tol), **options)
-        model = self._lbfgs.model_of(by)
-        model.is_left = limits.record.leave is not None
-        return descent.minimise(by, start, model, replace(limits, tol=tol), **options)
-
-    def hands_over(self, result: Result, tol: float) -> bool:
-        """Whether rounding ended the fit before its time."""
-        if result.reason == "estimated":
-            # what rounding may have spoilt by more than the tolerance says nothing of the gap
-            at = result.evaluation
-            return self._by.noise(at) > tol * at.value
-        if self._is_stationary(result):
-            # Noise of float32 passes for a minimum (features of 1e6: 7e-4 F too early).
-            return bool(self._by.epsilon > np.finfo(np.float64).eps)
-        return result.reason == "precision" and result.gap > tol
-
-    def conclude(self, result: Result, tol: float) -> Solution:
-        """Name the reason why a fit without a penalty ended, and round the coefficients."""
-        if self._is_stationary(result):
-            result = result._replace(reason="stationary")
-        separable = self._is_separable(result)
-        result = in_type_of_rows(self._by, result, tol)
-        if separable:
-            result = result._replace(reason="separable")
-        return Solution(result, None if self._lbfgs is None else self._lbfgs.inverse())
-
-    def _is_stationary(self, result: Result) -> bool:
-        """Whether a fit without a penalty ended where its model expected no gain."""
-        return (
-            self._unpenalised
-            and result.reason in ("precision", "stationary")
-            and result.gain <= max(_LEAST_GAIN, self._by.epsilon)
-        )
-
-    def _is_separable(self, result: Result) -> bool:
-        """Whether a fit without a penalty ended on the way to infinity."""
-        if not self._unpenalised:
-            return False
-        if result.reason == "floor":
-            return True
-        if result.reason not in ("stationary", "precision") or result.direction is None:
-            return False
-        change = self._objective.problem.largest_logit_change(result.direction)
-        return change > _SEPARATING_CHANGE or self._would_go_on(result)
-
-    def _would_go_on(self, result: Result) -> bool:
-        """Whether curvature at the end shows a way to infinity that L-BFGS no longer sees.
-
-        Its pairs are of larger curvatures. (Where passes are in float32, gradients so small are
-        rounding.)
-        """
-        if self._lbfgs is None or self._by.epsilon > np.finfo(np.float64).eps:
-            return False
-        at = result.evaluation
-        step = self._by.refined_preconditioner(at).apply(at.gradient)
-        return self._objective.problem.largest_logit_change(step) > _SEPARATING_CHANGE
-
-
-class _BeforeRowSpace(_Descent):
-    """L-BFGS by passes over few rows, until the next stage is expected to take less time.
+def _before_row_space(
+    objective: SoftmaxObjective, copy: Float32Copy | None, lbfgs: Lbfgs
+) -> DescentStage | None:
+    """Return L-BFGS by passes until the span of few rows is expected to take less time, if at all.
 
     Well-conditioned rows need no more: 400 x 8000 normal numbers, K = 2, take 17 iterations and 63
     ms, and 13 and 94 ms in the span of the rows; 1000 x 2000, K = 10, 84 and 288 ms. Others take a
     tenth to a third longer with it.
     """
-
-    def __init__(self, objective: SoftmaxObjective, cost: float) -> None:
-        lbfgs = _Lbfgs(objective, None)
-        super().__init__(objective, objective, lbfgs)
-        self._model = lbfgs.model_of(objective)
-        self._most = cost + _IN_ROW_SPACE
-        self._is_slow = False
-
-    def run(self, start: Array, limits: Limits) -> Result | None:
-        def told(n_iter: int, at: Seen, gap: float) -> bool:
-            if limits.on_iteration(n_iter, at, gap):
-                return True
-            expected = self._model.expected()
-            self._is_slow = expected is not None and expected > self._most
-            return self._is_slow
-
-        return super().run(start, replace(limits, on_iteration=told))
-
-    def hands_over(self, result: Result, tol: float) -> bool:
-        """Whether progress is slow, or rounding ended the fit before its time."""
-        return self._is_slow or super().hands_over(result, tol)
+    cost = _row_space_cost(objective.problem)
+    if cost < _LEAST_COST:
+        return None
+    if copy is None:
+        return DescentStage(objective, objective, lbfgs, cost + _IN_ROW_SPACE)
+    return CopyStage(objective, copy, lbfgs, _COPY_SPEED * cost + _IN_ROW_SPACE)
 
 
 def _row_space_cost(problem: Problem) -> float:
@@ -303,18 +185,20 @@ def _row_space_cost(problem: Problem) -> float:
 
 
 class _InRowSpace:
-    """The whole fit, in the span of few rows."""
+    """The whole fit, in the span of few rows, unless the stage before was nearly done."""
 
-    def __init__(self, objective: SoftmaxObjective) -> None:
-        self._objective = objective
+    def __init__(self, objective: SoftmaxObjective, before: DescentStage | None) -> None:
+        self._objective, self._before = objective, before
 
     def run(self, start: Array, limits: Limits) -> Result | None:
+        if isinstance(self._before, CopyStage) and self._before.has_found:
+            return None
         space = RowSpace(self._objective.problem)
 
         def told(n_iter: int, at: Seen, gap: float) -> bool:
             return limits.on_iteration(n_iter, seen_outside(space, at), gap)
 
-        inside = replace(limits, tol=_BEFORE_ROUNDING * limits.tol, on_iteration=told)
+        inside = replace(limits, tol=BEFORE_ROUNDING * limits.tol, on_iteration=told)
         found = solve(
             SoftmaxObjective(space.problem),
             space.inside(start),

@@ -1,6 +1,7 @@
 """F by one pass over the rows as they are stored, in the number type that they are computed in."""
 
 import math
+from typing import Any
 
 import numpy as np
 
@@ -22,6 +23,18 @@ _VALUE_ROUNDINGS = 4.0
 _FLOAT64 = float(np.finfo(np.float64).eps)
 _SAMPLED_NUMBERS = 1 << 17
 _TINY = float(np.finfo(np.float64).tiny)
+
+
+def hidden_by_rounding(problem: Problem, squares: Array, real: np.dtype[Any]) -> float:
+    """Return what rounding hides of the bound at a minimum, by passes in a number type.
+
+    As of `RawPass.noise`, before any pass: for a loss like that of the model without weights.
+    squares are the means of the squares of the features.
+    """
+    size = float((squares * problem.coordinates.scale**2).sum())
+    per_row = 2.0 * min(1.0, problem.null_loss) * size
+    error = 0.5 * np.finfo(real).eps * _ROUNDINGS * math.sqrt(per_row / problem.n_rows)
+    return float(error**2 / (2.0 * problem.l2))
 
 
 class RawPass:

@@ -1,6 +1,6 @@
 """Rows of a dense matrix, as a shard of a problem."""
 
-from typing import Any
+from typing import Any, Self
 
 import numpy as np
 
@@ -9,6 +9,7 @@ from fastsoftmax.blas import product
 from fastsoftmax.shards.curvature import curvature_blocks
 from fastsoftmax.shards.shard import Shard
 from fastsoftmax.shards.spread import Moments
+from fastsoftmax.threads import in_threads
 
 
 class DenseShard(Shard):
@@ -19,6 +20,16 @@ class DenseShard(Shard):
 
     step_cost = 4.0
     is_dense = True
+
+    def __init__(self, X: Any, targets: Any, *, backend: Any, n_threads: int = 1) -> None:
+        super().__init__(X, targets, backend=backend, n_threads=n_threads)
+        self._in_float32: list[Array] = []  # that of all shards of the same rows
+
+    def reweighted(self, row_weights: Array) -> Self:
+        """Return the same rows with other weights (of the same type); nothing else is copied."""
+        other = super().reweighted(row_weights)
+        other._in_float32 = self._in_float32
+        return other
 
     def raw(self, rows: slice) -> Any:
         """Return a view of rows."""
@@ -33,6 +44,21 @@ class DenseShard(Shard):
         """Write x - center, for these rows, into a matrix of the number type of the sums."""
         # The rows are of that type or a narrower one: a center rounded to it costs them no digit.
         np.subtract(self.X[rows], center.astype(self.real), out=out)
+
+    def in_float32(self) -> Array:
+        """Return a copy of X in float32, which is kept."""
+        if self._in_float32:
+            return self._in_float32[0]
+        X = np.empty(self.X.shape, dtype=np.float32)
+
+        def write(rows: slice) -> Array:
+            X[rows] = self.X[rows]
+            return X
+
+        for _ in in_threads(write, self.blocks(), self.n_threads, float(X.size)):
+            pass
+        self._in_float32.append(X)
+        return X
 
     def moments(self, shift: Array, units: Array) -> Moments:
         """Return sums over the rows of y = units (x - shift), in one pass."""

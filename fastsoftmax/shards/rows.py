@@ -106,6 +106,11 @@ def restricted(
     return _holding(X, real, shard)
 
 
+def in_float32(shard: Shard) -> Shard:
+    """Return dense rows with a copy of their features, computed with in float32."""
+    return _holding(shard.in_float32(), np.dtype(np.float32), shard)
+
+
 class Rows:
     """The rows of a problem with their targets and weights.
 
@@ -114,7 +119,11 @@ class Rows:
     weights have mean 1 over all shards.
     """
 
-    def __init__(self, shards: Sequence[Shard] | protocol.Shards) -> None:
+    def __init__(
+        self, shards: Sequence[Shard] | protocol.Shards, spread: Spread | None = None
+    ) -> None:
+        """Take how the features spread, where that is known."""
+        self._known_spread = spread
         self._shards: protocol.Shards = Held(shards) if isinstance(shards, Sequence) else shards
         like = self._shards.like
         self.n_rows, self._n_shards, self.stored_numbers, self.is_dense, self.is_sparse = (
@@ -157,6 +166,15 @@ class Rows:
         shift), of all features, they become scale * (x - center) - shift in float64.
         """
         return Rows(self._shards.changed(restricted, features, real, scaling))
+
+    def in_float32(self) -> "Rows":
+        """Return dense rows with a copy of their features, computed with in float32."""
+        return Rows(self._shards.changed(in_float32), self.spread)
+
+    @property
+    def are_held(self) -> bool:
+        """Whether this process holds all of them."""
+        return isinstance(self._shards, Held)
 
     def _held(self) -> Iterator[tuple[Shard, slice]]:
         """Yield the shards, which this process has to hold, each with the numbers of its rows."""
@@ -245,8 +263,9 @@ class Rows:
         That is of sparse rows, and of numbers whose squares overflow.
         """
         survey = self._shards.survey
-        if survey is not None and survey.spread is not None:
-            return survey.spread
+        known = self._known_spread if survey is None else survey.spread
+        if known is not None:
+            return known
         if not (self.is_dense and self.n_rows):
             return None
         some = self.sample

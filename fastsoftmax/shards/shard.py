@@ -112,6 +112,10 @@ class Shard(ABC):
         """Weighted sums of x and of x^2 over the rows, (2, n_features) float64; of sparse rows."""
         raise NotImplementedError
 
+    def in_float32(self) -> Array:
+        """Return X in float32; of dense rows."""
+        raise NotImplementedError
+
     @abstractmethod
     def feature_sums(self) -> Array:
         """Weighted sum of the features over the rows: (n_features,) float64."""

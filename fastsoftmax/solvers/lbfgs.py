@@ -53,6 +53,8 @@ class LbfgsModel(Generic[E]):
     # One small expectation may be the fault of a bad pair.
     confirmations = 3
 
+    # What is wanted in the end, as a share of what ends the run.
+    final = 1.0
     # Whether it can be asked for its state: then it notes where a preconditioner was built.
     is_left = False
 
@@ -88,9 +90,10 @@ class LbfgsModel(Generic[E]):
 
     def look(self, n_iter: int, at: E, excess: float) -> None:
         """Take a better preconditioner when it is due. The pairs stay true: they are of F."""
+        excess = excess / self.final if self.final > 0.0 else math.inf
         self._progress.note(excess)
         self._spent += 1.0
-        if n_iter == 0 and not self._is_given:
+        if self._spent == 1.0 and not self._is_given:
             self._calibrate(at)
             self.gamma /= self.objective.caution
         if self._is_given or len(self._progress) <= _LEAST_CHEAP:
