@@ -1,5 +1,24 @@
 # (Part of kernels.pyx.) Block-diagonal matrices, factored.
 
+def factor_block(out, rows, *, isa=None):
+    """Write the Cholesky factor of I + rows rows^T to the lower triangle of out; nothing above it.
+
+    rows is (order, n_columns), float32 or float64, and out (order, order) of the same type; both
+    contiguous. Returns whether there is one: False where a product is not finite.
+    """
+    cdef Array Z = array_of(rows, "rows", "fd", 2)
+    cdef Array L = same_type(out, "out", &Z, 2, True)
+    cdef const kernels *kern = table(&Z, isa)
+    cdef bint found
+    check(Z.row_stride == Z.n_columns or Z.size == 0, "rows must be contiguous")
+    check(L.n_rows == Z.n_rows and L.n_columns == Z.n_rows
+          and (L.row_stride == L.n_columns or L.size == 0),
+          f"out must be contiguous, of shape ({Z.n_rows}, {Z.n_rows})")
+    with nogil:
+        found = fs_factor_block(kern, L.data, Z.data, Z.n_rows, Z.n_columns)
+    return found
+
+
 cdef class FactoredBlocks:
     """A block-diagonal matrix whose block of logit k is D_k^(1/2) B_k D_k^(1/2): checked once.
 

@@ -1,4 +1,4 @@
-"""The solve with a block-diagonal matrix: the kernel against its numpy twin and against solve."""
+"""Block-diagonal matrices, factored: the kernels against their numpy twins and against numpy."""
 
 import numpy as np
 import pytest
@@ -106,6 +106,63 @@ def test_the_arrays_are_kept(kernels, rng):
     _ = [np.full((50, 50), np.nan) for _ in range(20)]
     made.solve(out, blocks.flat(vectors))
     np.testing.assert_allclose(out, expected, rtol=1e-12, atol=1e-12)
+
+
+class TestFactor:
+    """The Cholesky factor of I + Z Z^T."""
+
+    @pytest.mark.parametrize("real", [np.float32, np.float64])
+    def test_sizes(self, kernels, isa, rng, real):
+        unit = 16.0 * np.finfo(real).eps
+        for order in (*range(10), 15, 16, 17, 33, 64, 70):
+            for n in (0, 1, 3, 4, 8, 15, 16, 17, 40, 100):
+                Z = rng.normal(size=(order, n)).astype(real)
+                given = Z.copy()
+                for module, options in ((kernels, {"isa": isa}), (reference, {})):
+                    out = np.full((order, order), np.nan, real)
+                    assert module.factor_block(out, Z, **options)
+                    np.testing.assert_array_equal(Z, given)
+                    L = np.tril(out).astype(np.float64)
+                    wanted = np.eye(order) + Z.astype(np.float64) @ Z.T.astype(np.float64)
+                    size = 1.0 + np.abs(Z) @ np.abs(Z.T) + np.abs(L) @ np.abs(L.T)
+                    assert (np.abs(L @ L.T - wanted) <= unit * size).all(), (order, n)
+                    assert (L.diagonal() > 0.0).all()
+
+    def test_what_lies_above_stays(self, kernels, isa):
+        out = np.full((7, 7), np.nan)
+        assert kernels.factor_block(out, np.ones((7, 3)), isa=isa)
+        assert np.isnan(out[np.triu_indices(7, 1)]).all()
+        assert np.isfinite(out[np.tril_indices(7)]).all()
+
+    @pytest.mark.parametrize("value", [np.nan, np.inf, 1e30])
+    @pytest.mark.parametrize("row", [0, 5])
+    def test_products_that_are_not_finite(self, kernels, isa, value, row):
+        Z = np.ones((6, 9), dtype=np.float32)
+        Z[row, 4] = value
+        for module, options in ((kernels, {"isa": isa}), (reference, {})):
+            assert not module.factor_block(np.zeros((6, 6), np.float32), Z, **options)
+
+    @pytest.mark.parametrize(
+        ("out", "rows", "message"),
+        [
+            (np.eye(3), np.ones((3, 2), np.float32), "out must hold float32"),
+            (np.eye(3), np.ones((2, 2)), r"of shape \(2, 2\)"),
+            (np.eye(6)[::2, ::2], np.ones((3, 2)), "adjacent in memory"),
+            (np.ones((2, 3))[:, :2], np.ones((2, 2)), r"of shape \(2, 2\)"),
+            (np.eye(2), np.ones((2, 3))[:, :2], "rows must be contiguous"),
+            (np.eye(2), np.ones((2, 3), int), "rows must hold"),
+            (np.eye(2), np.ones(3), "rows must have 2 dimension"),
+        ],
+    )
+    def test_arguments(self, kernels, out, rows, message):
+        with pytest.raises((ValueError, TypeError), match=message):
+            kernels.factor_block(out, rows)
+
+    def test_what_is_read_only(self, kernels):
+        out = np.eye(2)
+        out.flags.writeable = False
+        with pytest.raises(ValueError, match="out"):
+            kernels.factor_block(out, np.ones((2, 3)))
 
 
 EYE, ROOTS = np.eye(3), np.ones((1, 3))

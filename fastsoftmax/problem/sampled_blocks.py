@@ -50,12 +50,12 @@ _FEW_NUMBERS = 1 << 16
 _MOST_NUMBERS = 1 << 24
 # Costs in multiply-adds: of an exponential; of what Python adds for each class; and of the
 # arithmetic of products and of a factor, by BLAS and LAPACK.
-_EXPONENTIAL, _PER_CLASS, _PER_PRODUCT, _PER_CUBE = 32.0, 4e6, 0.8, 0.7
+_EXPONENTIAL, _PER_CLASS, _PER_PRODUCT, _PER_CUBE = 32.0, 4e6, 0.8, 0.4
 # Features up to which float64 costs nothing; mean squares, in variances, from which on it is
 # needed: the direction that features far from 0 have in common stands out by as much.
 _SMALL, _FAR = 128, 100.0
 # Rows that tell how large the products of all are.
-_SHARE_ROWS = 96
+_SHARE_ROWS = 64
 _TINY = float(np.finfo(np.float64).tiny)
 
 
@@ -235,6 +235,8 @@ class _Blocks:
         self._roots = np.empty_like(self._whole)
         is_small = problem.n_features <= _SMALL and problem.rows.real == np.float64
         is_far = bool((problem.mean_squares > _FAR * problem.variances).any())
+        # (one block for all classes also has to tell whether any direction stands out)
+        self._share_rows = _SHARE_ROWS if len(curvature) > 1 else np.iinfo(np.int64).max
         self._number = np.dtype(np.float64 if is_small or is_far else np.float32)
         self._blocks = [_diagonal(self._number)] * len(curvature)
 
@@ -247,15 +249,22 @@ class _Blocks:
         whole = self._whole[k]
         z *= (_inverse_roots(whole) * self._scale / np.sqrt(weight)).astype(z.dtype)
         z = z.astype(self._number, copy=False)
-        # (BLAS takes nothing of size 0; of fewer rows the products wait for their scale)
-        columns = _products(z.T) if z.size and len(z) >= z.shape[1] else None
-        share = _LEAST_ADDED if is_exact and z.size else _diagonal_share(z, columns)
+        share = _LEAST_ADDED if is_exact and z.size else _diagonal_share(z, self._share_rows)
         share = 1.0 if share > _MOST_SHARE else share
         self._roots[k] = own = _inverse_roots(share * whole + self._added)
         if share <= _MOST_SHARE:
-            factors = (np.sqrt(1.0 - share) * own * np.sqrt(whole)).astype(self._number)
-            self._blocks[k] = _factored(z, columns, factors)
+            z *= (np.sqrt(1.0 - share) * own * np.sqrt(whole)).astype(self._number)
+            self._blocks[k] = self._factored(z)
         return own
+
+    def _factored(self, z: Array) -> _Block:
+        """Return the block of some rows, or the diagonal where a product overflows."""
+        by_rows = len(z) < z.shape[1]
+        given = z if by_rows else np.ascontiguousarray(z.T)
+        factor = np.empty((len(given), len(given)), self._number)
+        if not self._problem.rows.backend.factor_block(factor, given):
+            return _diagonal(self._number)
+        return _Block(factor, z if by_rows else None)
 
     def of_classes(self) -> SampledBlocks:
         """Return the inverse of all of them."""
@@ -277,55 +286,25 @@ def _inverse_roots(diagonal: Array) -> Array:
     return np.asarray(np.sqrt(inverse))
 
 
-def _products(z: Array) -> Array:
-    """Return z z^T, its upper triangle in Fortran order; the other one is 0."""
-    (syrk,) = get_blas_funcs(("syrk",), dtype=z.dtype)
-    if z.flags.c_contiguous:
-        return np.asarray(syrk(1.0, z.T, trans=1, lower=0))
-    return np.asarray(syrk(1.0, z, trans=0, lower=0))
-
-
-def _diagonal_share(z: Array, columns: Array | None) -> float:
+def _diagonal_share(z: Array, most_rows: int) -> float:
     """Return the best share of the diagonal in an estimate from rows, for features of size 1.
 
     Ledoit & Wolf (2004, J. Multivariate Analysis 88), Section 3, with the diagonal as the target:
-    the mean error of the products over what is off the diagonal. columns are `_products` of the
-    columns, where known; otherwise some of the rows tell the size of all their products.
+    the mean error of the products over what is off the diagonal. most_rows of the rows, or about
+    so many, tell the size of all their products.
     """
     m = len(z)
     if not z.size:
         return 1.0
     squared = np.square(z)
     lengths = (squared @ np.ones(z.shape[1], z.dtype)).astype(np.float64)
-    if columns is None:
-        some = slice(0, m, max(1, m // _SHARE_ROWS))
-        rows = _products(z[some])
-        own = np.square(lengths[some])
-        n_pairs = len(own) * (len(own) - 1.0)
-        pairs = 2.0 * (float(np.vdot(rows, rows)) - float(own.sum()))
-        square = float(lengths @ lengths) + pairs * (m * (m - 1.0) / max(1.0, n_pairs))
-    else:
-        diagonal = columns.diagonal()
-        square = 2.0 * float(np.vdot(columns, columns)) - float(diagonal @ diagonal)
+    some = z[:: max(1, m // most_rows)]
+    products = some @ some.T if len(some) < z.shape[1] else some.T @ some
+    own = np.square(lengths[:: max(1, m // most_rows)])
+    n_pairs = len(own) * (len(own) - 1.0)
+    pairs = float(np.vdot(products, products)) - float(own.sum())
+    square = float(lengths @ lengths) + pairs * (m * (m - 1.0) / max(1.0, n_pairs))
     squares = (np.ones(m, z.dtype) @ squared).astype(np.float64)
     error = float(lengths @ lengths) - square / m
     beside = square - float(squares @ squares)
     return min(1.0, max(_LEAST_ADDED, error / beside)) if beside > 0.0 else 1.0
-
-
-def _factored(z: Array, columns: Array | None, scale: Array) -> _Block:
-    """Return the block of the rows scale * z; columns are `_products` of z's columns, if known."""
-    (potrf,) = get_lapack_funcs(("potrf",), dtype=z.dtype)
-    if columns is None:
-        z *= scale
-        matrix = _products(z)
-    else:
-        matrix = columns
-        matrix *= scale
-        matrix *= scale[:, np.newaxis]
-    np.fill_diagonal(matrix, matrix.diagonal() + z.dtype.type(1.0))
-    factor, info = potrf(matrix, lower=0, overwrite_a=1, clean=0)
-    # (one that overflowed has a diagonal that is not finite)
-    if info != 0 or not np.isfinite(factor.diagonal()).all():
-        return _diagonal(z.dtype)
-    return _Block(factor.T, z if columns is None else None)

@@ -33,6 +33,7 @@ from fastsoftmax.arrays import Array
 from fastsoftmax.blas import product
 from fastsoftmax.kernel_arguments import Descent
 from fastsoftmax.reference._blocks import FactoredBlocks as FactoredBlocks
+from fastsoftmax.reference._blocks import factor_block as factor_block
 from fastsoftmax.reference._hessian import hessian_sums as hessian_sums
 from fastsoftmax.reference._newton import newton_steps as newton_steps
 from fastsoftmax.reference._rows import (

@@ -3,7 +3,23 @@
 import numpy as np
 
 from fastsoftmax.arrays import Array
-from fastsoftmax.reference._rows import threaded
+from fastsoftmax.blas import product
+from fastsoftmax.reference._rows import serial, threaded
+
+
+@serial
+def factor_block(out: Array, rows: Array) -> bool:
+    """Write the Cholesky factor of I + rows rows^T to the lower triangle of out.
+
+    rows is (order, n_columns), float32 or float64, and out (order, order) of the same type. Returns
+    whether there is one: False where a product is not finite.
+    """
+    matrix = product(rows, rows.T)
+    matrix[np.diag_indices(len(matrix))] += 1.0
+    if not np.isfinite(matrix).all():
+        return False
+    out[...] = np.linalg.cholesky(matrix)
+    return True
 
 
 class FactoredBlocks:

@@ -1,5 +1,6 @@
-/* The solve with a block-diagonal matrix: a part for each logit, then for ranges of columns, from
- * which what all logits have in common is taken. */
+/* The factor of a block, by the calling thread alone: others have other blocks. And the solve with
+ * a block-diagonal matrix: a part for each logit, then for ranges of columns, from which what all
+ * logits have in common is taken. */
 #include <math.h>
 
 #include "arena.h"
@@ -9,6 +10,11 @@ enum { COLUMNS = 256, LEAST_SHARED = 1 << 17 };
 
 /* Multiply-adds that a number of a factor counts, as it is read from memory. */
 enum { NUMBER_PRODUCTS = 8 };
+
+int fs_factor_block(const kernels *kern, void *factor, const void *rows, ptrdiff_t order,
+                    ptrdiff_t n_columns) {
+    return kern->factor_block(factor, rows, order, n_columns);
+}
 
 typedef struct {
     const kernels *kern;

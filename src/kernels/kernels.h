@@ -406,6 +406,10 @@ typedef struct kernels {
     void (*apply_rows)(const fs_lazy *table, void *grad, const fs_rows *rows, const fs_descent *how,
                        double scale, fs_block block);
 
+    /* The lower triangle of factor (order, order): L of L L^T = I + Z Z^T, for adjacent rows Z
+     * (order, n_columns). Whether it was found: 0 where a product is not finite. */
+    int (*factor_block)(void *factor, const void *rows, ptrdiff_t order, ptrdiff_t n_columns);
+
     /* vector (n_columns) = the inverse of a block times vector; inner has block->order numbers. */
     void (*solve_block)(void *vector, void *inner, const fs_factored *block, ptrdiff_t n_columns);
 
@@ -541,6 +545,8 @@ fs_newton_end fs_newton_steps(const kernels *kern, double *points, double *recor
  * logits where there is more than one. Both hold the weights of all logits, and then their
  * intercepts. kern is the table of the number type of the factors. scratch is fs_blocks_scratch()
  * bytes. */
+int fs_factor_block(const kernels *kern, void *factor, const void *rows, ptrdiff_t order,
+                    ptrdiff_t n_columns); /* the table's member */
 ptrdiff_t fs_blocks_scratch(const kernels *kern, const fs_block_diagonal *of, int n_threads);
 void fs_solve_blocks(const kernels *kern, double *result, const double *gradient,
                      const fs_block_diagonal *of, void *scratch, int n_threads);

@@ -1,5 +1,5 @@
-/* Checks of the solve with a block-diagonal matrix. Every number comes with the sum of the
- * magnitudes that it is made of, of which rounding is a small share. */
+/* Checks of the factors of a block-diagonal matrix, and of the solve with it. Every number comes
+ * with the sum of the magnitudes that it is made of, of which rounding is a small share. */
 
 typedef struct {
     wide *value, *size;
@@ -122,6 +122,42 @@ static void check_blocks_solve(ptrdiff_t n_logits, ptrdiff_t d, int with_bias, p
                 note(table, BLOCKS, fabsl((wide)expected[i] - want.value[i]) / unit / want.size[i],
                      (wide)n);
         expect(free_buffers(held), table, BLOCKS, "nothing is written outside of the result");
+    }
+    free_buffers(0);
+}
+
+/* The products of the factor with itself are those of the rows, and 1 on the diagonal. */
+static void check_factor(ptrdiff_t order, ptrdiff_t n) {
+    const void *Z = random_reals(order * n, -1, 1);
+    const wide unit = real_size == 4 ? FLT_EPSILON / 2 : DBL_EPSILON / 2;
+    seal_buffers();
+    running = "fs_factor_block";
+    for (int table = 0; table < n_tables; ++table) {
+        const int held = n_buffers;
+        void *L = new_reals(order * order);
+        for (ptrdiff_t i = 0; i < order * order; ++i) put(L, i, (wide)NAN);
+        const int found = fs_factor_block(tables[table], L, Z, order, n);
+        expect(found, table, FACTOR, "there is a factor");
+        for (ptrdiff_t r = 0; r < order && found; ++r)
+            for (ptrdiff_t c = 0; c < order; ++c) {
+                if (c > r) {
+                    expect(isnan(get(L, r * order + c)), table, FACTOR, "nothing is written above");
+                    continue;
+                }
+                wide error = r == c ? -1 : 0, size = r == c ? 1 : 0;
+                for (ptrdiff_t j = 0; j < n; ++j) {
+                    const wide x = get(Z, r * n + j) * get(Z, c * n + j);
+                    error -= x;
+                    size += fabsl(x);
+                }
+                for (ptrdiff_t j = 0; j <= c; ++j) {
+                    const wide x = get(L, r * order + j) * get(L, c * order + j);
+                    error += x;
+                    size += fabsl(x);
+                }
+                note(table, FACTOR, fabsl(error) / unit / size, (wide)n);
+            }
+        expect(free_buffers(held), table, FACTOR, "nothing is written outside of the factor");
     }
     free_buffers(0);
 }

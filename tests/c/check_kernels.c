@@ -339,6 +339,9 @@ static void check_factored_sizes(int every) {
             for (ptrdiff_t n_rows = 0; n_rows <= 9; n_rows += 3)
                 if (n++ % every == 0 && sizes[j] + (n_rows & 1) > 0)
                     check_blocks_solve(n_logits, sizes[j], (int)(n_rows & 1), n_rows);
+    for (ptrdiff_t order = 0; order < 22; ++order)
+        check_factor(order, sizes[(order * every) % (ptrdiff_t)(sizeof sizes / sizeof sizes[0])]);
+    check_factor(67, 130);
     check_blocks_solve(3, 257, 1, 20);
     check_blocks_solve(7, 150, 1, 0); /* by threads */
     random_state = state;

@@ -22,6 +22,7 @@ enum {
     HESSIAN,
     MOMENTS,
     BLOCKS,
+    FACTOR,
     N_OPS
 };
 
@@ -49,6 +50,7 @@ static const struct {
     {"fs_hessian_sums", "roundings", 8, 8},
     {"fs_feature_moments", "roundings", 12, 12},
     {"fs_solve_blocks", "roundings", 16, 16},
+    {"fs_factor_block", "roundings", 4, 4},
 };
 
 enum { MOST_TABLES = 4 };

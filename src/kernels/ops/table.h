@@ -107,6 +107,7 @@ const kernels KERNELS = {
     .sum_partials = sum_partials,
     .sgd_update = sgd_update,
     .sgd_update_scaled = sgd_update_scaled,
+    .factor_block = factor_block,
     .solve_block = solve_block,
     .hessian = {PANEL_WIDTH, place_columns, class_probabilities, add_hessian_rows},
 #if REAL_IS_DOUBLE
