@@ -235,8 +235,6 @@ class _Blocks:
         self._roots = np.empty_like(self._whole)
         is_small = problem.n_features <= _SMALL and problem.rows.real == np.float64
         is_far = bool((problem.mean_squares > _FAR * problem.variances).any())
-        # (one block for all classes also has to tell whether any direction stands out)
-        self._share_rows = _SHARE_ROWS if len(curvature) > 1 else np.iinfo(np.int64).max
         self._number = np.dtype(np.float64 if is_small or is_far else np.float32)
         self._blocks = [_diagonal(self._number)] * len(curvature)
 
@@ -249,22 +247,26 @@ class _Blocks:
         whole = self._whole[k]
         z *= (_inverse_roots(whole) * self._scale / np.sqrt(weight)).astype(z.dtype)
         z = z.astype(self._number, copy=False)
-        share = _LEAST_ADDED if is_exact and z.size else _diagonal_share(z, self._share_rows)
+        # (of fewer rows the products wait for their scale)
+        columns = z.T @ z if len(z) >= z.shape[1] else None
+        share = _LEAST_ADDED if is_exact and z.size else _diagonal_share(z, columns)
         share = 1.0 if share > _MOST_SHARE else share
         self._roots[k] = own = _inverse_roots(share * whole + self._added)
         if share <= _MOST_SHARE:
-            z *= (np.sqrt(1.0 - share) * own * np.sqrt(whole)).astype(self._number)
-            self._blocks[k] = self._factored(z)
+            factors = (np.sqrt(1.0 - share) * own * np.sqrt(whole)).astype(self._number)
+            found = self._of_rows(z, factors) if columns is None else _factored(columns, factors)
+            self._blocks[k] = _diagonal(self._number) if found is None else found
         return own
 
-    def _factored(self, z: Array) -> _Block:
-        """Return the block of some rows, or the diagonal where a product overflows."""
-        by_rows = len(z) < z.shape[1]
-        given = z if by_rows else np.ascontiguousarray(z.T)
-        factor = np.empty((len(given), len(given)), self._number)
-        if not self._problem.rows.backend.factor_block(factor, given):
-            return _diagonal(self._number)
-        return _Block(factor, z if by_rows else None)
+    def _of_rows(self, z: Array, factors: Array) -> _Block | None:
+        """Return the block of the rows z times factors; z is overwritten. None where it overflows.
+
+        (The BLAS and LAPACK functions of scipy hold Python's lock: threads would wait.)
+        """
+        z *= factors
+        factor = np.empty((len(z), len(z)), self._number)
+        found = self._problem.rows.backend.factor_block(factor, z)
+        return _Block(factor, z) if found else None
 
     def of_classes(self) -> SampledBlocks:
         """Return the inverse of all of them."""
@@ -286,25 +288,43 @@ def _inverse_roots(diagonal: Array) -> Array:
     return np.asarray(np.sqrt(inverse))
 
 
-def _diagonal_share(z: Array, most_rows: int) -> float:
+def _diagonal_share(z: Array, columns: Array | None) -> float:
     """Return the best share of the diagonal in an estimate from rows, for features of size 1.
 
     Ledoit & Wolf (2004, J. Multivariate Analysis 88), Section 3, with the diagonal as the target:
-    the mean error of the products over what is off the diagonal. most_rows of the rows, or about
-    so many, tell the size of all their products.
+    the mean error of the products over what is off the diagonal. columns are the products z^T z,
+    where known; otherwise some of the rows tell the size of all their products.
     """
     m = len(z)
     if not z.size:
         return 1.0
     squared = np.square(z)
     lengths = (squared @ np.ones(z.shape[1], z.dtype)).astype(np.float64)
-    some = z[:: max(1, m // most_rows)]
-    products = some @ some.T if len(some) < z.shape[1] else some.T @ some
-    own = np.square(lengths[:: max(1, m // most_rows)])
-    n_pairs = len(own) * (len(own) - 1.0)
-    pairs = float(np.vdot(products, products)) - float(own.sum())
-    square = float(lengths @ lengths) + pairs * (m * (m - 1.0) / max(1.0, n_pairs))
+    if columns is None:
+        some = slice(0, m, max(1, m // _SHARE_ROWS))
+        rows = z[some] @ z[some].T
+        own = np.square(lengths[some])
+        n_pairs = len(own) * (len(own) - 1.0)
+        pairs = float(np.vdot(rows, rows)) - float(own.sum())
+        square = float(lengths @ lengths) + pairs * (m * (m - 1.0) / max(1.0, n_pairs))
+    else:
+        square = float(np.vdot(columns, columns))
     squares = (np.ones(m, z.dtype) @ squared).astype(np.float64)
     error = float(lengths @ lengths) - square / m
     beside = square - float(squares @ squares)
     return min(1.0, max(_LEAST_ADDED, error / beside)) if beside > 0.0 else 1.0
+
+
+def _factored(columns: Array, factors: Array) -> _Block | None:
+    """Return the block of the products of columns, overwritten, times factors of these.
+
+    None where it overflows.
+    """
+    columns *= factors
+    columns *= factors[:, np.newaxis]
+    columns[np.diag_indices(len(columns))] += columns.dtype.type(1.0)
+    try:
+        factor = np.linalg.cholesky(columns)
+    except np.linalg.LinAlgError:
+        return None
+    return _Block(factor, None) if np.isfinite(factor.diagonal()).all() else None
