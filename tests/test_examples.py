@@ -19,7 +19,10 @@ if not EXAMPLES.is_dir():
 # What each prints, as regular expressions of lines.
 PRINTED = {
     "calibration": [r"temperature [1-9]\.\d\d", r"accuracy before (0\.[78]\d+), after \1"],
-    "class_templates": [r"C = +0\.1: test accuracy 0\.[78]\d+, gap (\de-0[4-9]|1e-03)", r" *\d+ times: .*"],
+    "class_templates": [
+        r"C = +0\.1: test accuracy 0\.[78]\d+, gap (\de-0[4-9]|1e-03)",
+        r" *\d+ times: .*",
+    ],
     "cost_sensitive": [
         r"the most likely class: [\d.]+ a patient, \d+ malignant sent home",
         r" +test again: [1-9]\d*",
