@@ -25,8 +25,8 @@ from sandbox import ROOT, Copy, compiler, run
 C_LINES = 95.0
 KERNEL_TESTS = (
     "affine_rows", "arguments", "blas", "bridge", "cross_entropy_rows", "csr", "exp",
-    "feature_moments", "functional", "hessian_sums", "interruption", "loss_grad", "pack",
-    "predict_rows", "sgd_steps", "small", "softmax_rows", "threads", "vectors",
+    "factored_blocks", "feature_moments", "functional", "hessian_sums", "interruption",
+    "loss_grad", "pack", "predict_rows", "sgd_steps", "small", "softmax_rows", "threads", "vectors",
 )  # fmt: skip
 GCOV_FLAGS = ("-O0", "--coverage", "-fprofile-update=atomic")
 
