@@ -76,6 +76,29 @@ def test_never_below_the_gap(kind, n_classes, step, rng, real, fit_intercept=Tru
         assert min(bounds) < 1.5
 
 
+def test_is_its_formula(rng):
+    """Also at small a, where that cancels: errors of the gradient lead there."""
+    problem = problem_of("normal", 2, rng, np.float64)
+    objective = SoftmaxObjective(problem)
+    points, _ = path_to_the_minimum(problem)
+    seen = []
+    for share in np.geomspace(1e-9, 2.0, 60):
+        at = objective.evaluate(points[-1] + share * (points[1] - points[-1]))
+        hessian = hessian_of_rows(problem, at)
+        nu = np.sqrt(2.0 * curvature_bound(problem, at, hessian, 0.0).estimate)
+        bound = curvature_bound(problem, at, hessian, 10.0 * nu**2 * problem.row_radius)
+        if not 0.0 < bound.a < 1.0:
+            continue
+        a = np.longdouble(bound.a)
+        terms = a ** np.arange(60) / ((np.arange(60) + 1.0) * (np.arange(60) + 2.0))
+        # ((1 - a) log(1 - a) + a) / a^2 is this sum; the last terms matter where a is large
+        exact = terms.sum() if a < 0.5 else ((1 - a) * np.log1p(-a) + a) / (a * a)
+        assert bound.value >= 2.0 * bound.estimate * float(exact) * (1.0 - 1e-9)
+        assert bound.value <= 2.0 * bound.estimate * float(exact) * (1.0 + 1e-6)
+        seen.append(bound.a)
+    assert min(seen) < 1e-3 < 0.3 < max(seen)
+
+
 def test_without_an_intercept(rng):
     test_never_below_the_gap("normal", 3, 1, rng, np.float64, fit_intercept=False)
 
