@@ -162,7 +162,7 @@ cdef extern from "kernels.h" nogil:
         ptrdiff_t n_logits, n_features, n_columns
 
     int fs_factor_block(const kernels *, void *factor, const void *rows, ptrdiff_t order,
-                        ptrdiff_t n_columns) nogil
+                        ptrdiff_t n_columns)
     ptrdiff_t fs_blocks_scratch(const kernels *, const fs_block_diagonal *, int n_threads)
     void fs_solve_blocks(const kernels *, double *result, const double *gradient,
                          const fs_block_diagonal *, void *scratch, int n_threads)

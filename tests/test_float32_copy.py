@@ -12,6 +12,7 @@ from fastsoftmax.backend import resolve_backend
 from fastsoftmax.objective import SoftmaxObjective
 from fastsoftmax.optimum import float32_copy, full_batch, row_space
 from fastsoftmax.problem.problem import build_problem
+from fastsoftmax.problem.raw_pass import RawPass
 from fastsoftmax.shards.dense_shard import DenseShard
 from fastsoftmax.shards.rows import Rows, build_shard
 from fastsoftmax.solvers.protocols import Limits
@@ -303,6 +304,19 @@ def test_a_sweep_has_one_copy(rng, n_copies, monkeypatch):
     assert model.C_ == plain.C_
     for C, scores in plain.scores_.items() if isinstance(plain.scores_, dict) else ():
         np.testing.assert_allclose(model.scores_[C], scores, atol=2e-2)
+
+
+def test_a_sweep_knows_the_gradient_at_the_class_shares(rng, n_copies, monkeypatch):
+    """Which certificates need: no fit but the first over some rows takes a pass for it."""
+    asked, base = [], RawPass.base
+
+    def note(self):
+        asked.append(self.known_base() is None)
+        return base(self)
+
+    monkeypatch.setattr(RawPass, "base", note)
+    FastSoftmaxCV(Cs=[0.01, 0.1, 1.0], cv=3).fit(*rows_of(rng))
+    assert n_copies and sum(asked) == 4  # all rows, and three folds
 
 
 def test_row_weights(rng, n_copies, monkeypatch):

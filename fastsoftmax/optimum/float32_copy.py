@@ -36,23 +36,27 @@ _SPARED, _LEAST_TOL, _HIDDEN = 0.98, 1e-5, 0.01
 class Float32Copy:
     """The objective of a problem over a copy of its rows; made where it is first asked for."""
 
-    def __init__(self, problem: Problem) -> None:
-        self._problem = problem
+    def __init__(self, given: SoftmaxObjective) -> None:
+        self._given = given
 
     @cached_property
     def objective(self) -> SoftmaxObjective:
         """The objective. Its points are those of the problem."""
-        return SoftmaxObjective(replace(self._problem, rows=self._problem.rows.in_float32()))
+        problem, base = self._given.problem, self._given.by.known_base()
+        copied = SoftmaxObjective(replace(problem, rows=problem.rows.in_float32()))
+        if base is not None:  # (a sweep knows it for every C)
+            copied.by.note_base(base)
+        return copied
 
     @property
     def pays_at_once(self) -> bool:
         """Whether a few passes save what the copy costs."""
-        return self._problem.n_logits >= _LEAST_LOGITS
+        return self._given.problem.n_logits >= _LEAST_LOGITS
 
 
-def copy_for(problem: Problem, tol: float) -> Float32Copy | None:
+def copy_for(objective: SoftmaxObjective, tol: float) -> Float32Copy | None:
     """Return the copy, where passes over it may save more than it costs, and see enough."""
-    return Float32Copy(problem) if _is_worthwhile(problem, tol) else None
+    return Float32Copy(objective) if _is_worthwhile(objective.problem, tol) else None
 
 
 def _is_worthwhile(problem: Problem, tol: float) -> bool:

@@ -134,7 +134,7 @@ def _stages(
     if problem.l1 > 0.0:
         yield from working_set.stages(objective, precise)
         return
-    copy = None if newton else float32_copy.copy_for(problem, tol)
+    copy = None if newton else float32_copy.copy_for(objective, tol)
     soon = copy if copy is not None and copy.pays_at_once else None
     lbfgs = Lbfgs(objective if soon is None else soon, first)
     is_raw_worthwhile = True
